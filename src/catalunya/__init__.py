@@ -1,0 +1,1 @@
+"""Catalonia's open data on care for older people, from the portals to a published release."""
