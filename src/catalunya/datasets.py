@@ -1,0 +1,286 @@
+"""The cards of `datasets/*.yml`: loaded, checked, and everything that is generated from them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from catalunya.errors import UsageError
+
+SNAKE_CASE = re.compile(r"^[a-z][a-z0-9_]*$")
+
+ColumnType = Literal["string", "integer", "number", "date"]
+DriftAction = Literal["warn", "refuse"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Words(_Model):
+    """One text in the three languages of the site."""
+
+    ca: str
+    es: str
+    en: str
+
+
+class Party(_Model):
+    """A publisher or a licence: its name and where it is described."""
+
+    name: str
+    url: str
+
+
+class Constraints(_Model):
+    """Rules a value must keep (Frictionless Table Schema names); a row that breaks one is quarantined."""
+
+    required: bool = False
+    pattern: str | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        return pattern
+
+
+class Column(_Model):
+    """A declared column: how the source calls it, how we call it, and what it may hold."""
+
+    name: str
+    source: tuple[str, ...]
+    """Names in the source; of several the first that is present counts."""
+    type: ColumnType
+    description: str
+    unit: str | None = None
+    constraints: Constraints = Constraints()
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("name")
+    @classmethod
+    def _snake(cls, name: str) -> str:
+        if not SNAKE_CASE.match(name):
+            raise ValueError(f"{name!r} is not snake_case; use lower-case letters, digits and _")
+        return name
+
+
+class SocrataSource(_Model):
+    """A dataset of a Socrata portal, by its four-by-four id."""
+
+    protocol: Literal["socrata"]
+    resource: str = Field(pattern=r"^[a-z0-9]{4}-[a-z0-9]{4}$")
+
+
+class IdescatSource(_Model):
+    """A table of Idescat's Tables v2: which dimensions make a row and which become columns."""
+
+    protocol: Literal["idescat"]
+    table: str = Field(pattern=r"^[\w-]+/\d+/\d+/\w+$")
+    rows: tuple[str, ...]
+    """Dimensions whose categories, combined, are the rows."""
+    measure: str
+    """The dimension whose categories become columns `<measure>.<category>`."""
+    fixed: dict[str, str]
+    """Dimensions held at one category."""
+    total: dict[str, str]
+    """Per row dimension, the category that is the sum of the others: a control, not a row."""
+
+
+class DownloadFile(_Model):
+    """One file of a download and the administrative level its features have."""
+
+    path: str = Field(pattern=r"^/")
+    level: str
+
+
+class DownloadSource(_Model):
+    """GeoJSON files fetched whole."""
+
+    protocol: Literal["download"]
+    files: tuple[DownloadFile, ...] = Field(min_length=1)
+
+
+Source = Annotated[SocrataSource | IdescatSource | DownloadSource, Field(discriminator="protocol")]
+
+
+class Drift(_Model):
+    """What to do when the source's columns are not those declared."""
+
+    new_column: DriftAction = "warn"
+    missing_column: DriftAction = "refuse"
+    retyped_column: DriftAction = "refuse"
+
+
+class ExpectedRows(_Model):
+    """Rows the real source is known to have; outside of it the audit warns."""
+
+    minimum: int = Field(ge=0)
+    maximum: int = Field(ge=0)
+
+
+class Tolerance(_Model):
+    """How far the rows of a snapshot may be from the last release's before it is refused."""
+
+    decrease_ratio: float = Field(ge=0, le=1)
+    increase_ratio: float = Field(ge=0)
+    rows: int = Field(5, ge=0)
+    """A change of up to this many rows is always tolerated, so that small portals can be served."""
+
+
+class Dataset(_Model):
+    """The card of one dataset."""
+
+    id: str
+    title: Words
+    description: str
+    grain: str
+    publisher: Party
+    licence: Party
+    citation: str
+    homepage: str
+    cadence_days: int = Field(gt=0)
+    """After this many days without a change the source counts as silent."""
+    source: Source
+    key: tuple[str, ...] = Field(min_length=1)
+    expected_rows: ExpectedRows
+    tolerance: Tolerance
+    drift: Drift = Drift()
+    ignored: tuple[str, ...] = ()
+    """Source columns known and not wanted: no warning is given for them."""
+    columns: tuple[Column, ...] = Field(min_length=1)
+
+    @field_validator("id")
+    @classmethod
+    def _snake(cls, value: str) -> str:
+        if not SNAKE_CASE.match(value):
+            raise ValueError(f"{value!r} is not snake_case; it is a table name too")
+        return value
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        names = [column.name for column in self.columns]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ValueError(f"columns: {', '.join(doubled)} declared twice; keep one")
+        reserved = sorted({"raw", "snapshot_id", "snapshot_date"} & set(names))
+        if reserved:
+            raise ValueError(f"columns: {', '.join(reserved)} is added by staging; choose another name")
+        unknown = [name for name in self.key if name not in names]
+        if unknown:
+            raise ValueError(f"key: {', '.join(unknown)} is no declared column; declare it or mend the key")
+        return self
+
+    def column(self, name: str) -> Column:
+        """The declared column `name`; KeyError when there is none."""
+        return next(column for column in self.columns if column.name == name)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake in a card: where it is and what to do."""
+
+    file: Path
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.message}"
+
+
+def check(folder: Path) -> tuple[list[Dataset], list[Mistake]]:
+    """Every good card of `folder` in the order of their ids, and every mistake in the others."""
+    good: list[Dataset] = []
+    mistakes: list[Mistake] = []
+    files = sorted(folder.glob("*.yml"))
+    if not files:
+        mistakes.append(Mistake(folder, 0, "no dataset card (*.yml) here; set CATALUNYA_HOME or add one"))
+    for stray in sorted(folder.glob("*.yaml")):
+        mistakes.append(Mistake(stray, 1, f"a card ends in .yml; rename it to {stray.stem}.yml"))
+    for file in files:
+        found = _check_file(file)
+        if isinstance(found, Dataset):
+            good.append(found)
+        else:
+            mistakes.extend(found)
+    return good, mistakes
+
+
+def load(folder: Path) -> dict[str, Dataset]:
+    """The cards of `folder` by id; raises `UsageError` that lists every mistake."""
+    good, mistakes = check(folder)
+    if mistakes:
+        raise UsageError("dataset cards:\n" + "\n".join(str(mistake) for mistake in mistakes))
+    return {dataset.id: dataset for dataset in good}
+
+
+def _check_file(file: Path) -> Dataset | list[Mistake]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except UnicodeDecodeError as error:
+        return [Mistake(file, 1, f"not UTF-8 at byte {error.start}; save it as UTF-8")]
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        return [Mistake(file, mark.line + 1 if mark else 1, f"not YAML: {error.problem}; mend the line")]
+    if not isinstance(content, dict) or tree is None:
+        return [Mistake(file, 1, "a card is a mapping that begins with id:")]
+    try:
+        dataset = Dataset.model_validate(content)
+    except ValidationError as error:
+        return [Mistake(file, _line(tree, e["loc"]), _remedy(e)) for e in error.errors()]
+    if dataset.id != file.stem:
+        line = _line(tree, ("id",))
+        return [Mistake(file, line, f"id is {dataset.id!r} but the file is {file.stem}.yml; make them equal")]
+    return dataset
+
+
+def _line(node: yaml.Node, loc: tuple[int | str, ...]) -> int:
+    """The line of the deepest part of `loc` that the file has."""
+    line = node.start_mark.line
+    for part in loc:
+        child: yaml.Node | None = None
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == part:
+                    line, child = key.start_mark.line, value
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            child = node.value[part]
+            line = child.start_mark.line
+        elif part in {"socrata", "idescat", "download"}:
+            continue
+        if child is None:
+            if part in {"socrata", "idescat", "download"}:
+                continue
+            break
+        node = child
+    return line + 1
+
+
+def _remedy(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "card"
+    kind = error["type"]
+    if kind == "missing":
+        return f"{where}: missing; add it"
+    if kind == "extra_forbidden":
+        return f"{where}: no such field; correct the spelling or delete it"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    got = error.get("input")
+    shown = f" (found {got!r})" if isinstance(got, str | int | float | bool) else ""
+    return f"{where}: {message}{shown}"

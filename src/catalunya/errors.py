@@ -1,0 +1,45 @@
+"""The project's own errors. Each message names what happened, where, and what to do."""
+
+from __future__ import annotations
+
+
+class CatalunyaError(Exception):
+    """Any failure that the pipeline can explain. `exit_code` is what the CLI returns."""
+
+    exit_code = 1
+
+
+class UsageError(CatalunyaError):
+    """A wrong command, setting or dataset card; nothing was started."""
+
+    exit_code = 2
+
+
+class LakeBusy(CatalunyaError):
+    """Another run holds the lake; nothing was changed."""
+
+
+class LakeCorrupt(CatalunyaError):
+    """Bytes in the lake are not those that were recorded."""
+
+
+class BuildFailed(CatalunyaError):
+    """dbt could not build the candidate; the last release stays."""
+
+
+class Refused(CatalunyaError):
+    """A gate said no: schema drift or an audit failure; the last release stays."""
+
+    exit_code = 3
+
+
+class SourceUnreadable(CatalunyaError):
+    """A portal did not give what it should, after every retry."""
+
+    exit_code = 4
+
+
+class SourceDrift(SourceUnreadable):
+    """A source lacks what its card declares before a row could be read."""
+
+    exit_code = 3

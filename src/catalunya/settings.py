@@ -1,0 +1,135 @@
+"""From the environment to typed settings. Fails closed: a wrong variable is named, never guessed."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from catalunya.errors import UsageError
+
+Environment = Literal["demo", "development", "production"]
+Engine = Literal["duckdb", "athena", "trino"]
+
+SOCRATA_URL = "https://analisi.transparenciacatalunya.cat"
+IDESCAT_URL = "https://api.idescat.cat"
+ICGC_URL = "https://datacloud.icgc.cat"
+
+ROOT = Path(__file__).resolve().parents[2]
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+def is_loopback(url: str) -> bool:
+    """True when the host of `url` is this machine."""
+    host = urlsplit(url).hostname or ""
+    return host in _LOOPBACK or host.startswith("127.")
+
+
+class Settings(BaseSettings):
+    """Everything the environment decides. Build it with `Settings.load()`."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    environment: Environment = Field("development", validation_alias="ENVIRONMENT")
+    lake: str = Field("./data", validation_alias="CATALUNYA_LAKE")
+    engine: Engine | None = Field(None, validation_alias="CATALUNYA_ENGINE")
+    socrata_url: str = Field(SOCRATA_URL, validation_alias="CATALUNYA_SOCRATA_URL")
+    idescat_url: str = Field(IDESCAT_URL, validation_alias="CATALUNYA_IDESCAT_URL")
+    icgc_url: str = Field(ICGC_URL, validation_alias="CATALUNYA_ICGC_URL")
+    now_override: datetime | None = Field(None, validation_alias="CATALUNYA_NOW")
+    socrata_app_token: str | None = Field(None, validation_alias="SOCRATA_APP_TOKEN", repr=False)
+    notify_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), validation_alias="CATALUNYA_NOTIFY_URLS", repr=False
+    )
+    home: Path = Field(ROOT, validation_alias="CATALUNYA_HOME")
+    """Where `datasets/` and `dbt/mart/` lie."""
+    keep_releases: int = Field(30, ge=2, validation_alias="CATALUNYA_KEEP_RELEASES")
+    http_attempts: int = Field(5, ge=1, le=10, validation_alias="CATALUNYA_HTTP_ATTEMPTS")
+    """Tries of one request, the first included."""
+    http_timeout_s: float = Field(300.0, gt=0, validation_alias="CATALUNYA_HTTP_TIMEOUT")
+    """Seconds that one response may take in all."""
+
+    @field_validator("socrata_url", "idescat_url", "icgc_url")
+    @classmethod
+    def _base_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError(f"{url!r} is not a base URL such as https://portal.example")
+        return url.rstrip("/")
+
+    @field_validator("now_override")
+    @classmethod
+    def _utc(cls, moment: datetime | None) -> datetime | None:
+        if moment is None:
+            return None
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return aware.astimezone(UTC).replace(microsecond=0)
+
+    @field_validator("notify_urls", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(url.strip() for url in value.split(",") if url.strip())
+        return value
+
+    @model_validator(mode="after")
+    def _lake_can_be_reached(self) -> Self:
+        scheme = self.lake.split("://", 1)[0] if "://" in self.lake else "file"
+        if scheme not in {"file", "s3"}:
+            raise ValueError(f"CATALUNYA_LAKE: {self.lake!r} is neither a folder nor s3://bucket/prefix")
+        return self
+
+    @model_validator(mode="after")
+    def _production_is_strict(self) -> Self:
+        if self.environment != "production":
+            return self
+        if self.now_override is not None:
+            raise ValueError("CATALUNYA_NOW: production runs on the real clock; unset it")
+        if not self.lake.startswith("s3://"):
+            raise ValueError(f"CATALUNYA_LAKE: production needs s3://bucket/prefix, not {self.lake!r}")
+        for variable, url in self.base_urls().items():
+            if url.startswith("http://") and not is_loopback(url):
+                raise ValueError(f"{variable}: production reads over https only, not {url!r}")
+        return self
+
+    @classmethod
+    def load(cls) -> Settings:
+        """Settings of the process environment; raises `UsageError` that names the variable."""
+        try:
+            return cls()  # type: ignore[call-arg]
+        except ValidationError as error:
+            lines = [_explain(e["loc"], e["msg"], e.get("input")) for e in error.errors()]
+            raise UsageError("; ".join(lines)) from None
+
+    def base_urls(self) -> dict[str, str]:
+        """Variable name to base URL of the three portals."""
+        return {
+            "CATALUNYA_SOCRATA_URL": self.socrata_url,
+            "CATALUNYA_IDESCAT_URL": self.idescat_url,
+            "CATALUNYA_ICGC_URL": self.icgc_url,
+        }
+
+    @property
+    def resolved_engine(self) -> Engine:
+        """The engine asked for, else the environment's own: Athena in production, DuckDB elsewhere."""
+        return self.engine or ("athena" if self.environment == "production" else "duckdb")
+
+    @property
+    def portals_are_default(self) -> bool:
+        """True when no base URL was set, so that the demo environment brings its own portal."""
+        return (self.socrata_url, self.idescat_url, self.icgc_url) == (SOCRATA_URL, IDESCAT_URL, ICGC_URL)
+
+    def now(self) -> datetime:
+        """The run's clock: UTC, aware, whole seconds."""
+        return self.now_override or datetime.now(UTC).replace(microsecond=0)
+
+
+def _explain(loc: tuple[int | str, ...], message: str, value: object) -> str:
+    message = message.removeprefix("Value error, ")
+    if not loc:
+        return message
+    return f"{loc[0]}: {message}" if str(value) in message else f"{loc[0]}: {message}, not {value!r}"
