@@ -484,9 +484,9 @@ class S3Storage(Storage):
         target = folder / check_key(key).rsplit("/", 1)[-1]
         partial = folder / f".{target.name}.{uuid.uuid4().hex}"
         try:
-            with _explained(target), self._explained(key):
+            with _explained(target):
                 folder.mkdir(parents=True, exist_ok=True)
-                with partial.open("xb") as file:
+                with partial.open("xb") as file, self._explained(key):
                     self._download(key, file)
                 partial.replace(target)
         finally:
@@ -594,7 +594,7 @@ class S3Storage(Storage):
         except s3_errors.BaseError as error:
             where = f" at {self.endpoint}" if self.endpoint else f" in region {self.region}"
             raise UsageError(
-                f"CATALUNYA_LAKE: the bucket of {self.url} cannot be reached{where}: {_first_line(error)}; "
+                f"CATALUNYA_LAKE: the bucket of {self.url} cannot be reached{where}: {_reason(error)}; "
                 "check its name, AWS_REGION, AWS_ENDPOINT_URL and the credentials (they need s3:ListBucket)"
             ) from None
 
@@ -611,7 +611,7 @@ class S3Storage(Storage):
                     use_multipart=False,
                 )
             return Version(done["e_tag"] or "")
-        except Conflict:
+        except (Conflict, MissingKey):
             return self._own_write(key, writer)
 
     def _own_write(self, key: str, writer: str) -> Version:
@@ -640,18 +640,18 @@ class S3Storage(Storage):
         where = f"{self.url}/{key}"
         try:
             yield
-        except s3_errors.NotFoundError:
+        except (FileNotFoundError, s3_errors.NotFoundError):
             raise MissingKey(f"{where} is not in the lake") from None
         except (s3_errors.AlreadyExistsError, s3_errors.PreconditionError):
             raise Conflict(f"{where} was changed by somebody else meanwhile") from None
         except (s3_errors.PermissionDeniedError, s3_errors.UnauthenticatedError) as error:
             raise CatalunyaError(
-                f"{where}: access denied ({_first_line(error)}); check the AWS credentials and that they may "
+                f"{where}: access denied ({_reason(error)}); check the AWS credentials and that they may "
                 "list, read, write and delete below this address"
             ) from None
         except s3_errors.BaseError as error:
             raise CatalunyaError(
-                f"{where}: the storage failed after every retry ({_first_line(error)}); run again"
+                f"{where}: the storage failed after every retry ({_reason(error)}); run again"
             ) from None
 
     @override
@@ -670,8 +670,12 @@ def _content_version(data: bytes) -> Version:
     return Version(hashlib.sha256(data).hexdigest())
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+def _reason(error: Exception) -> str:
+    """The first line of obstore's message, with S3's own code and words in place of the XML."""
+    text = str(error)
+    said = re.search(r"<Code>(.*?)</Code>(?:.*?<Message>(.*?)</Message>)?", text, re.DOTALL)
+    first = text.splitlines()[0].partition(": <?xml")[0]
+    return f"{first}: {': '.join(filter(None, said.groups()))}" if said else first
 
 
 def _quoted(text: str) -> str:

@@ -1,0 +1,294 @@
+"""One run at a time: an exclusive lock on the lake that frees itself when its holder is killed.
+
+A local lake uses `flock`, which the kernel drops with the process. S3 has no such thing: there the lock is a
+lease, an object that its holder rewrites every few seconds and that anybody may take over once it has grown
+old. Its age is `Date` minus `Last-Modified` of one response, both of the storage's own clock, and the holder
+measures by its own monotonic clock from before each renewal: no two clocks are ever compared, and the holder
+gives up before anybody else can begin.
+
+Readers need no lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import structlog
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from catalunya.errors import CatalunyaError, LakeBusy
+from catalunya.lake.storage import Conflict, LocalStorage, S3Storage, Storage, Version, check_key
+
+LEASE_S = 60.0
+_PATIENCE_S = 0.3
+"""A look by `who_holds` keeps a local lock for an instant; a newcomer tries again for so long."""
+
+log = structlog.get_logger(__name__)
+
+
+class LockLost(CatalunyaError):
+    """The lock is no longer this run's; it must not publish."""
+
+
+class Holder(BaseModel):
+    """Who holds a lock, where and since when."""
+
+    model_config = ConfigDict(frozen=True)
+
+    holder: str
+    """The run id."""
+    host: str
+    pid: int
+    since: AwareDatetime
+
+    def __str__(self) -> str:
+        return (
+            f"run {self.holder} (host {self.host}, process {self.pid}, since {self.since:%Y-%m-%d %H:%M:%SZ})"
+        )
+
+
+class Lock(Protocol):
+    """A lock that is held."""
+
+    holder: Holder
+
+    def check(self) -> None:
+        """Raise `LockLost` unless the lock is still ours. Call it right before the pointer moves."""
+
+
+@contextlib.contextmanager
+def lake_lock(
+    storage: Storage, holder: str, what: str = "run", *, lease_s: float = LEASE_S
+) -> Iterator[Lock]:
+    """Hold the lake's lock `what` for run `holder`; raises `LakeBusy`, which names who holds it, at once.
+
+    `lease_s` matters on S3 only: after so many seconds without a sign of life others may take the lock. It
+    is renewed four times as often.
+    """
+    check_key(what)
+    me = Holder(
+        holder=holder,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        since=datetime.now(UTC).replace(microsecond=0),
+    )
+    held: contextlib.AbstractContextManager[Lock]
+    if isinstance(storage, LocalStorage):
+        held = _file_lock(storage, me, what)
+    elif isinstance(storage, S3Storage):
+        held = _lease_lock(storage, me, what, lease_s)
+    else:
+        raise TypeError(f"no lock for {type(storage).__name__}")
+    with held as lock:
+        yield lock
+
+
+def who_holds(storage: Storage, what: str = "run") -> Holder | None:
+    """Who holds the lock `what` now; None when nobody does. Takes and changes nothing."""
+    check_key(what)
+    if isinstance(storage, LocalStorage):
+        return _file_holder(storage.lock_path(what))
+    if isinstance(storage, S3Storage):
+        found = _read_lease(storage, _lease_key(what))
+        return found[0] if found and _is_alive(storage, what, found[0]) else None
+    raise TypeError(f"no lock for {type(storage).__name__}")
+
+
+def _busy(storage: Storage, holder: Holder | None) -> LakeBusy:
+    who = str(holder) if holder else "another run that has just begun"
+    return LakeBusy(
+        f"the lake {storage.url} is held by {who}; nothing was changed: wait until it ends (a lock left by a "
+        "killed run frees itself)"
+    )
+
+
+class _FileLock:
+    def __init__(self, holder: Holder, path: Path, file: BinaryIO) -> None:
+        self.holder = holder
+        self._path = path
+        self._file = file
+
+    def check(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(self._path.stat(), os.fstat(self._file.fileno())):
+                return
+        raise LockLost(f"{self._path} was removed while run {self.holder.holder} held it; run again")
+
+
+_held: set[BinaryIO] = set()
+
+
+def _drop_inherited() -> None:
+    """A forked child must not keep its parent's lock alive."""
+    for file in _held:
+        file.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_drop_inherited)
+
+
+@contextlib.contextmanager
+def _file_lock(storage: LocalStorage, me: Holder, what: str) -> Iterator[Lock]:
+    path = storage.lock_path(what)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b", buffering=0) as file:
+        if not _flock(file):
+            raise _busy(storage, _parse_holder(path))
+        _held.add(file)
+        try:
+            file.truncate(0)
+            file.write(me.model_dump_json().encode())
+            yield _FileLock(me, path, file)
+        finally:
+            _held.discard(file)
+            file.truncate(0)
+
+
+def _flock(file: BinaryIO) -> bool:
+    give_up = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
+
+
+def _file_holder(path: Path) -> Holder | None:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return _parse_holder(path)
+    return None
+
+
+def _parse_holder(path: Path) -> Holder | None:
+    try:
+        return Holder.model_validate_json(path.read_bytes())
+    except ValidationError:
+        return None
+
+
+class _Lease(Holder):
+    """What lies in the bucket. Its age is that of the object."""
+
+    lease_s: float
+    released: bool = False
+    renewal: str = ""
+    """New with every renewal, so that each has an ETag of its own."""
+
+
+def _lease_key(what: str) -> str:
+    return f"locks/{what}.json"
+
+
+def _read_lease(storage: S3Storage, key: str) -> tuple[_Lease, Version] | None:
+    found = storage.read_versioned(key)
+    if found is None:
+        return None
+    try:
+        return _Lease.model_validate_json(found[0]), found[1]
+    except ValidationError:
+        unknown = _Lease(
+            holder="unknown", host="unknown", pid=0, since=datetime.fromtimestamp(0, UTC), lease_s=LEASE_S
+        )
+        return unknown, found[1]
+
+
+def _is_alive(storage: S3Storage, what: str, lease: _Lease) -> bool:
+    """Ages come in whole seconds: a lease is over when it is a full second past its time."""
+    if lease.released:
+        return False
+    age_s = storage.age_s(_lease_key(what))
+    return age_s is not None and age_s <= lease.lease_s + 1
+
+
+class _LeaseLock:
+    """Renews its lease from a thread until it is released or lost."""
+
+    def __init__(self, storage: S3Storage, key: str, lease: _Lease, expected: Version | None) -> None:
+        self.holder: Holder = lease
+        self._storage = storage
+        self._key = key
+        self._lease = lease
+        self._ended = threading.Event()
+        self._lost = False
+        self._version: Version | None = expected
+        self._renew()
+        self._thread = threading.Thread(target=self._keep, name=f"lease {key}", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        if self._lost or _elapsed_s() >= self._good_until_s:
+            raise LockLost(
+                f"run {self.holder.holder} lost its lock {self._storage.uri(self._key)}: another run took it "
+                f"over or it could not be renewed for {self._lease.lease_s:.0f} s; run again"
+            )
+
+    def release(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        try:
+            self.check()
+            self._write(released=True)
+        except CatalunyaError as error:
+            log.warning("lock not released", key=self._key, holder=self.holder.holder, reason=str(error))
+
+    def _keep(self) -> None:
+        while not self._ended.wait(self._lease.lease_s / 4):
+            try:
+                self._renew()
+            except Conflict:
+                self._lost = True
+                return
+            except CatalunyaError as error:
+                log.warning("lock not renewed", key=self._key, holder=self.holder.holder, reason=str(error))
+
+    def _renew(self) -> None:
+        began_s = _elapsed_s()
+        self._write(released=False)
+        self._good_until_s = began_s + self._lease.lease_s
+
+    def _write(self, *, released: bool) -> None:
+        body = self._lease.model_copy(update={"renewal": uuid.uuid4().hex, "released": released})
+        self._version = self._storage.replace(self._key, body.model_dump_json().encode(), self._version)
+
+
+@contextlib.contextmanager
+def _lease_lock(storage: S3Storage, me: Holder, what: str, lease_s: float) -> Iterator[Lock]:
+    key = _lease_key(what)
+    found = _read_lease(storage, key)
+    if found and _is_alive(storage, what, found[0]):
+        raise _busy(storage, found[0])
+    try:
+        lock = _LeaseLock(
+            storage, key, _Lease(**me.model_dump(), lease_s=lease_s), found[1] if found else None
+        )
+    except Conflict:
+        raise _busy(storage, who_holds(storage, what)) from None
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def _elapsed_s() -> float:
+    """Seconds of a clock that nobody sets and that counts sleep of the machine where there is one."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
