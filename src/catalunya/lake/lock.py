@@ -100,7 +100,7 @@ def who_holds(storage: Storage, what: str = "run") -> Holder | None:
         return _file_holder(storage.lock_path(what))
     if isinstance(storage, S3Storage):
         found = _read_lease(storage, _lease_key(what))
-        return found[0] if found and _is_alive(storage, what, found[0]) else None
+        return found[0].holder if found and _is_alive(storage, what, found[0]) else None
     raise TypeError(f"no lock for {type(storage).__name__}")
 
 
@@ -186,9 +186,10 @@ def _parse_holder(path: Path) -> Holder | None:
         return None
 
 
-class _Lease(Holder):
+class _Lease(BaseModel):
     """What lies in the bucket. Its age is that of the object."""
 
+    holder: Holder
     lease_s: float
     released: bool = False
     renewal: str = ""
@@ -206,10 +207,8 @@ def _read_lease(storage: S3Storage, key: str) -> tuple[_Lease, Version] | None:
     try:
         return _Lease.model_validate_json(found[0]), found[1]
     except ValidationError:
-        unknown = _Lease(
-            holder="unknown", host="unknown", pid=0, since=datetime.fromtimestamp(0, UTC), lease_s=LEASE_S
-        )
-        return unknown, found[1]
+        unknown = Holder(holder="unknown", host="unknown", pid=0, since=datetime.fromtimestamp(0, UTC))
+        return _Lease(holder=unknown, lease_s=LEASE_S), found[1]
 
 
 def _is_alive(storage: S3Storage, what: str, lease: _Lease) -> bool:
@@ -224,7 +223,7 @@ class _LeaseLock:
     """Renews its lease from a thread until it is released or lost."""
 
     def __init__(self, storage: S3Storage, key: str, lease: _Lease, expected: Version | None) -> None:
-        self.holder: Holder = lease
+        self.holder = lease.holder
         self._storage = storage
         self._key = key
         self._lease = lease
@@ -276,11 +275,9 @@ def _lease_lock(storage: S3Storage, me: Holder, what: str, lease_s: float) -> It
     key = _lease_key(what)
     found = _read_lease(storage, key)
     if found and _is_alive(storage, what, found[0]):
-        raise _busy(storage, found[0])
+        raise _busy(storage, found[0].holder)
     try:
-        lock = _LeaseLock(
-            storage, key, _Lease(**me.model_dump(), lease_s=lease_s), found[1] if found else None
-        )
+        lock = _LeaseLock(storage, key, _Lease(holder=me, lease_s=lease_s), found[1] if found else None)
     except Conflict:
         raise _busy(storage, who_holds(storage, what)) from None
     try:

@@ -1,0 +1,83 @@
+"""A forwarding HTTP server that fails on demand, as S3 does on a bad day."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+from urllib.parse import urlsplit
+
+SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+
+
+class FaultyFront:
+    def __init__(self, backend: str) -> None:
+        self.lake_url = ""
+        self.requests: list[tuple[str, str]] = []
+        self.fault: Callable[[str, str], tuple[int, bytes] | None] = lambda method, path: None
+        """Method and path to an answer given instead of the real one."""
+        self.lose_answer: Callable[[str, str], bool] = lambda method, path: False
+        """True: the request is carried out, its answer replaced by 503."""
+        self._server = _server(self, urlsplit(backend).netloc)
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def throttle(self, times: int) -> None:
+        """Answer the next `times` requests with 503 SlowDown."""
+        left = iter(range(times))
+        self.fault = lambda method, path: (503, SLOW_DOWN) if next(left, None) is not None else None
+
+    def slow_down(self) -> None:
+        self.fault = lambda method, path: (503, SLOW_DOWN)
+
+
+def _server(front: FaultyFront, backend: str) -> ThreadingHTTPServer:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _serve(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length") or 0))
+            front.requests.append((self.command, self.path))
+            fault = front.fault(self.command, self.path)
+            if fault is not None:
+                self._answer(fault[0], {}, fault[1])
+                return
+            connection = http.client.HTTPConnection(backend, timeout=60)
+            connection.request(self.command, self.path, body, dict(self.headers))
+            response = connection.getresponse()
+            content = response.read()
+            if front.lose_answer(self.command, self.path):
+                self._answer(503, {}, SLOW_DOWN)
+            else:
+                self._answer(response.status, dict(response.getheaders()), content)
+            connection.close()
+
+        def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+            self.send_response_only(status)
+            length = headers.get("Content-Length") or headers.get("content-length") or str(len(content))
+            for name, value in headers.items():
+                if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
+                    self.send_header(name, value)
+            self.send_header("Content-Length", length if self.command == "HEAD" else str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    return server
