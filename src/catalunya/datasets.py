@@ -184,6 +184,9 @@ class Dataset(_Model):
         unknown = [name for name in self.key if name not in names]
         if unknown:
             raise ValueError(f"key: {', '.join(unknown)} is no declared column; declare it or mend the key")
+        loose = [name for name in self.key if not self.column(name).constraints.required]
+        if loose:
+            raise ValueError(f"key: {', '.join(loose)} may be null; give it constraints: {{required: true}}")
         return self
 
     def column(self, name: str) -> Column:

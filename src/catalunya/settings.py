@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     def load(cls) -> Settings:
         """Settings of the process environment; raises `UsageError` that names the variable."""
         try:
-            return cls()  # type: ignore[call-arg]
+            return cls()
         except ValidationError as error:
             lines = [_explain(e["loc"], e["msg"], e.get("input")) for e in error.errors()]
             raise UsageError("; ".join(lines)) from None

@@ -1,0 +1,267 @@
+"""Audit: the gates between a candidate and its release. An error stops here; a warning is published."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import structlog
+from pydantic import BaseModel, ConfigDict
+
+from catalunya import dbt
+from catalunya.build import DATABASE, Candidate
+from catalunya.datasets import Dataset
+from catalunya.errors import Refused
+from catalunya.lake import layout, snapshot
+from catalunya.lake.snapshot import Refusal
+from catalunya.lake.storage import Storage
+from catalunya.settings import Settings
+from catalunya.stage import Staged
+
+log = structlog.get_logger(__name__)
+
+RECORD = "audit.json"
+
+
+class Finding(BaseModel):
+    """What one gate found."""
+
+    model_config = ConfigDict(frozen=True)
+
+    gate: Literal["dbt", "rows", "expected_rows", "control", "freshness"]
+    severity: Literal["error", "warn"]
+    message: str
+    dataset_id: str | None = None
+    snapshot_id: str | None = None
+    """The snapshot that caused it, where one did."""
+    figures: dict[str, Any] = {}
+
+
+class Audit(BaseModel):
+    """The record of an audit; `publish` reads it and goes on only when `passed`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    candidate_id: str
+    audited_at: datetime
+    passed: bool
+    tests: int
+    findings: tuple[Finding, ...]
+
+    def sentences(self, severity: str) -> list[str]:
+        """The messages of one severity."""
+        return [finding.message for finding in self.findings if finding.severity == severity]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the last release was made of: dataset to its newest snapshot and the rows staged of it."""
+
+    snapshots: dict[str, str]
+    rows: dict[str, int]
+
+
+def audit(
+    storage: Storage,
+    datasets: dict[str, Dataset],
+    settings: Settings,
+    candidate: Candidate,
+    baseline: Baseline | None,
+    *,
+    run_id: str,
+    now: datetime,
+    on_node: Callable[[str], None] | None = None,
+) -> Audit:
+    """Judge a candidate, record the verdict beside it, and return it when it passed.
+
+    Raises `Refused` with every failed gate; the snapshot that caused it is then marked refused, so that the
+    next run passes it over.
+    """
+    newest = _newest(candidate)
+    findings = [
+        *_row_findings(storage, datasets, newest, baseline),
+        *_control_findings(newest),
+        *_freshness_findings(storage, datasets, newest, now),
+    ]
+    outcome = _test(storage, settings, candidate, on_node)
+    findings += _test_findings(storage, outcome, candidate, baseline)
+    verdict = Audit(
+        candidate_id=candidate.candidate_id,
+        audited_at=now,
+        passed=all(finding.severity == "warn" for finding in findings),
+        tests=len(outcome.results),
+        findings=tuple(findings),
+    )
+    storage.put(layout.candidate(candidate.candidate_id, RECORD), verdict.model_dump_json(indent=1).encode())
+    if not verdict.passed:
+        _refuse(storage, verdict, run_id=run_id, now=now)
+    return verdict
+
+
+def _newest(candidate: Candidate) -> dict[str, Staged]:
+    newest = candidate.inputs.newest()
+    return {s.dataset_id: s for s in candidate.staged if newest.get(s.dataset_id) == s.snapshot_id}
+
+
+def _row_findings(
+    storage: Storage, datasets: dict[str, Dataset], newest: dict[str, Staged], baseline: Baseline | None
+) -> list[Finding]:
+    findings = []
+    for dataset_id, staged in newest.items():
+        dataset = datasets[dataset_id]
+        rows, expected = staged.rows_staged, dataset.expected_rows
+        if not expected.minimum <= rows <= expected.maximum:
+            findings.append(
+                Finding(
+                    gate="expected_rows",
+                    severity="warn",
+                    message=f"{dataset_id}: {rows} rows, expected are {expected.minimum} to {expected.maximum}",
+                    dataset_id=dataset_id,
+                    snapshot_id=staged.snapshot_id,
+                    figures={"rows": rows, **expected.model_dump()},
+                )
+            )
+        before = baseline.rows.get(dataset_id) if baseline else None
+        same = baseline is not None and baseline.snapshots.get(dataset_id) == staged.snapshot_id
+        if before is None or same or _is_tolerated(dataset, before, rows):
+            continue
+        by_hand = snapshot.was_accepted_by_hand(storage, dataset_id, staged.snapshot_id)
+        change = f"{100 * (rows - before) / before:+.1f} %" if before else "from none"
+        findings.append(
+            Finding(
+                gate="rows",
+                severity="warn" if by_hand else "error",
+                message=(
+                    f"{dataset_id}: snapshot {staged.snapshot_id} has {rows} rows, the last release {before} "
+                    f"({change}); tolerated are -{dataset.tolerance.decrease_ratio:.0%} to "
+                    f"+{dataset.tolerance.increase_ratio:.0%}" + (", accepted by hand" if by_hand else "")
+                ),
+                dataset_id=dataset_id,
+                snapshot_id=staged.snapshot_id,
+                figures={"rows": rows, "rows_before": before, **dataset.tolerance.model_dump()},
+            )
+        )
+    return findings
+
+
+def _is_tolerated(dataset: Dataset, before: int, rows: int) -> bool:
+    if rows == 0 and before > 0:
+        return False
+    limits = dataset.tolerance
+    if abs(rows - before) <= limits.rows:
+        return True
+    return before * (1 - limits.decrease_ratio) <= rows <= before * (1 + limits.increase_ratio)
+
+
+def _control_findings(newest: dict[str, Staged]) -> list[Finding]:
+    return [
+        Finding(
+            gate="control",
+            severity="warn",
+            message=(
+                f"{dataset_id}: {control.control} of {control.period} sum to {control.computed}, "
+                f"the publisher's own total is {control.published}"
+            ),
+            dataset_id=dataset_id,
+            snapshot_id=staged.snapshot_id,
+            figures={"published": control.published, "computed": control.computed},
+        )
+        for dataset_id, staged in newest.items()
+        for control in staged.controls
+        if control.published != control.computed
+    ]
+
+
+def _freshness_findings(
+    storage: Storage, datasets: dict[str, Dataset], newest: dict[str, Staged], now: datetime
+) -> list[Finding]:
+    findings = []
+    for dataset_id, staged in newest.items():
+        days = datasets[dataset_id].cadence_days
+        age = now - staged.taken_at
+        if age > timedelta(days=days):
+            findings.append(
+                Finding(
+                    gate="freshness",
+                    severity="warn",
+                    message=(
+                        f"{dataset_id}: nothing new for {age.days} days (snapshot {staged.snapshot_id}); "
+                        f"its cadence is {days} days"
+                    ),
+                    dataset_id=dataset_id,
+                    snapshot_id=staged.snapshot_id,
+                    figures={"age_days": age.days, "cadence_days": days},
+                )
+            )
+    return findings
+
+
+def _test(
+    storage: Storage, settings: Settings, candidate: Candidate, on_node: Callable[[str], None] | None
+) -> dbt.Outcome:
+    work = storage.scratch() / f"audit-{candidate.candidate_id}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        database = storage.fetch(layout.candidate(candidate.candidate_id, DATABASE), work)
+        return dbt.invoke(
+            ["test", "--exclude-resource-type", "unit_test"],
+            project=settings.home / "dbt" / "mart",
+            candidate=database,
+            work=work,
+            on_node=on_node,
+        )
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _test_findings(
+    storage: Storage, outcome: dbt.Outcome, candidate: Candidate, baseline: Baseline | None
+) -> list[Finding]:
+    """One finding per test that did not pass; its cause is the one new snapshot upstream, where there is one."""
+    newest = candidate.inputs.newest()
+    before = baseline.snapshots if baseline else {}
+    fresh = {name: newest[name] for name in newest if before.get(name) != newest[name]}
+    findings = []
+    for result in outcome.results:
+        if result.status in {"pass", "success"}:
+            continue
+        suspects = [name for name in result.sources if name in fresh] or list(fresh)
+        cause = suspects[0] if baseline and len(suspects) == 1 else None
+        by_hand = cause is not None and snapshot.was_accepted_by_hand(storage, cause, fresh[cause])
+        findings.append(
+            Finding(
+                gate="dbt",
+                severity="warn" if result.status == "warn" or by_hand else "error",
+                message=f"dbt test {result.name}: {result.failures} rows break it. {result.message}".strip(),
+                dataset_id=cause,
+                snapshot_id=fresh[cause] if cause else None,
+                figures={"failures": result.failures, "test": result.node_id},
+            )
+        )
+    return findings
+
+
+def _refuse(storage: Storage, verdict: Audit, *, run_id: str, now: datetime) -> None:
+    errors = [finding for finding in verdict.findings if finding.severity == "error"]
+    for finding in errors:
+        if finding.dataset_id and finding.snapshot_id:
+            refusal = Refusal(
+                gate=finding.gate,
+                reason=finding.message,
+                figures=finding.figures,
+                refused_at=now,
+                run_id=run_id,
+            )
+            snapshot.refuse(storage, finding.dataset_id, finding.snapshot_id, refusal)
+    causes = sorted({f.snapshot_id for f in errors if f.snapshot_id})
+    remedy = "".join(f" If the change is real: `catalunya accept {name} --why …`." for name in causes)
+    raise Refused(
+        "the audit refused the candidate: "
+        + "; ".join(f.message for f in errors)
+        + ". The last release stays."
+        + remedy
+    )

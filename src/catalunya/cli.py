@@ -1,0 +1,377 @@
+"""The command `catalunya`. People's words go to standard error, `--json` to standard output."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import structlog
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from catalunya import catalogue, publish
+from catalunya import datasets as cards
+from catalunya.build import Candidate, newest_candidate
+from catalunya.datasets import Dataset
+from catalunya.errors import CatalunyaError, UsageError
+from catalunya.lake import layout, pointer, snapshot
+from catalunya.lake.lock import lake_lock, who_holds
+from catalunya.lake.storage import Storage
+from catalunya.pipeline import Run, RunRecord, new_run_id
+from catalunya.report import print_run, reporter
+from catalunya.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+datasets_app = typer.Typer(no_args_is_help=True, help="The dataset cards.")
+demo_app = typer.Typer(no_args_is_help=True, help="The offline demo portal.")
+app.add_typer(datasets_app, name="datasets")
+app.add_typer(demo_app, name="demo")
+
+err = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Read everything again, and publish although nothing is new.")
+]
+Only = Annotated[
+    list[str] | None, typer.Option("--dataset", "-d", help="Read only this dataset; may be repeated.")
+]
+
+
+def main() -> None:
+    """Entry point of the command: every explained error ends in its exit code and one clear message."""
+    _log_to_stderr()
+    try:
+        app()
+    except CatalunyaError as error:
+        if "--json" in sys.argv:
+            _print_json({"status": "failed", "message": str(error), "exit_code": error.exit_code})
+        err.print("[bold red]error[/] ", end="")
+        err.print(str(error), highlight=False, markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+
+
+@app.command()
+def run(as_json: Json = False, force: Force = False, dataset: Only = None) -> None:
+    """Run every stage once: ingest, stage, build, audit, publish."""
+    with _run(as_json) as current:
+        current.all_stages(force=force, only=tuple(dataset or ()))
+
+
+@app.command()
+def ingest(as_json: Json = False, force: Force = False, dataset: Only = None) -> None:
+    """Read the portals and land what is new."""
+
+    def work(current: Run) -> None:
+        current.ingest(force=force, only=tuple(dataset or ()))
+        failed = [r for r in current.record.datasets.values() if r.outcome in {"unreadable", "drifted"}]
+        new = any(r.outcome == "new" for r in current.record.datasets.values())
+        if failed:
+            current.record.exit_code = 0 if new else 4
+
+    _one_stage(as_json, work)
+
+
+@app.command()
+def stage(as_json: Json = False) -> None:
+    """Type what landed; set aside the rows that break their declaration."""
+    _one_stage(as_json, lambda current: current.stage())
+
+
+@app.command()
+def build(as_json: Json = False) -> None:
+    """Build a candidate of the whole warehouse from all staged snapshots."""
+    _one_stage(as_json, lambda current: current.build())
+
+
+@app.command()
+def audit(as_json: Json = False) -> None:
+    """Judge the newest candidate."""
+    _one_stage(as_json, lambda current: current.audit(_candidate(current.storage)))
+
+
+@app.command(name="publish")
+def publish_command(as_json: Json = False) -> None:
+    """Publish the newest candidate that passed its audit."""
+    _one_stage(as_json, lambda current: current.publish(_candidate(current.storage)))
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Show the current release, the snapshots, what is refused, and who holds the lake."""
+    settings = Settings.load()
+    storage = Storage.open(settings.lake)
+    known = cards.load(settings.home / "datasets")
+    answer = _status(storage, known, settings.now())
+    if as_json:
+        _print_json(answer)
+    else:
+        _print_status(answer)
+
+
+@app.command()
+def rollback(
+    to: Annotated[
+        str | None, typer.Option("--to", help="Release to go back to; the one before by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Swap the pointer back to an older release."""
+    settings = Settings.load()
+    storage = Storage.open(settings.lake)
+    now = settings.now()
+    run_id = new_run_id(now)
+    with lake_lock(storage, run_id) as lock:
+        after = publish.rollback(storage, lock, run_id=run_id, now=now, to=to)
+    address = storage.uri(layout.release(after.release_id))
+    _answer(
+        as_json,
+        {"status": "rolled back", "release_id": after.release_id, "release": address},
+        f"readers see {after.release_id} again: {address}",
+    )
+
+
+@app.command()
+def accept(
+    snapshot_id: str,
+    why: Annotated[str, typer.Option("--why", help="Why the change is real; kept beside the snapshot.")],
+    as_json: Json = False,
+) -> None:
+    """Lift the refusal of a snapshot whose change is real."""
+    if not why.strip():
+        raise UsageError("--why is empty; say in a sentence why the change is real")
+    settings = Settings.load()
+    storage = Storage.open(settings.lake)
+    known = cards.load(settings.home / "datasets")
+    now = settings.now()
+    with lake_lock(storage, new_run_id(now)):
+        dataset_id = snapshot.accept(storage, known, snapshot_id, why, now)
+    _answer(
+        as_json,
+        {"status": "accepted", "dataset_id": dataset_id, "snapshot_id": snapshot_id, "why": why},
+        f"{dataset_id}: {snapshot_id} is accepted; the next run uses it",
+    )
+
+
+@datasets_app.command("check")
+def datasets_check(as_json: Json = False) -> None:
+    """Find every mistake in the cards, with file, line and remedy."""
+    folder = Settings.load().home / "datasets"
+    good, mistakes = cards.check(folder)
+    if as_json:
+        found = [{"file": str(m.file), "line": m.line, "message": m.message} for m in mistakes]
+        _print_json({"datasets": [d.id for d in good], "mistakes": found})
+    for mistake in mistakes:
+        err.print(str(mistake), highlight=False, markup=False, soft_wrap=True)
+    if mistakes:
+        err.print(f"{len(mistakes)} mistakes in {folder}", highlight=False)
+        raise typer.Exit(UsageError.exit_code)
+    err.print(f"{len(good)} cards are right: {', '.join(d.id for d in good)}", highlight=False)
+
+
+@datasets_app.command("generate")
+def datasets_generate(
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; fail when a file is stale.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the files that are made from the cards: dbt sources, dictionary, attribution."""
+    home = Settings.load().home
+    wanted = catalogue.generated_files(home, cards.load(home / "datasets"))
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]
+    names = [path.relative_to(home).as_posix() for path in stale]
+    if not check:
+        for path in stale:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(wanted[path], "utf-8")
+    _answer(as_json, {"stale": names}, f"{'stale' if check else 'written'}: {', '.join(names) or 'nothing'}")
+    if check and stale:
+        raise typer.Exit(1)
+
+
+@demo_app.command("serve")
+def demo_serve(
+    port: Annotated[int, typer.Option(help="Port on loopback.")] = 8081,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    day: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="State of the demo register on this day.")
+    ] = None,
+    files: Annotated[
+        Path | None, typer.Option("--from", help="Serve the real files of this folder instead.")
+    ] = None,
+    rows: Annotated[int | None, typer.Option(help="Make a register of so many rows, for benchmarks.")] = None,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="Inject a fault, NAME[=VALUE]; may be repeated.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Serve the demo portal: Socrata, Idescat and ICGC on one loopback port."""
+    from catalunya.demo import portal
+
+    base = f"http://{host}:{port}"
+    names = ("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL")
+    _answer(
+        as_json,
+        {"url": base},
+        f"demo portal at {base}; point the pipeline at it with\n  "
+        + " ".join(f"{name}={base}" for name in names),
+    )
+    portal.serve(
+        host=host,
+        port=port,
+        day=day.date() if day else _demo_day(),
+        files=files,
+        faults=fault or [],
+        rows=rows,
+    )
+
+
+def _demo_day() -> date | None:
+    moment = Settings.load().now_override
+    return moment.date() if moment else None
+
+
+@contextmanager
+def _portals(settings: Settings) -> Iterator[Settings]:
+    """The settings to run with; the demo environment brings its own portal when no base URL is set."""
+    if settings.environment != "demo" or not settings.portals_are_default:
+        yield settings
+        return
+    from catalunya.demo import portal
+
+    day = settings.now_override.date() if settings.now_override else None
+    with portal.running(day=day) as demo:
+        urls = {"socrata_url": demo.url, "idescat_url": demo.url, "icgc_url": demo.url}
+        yield settings.model_copy(update=urls)
+
+
+@contextmanager
+def _run(as_json: bool) -> Iterator[Run]:
+    """A run that holds the lake; on leaving, its record is printed and the process exits with its code."""
+    settings = Settings.load()
+    known = cards.load(settings.home / "datasets")
+    storage = Storage.open(settings.lake)
+    run_id = new_run_id(settings.now())
+    with lake_lock(storage, run_id) as lock, _portals(settings) as chosen, reporter(err) as told:
+        current = Run(chosen, storage, known, lock, told, run_id)
+        yield current
+    record = current.record
+    print_run(err, record)
+    if as_json:
+        _print_json(record.model_dump(mode="json", exclude={"seen"}))
+    raise typer.Exit(record.exit_code)
+
+
+def _one_stage(as_json: bool, work: Callable[[Run], object]) -> None:
+    with _run(as_json) as current:
+        record = current.record
+        record.exit_code = 0
+        record.status = "unchanged"
+        try:
+            work(current)
+        except CatalunyaError as error:
+            current.fail(error)
+
+
+def _candidate(storage: Storage) -> Candidate:
+    found = newest_candidate(storage)
+    if found is None:
+        raise UsageError("there is no candidate; run `catalunya build` first")
+    return found
+
+
+def _status(storage: Storage, known: dict[str, Dataset], now: datetime) -> dict[str, Any]:
+    shown = pointer.read(storage)
+    release = publish.current(storage)
+    holder = who_holds(storage, "run")
+    ledger = storage.list(layout.LEDGER)
+    last = RunRecord.model_validate_json(storage.read(ledger[-1].key)) if ledger else None
+    return {
+        "lake": storage.url,
+        "release_id": release.release_id if release else None,
+        "release": storage.uri(layout.release(release.release_id)) if release else None,
+        "released_at": release.released_at.isoformat() if release else None,
+        "demo": release.demo if release else None,
+        "previous": shown[0].previous if shown else None,
+        "releases": storage.folders(layout.RELEASES),
+        "stale": [s.model_dump() for s in release.stale] if release else [],
+        "datasets": {name: _dataset_status(storage, name, now) for name in known},
+        "holder": holder.model_dump(mode="json") if holder else None,
+        "last_run": last.model_dump(mode="json", include={"run_id", "status", "message", "started_at"})
+        if last
+        else None,
+    }
+
+
+def _dataset_status(storage: Storage, dataset_id: str, now: datetime) -> dict[str, Any]:
+    accepted = snapshot.accepted(storage, dataset_id)
+    newest = accepted[-1] if accepted else None
+    hours = (now - layout.moment_of(newest)).total_seconds() / 3600 if newest else None
+    return {
+        "snapshots": len(accepted),
+        "snapshot_id": newest,
+        "age_hours": round(hours, 2) if hours is not None else None,
+        "refused": {
+            name: refusal.model_dump(mode="json")
+            for name, refusal in snapshot.refused(storage, dataset_id).items()
+        },
+    }
+
+
+def _print_status(answer: dict[str, Any]) -> None:
+    table = Table(title=f"lake {answer['lake']}", title_justify="left")
+    for name in ("dataset", "snapshots", "newest accepted", "age", "refused"):
+        table.add_column(name)
+    for dataset_id, d in answer["datasets"].items():
+        age = "" if d["age_hours"] is None else f"{d['age_hours']:.1f} h"
+        table.add_row(
+            dataset_id,
+            str(d["snapshots"]),
+            d["snapshot_id"] or "none",
+            age,
+            ", ".join(d["refused"]) or "none",
+        )
+    err.print(table)
+    lines = [f"release {answer['release_id'] or 'none yet'}"]
+    if answer["demo"]:
+        lines.append(catalogue.DEMO_NOTICE)
+    if answer["release"]:
+        lines.append(answer["release"])
+    for dataset_id, d in answer["datasets"].items():
+        lines += [f"{dataset_id} {name}: {refusal['reason']}" for name, refusal in d["refused"].items()]
+    if answer["last_run"]:
+        lines.append(f"last run {answer['last_run']['run_id']}: {answer['last_run']['status']}")
+    if answer["holder"]:
+        lines.append(f"the lake is held by run {answer['holder']['holder']}")
+    for line in lines:
+        err.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _answer(as_json: bool, content: dict[str, Any], words: str) -> None:
+    if as_json:
+        _print_json(content)
+    err.print(words, highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    typer.echo(json.dumps(content, ensure_ascii=False))
+
+
+def _log_to_stderr() -> None:
+    """Structured lines on standard error from warnings up; bars and tables say the rest."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    main()

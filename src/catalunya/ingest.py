@@ -1,0 +1,171 @@
+"""Ingest: what a portal sends, kept in landing as one complete snapshot, or "unchanged"."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from catalunya.datasets import Dataset, DownloadSource, IdescatSource
+from catalunya.errors import SourceDrift, SourceUnreadable, UsageError
+from catalunya.lake import layout, snapshot
+from catalunya.lake.snapshot import LandedColumn, LandedFile, Manifest
+from catalunya.lake.storage import Storage
+from catalunya.settings import Settings
+from catalunya.sources import download, idescat, socrata
+from catalunya.sources.http import Http
+from catalunya.sources.protocol import Fetched
+
+log = structlog.get_logger(__name__)
+
+Outcome = Literal["new", "unchanged", "unreadable", "drifted"]
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What came of reading one source."""
+
+    dataset_id: str
+    outcome: Outcome
+    snapshot_id: str | None
+    """The newest complete snapshot; None when there never was one."""
+    validators: dict[str, Any]
+    """What the next run sends or compares to learn that nothing changed."""
+    requests: int
+    bytes: int
+    message: str = ""
+
+
+def ingest(
+    storage: Storage,
+    dataset: Dataset,
+    settings: Settings,
+    *,
+    run_id: str,
+    now: datetime,
+    known: dict[str, Any] | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Ingested:
+    """Read the source of `dataset` and land what is new.
+
+    `known` are validators seen later than those of the last manifest. A source that cannot be read gives
+    the outcome "unreadable" with the reason; it raises nothing, so that the others are landed all the same.
+    """
+    snapshot.discard_incomplete(storage, dataset.id)
+    last = snapshot.latest(storage, dataset.id)
+    validators = (known or last.validators) if last else {}
+    spool = storage.scratch() / f"ingest-{dataset.id}"
+    shutil.rmtree(spool, ignore_errors=True)
+    spool.mkdir(parents=True)
+    last_id = last.snapshot_id if last else None
+    with Http(attempts=settings.http_attempts, total_timeout_s=settings.http_timeout_s) as http:
+        try:
+            remembered = None if force or last is None else validators
+            fetched = _fetch(dataset, settings, http, spool, remembered, progress)
+            if fetched is None:
+                return Ingested(dataset.id, "unchanged", last_id, validators, http.requests, http.bytes)
+            return _land(storage, dataset, fetched, last, http, run_id=run_id, now=now)
+        except SourceUnreadable as error:
+            outcome: Outcome = "drifted" if isinstance(error, SourceDrift) else "unreadable"
+            log.warning("source " + outcome, dataset=dataset.id, reason=str(error))
+            message = f"{dataset.id}: {error}"
+            return Ingested(dataset.id, outcome, last_id, validators, http.requests, http.bytes, message)
+        finally:
+            shutil.rmtree(spool, ignore_errors=True)
+
+
+def _fetch(
+    dataset: Dataset,
+    settings: Settings,
+    http: Http,
+    spool: Path,
+    known: dict[str, Any] | None,
+    progress: Progress | None,
+) -> Fetched | None:
+    source = dataset.source
+    if isinstance(source, DownloadSource):
+        return download.fetch(
+            source, base_url=settings.icgc_url, http=http, spool=spool, known=known, progress=progress
+        )
+    if isinstance(source, IdescatSource):
+        return idescat.fetch(
+            source,
+            base_url=settings.idescat_url,
+            http=http,
+            spool=spool,
+            known=known,
+            measures=_measures(dataset, source),
+            progress=progress,
+        )
+    return socrata.fetch(
+        source,
+        base_url=settings.socrata_url,
+        http=http,
+        spool=spool,
+        known=known,
+        key=tuple(dataset.column(name).source[0] for name in dataset.key),
+        app_token=settings.socrata_app_token,
+        progress=progress,
+    )
+
+
+def _measures(dataset: Dataset, source: IdescatSource) -> tuple[str, ...]:
+    prefix = f"{source.measure}."
+    names = (name for column in dataset.columns for name in column.source)
+    return tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+
+
+def _land(
+    storage: Storage,
+    dataset: Dataset,
+    fetched: Fetched,
+    last: Manifest | None,
+    http: Http,
+    *,
+    run_id: str,
+    now: datetime,
+) -> Ingested:
+    if last is not None and last.demo != fetched.demo:
+        kinds = {True: "demo data", False: "data of a real portal"}
+        raise UsageError(
+            f"CATALUNYA_LAKE: {storage.url} holds {kinds[last.demo]}, {dataset.id} now sends "
+            f"{kinds[fetched.demo]}; the two never mix: use another lake"
+        )
+    files = tuple(
+        LandedFile(name=f.name, url=f.url, size=f.size, sha256=f.sha256, rows=f.rows) for f in fetched.files
+    )
+    content = snapshot.content_hash(files)
+    columns = tuple(LandedColumn(name=c.name, type=c.type) for c in fetched.columns)
+    if last is not None and last.content_sha256 == content and last.columns == columns:
+        return Ingested(
+            dataset.id, "unchanged", last.snapshot_id, fetched.validators, http.requests, http.bytes
+        )
+    taken_at = snapshot.moment_after(last, now)
+    manifest = Manifest(
+        dataset_id=dataset.id,
+        snapshot_id=layout.make_id(taken_at, content),
+        taken_at=taken_at,
+        run_id=run_id,
+        protocol=dataset.source.protocol,
+        request=fetched.request,
+        validators=fetched.validators,
+        columns=columns,
+        rows_before=fetched.rows_before,
+        rows_after=fetched.rows_after,
+        rows=fetched.rows,
+        demo=fetched.demo,
+        content_sha256=content,
+        requests=http.requests,
+        bytes=http.bytes,
+        files=files,
+    )
+    snapshot.write(storage, manifest, {f.name: f.path for f in fetched.files})
+    log.info("landed", dataset=dataset.id, snapshot=manifest.snapshot_id, rows=fetched.rows, bytes=http.bytes)
+    return Ingested(dataset.id, "new", manifest.snapshot_id, fetched.validators, http.requests, http.bytes)

@@ -1,0 +1,71 @@
+"""How things in the lake are named: every key and every id, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from catalunya.errors import UsageError
+
+CURRENT = "current.json"
+LANDING = "landing"
+STAGING = "staging"
+QUARANTINE = "quarantine"
+CANDIDATES = "candidates"
+RELEASES = "releases"
+LEDGER = "ledger"
+
+_ID = re.compile(r"^(\d{8}T\d{6}Z)-[0-9a-f]{8}$")
+
+
+def make_id(moment: datetime, digest: str) -> str:
+    """`YYYYMMDDTHHMMSSZ-<first 8 hex of digest>`; sorts by time."""
+    return f"{moment.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest[:8]}"
+
+
+def moment_of(identifier: str) -> datetime:
+    """The UTC moment inside a snapshot, release or run id; `UsageError` when it is none."""
+    match = _ID.match(identifier)
+    if match is None:
+        raise UsageError(f"{identifier!r} is no id such as 20260105T000000Z-1a2b3c4d; see `catalunya status`")
+    return datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+
+
+def landing(dataset_id: str, snapshot_id: str, name: str) -> str:
+    """Key of one landed file, `manifest.json` and `refused.json` included."""
+    return f"{LANDING}/{dataset_id}/{snapshot_id}/{name}"
+
+
+def staged(dataset_id: str, snapshot_id: str) -> str:
+    """Key of the staged Parquet file of a snapshot."""
+    return _by_date(STAGING, dataset_id, snapshot_id)
+
+
+def quarantined(dataset_id: str, snapshot_id: str) -> str:
+    """Key of the Parquet file with the rows of a snapshot that broke its declaration."""
+    return _by_date(QUARANTINE, dataset_id, snapshot_id)
+
+
+def declaration(dataset_id: str) -> str:
+    """Key of the note that says under which declaration a dataset was staged."""
+    return f"{STAGING}/{dataset_id}/_declaration.json"
+
+
+def candidate(candidate_id: str, name: str) -> str:
+    """Key of one file of a candidate that is not released yet."""
+    return f"{CANDIDATES}/{candidate_id}/{name}"
+
+
+def release(release_id: str, name: str = "") -> str:
+    """Key of one file of a release, or its folder without a name."""
+    return f"{RELEASES}/{release_id}/{name}" if name else f"{RELEASES}/{release_id}"
+
+
+def ledger(run_id: str) -> str:
+    """Key of the record of a run."""
+    return f"{LEDGER}/{run_id}.json"
+
+
+def _by_date(prefix: str, dataset_id: str, snapshot_id: str) -> str:
+    day = moment_of(snapshot_id).date().isoformat()
+    return f"{prefix}/{dataset_id}/snapshot_date={day}/{snapshot_id}.parquet"

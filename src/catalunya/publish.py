@@ -1,0 +1,365 @@
+"""Publish: an immutable release folder from an audited candidate, then one swap of the pointer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import structlog
+from pydantic import BaseModel, ConfigDict
+
+from catalunya import __version__, catalogue
+from catalunya.audit import RECORD as AUDIT_RECORD
+from catalunya.audit import Audit, Baseline
+from catalunya.build import DATABASE, Candidate
+from catalunya.datasets import Dataset
+from catalunya.dbt import Column, Mart
+from catalunya.declaration import quote
+from catalunya.errors import LakeCorrupt, Refused, UsageError
+from catalunya.lake import layout, pointer
+from catalunya.lake.lock import Lock
+from catalunya.lake.pointer import Pointer
+from catalunya.lake.storage import Storage
+
+log = structlog.get_logger(__name__)
+
+RELEASE_DATABASE = "catalunya.duckdb"
+_SUMS = "SHA256SUMS"
+_RECORD = "release.json"
+
+
+class Stale(BaseModel):
+    """A dataset whose source could not be read: the snapshot used instead, and its age."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset_id: str
+    snapshot_id: str
+    age_hours: float
+
+
+class ReleasedSnapshot(BaseModel):
+    """The newest snapshot of a dataset in a release, and its counts."""
+
+    model_config = ConfigDict(frozen=True)
+
+    snapshot_id: str
+    rows_in: int
+    rows_staged: int
+    rows_quarantined: int
+    rows_duplicated: int
+
+
+class Release(BaseModel):
+    """`release.json`: what a release was made of and by which versions."""
+
+    model_config = ConfigDict(frozen=True)
+
+    release_id: str
+    run_id: str
+    released_at: datetime
+    demo: bool
+    engine: str
+    inputs_sha256: str
+    snapshots: dict[str, tuple[str, ...]]
+    """Every snapshot of every dataset that the marts were built from, oldest first."""
+    datasets: dict[str, ReleasedSnapshot]
+    stale: tuple[Stale, ...]
+    rows: dict[str, int]
+    """Mart to its number of rows."""
+    warnings: tuple[str, ...]
+    tests: int
+    versions: dict[str, str]
+    code_revision: str | None
+
+
+def current(storage: Storage) -> Release | None:
+    """The release that readers see; None when there is none yet."""
+    found = pointer.read(storage)
+    return read(storage, found[0].release_id) if found else None
+
+
+def read(storage: Storage, release_id: str) -> Release:
+    """`release.json` of a release; `LakeCorrupt` when it is not there."""
+    key = layout.release(release_id, _RECORD)
+    if not storage.exists(key):
+        raise LakeCorrupt(
+            f"{storage.uri(key)} is missing; `catalunya rollback` to an older release, or restore it"
+        )
+    return Release.model_validate_json(storage.read(key))
+
+
+def baseline(release: Release | None) -> Baseline | None:
+    """What the row-count gate compares with."""
+    if release is None:
+        return None
+    return Baseline(
+        snapshots={name: d.snapshot_id for name, d in release.datasets.items()},
+        rows={name: d.rows_staged for name, d in release.datasets.items()},
+    )
+
+
+def publish(
+    storage: Storage,
+    datasets: dict[str, Dataset],
+    candidate: Candidate,
+    lock: Lock,
+    *,
+    run_id: str,
+    now: datetime,
+    engine: str,
+    stale: tuple[Stale, ...] = (),
+    warnings: tuple[str, ...] = (),
+    code_revision: str | None = None,
+    keep: int,
+) -> Release:
+    """Write the release of an audited candidate and swap the pointer to it.
+
+    Raises `Refused` when the candidate did not pass its audit, and `PointerMoved` when somebody else
+    published meanwhile: the lake's pointer stays as it was.
+    """
+    verdict = _verdict(storage, candidate)
+    work = storage.scratch() / f"publish-{candidate.candidate_id}"
+    shutil.rmtree(work, ignore_errors=True)
+    folder = work / "release"
+    folder.mkdir(parents=True)
+    try:
+        database = storage.fetch(layout.candidate(candidate.candidate_id, DATABASE), work)
+        demo = any(staged.demo for staged in candidate.staged)
+        rows, marts = _export(database, candidate.marts, folder, demo=demo)
+        release_id = layout.make_id(_moment(storage, now), _digest(folder))
+        release = Release(
+            release_id=release_id,
+            run_id=run_id,
+            released_at=now,
+            demo=demo,
+            engine=engine,
+            inputs_sha256=candidate.inputs.fingerprint,
+            snapshots=candidate.inputs.snapshots,
+            datasets=_released(candidate),
+            stale=stale,
+            rows=rows,
+            warnings=tuple(dict.fromkeys([*warnings, *verdict.sentences("warn")])),
+            tests=verdict.tests,
+            versions={"catalunya": __version__, "dbt": candidate.dbt_version, "duckdb": duckdb.__version__},
+            code_revision=code_revision,
+        )
+        _write_papers(folder, release, marts, datasets)
+        _upload(storage, folder, release_id)
+        _swap(storage, release, lock, now)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    retain(storage, keep)
+    return release
+
+
+def _verdict(storage: Storage, candidate: Candidate) -> Audit:
+    key = layout.candidate(candidate.candidate_id, AUDIT_RECORD)
+    if not storage.exists(key):
+        raise UsageError(f"candidate {candidate.candidate_id} was not audited; run `catalunya audit` first")
+    verdict = Audit.model_validate_json(storage.read(key))
+    if not verdict.passed:
+        raise Refused(
+            f"candidate {candidate.candidate_id} was refused: {'; '.join(verdict.sentences('error'))}"
+        )
+    return verdict
+
+
+def _moment(storage: Storage, now: datetime) -> datetime:
+    """The clock, or one second after the newest release when the clock is not past it."""
+    ids = storage.folders(layout.RELEASES)
+    return max(now, layout.moment_of(ids[-1]) + timedelta(seconds=1)) if ids else now
+
+
+def _export(
+    database: Path, marts: tuple[Mart, ...], folder: Path, *, demo: bool
+) -> tuple[dict[str, int], tuple[Mart, ...]]:
+    """Write every mart as Parquet, CSV and a table of one DuckDB file, rows in a fixed order."""
+    (folder / "parquet").mkdir()
+    (folder / "csv").mkdir()
+    rows: dict[str, int] = {}
+    exported = []
+    notice = f"{catalogue.DEMO_NOTICE} " if demo else ""
+    with duckdb.connect(folder / RELEASE_DATABASE, config={"TimeZone": "UTC"}) as con:
+        con.execute(f"attach {quote(str(database))} as candidate (read_only)")
+        con.execute("create schema marts")
+        for mart in marts:
+            table = f"marts.{mart.name}"
+            con.execute(f"create table {table} as select * from candidate.{table} order by all")
+            _describe(con, mart, notice)
+            metadata = f"kv_metadata {{catalunya: {quote(notice + mart.description)}}}"
+            for kind, options in (("parquet", f"compression zstd, {metadata}"), ("csv", "header")):
+                target = folder / kind / f"{mart.name}.{kind}"
+                con.execute(f"copy (from {table}) to {quote(str(target))} (format {kind}, {options})")
+            found = con.execute(f"select count(*) from {table}").fetchone()
+            rows[mart.name] = int(found[0]) if found else 0
+            exported.append(_with_types(con, mart))
+        con.execute("detach candidate")
+    return rows, tuple(exported)
+
+
+def _describe(con: duckdb.DuckDBPyConnection, mart: Mart, notice: str) -> None:
+    con.execute(f"comment on table marts.{mart.name} is {quote(notice + mart.description)}")
+    for column in mart.columns:
+        con.execute(f"comment on column marts.{mart.name}.{column.name} is {quote(column.description)}")
+
+
+def _with_types(con: duckdb.DuckDBPyConnection, mart: Mart) -> Mart:
+    """The mart with its columns in the table's order and with the types they really have."""
+    words = {column.name: column.description for column in mart.columns}
+    described = con.execute(f"describe marts.{mart.name}").fetchall()
+    columns = tuple(Column(name, kind.lower(), words.get(name, "")) for name, kind, *_ in described)
+    return Mart(mart.name, mart.description, columns)
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 over the marts alone, so that the same data have the same hash whenever they are released."""
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("parquet/*"), *folder.glob("csv/*")]):
+        digest.update(f"{path.name} {_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _released(candidate: Candidate) -> dict[str, ReleasedSnapshot]:
+    newest = candidate.inputs.newest()
+    return {
+        s.dataset_id: ReleasedSnapshot(
+            snapshot_id=s.snapshot_id,
+            rows_in=s.rows_in,
+            rows_staged=s.rows_staged,
+            rows_quarantined=s.rows_quarantined,
+            rows_duplicated=s.rows_duplicated,
+        )
+        for s in candidate.staged
+        if newest.get(s.dataset_id) == s.snapshot_id
+    }
+
+
+def _write_papers(
+    folder: Path, release: Release, marts: tuple[Mart, ...], datasets: dict[str, Dataset]
+) -> None:
+    cards = [datasets[name] for name in sorted(datasets)]
+    files = {
+        f"csv/{mart.name}.csv": (path.stat().st_size, _sha256(path))
+        for mart in marts
+        for path in [folder / "csv" / f"{mart.name}.csv"]
+    }
+    package: dict[str, Any] = catalogue.data_package(
+        marts,
+        cards,
+        release_id=release.release_id,
+        created=release.released_at.isoformat(),
+        files=files,
+        demo=release.demo,
+    )
+    (folder / "datapackage.json").write_text(json.dumps(package, ensure_ascii=False, indent=1) + "\n")
+    (folder / "dictionary.md").write_text(catalogue.dictionary(marts, demo=release.demo))
+    (folder / "LICENCES.md").write_text(catalogue.licences(cards, demo=release.demo))
+    (folder / _RECORD).write_text(release.model_dump_json(indent=1) + "\n")
+    sums = [
+        f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    (folder / _SUMS).write_text("".join(sums))
+
+
+def _upload(storage: Storage, folder: Path, release_id: str) -> None:
+    """Put every file of the release into the lake, `release.json` last: with it the release is whole."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _RECORD)
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [
+            pool.submit(
+                storage.put_file, layout.release(release_id, path.relative_to(folder).as_posix()), path
+            )
+            for path in paths
+        ]
+        for job in jobs:
+            job.result()
+    storage.put_file(layout.release(release_id, _RECORD), folder / _RECORD)
+
+
+def _swap(storage: Storage, release: Release, lock: Lock, now: datetime) -> None:
+    found = pointer.read(storage)
+    before, version = found if found else (None, None)
+    lock.check()
+    pointer.swap(
+        storage,
+        Pointer(
+            release_id=release.release_id,
+            previous=before.release_id if before else None,
+            swapped_at=now,
+            run_id=release.run_id,
+        ),
+        version,
+    )
+    log.info("released", release=release.release_id)
+
+
+def rollback(storage: Storage, lock: Lock, *, run_id: str, now: datetime, to: str | None = None) -> Pointer:
+    """Swap the pointer back to `to`, or to the release before the current one.
+
+    The inputs of the release that is left are remembered as withdrawn, so that the next run does not publish
+    them again by itself.
+    """
+    found = pointer.read(storage)
+    if found is None:
+        raise UsageError("there is no release to roll back from; run `catalunya run` first")
+    before, version = found
+    ids = [name for name in storage.folders(layout.RELEASES) if name < before.release_id]
+    target = to or before.previous or (ids[-1] if ids else None)
+    if target is None:
+        raise UsageError(f"{before.release_id} is the only release; there is nothing to roll back to")
+    if target == before.release_id:
+        raise UsageError(f"{target} is the current release already")
+    if not storage.exists(layout.release(target, _RECORD)):
+        known = ", ".join(storage.folders(layout.RELEASES))
+        raise UsageError(f"{target} is not kept; kept are: {known}")
+    withdrawn = read(storage, before.release_id).inputs_sha256
+    lock.check()
+    after = Pointer(
+        release_id=target,
+        previous=None,
+        swapped_at=now,
+        run_id=run_id,
+        withdrawn=tuple(dict.fromkeys([*before.withdrawn, withdrawn])),
+    )
+    pointer.swap(storage, after, version)
+    return after
+
+
+def discard_unpublished(storage: Storage) -> list[str]:
+    """Delete releases that a killed run wrote and never showed; call it only while holding the lake."""
+    found = pointer.read(storage)
+    shown = found[0] if found else None
+    gone = []
+    for release_id in storage.folders(layout.RELEASES):
+        if shown is not None and release_id <= shown.release_id:
+            continue
+        whole = storage.exists(layout.release(release_id, _RECORD))
+        if whole and shown is not None and read(storage, release_id).inputs_sha256 in shown.withdrawn:
+            continue
+        storage.delete_folder(layout.release(release_id))
+        gone.append(release_id)
+    return gone
+
+
+def retain(storage: Storage, keep: int) -> list[str]:
+    """Delete all but the newest `keep` releases, never the current one nor the one before it."""
+    found = pointer.read(storage)
+    held = {found[0].release_id, found[0].previous} if found else set()
+    old = [name for name in storage.folders(layout.RELEASES)[:-keep] if name not in held]
+    for release_id in old:
+        storage.delete_folder(layout.release(release_id))
+    return old
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,474 @@
+"""Staging: from the bytes of a landed snapshot to one typed Parquet file, quarantine and counts.
+
+Rows in = rows staged + rows quarantined + exact duplicates; the four figures travel in the staged
+file itself, as Parquet metadata, so that they cannot be separated from the rows.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import msgspec
+import structlog
+
+from catalunya import declaration
+from catalunya.datasets import Dataset, DownloadSource, IdescatSource, SocrataSource
+from catalunya.errors import LakeCorrupt, Refused
+from catalunya.lake import layout, snapshot
+from catalunya.lake.snapshot import Manifest, Refusal
+from catalunya.lake.storage import Storage
+from catalunya.sources import idescat
+
+log = structlog.get_logger(__name__)
+
+MEMORY_LIMIT = "250MB"
+_THREADS = 2
+_PAGE_SHIFT = 1 << 32
+_OBJECT_BYTES = 1_000_000
+_MISTYPED_ROWS = 5
+_MISTYPED_RATIO = 0.5
+_SOCRATA_TYPES = {
+    "string": {"text", "url", "email", "phone", "html", "number", "calendar_date", "drop_down_list"},
+    "integer": {"number", "text", "double", "money"},
+    "number": {"number", "text", "double", "money", "percent"},
+    "date": {"calendar_date", "floating_timestamp", "fixed_timestamp", "date", "text"},
+}
+
+
+@dataclass(frozen=True)
+class Control:
+    """A total that the source publishes beside its rows, and the sum of the rows."""
+
+    control: str
+    period: str
+    published: int
+    computed: int
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What staging made of a snapshot."""
+
+    dataset_id: str
+    snapshot_id: str
+    taken_at: datetime
+    rows_in: int
+    rows_staged: int
+    rows_quarantined: int
+    rows_duplicated: int
+    demo: bool
+    controls: tuple[Control, ...] = ()
+    warnings: tuple[str, ...] = ()
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Kind of mistake to the number of quarantined rows that have it."""
+
+
+class Drift(Exception):
+    """The source's columns are not those declared."""
+
+    def __init__(self, message: str, figures: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.figures = figures
+
+
+def stage(storage: Storage, dataset: Dataset, *, run_id: str, now: datetime) -> list[Staged]:
+    """Stage every accepted snapshot of a dataset that is not staged yet; the new ones are returned.
+
+    Raises `Refused` when the newest one has drifted (it is marked refused), `LakeCorrupt` when landed bytes
+    are not those of the manifest.
+    """
+    note = layout.declaration(dataset.id)
+    wanted = declaration.digest(dataset)
+    current = storage.exists(note) and json.loads(storage.read(note)).get("digest") == wanted
+    present = {entry.key for entry in storage.list(f"{layout.STAGING}/{dataset.id}")} if current else set()
+    done: list[Staged] = []
+    for snapshot_id in snapshot.accepted(storage, dataset.id):
+        if layout.staged(dataset.id, snapshot_id) in present:
+            continue
+        manifest = snapshot.read(storage, dataset.id, snapshot_id)
+        if manifest is None:
+            continue
+        try:
+            done.append(stage_snapshot(storage, dataset, manifest))
+        except Drift as drift:
+            refusal = Refusal(
+                gate="schema", reason=str(drift), figures=drift.figures, refused_at=now, run_id=run_id
+            )
+            snapshot.refuse(storage, dataset.id, snapshot_id, refusal)
+            raise Refused(
+                f"{dataset.id}: snapshot {snapshot_id} is refused: {drift}. The last release stays. Mend "
+                f"datasets/{dataset.id}.yml if the change is real, or lift it with "
+                f"`catalunya accept {snapshot_id} --why …`"
+            ) from None
+    if not current:
+        storage.put(note, json.dumps({"digest": wanted}).encode())
+    return done
+
+
+def stage_snapshot(storage: Storage, dataset: Dataset, manifest: Manifest) -> Staged:
+    """Stage one complete snapshot, quarantine first and the staged file last."""
+    lenient = snapshot.was_accepted_by_hand(storage, dataset.id, manifest.snapshot_id)
+    previous = _previous(storage, dataset, manifest.snapshot_id)
+    warnings = _check_columns(dataset, manifest, previous, lenient=lenient)
+    work = storage.scratch() / f"stage-{dataset.id}-{manifest.snapshot_id}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        pages = _pages(storage, manifest, work)
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "threads": _THREADS,
+            "memory_limit": MEMORY_LIMIT,
+            "temp_directory": str(work / "spill"),
+            "TimeZone": "UTC",
+        }
+        with duckdb.connect(config=config) as con:
+            return _stage_pages(con, storage, dataset, manifest, pages, work, warnings, lenient=lenient)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _stage_pages(
+    con: duckdb.DuckDBPyConnection,
+    storage: Storage,
+    dataset: Dataset,
+    manifest: Manifest,
+    pages: Sequence[Path],
+    work: Path,
+    warnings: list[str],
+    *,
+    lenient: bool,
+) -> Staged:
+    inputs, array = _object_files(dataset, pages, work)
+    _type_pages(con, dataset, inputs, work, array=array)
+    typed = f"read_parquet({declaration.quote(str(work / 'typed-*.parquet'))})"
+    counts = _judge(con, dataset, typed)
+    if not lenient:
+        _refuse_mistyped(con, dataset, typed)
+    controls = _controls(con, dataset, typed, pages)
+    warnings += [
+        f"{dataset.id}: the portal's {c.control} of {c.period} is {c.published}, the rows sum to {c.computed}"
+        for c in controls
+        if c.published != c.computed
+    ]
+    staged = Staged(
+        dataset_id=dataset.id,
+        snapshot_id=manifest.snapshot_id,
+        taken_at=manifest.taken_at,
+        rows_in=counts["rows_in"],
+        rows_staged=counts["rows_in"] - counts["quarantined"] - counts["duplicated"],
+        rows_quarantined=counts["quarantined"],
+        rows_duplicated=counts["duplicated"],
+        demo=manifest.demo,
+        controls=controls,
+        warnings=tuple(warnings),
+        reasons=_reasons(con),
+    )
+    _write_quarantine(con, staged, typed, work / "quarantine.parquet")
+    _write_staged(con, dataset, staged, typed, work / "staged.parquet")
+    storage.put_file(layout.quarantined(dataset.id, manifest.snapshot_id), work / "quarantine.parquet")
+    storage.put_file(layout.staged(dataset.id, manifest.snapshot_id), work / "staged.parquet")
+    log.info(
+        "staged",
+        dataset=dataset.id,
+        snapshot=manifest.snapshot_id,
+        rows_in=staged.rows_in,
+        rows_staged=staged.rows_staged,
+        rows_quarantined=staged.rows_quarantined,
+        rows_duplicated=staged.rows_duplicated,
+    )
+    return staged
+
+
+def _pages(storage: Storage, manifest: Manifest, work: Path) -> list[Path]:
+    paths: list[Path] = []
+    for file in manifest.files:
+        key = layout.landing(manifest.dataset_id, manifest.snapshot_id, file.name)
+        path = storage.fetch(key, work / "landing")
+        with path.open("rb") as stream:
+            found = file_digest(stream, "sha256").hexdigest()
+        if found != file.sha256:
+            raise LakeCorrupt(
+                f"{storage.uri(key)}: SHA-256 is {found}, the manifest says {file.sha256}; restore the file "
+                "from a backup, or move the snapshot's folder away to read the portal again"
+            )
+        paths.append(path)
+    return paths
+
+
+def _object_files(dataset: Dataset, pages: Sequence[Path], work: Path) -> tuple[list[Path], bool]:
+    """Files of JSON objects, one a row, and whether each file is one array (else one object a line)."""
+    source = dataset.source
+    if isinstance(source, SocrataSource):
+        return list(pages), True
+    lines = work / "rows.ndjson"
+    with lines.open("wb") as out:
+        if isinstance(source, IdescatSource):
+            for row in idescat.rows(pages, source):
+                out.write(msgspec.json.encode(row) + b"\n")
+        else:
+            _write_features(pages, source, out.write)
+    return [lines], False
+
+
+class _Feature(msgspec.Struct):
+    properties: dict[str, Any] | None = None
+    geometry: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _FeatureCollection(msgspec.Struct):
+    features: list[_Feature]
+
+
+def _write_features(pages: Sequence[Path], source: DownloadSource, write: Any) -> None:
+    decoder = msgspec.json.Decoder(_FeatureCollection)
+    for file, page in zip(source.files, pages, strict=True):
+        for feature in decoder.decode(page.read_bytes()).features:
+            row = {"level": file.level, **(feature.properties or {}), "geometry": feature.geometry}
+            write(msgspec.json.encode(row) + b"\n")
+
+
+def _type_pages(
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, inputs: Sequence[Path], work: Path, *, array: bool
+) -> None:
+    """One typed Parquet file a page, pages side by side, each in the portal's order."""
+    limit = _OBJECT_BYTES if array else 64 * _OBJECT_BYTES
+    shape = "array" if array else "newline_delimited"
+
+    def type_page(index: int) -> None:
+        objects = (
+            f"read_json_objects({declaration.quote(str(inputs[index]))}, format='{shape}', "
+            f"maximum_object_size={limit})"
+        )
+        target = declaration.quote(str(work / f"typed-{index:05d}.parquet"))
+        query = declaration.typed_query(dataset, objects)
+        with con.cursor() as cursor:
+            cursor.execute(
+                f"copy (select * replace (n + {index} * {_PAGE_SHIFT}::bigint as n) from ({query})) "
+                f"to {target} (format parquet, compression lz4, row_group_size 20000)"
+            )
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        list(pool.map(type_page, range(len(inputs))))
+
+
+def _judge(con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str) -> dict[str, int]:
+    """Make the table `problems` (n, kind, reason): duplicates, broken rules, keys used twice."""
+    key = " || ' and ' || ".join(f"'{name} = ' || {name}" for name in dataset.key)
+    con.execute("create temp table problems (n bigint, kind varchar, reason varchar)")
+    con.execute(
+        f"""
+        insert into problems
+        select typed.n, 'duplicate', null
+        from {typed} as typed
+        inner join (
+            select content, min(n) as n from {typed} group by content having count(*) > 1
+        ) as doubled on typed.content = doubled.content and typed.n > doubled.n
+        """
+    )
+    con.execute(
+        f"""
+        insert into problems
+        select n, 'broken', array_to_string(reasons, '; ')
+        from {typed} as typed
+        where len(reasons) > 0 and n not in (select n from problems)
+        """
+    )
+    con.execute(
+        f"""
+        insert into problems
+        with sound as (select n, identity from {typed} where n not in (select n from problems)),
+        doubled as (select identity, min(n) as n from sound group by identity having count(*) > 1)
+        select typed.n, 'key', 'key used twice: another row with ' || {key} || ' came first and was kept'
+        from {typed} as typed
+        inner join sound using (n)
+        inner join doubled on typed.identity = doubled.identity and typed.n > doubled.n
+        """
+    )
+    row = con.execute(
+        f"""
+        select (select count(*) from {typed}),
+            count(*) filter (kind = 'duplicate'), count(*) filter (kind <> 'duplicate')
+        from problems
+        """
+    ).fetchone()
+    assert row is not None
+    return {"rows_in": row[0], "duplicated": row[1], "quarantined": row[2]}
+
+
+def _refuse_mistyped(con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str) -> None:
+    """Raise when most values of a column are of another type: that is a retyped column, not bad rows."""
+    bad = con.execute(
+        f"""
+        select name, count(*) from (select unnest(mistyped) as name from {typed} where len(mistyped) > 0)
+        group by name having count(*) >= {_MISTYPED_ROWS} order by name
+        """
+    ).fetchall()
+    for name, wrong in bad:
+        column = dataset.column(name)
+        found = con.execute(f"select count({name}) from {typed}").fetchone()
+        right = found[0] if found else 0
+        if column.type == "string":
+            right -= wrong
+        if wrong > _MISTYPED_RATIO * (right + wrong) and dataset.drift.retyped_column == "refuse":
+            raise Drift(
+                f"column {'/'.join(column.source)} is retyped: {wrong} of {right + wrong} values are not "
+                f"of the declared type {column.type}",
+                {
+                    "column": column.source[0],
+                    "declared": column.type,
+                    "wrong": wrong,
+                    "values": right + wrong,
+                },
+            )
+
+
+def _controls(
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str, pages: Sequence[Path]
+) -> tuple[Control, ...]:
+    source = dataset.source
+    if not isinstance(source, IdescatSource):
+        return ()
+    period = next(c.name for c in dataset.columns if c.type == "integer" and c.name in dataset.key)
+    by_source = {c.source[0]: c.name for c in dataset.columns}
+    found = []
+    for control in idescat.controls(pages, source):
+        column = by_source.get(control.control)
+        if column is None:
+            continue
+        row = con.execute(
+            f"""
+            select coalesce(sum({column}), 0)::bigint from {typed}
+            where {period} = ? and n not in (select n from problems)
+            """,
+            [int(control.period)],
+        ).fetchone()
+        computed = int(row[0]) if row else 0
+        found.append(Control(column, control.period, int(control.published), computed))
+    return tuple(found)
+
+
+def _reasons(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    rows = con.execute(
+        r"""
+        select regexp_replace(reason, '"[^"]*"|key used twice.*', '…', 'g') as kind, count(*)
+        from problems where kind <> 'duplicate' group by 1 order by 2 desc, 1 limit 20
+        """
+    ).fetchall()
+    return {str(kind): int(count) for kind, count in rows}
+
+
+def _write_quarantine(con: duckdb.DuckDBPyConnection, staged: Staged, typed: str, target: Path) -> None:
+    con.execute(
+        f"""
+        copy (
+            select problems.reason, typed.raw, {declaration.quote(staged.snapshot_id)} as snapshot_id
+            from {typed} as typed inner join problems using (n)
+            where problems.kind <> 'duplicate'
+            order by n
+        ) to {declaration.quote(str(target))} (format parquet, compression zstd)
+        """
+    )
+
+
+def _write_staged(
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, staged: Staged, typed: str, target: Path
+) -> None:
+    columns = ", ".join(column.name for column in dataset.columns)
+    sound = "" if staged.rows_staged == staged.rows_in else "where n not in (select n from problems)"
+    record = declaration.quote(record_of(staged))
+    con.execute(
+        f"""
+        copy (
+            select {columns}, raw, {declaration.quote(staged.snapshot_id)} as snapshot_id
+            from {typed} {sound}
+        ) to {declaration.quote(str(target))} (
+            format parquet, compression zstd, row_group_size 50000, kv_metadata {{catalunya: {record}}}
+        )
+        """
+    )
+
+
+def record_of(staged: Staged) -> str:
+    """The counts of a staged snapshot as one JSON text, kept in the Parquet file's metadata."""
+    return msgspec.json.encode(staged).decode()
+
+
+def read_record(text: bytes | str) -> Staged:
+    """The counts that `record_of` wrote."""
+    return msgspec.json.decode(text, type=Staged)
+
+
+def _previous(storage: Storage, dataset: Dataset, snapshot_id: str) -> Manifest | None:
+    earlier = [name for name in snapshot.accepted(storage, dataset.id) if name < snapshot_id]
+    return snapshot.read(storage, dataset.id, earlier[-1]) if earlier else None
+
+
+def _check_columns(
+    dataset: Dataset, manifest: Manifest, previous: Manifest | None, *, lenient: bool
+) -> list[str]:
+    """Warnings about new columns; raises `Drift` for missing and retyped ones."""
+    found = {column.name: column.type for column in manifest.columns}
+    before = {column.name: column.type for column in previous.columns} if previous else {}
+    missing = [c for c in dataset.columns if not any(name in found for name in c.source)]
+    retyped = [
+        (name, before.get(name), found[name], column.type)
+        for column in dataset.columns
+        for name in column.source
+        if name in found and _is_retyped(column.type, before.get(name), found[name])
+    ]
+    complaints = [
+        (dataset.drift.missing_column, f"declared column {'/'.join(c.source)} ({c.name}) is missing")
+        for c in missing
+    ] + [
+        (
+            dataset.drift.retyped_column,
+            f"declared column {name} is retyped: now {now!r}, was {was!r}, declared {declared}"
+            if was
+            else f"declared column {name} is retyped: the source calls it {now!r}, declared is {declared}",
+        )
+        for name, was, now, declared in retyped
+    ]
+    fatal = [text for action, text in complaints if action == "refuse"]
+    if fatal and not lenient:
+        figures = {"missing": ["/".join(c.source) for c in missing], "retyped": [r[0] for r in retyped]}
+        raise Drift("; ".join(fatal), figures)
+    known = set(declaration.source_names(dataset)) | set(dataset.ignored)
+    new = sorted(name for name in found if name not in known and not name.startswith(":"))
+    if new and dataset.drift.new_column == "refuse" and not lenient:
+        raise Drift(f"new column {', '.join(new)}", {"new": new})
+    warnings = [f"{dataset.id}: {text}" for _, text in complaints]
+    if new:
+        warnings.append(
+            f"{dataset.id}: new column {', '.join(new)} in the source; kept in `raw`. Declare it in "
+            f"datasets/{dataset.id}.yml to use it, or list it under `ignored`"
+        )
+    return warnings
+
+
+def _is_retyped(declared: str, before: str | None, now: str | None) -> bool:
+    if now is None:
+        return False
+    if before is not None and before != now:
+        return True
+    return now not in _SOCRATA_TYPES[declared] and before is None
+
+
+def staged_record(storage: Storage, dataset_id: str, snapshot_id: str) -> Staged | None:
+    """The counts of a staged snapshot; None when it is not staged."""
+    key = layout.staged(dataset_id, snapshot_id)
+    if not storage.exists(key):
+        return None
+    path = storage.fetch(key, storage.scratch() / "records")
+    row = duckdb.execute(
+        "select decode(value) from parquet_kv_metadata(?) where decode(key) = 'catalunya'", [str(path)]
+    ).fetchone()
+    return read_record(row[0]) if row else None
