@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from s3 import S3Emulator, s3_bucket, s3_emulator  # noqa: F401
 
 from catalunya.lake.storage import Storage
 from lake.faulty import FaultyFront
+from s3 import S3Emulator, s3_bucket, s3_emulator  # noqa: F401
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import threading
 from collections.abc import Callable
+from datetime import timedelta
+from email.utils import format_datetime, parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 from urllib.parse import urlsplit
@@ -21,6 +23,8 @@ class FaultyFront:
         """Method and path to an answer given instead of the real one."""
         self.lose_answer: Callable[[str, str], bool] = lambda method, path: False
         """True: the request is carried out, its answer replaced by 503."""
+        self.clock_ahead_s = 0
+        """How far the storage's clock differs from ours."""
         self._server = _server(self, urlsplit(backend).netloc)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -39,6 +43,14 @@ class FaultyFront:
 
     def slow_down(self) -> None:
         self.fault = lambda method, path: (503, SLOW_DOWN)
+
+
+def _shifted(headers: dict[str, str], ahead_s: int) -> dict[str, str]:
+    def shift(date: str) -> str:
+        return format_datetime(parsedate_to_datetime(date) + timedelta(seconds=ahead_s), usegmt=True)
+
+    times = {"date", "last-modified"}
+    return {name: shift(value) if name.lower() in times else value for name, value in headers.items()}
 
 
 def _server(front: FaultyFront, backend: str) -> ThreadingHTTPServer:
@@ -65,7 +77,7 @@ def _server(front: FaultyFront, backend: str) -> ThreadingHTTPServer:
         def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
             self.send_response_only(status)
             length = headers.get("Content-Length") or headers.get("content-length") or str(len(content))
-            for name, value in headers.items():
+            for name, value in _shifted(headers, front.clock_ahead_s).items():
                 if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
                     self.send_header(name, value)
             self.send_header("Content-Length", length if self.command == "HEAD" else str(len(content)))
@@ -73,7 +85,7 @@ def _server(front: FaultyFront, backend: str) -> ThreadingHTTPServer:
             if self.command != "HEAD":
                 self.wfile.write(content)
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             return

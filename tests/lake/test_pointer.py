@@ -46,9 +46,7 @@ def test_of_20_processes_that_swap_the_pointer_at_once_exactly_one_wins(
     if there_is_one:
         pointer.swap(lake, to("before"), None)
     with contenders("pointer", lake.url, 20) as racers:
-        for racer in racers:
-            racer.go()
-        results = [racer.line() for racer in racers]
+        results = racers.go()
     winners = [line.split()[1] for line in results if line.startswith("won")]
     assert len(winners) == 1
     assert sum(line.startswith("lost PointerMoved") for line in results) == 19

@@ -89,12 +89,16 @@ class Version:
 
 def check_key(key: str) -> str:
     """Return `key`; raises `UsageError` unless it is a relative path of plain names that stays inside."""
-    if all(_SEGMENT.fullmatch(segment) for segment in key.split("/")):
+    if _is_key(key):
         return key
     raise UsageError(
         f"{key!r} is not a key of the lake: use names of letters, digits and '._=-' joined by '/', "
         "none empty or starting with a dot"
     )
+
+
+def _is_key(text: str) -> bool:
+    return all(_SEGMENT.fullmatch(segment) for segment in text.split("/"))
 
 
 def _folder_key(prefix: str) -> str:
@@ -154,7 +158,7 @@ class Storage(ABC):
     def fetch(self, key: str, folder: Path) -> Path:
         """A local path to read from: the stored file itself (local) or a download into `folder` (S3).
 
-        The download keeps the last part of the key as its name. Raises `MissingKey`.
+        Read it only. A download keeps the last part of the key as its name. Raises `MissingKey`.
         """
 
     @abstractmethod
@@ -381,7 +385,7 @@ class LocalStorage(Storage):
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
         """Hold the lake's write lock: only around a comparison and a rename, never around copying."""
-        with self.lock_path("write").open("ab") as file:
+        with (self.root / _HIDDEN / "write.lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
@@ -412,8 +416,8 @@ class S3Storage(Storage):
     is_local = False
 
     def __init__(self, bucket: str, prefix: str) -> None:
-        if prefix:
-            check_key(prefix)
+        if prefix and not _is_key(prefix):
+            raise UsageError(f"CATALUNYA_LAKE: {prefix!r} cannot be a prefix: use plain names joined by '/'")
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self.bucket = bucket
         self.prefix = prefix
@@ -468,15 +472,22 @@ class S3Storage(Storage):
 
     @override
     def put_file(self, key: str, path: Path) -> None:
-        part_bytes = max(_PART_BYTES, -(-path.stat().st_size // _MOST_PARTS))
-        with self._explained(key):
-            obstore.put(
-                self._store,
-                check_key(key),
-                path,
-                chunk_size=part_bytes,
-                max_concurrency=_PARTS_AT_ONCE,
-            )
+        check_key(key)
+        with _explained(path):
+            part_bytes = max(_PART_BYTES, -(-path.stat().st_size // _MOST_PARTS))
+        writer = uuid.uuid4().hex
+        try:
+            with self._explained(key):
+                obstore.put(
+                    self._store,
+                    key,
+                    path,
+                    attributes={"writer": writer},
+                    chunk_size=part_bytes,
+                    max_concurrency=_PARTS_AT_ONCE,
+                )
+        except MissingKey:
+            self._own_write(key, writer)
         path.unlink()
 
     @override
@@ -564,6 +575,7 @@ class S3Storage(Storage):
         return (now - parsedate_to_datetime(times["last-modified"])).total_seconds()
 
     def _connect(self, *, retries: int) -> S3Store:
+        _refuse_after_fork()
         config: S3Config = {"region": self.region}
         client: ClientConfig = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60)}
         if self.endpoint:
@@ -637,6 +649,7 @@ class S3Storage(Storage):
 
     @contextlib.contextmanager
     def _explained(self, key: str) -> Iterator[None]:
+        _refuse_after_fork()
         where = f"{self.url}/{key}"
         try:
             yield
@@ -713,6 +726,20 @@ def _explained(path: Path) -> Iterator[None]:
         raise CatalunyaError(f"{error.filename or path}: {error.strerror or error}; {remedy}") from error
 
 
+_s3_process: list[int] = []
+
+
+def _refuse_after_fork() -> None:
+    """obstore's threads do not survive a fork: in the child its calls would wait for ever."""
+    if not _s3_process:
+        _s3_process.append(os.getpid())
+    elif _s3_process[0] != os.getpid():
+        raise CatalunyaError(
+            f"process {os.getpid()} was forked from process {_s3_process[0]}, which already used S3; "
+            "start it afresh (spawn), or fork before the lake is opened"
+        )
+
+
 def _environment_credentials() -> dict[str, str] | None:
     key, secret = os.environ.get("AWS_ACCESS_KEY_ID"), os.environ.get("AWS_SECRET_ACCESS_KEY")
     if not key or not secret:
@@ -783,7 +810,10 @@ def _claim_scratch(base: Path) -> tuple[Path, BinaryIO]:
 def _clean_scratch(base: Path) -> int:
     removed = 0
     for marker in base.glob("*.alive"):
-        with contextlib.suppress(FileNotFoundError, BlockingIOError), marker.open("rb") as alive:
+        with (
+            contextlib.suppress(FileNotFoundError, BlockingIOError, PermissionError),
+            marker.open("rb") as alive,
+        ):
             fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(marker.with_suffix(""), ignore_errors=True)
             marker.unlink(missing_ok=True)
