@@ -151,7 +151,7 @@ def _write_staging(
 ) -> list[Staged]:
     """Make the schema `staging` that dbt reads: a view per dataset, the snapshots and the controls."""
     staged: list[Staged] = []
-    with duckdb.connect(database, config={"TimeZone": "UTC"}) as con:
+    with duckdb.connect(database) as con:
         con.execute("create schema staging")
         for dataset_id, dataset in datasets.items():
             files = _staged_files(storage, dataset, wanted.snapshots[dataset_id], work)

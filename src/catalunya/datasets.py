@@ -247,11 +247,18 @@ def _check_file(file: Path) -> Dataset | list[Mistake]:
     try:
         dataset = Dataset.model_validate(content)
     except ValidationError as error:
-        return [Mistake(file, _line(tree, e["loc"]), _remedy(e)) for e in error.errors()]
+        return [
+            Mistake(file, _line(tree, e["loc"] or _field_of(e["msg"])), _remedy(e)) for e in error.errors()
+        ]
     if dataset.id != file.stem:
         line = _line(tree, ("id",))
         return [Mistake(file, line, f"id is {dataset.id!r} but the file is {file.stem}.yml; make them equal")]
     return dataset
+
+
+def _field_of(message: str) -> tuple[str, ...]:
+    """The field that a message about the whole card begins with, as in `key: …`."""
+    return (message.removeprefix("Value error, ").split(":", 1)[0],)
 
 
 def _line(node: yaml.Node, loc: tuple[int | str, ...]) -> int:

@@ -15,6 +15,7 @@ _SEPARATOR = "chr(31)"
 _SPACE = r"[\s\x{00a0}\x{2000}-\x{200b}\x{3000}\x{feff}]"
 _COMBINING = r"[\x{0300}-\x{036f}\x{212a}\x{212b}]"
 _ODD = ["'  '", "chr(9)", "chr(10)", "chr(13)", "chr(160)", "chr(8203)", "chr(65279)"]
+_MISSING = "is missing"
 _RULES_VERSION = 1
 """Raise it when the SQL below types rows differently, so that kept snapshots are staged again."""
 
@@ -51,18 +52,18 @@ def typed_query(dataset: Dataset, objects: str) -> str:
     """
     paths = ", ".join(quote(f'$."{name}"') for name in source_names(dataset))
     columns = dataset.columns
-    cleaned = ",\n    ".join(f"{_pick(dataset, column)} as {column.name}" for column in columns)
-    reasons = ", ".join(_reason(column, rule, text) for column in columns for rule, text in _rules(column))
-    mistyped = ", ".join(
-        f"case when {_is_mistyped(column)} then {quote(column.name)} end"
+    cleaned = ",\n        ".join(f"{_pick(dataset, column)} as {_text(column)}" for column in columns)
+    typed = ",\n        ".join(f"{_cast(column)} as {column.name}" for column in columns)
+    rules = [(column, rule, words) for column in columns for rule, words in _rules(column)]
+    reasons = [f"case when {rule} then {_reason(column, words)} end" for column, rule, words in rules]
+    mistyped = [
+        (f"case when {rule} then {quote(column.name)} end", rule)
         for column in columns
-        if _is_mistyped(column) != "false"
-    )
-    typed = ",\n    ".join(f"{_cast(column)} as {column.name}" for column in columns)
-    identity = f"concat_ws({_SEPARATOR}, {', '.join(dataset.key)})"
+        if (rule := _is_mistyped(column)) is not None
+    ]
     return f"""
 with read as (
-    select row_number() over () as n, json as raw,
+    select row_number() over () as n, json::varchar as raw,
         {_SEPARATOR} || array_to_string(
             list_transform(json_extract_string(json, [{paths}]), lambda x: replace(coalesce(x, ''), {_SEPARATOR}, ' ')),
             {_SEPARATOR}
@@ -76,15 +77,32 @@ with read as (
     from cleaned
 ), texts as (
     select n, raw, content,
-    {cleaned}
+        {cleaned}
     from split
+), typed as (
+    select n, raw, content, {", ".join(_text(column) for column in columns)},
+        {typed}
+    from texts
 )
-select n, content, md5_number({identity}) as identity,
-    list_filter([{reasons or "null::varchar"}], lambda x: x is not null) as reasons,
-    list_filter([{mistyped or "null::varchar"}], lambda x: x is not null) as mistyped,
-    {typed},
+select n, content,
+    md5_number(concat_ws({_SEPARATOR}, {", ".join(f"text_{name}" for name in dataset.key)})) as identity,
+    {_listed(reasons, [rule for _, rule, _ in rules])} as reasons,
+    {_listed([case for case, _ in mistyped], [rule for _, rule in mistyped])} as mistyped,
+    {", ".join(column.name for column in columns)},
     raw
-from texts"""
+from typed"""
+
+
+def _text(column: Column) -> str:
+    return f"text_{column.name}"
+
+
+def _listed(cases: list[str], rules: list[str]) -> str:
+    """The texts of the rules that a row breaks; nearly every row breaks none, so they are tried together first."""
+    if not cases:
+        return "[]::varchar[]"
+    broken = " or ".join(f"coalesce({rule}, false)" for rule in rules)
+    return f"case when {broken} then list_filter([{', '.join(cases)}], lambda x: x is not null) else [] end"
 
 
 def _needs_cleaning(text: str) -> str:
@@ -107,53 +125,50 @@ def _pick(dataset: Dataset, column: Column) -> str:
 
 
 def _cast(column: Column) -> str:
-    name = column.name
+    text = _text(column)
     if column.type == "integer":
-        whole = f"try_cast(split_part({name}, '.', 1) as bigint)"
-        return f"case when regexp_full_match({name}, '[+-]?[0-9]+([.]0+)?') then {whole} end"
+        whole = (
+            f"case when regexp_full_match({text}, '[+-]?[0-9]+([.]0+)?') then split_part({text}, '.', 1) end"
+        )
+        return f"try_cast({whole} as bigint)"
     if column.type == "number":
-        return f"case when isfinite(try_cast({name} as double)) then try_cast({name} as double) end"
+        return f"case when isfinite(try_cast({text} as double)) then try_cast({text} as double) end"
     if column.type == "date":
-        shape = "[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9:.]+Z?)?"
-        return f"case when regexp_full_match({name}, '{shape}') then try_cast(left({name}, 10) as date) end"
-    return name
+        day = f"case when regexp_full_match({text}, '.{{10}}(T[0-9:.]+Z?)?') then left({text}, 10) end"
+        return f"try_cast({day} as date)"
+    return text
 
 
-def _is_mistyped(column: Column) -> str:
-    name = column.name
+def _is_mistyped(column: Column) -> str | None:
+    text = _text(column)
     if column.type != "string":
-        return f"({name} is not null and ({_cast(column)}) is null)"
+        return f"({text} is not null and {column.name} is null)"
     if column.source == ("geometry",):
-        return "false"
-    return f"({name} is not null and left({name}, 1) in ('{{', '[') and json_valid({name}))"
+        return None
+    return f"(left({text}, 1) in ('{{', '[') and json_valid({text}))"
 
 
 def _rules(column: Column) -> list[tuple[str, str]]:
+    """Pairs of an SQL condition that is true for a value that breaks a rule, and the words for it."""
+    name, limits = column.name, column.constraints
     rules: list[tuple[str, str]] = []
-    limits = column.constraints
     if limits.required:
-        rules.append((f"{column.name} is null", "is missing"))
+        rules.append((f"{_text(column)} is null", _MISSING))
     wrong_type = _is_mistyped(column)
-    if wrong_type != "false":
+    if wrong_type is not None:
         rules.append((wrong_type, f"is not {_ARTICLES[column.type]}"))
     if limits.pattern is not None:
-        rules.append(
-            (
-                f"not regexp_matches({column.name}, {quote(limits.pattern)})",
-                f"does not match {limits.pattern}",
-            )
-        )
+        matches = f"regexp_matches({_text(column)}, {quote(limits.pattern)})"
+        rules.append((f"not {matches}", f"does not match {limits.pattern}"))
     if limits.minimum is not None:
-        rules.append((f"({_cast(column)}) < {limits.minimum}", f"is below {limits.minimum:g}"))
+        rules.append((f"{name} < {limits.minimum}", f"is below {limits.minimum:g}"))
     if limits.maximum is not None:
-        rules.append((f"({_cast(column)}) > {limits.maximum}", f"is above {limits.maximum:g}"))
+        rules.append((f"{name} > {limits.maximum}", f"is above {limits.maximum:g}"))
     return rules
 
 
-def _reason(column: Column, rule: str, text: str) -> str:
-    if text == "is missing":
-        words = quote(f"{column.name} is missing")
-    else:
-        shown = f"left({column.name}, 60)"
-        words = f"{quote(column.name + ': ')} || chr(34) || {shown} || chr(34) || {quote(' ' + text)}"
-    return f"case when {rule} then {words} end"
+def _reason(column: Column, words: str) -> str:
+    if words == _MISSING:
+        return quote(f"{column.name} is missing")
+    shown = f"left({_text(column)}, 60)"
+    return f"{quote(column.name + ': ')} || chr(34) || {shown} || chr(34) || {quote(' ' + words)}"

@@ -6,20 +6,19 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Literal
 
 import structlog
 
-from catalunya.datasets import Dataset, DownloadSource, IdescatSource
+from catalunya import sources
+from catalunya.datasets import Dataset
+from catalunya.declaration import source_names
 from catalunya.errors import SourceDrift, SourceUnreadable, UsageError
 from catalunya.lake import layout, snapshot
 from catalunya.lake.snapshot import LandedColumn, LandedFile, Manifest
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
-from catalunya.sources import download, idescat, socrata
-from catalunya.sources.http import Http
-from catalunya.sources.protocol import Fetched
+from catalunya.sources import Fetched, Http
 
 log = structlog.get_logger(__name__)
 
@@ -65,61 +64,42 @@ def ingest(
     shutil.rmtree(spool, ignore_errors=True)
     spool.mkdir(parents=True)
     last_id = last.snapshot_id if last else None
-    with Http(attempts=settings.http_attempts, total_timeout_s=settings.http_timeout_s) as http:
+    with Http(
+        attempts=settings.http_attempts,
+        timeout_s=settings.http_timeout_s,
+        app_token=settings.socrata_app_token,
+    ) as http:
         try:
-            remembered = None if force or last is None else validators
-            fetched = _fetch(dataset, settings, http, spool, remembered, progress)
+            fetched = sources.fetch(
+                dataset.source,
+                base_url=_base_url(dataset, settings),
+                http=http,
+                spool=spool,
+                known=None if force or last is None else validators,
+                key=tuple(dataset.column(name).source[0] for name in dataset.key),
+                wanted=tuple(source_names(dataset)),
+                progress=progress,
+                dataset=dataset.id,
+            )
             if fetched is None:
                 return Ingested(dataset.id, "unchanged", last_id, validators, http.requests, http.bytes)
             return _land(storage, dataset, fetched, last, http, run_id=run_id, now=now)
         except SourceUnreadable as error:
             outcome: Outcome = "drifted" if isinstance(error, SourceDrift) else "unreadable"
             log.warning("source " + outcome, dataset=dataset.id, reason=str(error))
-            message = f"{dataset.id}: {error}"
+            message = str(error)
             return Ingested(dataset.id, outcome, last_id, validators, http.requests, http.bytes, message)
         finally:
             shutil.rmtree(spool, ignore_errors=True)
 
 
-def _fetch(
-    dataset: Dataset,
-    settings: Settings,
-    http: Http,
-    spool: Path,
-    known: dict[str, Any] | None,
-    progress: Progress | None,
-) -> Fetched | None:
-    source = dataset.source
-    if isinstance(source, DownloadSource):
-        return download.fetch(
-            source, base_url=settings.icgc_url, http=http, spool=spool, known=known, progress=progress
-        )
-    if isinstance(source, IdescatSource):
-        return idescat.fetch(
-            source,
-            base_url=settings.idescat_url,
-            http=http,
-            spool=spool,
-            known=known,
-            measures=_measures(dataset, source),
-            progress=progress,
-        )
-    return socrata.fetch(
-        source,
-        base_url=settings.socrata_url,
-        http=http,
-        spool=spool,
-        known=known,
-        key=tuple(dataset.column(name).source[0] for name in dataset.key),
-        app_token=settings.socrata_app_token,
-        progress=progress,
-    )
-
-
-def _measures(dataset: Dataset, source: IdescatSource) -> tuple[str, ...]:
-    prefix = f"{source.measure}."
-    names = (name for column in dataset.columns for name in column.source)
-    return tuple(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+def _base_url(dataset: Dataset, settings: Settings) -> str:
+    protocol = dataset.source.protocol
+    return {
+        "socrata": settings.socrata_url,
+        "idescat": settings.idescat_url,
+        "download": settings.icgc_url,
+    }[protocol]
 
 
 def _land(

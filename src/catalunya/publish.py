@@ -186,7 +186,7 @@ def _export(
     rows: dict[str, int] = {}
     exported = []
     notice = f"{catalogue.DEMO_NOTICE} " if demo else ""
-    with duckdb.connect(folder / RELEASE_DATABASE, config={"TimeZone": "UTC"}) as con:
+    with duckdb.connect(folder / RELEASE_DATABASE) as con:
         con.execute(f"attach {quote(str(database))} as candidate (read_only)")
         con.execute("create schema marts")
         for mart in marts:

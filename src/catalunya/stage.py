@@ -128,7 +128,6 @@ def stage_snapshot(storage: Storage, dataset: Dataset, manifest: Manifest) -> St
             "threads": _THREADS,
             "memory_limit": MEMORY_LIMIT,
             "temp_directory": str(work / "spill"),
-            "TimeZone": "UTC",
         }
         with duckdb.connect(config=config) as con:
             return _stage_pages(con, storage, dataset, manifest, pages, work, warnings, lenient=lenient)

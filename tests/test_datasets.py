@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from catalunya import catalogue
+from catalunya.datasets import check, load
+from catalunya.errors import UsageError
+from tests.conftest import ROOT
+
+CARD = (ROOT / "datasets" / "municipalities.yml").read_text("utf-8")
+
+
+def write(folder: Path, text: str, name: str = "municipalities.yml") -> Path:
+    path = folder / name
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_the_five_cards_are_right():
+    good, mistakes = check(ROOT / "datasets")
+    assert mistakes == []
+    assert [d.id for d in good] == ["boundaries", "municipalities", "population", "service_users", "social_services"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line_holds", "words"),
+    [
+        ("publisher:", "publihser:", "publihser", "no such field"),
+        ("key: [municipality_id]", "key: [municipality]", "key:", "no declared column"),
+        ("type: number", "type: float", "type: float", "string"),
+        ("resource: 9aju-tpwc", "resource: 9aju", "resource: 9aju", "pattern"),
+        ("name: latitude", "name: Latitude", "name: Latitude", "snake_case"),
+        ("name: latitude", "name: longitude", None, "declared twice"),
+        ("name: latitude", "name: raw", None, "added by staging"),
+        ('pattern: "^[0-9]{2}$"', 'pattern: "[0-9"', 'pattern: "[0-9"', "not a regular expression"),
+        ("cadence_days: 730", "cadence_days: often", "cadence_days: often", "integer"),
+        ("id: municipalities", "id: towns", "id: towns", "make them equal"),
+        ("grain: one row per municipality", "", None, "missing; add it"),
+        ("{required: true, pattern: \"^(08", "{pattern: \"^(08", None, "required: true"),
+    ],
+)
+def test_a_mistake_is_found_with_its_file_line_and_remedy(tmp_path, before, after, line_holds, words):
+    assert before in CARD
+    text = CARD.replace(before, after, 1)
+    path = write(tmp_path, text)
+    _, mistakes = check(tmp_path)
+    assert mistakes, "the mistake was not found"
+    assert any(words in m.message for m in mistakes), [str(m) for m in mistakes]
+    assert all(m.file == path for m in mistakes)
+    if line_holds:
+        found = next(m for m in mistakes if words in m.message)
+        assert line_holds in text.splitlines()[found.line - 1]
+
+
+def test_a_file_that_is_not_yaml_is_named_with_its_line(tmp_path):
+    write(tmp_path, "id: municipalities\ntitle: {ca: x\nkey: [\n")
+    _, mistakes = check(tmp_path)
+    assert mistakes[0].line >= 2
+    assert "not YAML" in mistakes[0].message
+
+
+def test_an_empty_folder_and_a_stray_ending_are_mistakes(tmp_path):
+    assert check(tmp_path)[1]
+    write(tmp_path, CARD)
+    write(tmp_path, CARD, "towns.yaml")
+    assert "rename it" in check(tmp_path)[1][0].message
+
+
+def test_loading_a_wrong_card_stops_with_every_mistake(tmp_path):
+    write(tmp_path, CARD.replace("grain:", "grian:"))
+    with pytest.raises(UsageError, match=r"municipalities\.yml:\d+"):
+        load(tmp_path)
+
+
+def test_generated_files_are_not_stale():
+    wanted = catalogue.generated_files(ROOT, load(ROOT / "datasets"))
+    assert len(wanted) == 3
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]
+    assert stale == [], "run `catalunya datasets generate`"

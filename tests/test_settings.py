@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from catalunya.errors import UsageError
+from catalunya.settings import ICGC_URL, IDESCAT_URL, SOCRATA_URL, Settings
+
+VARIABLES = (
+    "ENVIRONMENT CATALUNYA_LAKE CATALUNYA_ENGINE CATALUNYA_SOCRATA_URL CATALUNYA_IDESCAT_URL "
+    "CATALUNYA_ICGC_URL CATALUNYA_NOW SOCRATA_APP_TOKEN CATALUNYA_NOTIFY_URLS CATALUNYA_HOME"
+).split()
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return Settings.load()
+
+
+def test_without_variables_it_is_development_on_duckdb_against_the_live_portals(monkeypatch):
+    settings = load(monkeypatch)
+    assert (settings.environment, settings.resolved_engine, settings.lake) == ("development", "duckdb", "./data")
+    assert (settings.socrata_url, settings.idescat_url, settings.icgc_url) == (SOCRATA_URL, IDESCAT_URL, ICGC_URL)
+
+
+def test_production_takes_athena_by_default_and_an_engine_when_one_is_named(monkeypatch):
+    assert load(monkeypatch, ENVIRONMENT="production", CATALUNYA_LAKE="s3://b/p").resolved_engine == "athena"
+    assert load(monkeypatch, CATALUNYA_ENGINE="trino").resolved_engine == "trino"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ENVIRONMENT", "prod"),
+        ("CATALUNYA_ENGINE", "spark"),
+        ("CATALUNYA_SOCRATA_URL", "portal.example"),
+        ("CATALUNYA_NOW", "yesterday"),
+        ("CATALUNYA_LAKE", "gs://bucket"),
+        ("CATALUNYA_KEEP_RELEASES", "1"),
+    ],
+)
+def test_a_wrong_value_is_refused_and_its_variable_named(monkeypatch, variable, value):
+    with pytest.raises(UsageError, match=variable):
+        load(monkeypatch, **{variable: value})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CATALUNYA_NOW", "2026-01-05"),
+        ("CATALUNYA_LAKE", "./data"),
+        ("CATALUNYA_IDESCAT_URL", "http://mirror.example"),
+    ],
+)
+def test_production_refuses_what_is_only_for_a_laptop(monkeypatch, variable, value):
+    with pytest.raises(UsageError, match=variable):
+        load(monkeypatch, **{"ENVIRONMENT": "production", "CATALUNYA_LAKE": "s3://b/p", variable: value})
+
+
+def test_other_variables_of_the_machine_are_not_settings(monkeypatch):
+    settings = load(monkeypatch, HOME="/nowhere", LAKE="elsewhere", ENGINE="trino")
+    assert settings.lake == "./data"
+    assert settings.home.joinpath("datasets").is_dir()
+    assert settings.resolved_engine == "duckdb"
+
+
+def test_the_clock_can_be_set_and_is_utc(monkeypatch):
+    assert load(monkeypatch, CATALUNYA_NOW="2026-01-05T02:00:00+02:00").now() == datetime(2026, 1, 5, tzinfo=UTC)
+
+
+def test_secrets_do_not_show_when_settings_are_printed(monkeypatch):
+    settings = load(monkeypatch, SOCRATA_APP_TOKEN="s3cret", CATALUNYA_NOTIFY_URLS="mailto://a:s3cret@b, json://c")
+    assert settings.notify_urls == ("mailto://a:s3cret@b", "json://c")
+    assert "s3cret" not in repr(settings)
