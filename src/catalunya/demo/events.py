@@ -11,6 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from catalunya.demo import words
+from catalunya.demo.chance import seeded
 from catalunya.demo.territory import municipalities, municipality_by_id, service_types
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class History:
         return self._weeks[index]
 
     def _make_week(self, monday: date) -> list[Change]:
-        rng = random.Random(f"week {monday.isoformat()}")
+        rng = seeded(f"week {monday.isoformat()}")
         numbers = sorted(self._open)
         rng.shuffle(numbers)
         changes: list[Change] = []
@@ -124,7 +125,9 @@ def _moved(rng: random.Random, service: Service) -> Service:
 def _owner_changed(rng: random.Random, service: Service) -> Service:
     others = [ownership for ownership in words.OWNERSHIPS if ownership != service.ownership]
     owner = f"{rng.choice(words.COMPANIES)} {rng.choice(words.SURNAMES)} {rng.randint(2, 99)}"
-    return replace(service, ownership=rng.choice(others), owner=owner, tax_id=f"B{rng.randint(0, 9_999_999):07d}X")
+    return replace(
+        service, ownership=rng.choice(others), owner=owner, tax_id=f"B{rng.randint(0, 9_999_999):07d}X"
+    )
 
 
 def _renamed(rng: random.Random, service: Service) -> Service | None:

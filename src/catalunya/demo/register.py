@@ -11,6 +11,7 @@ from functools import cache
 import msgspec
 
 from catalunya.demo import words
+from catalunya.demo.chance import seeded
 from catalunya.demo.events import changes_until, last_change
 from catalunya.demo.service import RESIDENCE_GROUPS, Row, Service, row_of
 from catalunya.demo.territory import (
@@ -62,7 +63,7 @@ def changed_on(day: date) -> date:
 @cache
 def base_services() -> tuple[Service, ...]:
     """Return the services registered at EPOCH, by number; numbers have gaps where one was closed before."""
-    rng = random.Random("register")
+    rng = seeded("register")
     services = _residences(rng)
     services += _companions(rng, services)
     services += _former_names(rng)
@@ -217,10 +218,12 @@ def _inscription(rng: random.Random) -> date:
 
 def _unmatched_rows() -> list[Row]:
     """Services whose municipality nobody can tell."""
-    rng = random.Random("unmatched")
+    rng = seeded("unmatched")
     day_centre = _kind_of("day_centre")
     rows = []
-    for index, name in enumerate(("No consta", "No consta", "Vilademostra", "Granolers", "Sant Cuat", "Altres/Diversos")):
+    for index, name in enumerate(
+        ("No consta", "No consta", "Vilademostra", "Granolers", "Sant Cuat", "Altres/Diversos")
+    ):
         kind = day_centre if index % 2 else "Servei d'ajuda a domicili"
         service = draw_service(rng, kind, municipalities()[index], "social_initiative")
         row = row_of(replace(service, number=90_001 + index, places=20, form=500))
@@ -234,7 +237,7 @@ def _duplicate_rows(rows: Sequence[Row]) -> list[Row]:
 
 def _broken_rows() -> list[Row]:
     """Rows that break the declaration of the dataset; they belong in quarantine."""
-    rng = random.Random("broken")
+    rng = seeded("broken")
     rows = []
     broken: tuple[Row, ...] = (
         {"capacitat": "n/d"},
@@ -244,7 +247,9 @@ def _broken_rows() -> list[Row]:
         {"capacitat": "-5"},
     )
     for index, change in enumerate(broken):
-        service = draw_service(rng, _kind_of("assisted_residence"), municipalities()[index * 90], "mercantile")
+        service = draw_service(
+            rng, _kind_of("assisted_residence"), municipalities()[index * 90], "mercantile"
+        )
         rows.append(row_of(replace(service, number=90_101 + index, places=30, form=500)) | change)
     return rows
 

@@ -1,0 +1,108 @@
+"""The datasets that the demo portal publishes: their columns, and where their rows come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+
+from catalunya.demo import register, users
+from catalunya.demo.service import SERVICE_FIELDS, Row
+from catalunya.demo.territory import LLUCANES_CREATED, municipality_rows_at
+
+REGISTER, MUNICIPALITIES, SERVICE_USERS = "ivft-vegh", "9aju-tpwc", "yavr-pn8q"
+DEMO_MARK = " (dades de demostració)"
+LICENCE = "See Terms of Use"
+ATTRIBUTION = "Dades de demostració generades; no són del registre oficial"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as the portal's metadata describe it."""
+
+    name: str
+    field: str
+    type: str = "text"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset at one moment: metadata, and a function that makes its rows anew.
+
+    `lines`, where given, makes the same rows as ready JSON objects, for tables of a million rows.
+    """
+
+    id: str
+    name: str
+    attribution: str
+    columns: tuple[Column, ...]
+    updated: datetime
+    rows: Callable[[], Iterable[Row]]
+    faulted_field: str
+    lines: Callable[[], Iterable[bytes]] | None = None
+    licence: str = LICENCE
+
+
+REGISTER_TITLES = (
+    "Registre", "Nom", "Tipologia", "Inscripció", "Capacitat", "Adreça", "Municipi", "Districte", "CP", "Comarca",
+    "Telèfon", "Entitat titular", "Qualificació", "NIF",
+)  # fmt: skip
+REGISTER_COLUMNS = tuple(
+    Column(title, name) for title, name in zip(REGISTER_TITLES, SERVICE_FIELDS, strict=True)
+)
+MUNICIPALITY_COLUMNS = (
+    Column("Codi", "codi"),
+    Column("Nom", "nom"),
+    Column("Codi comarca", "codi_comarca"),
+    Column("Nom comarca", "nom_comarca"),
+    Column("UTM X", "utm_x", "number"),
+    Column("UTM Y", "utm_y", "number"),
+    Column("Longitud", "longitud", "number"),
+    Column("Latitud", "latitud", "number"),
+    Column("Georeferència", "georefer_ncia", "point"),
+)
+USER_COLUMNS = (
+    Column("Any", "any"),
+    Column("Codi", "codi"),
+    Column("Comarca", "comarca"),
+    *(Column(title, name, "number") for title, name in users.MEASURES),
+)
+
+
+def demo_datasets(day: date, rows: int | None = None) -> dict[str, Dataset]:
+    """Return the generated Socrata datasets as of that day; `rows` makes the register that long instead."""
+    datasets = (
+        Dataset(
+            id=REGISTER,
+            name="Registre d'entitats, serveis i establiments socials" + DEMO_MARK,
+            attribution=ATTRIBUTION,
+            columns=REGISTER_COLUMNS,
+            updated=_morning(register.changed_on(day)),
+            rows=lambda: register.register_at(day) if rows is None else register.scaled_register(rows),
+            faulted_field="capacitat",
+            lines=None if rows is None else (lambda: register.scaled_lines(rows)),
+        ),
+        Dataset(
+            id=MUNICIPALITIES,
+            name="Municipis Catalunya Geo" + DEMO_MARK,
+            attribution=ATTRIBUTION,
+            columns=MUNICIPALITY_COLUMNS,
+            updated=_morning(LLUCANES_CREATED if day >= LLUCANES_CREATED else date(2021, 2, 24)),
+            rows=lambda: municipality_rows_at(day),
+            faulted_field="codi_comarca",
+        ),
+        Dataset(
+            id=SERVICE_USERS,
+            name="Persones ateses en centres de dia i residències per a gent gran" + DEMO_MARK,
+            attribution=ATTRIBUTION,
+            columns=USER_COLUMNS,
+            updated=_morning(date(2024, 9, 23)),
+            rows=users.service_user_rows,
+            faulted_field="total",
+        ),
+    )
+    return {dataset.id: dataset for dataset in datasets}
+
+
+def _morning(day: date) -> datetime:
+    return datetime.combine(day, time(6, 0), UTC)
