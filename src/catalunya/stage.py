@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import msgspec
@@ -22,7 +22,7 @@ import structlog
 
 from catalunya import declaration
 from catalunya.datasets import Dataset, DownloadSource, IdescatSource, SocrataSource
-from catalunya.errors import LakeCorrupt, Refused
+from catalunya.errors import CatalunyaError, LakeCorrupt, Refused
 from catalunya.lake import layout, snapshot
 from catalunya.lake.snapshot import Manifest, Refusal
 from catalunya.lake.storage import Storage
@@ -131,6 +131,11 @@ def stage_snapshot(storage: Storage, dataset: Dataset, manifest: Manifest) -> St
         }
         with duckdb.connect(config=config) as con:
             return _stage_pages(con, storage, dataset, manifest, pages, work, warnings, lenient=lenient)
+    except duckdb.Error as error:
+        raise CatalunyaError(
+            f"{dataset.id}: snapshot {manifest.snapshot_id} could not be typed: {error}. The bytes stay in landing; "
+            "if memory or disk ran out, give more and run again"
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -146,8 +151,7 @@ def _stage_pages(
     *,
     lenient: bool,
 ) -> Staged:
-    inputs, array = _object_files(dataset, pages, work)
-    _type_pages(con, dataset, inputs, work, array=array)
+    _type_pages(con, dataset, _objects(dataset, pages, work), work)
     typed = f"read_parquet({declaration.quote(str(work / 'typed-*.parquet'))})"
     counts = _judge(con, dataset, typed)
     if not lenient:
@@ -203,19 +207,27 @@ def _pages(storage: Storage, manifest: Manifest, work: Path) -> list[Path]:
     return paths
 
 
-def _object_files(dataset: Dataset, pages: Sequence[Path], work: Path) -> tuple[list[Path], bool]:
-    """Files of JSON objects, one a row, and whether each file is one array (else one object a line)."""
+@dataclass(frozen=True)
+class _Objects:
+    """Files of JSON objects, one a row."""
+
+    paths: list[Path]
+    shape: Literal["array", "newline_delimited"]
+    largest: int
+    """Bytes that one object may have."""
+
+
+def _objects(dataset: Dataset, pages: Sequence[Path], work: Path) -> _Objects:
+    """The rows of the landed pages as JSON objects: as they are for Socrata, unfolded for the others."""
     source = dataset.source
     if isinstance(source, SocrataSource):
-        return list(pages), True
-    lines = work / "rows.ndjson"
-    with lines.open("wb") as out:
-        if isinstance(source, IdescatSource):
-            for row in idescat.rows(pages, source):
-                out.write(msgspec.json.encode(row) + b"\n")
-        else:
-            _write_features(pages, source, out.write)
-    return [lines], False
+        return _Objects(list(pages), "array", _OBJECT_BYTES)
+    rows = idescat.rows(pages, source) if isinstance(source, IdescatSource) else _features(pages, source)
+    path, largest = work / "rows.ndjson", _OBJECT_BYTES
+    with path.open("wb") as out:
+        for row in rows:
+            largest = max(largest, 2 * out.write(msgspec.json.encode(row) + b"\n"))
+    return _Objects([path], "newline_delimited", largest)
 
 
 class _Feature(msgspec.Struct):
@@ -227,28 +239,23 @@ class _FeatureCollection(msgspec.Struct):
     features: list[_Feature]
 
 
-def _write_features(pages: Sequence[Path], source: DownloadSource, write: Any) -> None:
+def _features(pages: Sequence[Path], source: DownloadSource) -> Iterator[dict[str, Any]]:
     decoder = msgspec.json.Decoder(_FeatureCollection)
     for file, page in zip(source.files, pages, strict=True):
         for feature in decoder.decode(page.read_bytes()).features:
-            row = {"level": file.level, **(feature.properties or {}), "geometry": feature.geometry}
-            write(msgspec.json.encode(row) + b"\n")
+            yield {"level": file.level, **(feature.properties or {}), "geometry": feature.geometry}
 
 
-def _type_pages(
-    con: duckdb.DuckDBPyConnection, dataset: Dataset, inputs: Sequence[Path], work: Path, *, array: bool
-) -> None:
+def _type_pages(con: duckdb.DuckDBPyConnection, dataset: Dataset, objects: _Objects, work: Path) -> None:
     """One typed Parquet file a page, pages side by side, each in the portal's order."""
-    limit = _OBJECT_BYTES if array else 64 * _OBJECT_BYTES
-    shape = "array" if array else "newline_delimited"
 
     def type_page(index: int) -> None:
-        objects = (
-            f"read_json_objects({declaration.quote(str(inputs[index]))}, format='{shape}', "
-            f"maximum_object_size={limit})"
+        page = declaration.quote(str(objects.paths[index]))
+        relation = (
+            f"read_json_objects({page}, format='{objects.shape}', maximum_object_size={objects.largest})"
         )
         target = declaration.quote(str(work / f"typed-{index:05d}.parquet"))
-        query = declaration.typed_query(dataset, objects)
+        query = declaration.typed_query(dataset, relation)
         with con.cursor() as cursor:
             cursor.execute(
                 f"copy (select * replace (n + {index} * {_PAGE_SHIFT}::bigint as n) from ({query})) "
@@ -256,7 +263,7 @@ def _type_pages(
             )
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(type_page, range(len(inputs))))
+        list(pool.map(type_page, range(len(objects.paths))))
 
 
 def _judge(con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str) -> dict[str, int]:

@@ -1,0 +1,73 @@
+"""Landed snapshots for tests of the later stages, made the way ingest makes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from catalunya import datasets
+from catalunya.datasets import Dataset
+from catalunya.declaration import source_names
+from catalunya.lake import layout, snapshot
+from catalunya.lake.snapshot import LandedColumn, LandedFile, Manifest
+from catalunya.lake.storage import Storage
+from tests.conftest import ROOT
+
+NOW = datetime(2026, 1, 5, tzinfo=UTC)
+CARDS = datasets.load(ROOT / "datasets")
+
+
+def declared(dataset: Dataset) -> dict[str, str | None]:
+    """Every declared source column with a type that the card takes."""
+    return dict.fromkeys(source_names(dataset), "text" if dataset.source.protocol == "socrata" else None)
+
+
+def land(
+    storage: Storage,
+    dataset: Dataset,
+    pages: Sequence[Any],
+    *,
+    now: datetime = NOW,
+    columns: dict[str, str | None] | None = None,
+) -> Manifest:
+    """Land `pages` (each is written as JSON, or as it is when it is bytes) as one complete snapshot."""
+    files, spooled = [], {}
+    for index, page in enumerate(pages):
+        data = page if isinstance(page, bytes) else json.dumps(page, ensure_ascii=False).encode()
+        name = f"page-{index:05d}.json"
+        path = storage.scratch() / name
+        path.write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        files.append(LandedFile(name=name, url="http://test", size=len(data), sha256=digest))
+        spooled[name] = path
+    content = snapshot.content_hash(files)
+    found = declared(dataset) if columns is None else columns
+    manifest = Manifest(
+        dataset_id=dataset.id,
+        snapshot_id=layout.make_id(now, content),
+        taken_at=now,
+        run_id="20260105T000000Z-00000000",
+        protocol=dataset.source.protocol,
+        request={},
+        validators={},
+        columns=tuple(LandedColumn(name=name, type=kind) for name, kind in found.items()),
+        rows_before=None,
+        rows_after=None,
+        rows=0,
+        demo=False,
+        content_sha256=content,
+        requests=0,
+        bytes=0,
+        files=tuple(files),
+    )
+    snapshot.write(storage, manifest, spooled)
+    return manifest
+
+
+def open_lake(folder: Path) -> Storage:
+    """A local lake."""
+    return Storage.open(str(folder))
