@@ -1,0 +1,424 @@
+"""One polite way to ask a portal: timeouts, bounded retries, conditional requests, hashing to disk."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+import msgspec
+import stamina
+
+from catalunya.errors import SourceUnreadable
+from catalunya.sources.transport import Transport
+
+PROJECT_URL = "https://github.com/catalunya-data-pipeline/catalunya-data-pipeline"
+"""Where a portal's staff can find out who asks; part of the user agent."""
+
+LONGEST_RETRY_AFTER_S = 120.0
+_CONNECT_S = 10.0
+_READ_S = 60.0
+_REDIRECTS = 5
+_ERROR_BODY = 64 * 1024
+_WHOLE_BODY = 256 * 1024 * 1024
+_RETRIED = {202, 408, 425, 429}
+"""Beside these every 5xx; Socrata answers 202 while it prepares an answer."""
+
+
+class Unfit(Exception):
+    """The answer is not what was asked for; it is asked again. The message says what was found."""
+
+    def __init__(self, found: str, *, wait_s: float | None = None) -> None:
+        super().__init__(found)
+        self.wait_s = wait_s
+
+
+class Rejected(SourceUnreadable):
+    """The portal refused the request, and asking again would not help."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A complete answer: `data` when it was read as JSON, size and SHA-256 when it was stored."""
+
+    status: int
+    headers: httpx.Headers
+    url: str
+    data: Any = None
+    size: int = 0
+    sha256: str = ""
+
+    @property
+    def unchanged(self) -> bool:
+        """True for 304: what is known still holds."""
+        return self.status == 304
+
+    @property
+    def demo(self) -> bool:
+        """True when the server says that its data are made up."""
+        return str(self.headers.get("x-catalunya-demo")).lower() == "true"
+
+
+class Http:
+    """A session with portals. Every failure ends as `SourceUnreadable` that says what to do.
+
+    `attempts` and `timeout_s` are tries of one request and seconds for one whole response; `rate` is
+    requests per second after the first `burst`, not applied to this machine; `first_wait_s` and
+    `longest_wait_s` bound the pause before a retry, unless the portal names one with Retry-After.
+    """
+
+    def __init__(
+        self,
+        *,
+        attempts: int = 5,
+        timeout_s: float = 300.0,
+        app_token: str | None = None,
+        contact: str = PROJECT_URL,
+        rate: float = 4.0,
+        burst: int = 8,
+        first_wait_s: float = 0.2,
+        longest_wait_s: float = 20.0,
+    ) -> None:
+        self.app_token = app_token
+        self.requests = 0
+        self.bytes = 0
+        self._attempts = attempts
+        self._first_wait_s = first_wait_s
+        self._longest_wait_s = longest_wait_s
+        self._bucket = _Bucket(rate, burst)
+        self._lock = threading.Lock()
+        self._client = httpx.Client(
+            transport=Transport(total_s=timeout_s, received=self._received),
+            timeout=httpx.Timeout(min(_READ_S, timeout_s), connect=min(_CONNECT_S, timeout_s)),
+            headers={"User-Agent": user_agent(contact), "Accept": "application/json"},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._client.close()
+
+    def pause(self, seconds: float) -> None:
+        """Wait before something larger than a request is tried again; scaled like the retries."""
+        time.sleep(min(seconds * self._first_wait_s / 0.2, self._longest_wait_s))
+
+    def json(
+        self,
+        url: str,
+        *,
+        dataset: str,
+        expect: type[Any],
+        check: Callable[[Any], object] | None = None,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """The JSON of `url`, of the type `expect` (dict or list), that `check` did not call `Unfit`."""
+
+        def read(response: httpx.Response) -> Answer:
+            body = _body(response, _WHOLE_BODY)
+            try:
+                data = msgspec.json.decode(body)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise Unfit(not_json(body, error)) from None
+            if not isinstance(data, expect):
+                raise Unfit(f"found {_shape(data)} where a JSON {_NAMES[expect]} is due{_said(body)}")
+            if check is not None:
+                check(data)
+            return Answer(response.status_code, response.headers, str(response.request.url), data, len(body))
+
+        return self._ask(url, dataset, params, headers, read)
+
+    def store(
+        self,
+        url: str,
+        path: Path,
+        *,
+        dataset: str,
+        check: Callable[[Path], object] | None = None,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """The body of `url` stored at `path`, hashed on the way, that `check` did not call `Unfit`.
+
+        With a condition in `headers` the answer may be 304 (`unchanged`), and nothing is stored.
+        """
+
+        def read(response: httpx.Response) -> Answer:
+            if response.status_code == 304:
+                if not headers:
+                    raise Unfit("found status 304 for a request without a condition")
+                return Answer(304, response.headers, str(response.request.url))
+            digest = hashlib.sha256()
+            size = 0
+            with path.open("wb", buffering=0) as file:
+                for piece in response.iter_bytes():
+                    digest.update(piece)
+                    file.write(piece)
+                    size += len(piece)
+            if not size:
+                raise Unfit("found an empty body")
+            if check is not None:
+                check(path)
+            return Answer(
+                response.status_code,
+                response.headers,
+                str(response.request.url),
+                size=size,
+                sha256=digest.hexdigest(),
+            )
+
+        return self._ask(url, dataset, params, headers, read)
+
+    def _ask(
+        self,
+        url: str,
+        dataset: str,
+        params: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+        read: Callable[[httpx.Response], Answer],
+    ) -> Answer:
+        target = httpx.URL(url, params=params) if params else httpx.URL(url)
+        sent = {"Accept-Encoding": "identity" if is_loopback(target.host) else "gzip", **(headers or {})}
+        tries = 0
+        retries = stamina.retry_context(
+            on=_backoff,
+            attempts=self._attempts,
+            timeout=None,
+            wait_initial=self._first_wait_s,
+            wait_max=self._longest_wait_s,
+            wait_jitter=self._first_wait_s,
+        ).with_name(f"{dataset}: GET {target}", (), {})
+        try:
+            for attempt in retries:
+                with attempt:
+                    tries += 1
+                    with self._open(target, sent, dataset) as response:
+                        return read(response)
+        except (Unfit, httpx.TransportError, httpx.DecodingError) as error:
+            raise SourceUnreadable(
+                f"{dataset}: GET {target}: {_explain(error)}; tried {tries} times. {_advice(error, target)}"
+            ) from error
+        except httpx.InvalidURL as error:
+            raise SourceUnreadable(f"{dataset}: GET {target}: {error}; mend the address.") from error
+        raise AssertionError("a retry loop ends by returning or raising")
+
+    @contextmanager
+    def _open(self, url: httpx.URL, headers: Mapping[str, str], dataset: str) -> Iterator[httpx.Response]:
+        """A good response (2xx, or 304), its body unread, after any redirects."""
+        request = self._client.build_request("GET", url, headers=dict(headers))
+        for _ in range(_REDIRECTS + 1):
+            self._bucket.take(request.url.host)
+            with self._lock:
+                self.requests += 1
+            response = self._client.send(request, stream=True)
+            try:
+                if response.next_request is None:
+                    _judge(response, dataset)
+                    yield response
+                    return
+                request = _follow(request, response.next_request, dataset)
+            finally:
+                response.close()
+        raise SourceUnreadable(
+            f"{dataset}: GET {url}: more than {_REDIRECTS} redirects, the last to {request.url}; "
+            "check the address in the dataset card or the base URL."
+        )
+
+    def _received(self, size: int) -> None:
+        with self._lock:
+            self.bytes += size
+
+
+class _Bucket:
+    """Lets `burst` requests through at once, then `rate` a second."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate = rate
+        self._burst = float(burst)
+        self._left = float(burst)
+        self._at = time.monotonic()
+        self._lock = threading.Lock()
+
+    def take(self, host: str) -> None:
+        if is_loopback(host):
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._left = min(self._burst, self._left + (now - self._at) * self._rate) - 1
+            self._at = now
+            wait = max(0.0, -self._left / self._rate)
+        if wait:
+            time.sleep(wait)
+
+
+def is_loopback(host: str) -> bool:
+    """True when `host` is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def user_agent(contact: str = PROJECT_URL) -> str:
+    """How requests name themselves: project, version and where to complain."""
+    try:
+        return f"catalunya-data-pipeline/{version('catalunya')} (+{contact})"
+    except PackageNotFoundError:
+        return f"catalunya-data-pipeline/0 (+{contact})"
+
+
+def portal_message(body: bytes) -> str | None:
+    """What a portal's error body says, in either of Socrata's shapes or Idescat's; None when it is none."""
+    try:
+        data = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if not isinstance(data, dict):
+        return None
+    if data.get("class") == "error":
+        return f"{data.get('label', 'error')} ({data.get('id', '?')})"
+    if isinstance(data.get("message"), str):
+        code = data.get("code") or data.get("errorCode")
+        text = " ".join(data["message"].split())
+        text = text if len(text) <= 300 else text[:300] + "…"
+        return f"{text} ({code})" if code else text
+    return None
+
+
+_NAMES: dict[type[Any], str] = {dict: "object", list: "list"}
+
+
+def _backoff(error: Exception) -> bool | float:
+    if isinstance(error, Unfit):
+        return True if error.wait_s is None else error.wait_s
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return False
+    return isinstance(error, httpx.TransportError | httpx.DecodingError)
+
+
+def _judge(response: httpx.Response, dataset: str) -> None:
+    """Nothing for 2xx and 304; `Unfit` for what may pass; `Rejected` for what will not."""
+    status = response.status_code
+    if status == 304 or (200 <= status < 300 and status not in _RETRIED):
+        return
+    where = f"GET {response.request.url}"
+    said = portal_message(_body(response, _ERROR_BODY))
+    found = f"status {status}" + (f", {said}" if said else "")
+    if status in _RETRIED or status >= 500:
+        wait = _retry_after(response.headers.get("retry-after"))
+        if wait is not None and wait > LONGEST_RETRY_AFTER_S:
+            raise SourceUnreadable(
+                f"{dataset}: {where}: {found}, to be asked again in {wait:.0f} s, more than the "
+                f"{LONGEST_RETRY_AFTER_S:.0f} s that a run waits. Run again later; "
+                "SOCRATA_APP_TOKEN raises Socrata's limits."
+            )
+        raise Unfit(found, wait_s=wait)
+    raise Rejected(f"{dataset}: {where}: {found}, expected 200. {_remedy(status)}", status)
+
+
+def _remedy(status: int) -> str:
+    if status in {401, 403}:
+        return "Check SOCRATA_APP_TOKEN and whether the dataset is still public."
+    if status in {404, 410}:
+        return "The dataset is gone or was renamed: look for it in the portal and mend its card, or the base URL."
+    if status == 416:
+        return "More was asked than the portal gives at once; ask for less."
+    return "Compare the request with the portal's documentation and mend the dataset card."
+
+
+def _follow(request: httpx.Request, onward: httpx.Request, dataset: str) -> httpx.Request:
+    """The redirected request, without the token when it leaves the host."""
+    before, after = request.url, onward.url
+    if before.scheme == "https" and after.scheme != "https":
+        raise SourceUnreadable(
+            f"{dataset}: GET {before}: redirected from https to {after}, which is not followed; "
+            "check the base URL."
+        )
+    if (before.scheme, before.host, before.port) != (after.scheme, after.host, after.port):
+        onward.headers.pop("X-App-Token", None)
+    return onward
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds that a Retry-After asks for, given as seconds or as an HTTP date; None when it is neither."""
+    if value is None:
+        return None
+    if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return max(0.0, (aware - datetime.now(UTC)).total_seconds())
+
+
+def _body(response: httpx.Response, limit: int) -> bytes:
+    """The body, whole or its first `limit` bytes."""
+    body = bytearray()
+    for piece in response.iter_bytes():
+        body += piece
+        if len(body) >= limit:
+            break
+    return bytes(body[:limit])
+
+
+def not_json(start: bytes, error: Exception) -> str:
+    """What a body that is not JSON is, from its first bytes."""
+    text = start[:200].lstrip().lower()
+    if not text:
+        return "found an empty body"
+    if text.startswith(b"<"):
+        return "found a page of HTML or XML where JSON is due"
+    return f"found JSON that is cut off or broken ({error})"
+
+
+def _shape(data: object) -> str:
+    return f"a JSON {_NAMES.get(type(data), type(data).__name__)}"
+
+
+def _said(body: bytes) -> str:
+    message = portal_message(body[:_ERROR_BODY])
+    return f": {message}" if message else ""
+
+
+def _explain(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return f"no connection ({text})"
+    if isinstance(error, httpx.TimeoutException):
+        return f"timed out ({text})"
+    return text
+
+
+def _advice(error: Exception, url: httpx.URL) -> str:
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return f"Check that {url.scheme}://{url.netloc.decode()} is right and can be reached from here."
+    if isinstance(error, httpx.TimeoutException):
+        return "Run again later, or raise CATALUNYA_HTTP_TIMEOUT."
+    return "Run again later; if it stays so, ask the portal."

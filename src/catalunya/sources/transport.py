@@ -1,0 +1,186 @@
+"""urllib3 under httpx: bodies in large pieces, and an end to every response, however slowly it drips.
+
+httpx's own transport parses HTTP/1.1 in Python and hands out 64 KiB at a time; a million rows take it
+twice as long as all else together (`bench/fetch.py`). urllib3 reads into large buffers outside the
+interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+
+import httpx
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.response import BaseHTTPResponse, HTTPResponse
+
+_PIECE = 1 << 20
+_current = threading.local()
+
+
+class _Watch:
+    """Cuts one exchange off when its time is over, at whatever point it is."""
+
+    def __init__(self, seconds: float) -> None:
+        self.expired = False
+        self._seconds = seconds
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(seconds, self._expire)
+        self._timer.daemon = True
+
+    def start(self, connected: socket.socket | None) -> None:
+        self._socket = connected
+        self._timer.start()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def fault(self) -> httpx.ReadTimeout:
+        return httpx.ReadTimeout(f"the response was not complete after {self._seconds:g} s")
+
+    def _expire(self) -> None:
+        self.expired = True
+        if self._socket is not None:
+            try:
+                # Not SSLSocket.shutdown: it would take the TLS state away from the reading thread.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+            except OSError:
+                self._socket = None
+
+
+class _WatchedHTTP(HTTPConnection):
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]
+        _current.watch.start(self.sock)
+        return super().getresponse()
+
+
+class _WatchedHTTPS(HTTPSConnection):
+    def getresponse(self) -> HTTPResponse:  # type: ignore[override]
+        _current.watch.start(self.sock)
+        return super().getresponse()
+
+
+class _HTTPPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _WatchedHTTP
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _WatchedHTTPS
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, raw: BaseHTTPResponse, watch: _Watch, received: Callable[[int], None]) -> None:
+        self._raw = raw
+        self._watch = watch
+        self._received = received
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = self._raw.length_remaining if not self._chunked else None
+        try:
+            while piece := self._piece():
+                self._received(len(piece))
+                if left is not None:
+                    left -= len(piece)
+                yield piece
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise (self._watch.fault() if self._watch.expired else _as_httpx(error)) from error
+        if self._watch.expired:
+            raise self._watch.fault()
+        if left:
+            raise httpx.RemoteProtocolError(f"the body was cut off {left} bytes before its end")
+
+    @property
+    def _chunked(self) -> bool:
+        return bool(getattr(self._raw, "chunked", False))
+
+    def _piece(self) -> bytes:
+        return self._raw.read1(_PIECE, decode_content=False)
+
+    def close(self) -> None:
+        self._watch.stop()
+        # A body that was read to its end has given its connection back; any other cannot be reused.
+        self._raw.close()
+        self._raw.release_conn()
+
+
+class Transport(httpx.BaseTransport):
+    """An httpx transport over urllib3; `received` is told the bytes of every piece of a body."""
+
+    def __init__(self, *, total_s: float, received: Callable[[int], None], connections: int = 4) -> None:
+        self._total_s = total_s
+        self._received = received
+        self._connections = connections
+        self._ssl: ssl.SSLContext | None = None
+        self._managers: dict[str, urllib3.PoolManager] = {}
+        self._lock = threading.Lock()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """The response with its body unread; raises httpx's own exceptions."""
+        limits = request.extensions.get("timeout", {})
+        watch = _Watch(self._total_s)
+        _current.watch = watch
+        try:
+            raw = self._manager(request.url).urlopen(
+                request.method,
+                str(request.url),
+                headers=dict(request.headers.items()),
+                timeout=urllib3.Timeout(connect=limits.get("connect"), read=limits.get("read")),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            watch.stop()
+            raise (watch.fault() if watch.expired else _as_httpx(error)) from error
+        return httpx.Response(
+            raw.status,
+            headers=list(raw.headers.items()),
+            stream=_Body(raw, watch, self._received),
+            request=request,
+        )
+
+    def close(self) -> None:
+        """Close every connection."""
+        for manager in self._managers.values():
+            manager.clear()
+
+    def _manager(self, url: httpx.URL) -> urllib3.PoolManager:
+        """The pool for `url`: straight, or through the proxy that the environment names for it."""
+        proxy = (
+            "" if urllib.request.proxy_bypass(url.host) else urllib.request.getproxies().get(url.scheme, "")
+        )
+        with self._lock:
+            if url.scheme == "https" and self._ssl is None:
+                self._ssl = httpx.create_ssl_context()
+            name = f"{url.scheme} {proxy}"
+            if name not in self._managers:
+                self._managers[name] = self._make(proxy)
+            return self._managers[name]
+
+    def _make(self, proxy: str) -> urllib3.PoolManager:
+        manager = (
+            urllib3.ProxyManager(proxy, maxsize=self._connections, ssl_context=self._ssl)
+            if proxy
+            else urllib3.PoolManager(maxsize=self._connections, ssl_context=self._ssl)
+        )
+        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        return manager
+
+
+def _as_httpx(error: Exception) -> httpx.TransportError:
+    kinds: list[tuple[type[Exception] | tuple[type[Exception], ...], type[httpx.TransportError]]] = [
+        (urllib3.exceptions.ConnectTimeoutError, httpx.ConnectTimeout),
+        (urllib3.exceptions.ReadTimeoutError, httpx.ReadTimeout),
+        (urllib3.exceptions.NewConnectionError, httpx.ConnectError),
+        (urllib3.exceptions.IncompleteRead, httpx.RemoteProtocolError),
+        (urllib3.exceptions.ProtocolError, httpx.RemoteProtocolError),
+    ]
+    for ours, theirs in kinds:
+        if isinstance(error, ours):
+            return theirs(str(error))
+    return httpx.ReadError(str(error))
