@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from catalunya import catalogue, publish
 from catalunya import datasets as cards
 from catalunya.build import Candidate, newest_candidate
 from catalunya.datasets import Dataset
-from catalunya.errors import CatalunyaError, UsageError
+from catalunya.errors import CatalunyaError, SourceUnreadable, UsageError
 from catalunya.lake import layout, pointer, snapshot
 from catalunya.lake.lock import lake_lock, who_holds
 from catalunya.lake.storage import Storage
@@ -34,7 +34,7 @@ demo_app = typer.Typer(no_args_is_help=True, help="The offline demo portal.")
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(demo_app, name="demo")
 
-err = Console(stderr=True)
+err = Console(stderr=True, width=None if sys.stderr.isatty() else 132)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Force = Annotated[
@@ -68,39 +68,36 @@ def run(as_json: Json = False, force: Force = False, dataset: Only = None) -> No
 @app.command()
 def ingest(as_json: Json = False, force: Force = False, dataset: Only = None) -> None:
     """Read the portals and land what is new."""
-
-    def work(current: Run) -> None:
-        current.ingest(force=force, only=tuple(dataset or ()))
-        failed = [r for r in current.record.datasets.values() if r.outcome in {"unreadable", "drifted"}]
-        new = any(r.outcome == "new" for r in current.record.datasets.values())
-        if failed:
-            current.record.exit_code = 0 if new else 4
-
-    _one_stage(as_json, work)
+    with _run(as_json) as current:
+        current.one_stage("ingest", lambda: _ingest(current, force=force, only=tuple(dataset or ())))
 
 
 @app.command()
 def stage(as_json: Json = False) -> None:
     """Type what landed; set aside the rows that break their declaration."""
-    _one_stage(as_json, lambda current: current.stage())
+    with _run(as_json) as current:
+        current.one_stage("stage", current.stage)
 
 
 @app.command()
 def build(as_json: Json = False) -> None:
     """Build a candidate of the whole warehouse from all staged snapshots."""
-    _one_stage(as_json, lambda current: current.build())
+    with _run(as_json) as current:
+        current.one_stage("build", current.build)
 
 
 @app.command()
 def audit(as_json: Json = False) -> None:
     """Judge the newest candidate."""
-    _one_stage(as_json, lambda current: current.audit(_candidate(current.storage)))
+    with _run(as_json) as current:
+        current.one_stage("audit", lambda: current.audit(_candidate(current.storage)))
 
 
 @app.command(name="publish")
 def publish_command(as_json: Json = False) -> None:
     """Publish the newest candidate that passed its audit."""
-    _one_stage(as_json, lambda current: current.publish(_candidate(current.storage)))
+    with _run(as_json) as current:
+        current.one_stage("publish", lambda: current.publish(_candidate(current.storage)))
 
 
 @app.command()
@@ -270,15 +267,11 @@ def _run(as_json: bool) -> Iterator[Run]:
     raise typer.Exit(record.exit_code)
 
 
-def _one_stage(as_json: bool, work: Callable[[Run], object]) -> None:
-    with _run(as_json) as current:
-        record = current.record
-        record.exit_code = 0
-        record.status = "unchanged"
-        try:
-            work(current)
-        except CatalunyaError as error:
-            current.fail(error)
+def _ingest(current: Run, *, force: bool, only: tuple[str, ...]) -> None:
+    current.ingest(force=force, only=only)
+    outcomes = {record.outcome for record in current.record.datasets.values()}
+    if outcomes & {"unreadable", "drifted"} and "new" not in outcomes:
+        current.record.exit_code = SourceUnreadable.exit_code
 
 
 def _candidate(storage: Storage) -> Candidate:

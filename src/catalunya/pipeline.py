@@ -138,6 +138,7 @@ class Run:
             started_at=self.now,
             versions={"catalunya": __version__},
             code_revision=code_revision(settings.home),
+            seen=_last_seen(storage),
         )
         self._started = time.monotonic()
         self._ingested: dict[str, Ingested] = {}
@@ -156,7 +157,20 @@ class Run:
                 self.audit(candidate)
                 self.publish(candidate)
         except CatalunyaError as error:
-            self.fail(error)
+            self._fail(error)
+        finally:
+            self.finish()
+        return self.record
+
+    def one_stage(self, name: str, work: Callable[[], object]) -> RunRecord:
+        """One stage alone, recorded in the ledger too."""
+        self.record.status = "unchanged"
+        self.record.exit_code = 0
+        self.record.message = f"{name} done"
+        try:
+            work()
+        except CatalunyaError as error:
+            self._fail(error)
         finally:
             self.finish()
         return self.record
@@ -164,15 +178,15 @@ class Run:
     def ingest(self, *, force: bool = False, only: tuple[str, ...] = ()) -> None:
         """Read every source; one that cannot be read does not hold up the others."""
         with self._stage("ingest"):
-            seen = self._last_seen()
             for dataset_id, dataset in self._chosen(only).items():
-                self._ingest_one(dataset_id, dataset, seen.get(dataset_id), force=force)
+                self._ingest_one(dataset_id, dataset, force=force)
 
-    def _ingest_one(self, dataset_id: str, dataset: Dataset, seen: Seen | None, *, force: bool) -> None:
+    def _ingest_one(self, dataset_id: str, dataset: Dataset, *, force: bool) -> None:
         def progress(done: int, total: int | None) -> None:
             self.reporter.step("ingest", dataset_id, done, total)
 
         newest = snapshot.latest(self.storage, dataset_id)
+        seen = self.record.seen.get(dataset_id)
         still = seen is not None and newest is not None and seen.snapshot_id == newest.snapshot_id
         answer = ingest(
             self.storage,
@@ -346,14 +360,16 @@ class Run:
         return release
 
     def finish(self) -> None:
-        """Write the record into the ledger."""
+        """Write the record into the ledger, for a run that broke by a fault of the code as well."""
+        if not self.record.message:
+            self.record.message = "broken off by a fault of the code; the traceback is on standard error"
         if self.record.release_id:
             self.record.release = self.storage.uri(layout.release(self.record.release_id))
         self.record.seconds = round(time.monotonic() - self._started, 3)
         data = self.record.model_dump_json(indent=1).encode()
         self.storage.put(layout.ledger(self.record.run_id), data)
 
-    def fail(self, error: CatalunyaError) -> None:
+    def _fail(self, error: CatalunyaError) -> None:
         """Put an explained error into the record."""
         self.record.status = "refused" if isinstance(error, Refused) else "failed"
         self.record.exit_code = error.exit_code
@@ -370,12 +386,6 @@ class Run:
         if unknown:
             raise UsageError(f"no dataset {', '.join(unknown)}; there are: {', '.join(self.datasets)}")
         return {name: self.datasets[name] for name in (only or self.datasets)}
-
-    def _last_seen(self) -> dict[str, Seen]:
-        entries = self.storage.list(layout.LEDGER)
-        if not entries:
-            return {}
-        return RunRecord.model_validate_json(self.storage.read(entries[-1].key)).seen
 
     def _warn(self, sentence: str) -> None:
         if sentence not in self.record.warnings:
@@ -401,6 +411,12 @@ class Run:
             seconds = round(time.monotonic() - started, 3)
             self.record.stages.append(StageRecord(name=name, status=status, seconds=seconds))
             self.reporter.end(name, status, seconds)
+
+
+def _last_seen(storage: Storage) -> dict[str, Seen]:
+    """What the newest record of the ledger knows of each source's validators."""
+    entries = storage.list(layout.LEDGER)
+    return RunRecord.model_validate_json(storage.read(entries[-1].key)).seen if entries else {}
 
 
 def code_revision(home: Path) -> str | None:

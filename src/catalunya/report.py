@@ -108,7 +108,7 @@ def print_run(console: Console, record: RunRecord) -> None:
 def _datasets(record: RunRecord) -> Table:
     table = Table(title=f"run {record.run_id} ({record.environment})", title_justify="left")
     for name in ("dataset", "source", "snapshot"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for name in ("rows in", "staged", "quarantined", "duplicates", "requests", "MB"):
         table.add_column(name, justify="right")
     for dataset_id, d in record.datasets.items():
