@@ -1,6 +1,6 @@
 """A real S3 server on loopback for tests: ministack, in an environment of its own outside the project's.
 
-Use it from a `conftest.py`: `from s3 import S3Emulator, s3_bucket, s3_emulator  # noqa: F401`. `s3_emulator`
+Use it from a `conftest.py`: `from tests.s3 import S3Emulator, s3_bucket, s3_emulator  # noqa: F401`. `s3_emulator`
 is the server (one a session and worker), `s3_bucket` a fresh bucket whose settings are in the environment.
 """
 

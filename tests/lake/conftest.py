@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from catalunya.lake.storage import Storage
-from lake.faulty import FaultyFront
-from s3 import S3Emulator, s3_bucket, s3_emulator  # noqa: F401
+from tests.lake.faulty import FaultyFront
+from tests.s3 import S3Emulator, s3_bucket, s3_emulator  # noqa: F401
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 
+NO_SUCH_UPLOAD = b"<Error><Code>NoSuchUpload</Code><Message>No such upload</Message></Error>"
+
 
 class FaultyFront:
     def __init__(self, backend: str) -> None:

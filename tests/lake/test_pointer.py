@@ -9,7 +9,7 @@ from catalunya.errors import LakeCorrupt
 from catalunya.lake import pointer
 from catalunya.lake.pointer import Pointer, PointerMoved
 from catalunya.lake.storage import Storage
-from lake.processes import contenders
+from tests.lake.processes import contenders
 
 
 def to(release_id: str, previous: str | None = None) -> Pointer:

@@ -25,7 +25,7 @@ from catalunya.lake.storage import (
     Storage,
     check_key,
 )
-from lake.faulty import DENIED, FaultyFront
+from tests.lake.faulty import DENIED, NO_SUCH_UPLOAD, FaultyFront
 
 
 def file(folder: Path, content: bytes, name: str = "upload.bin") -> Path:
@@ -474,7 +474,11 @@ def test_the_endpoint_for_s3_alone_comes_before_the_general_one(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", os.environ["AWS_ENDPOINT_URL"])
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    assert Storage.open(f"s3://{s3_bucket}").list() == []
+    storage = Storage.open(f"s3://{s3_bucket}")
+    assert storage.list() == []
+    assert f"endpoint '{os.environ['AWS_ENDPOINT_URL_S3'].removeprefix('http://')}'" in str(
+        storage.duckdb_secret_sql()
+    )
 
 
 def test_throttled_requests_are_tried_again(front: FaultyFront, tmp_path: Path) -> None:
@@ -530,9 +534,20 @@ def test_an_upload_that_breaks_off_leaves_no_object_and_keeps_the_source(
 def test_an_upload_whose_last_answer_was_lost_has_arrived(front: FaultyFront, tmp_path: Path) -> None:
     storage = Storage.open(front.lake_url)
     source = file(tmp_path, b"x" * 40_000_000)
-    lost = iter([True])
-    front.lose_answer = lambda method, path: method == "POST" and "uploadId=" in path and next(lost, False)
+    completions: list[str] = []
+
+    def ends_an_upload(method: str, path: str) -> bool:
+        return method == "POST" and "uploadId=" in path
+
+    def know_it_no_more(method: str, path: str) -> tuple[int, bytes] | None:
+        if ends_an_upload(method, path):
+            completions.append(path)
+        return (404, NO_SUCH_UPLOAD) if ends_an_upload(method, path) and len(completions) > 1 else None
+
+    front.lose_answer = ends_an_upload
+    front.fault = know_it_no_more
     storage.put_file("big", source)
+    assert len(completions) == 2
     assert storage.list() == [Entry("big", 40_000_000)]
     assert not source.exists()
 

@@ -212,10 +212,9 @@ class LocalStorage(Storage):
     is_local = True
 
     def __init__(self, root: Path) -> None:
-        self.root = root.expanduser().absolute()
+        self.root = root.expanduser().resolve()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            self.root = self.root.resolve()
             (self.root / _HIDDEN / "locks").mkdir(parents=True, exist_ok=True)
             (self.root / _HIDDEN / "scratch").mkdir(exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root / _HIDDEN):
@@ -456,8 +455,7 @@ class S3Storage(Storage):
                 for chunk in obstore.list(self._store, folder or None)
                 for meta in chunk
             ]
-        inside = [entry for entry in found if not folder or entry.key.startswith(folder + "/")]
-        return sorted(inside, key=lambda entry: entry.key)
+        return sorted(found, key=lambda entry: entry.key)
 
     @override
     def put(self, key: str, data: bytes, *, create: bool = False) -> None:
