@@ -6,11 +6,14 @@ is the server (one a session and worker), `s3_bucket` a fresh bucket whose setti
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -56,7 +59,14 @@ def s3_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Emulator
         "LOG_LEVEL": "WARNING",
     }
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([command], env=server_env, cwd=folder, stdout=log, stderr=log)
+        server = subprocess.Popen(
+            [command],
+            env=server_env,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+        )
     endpoint = f"http://127.0.0.1:{port}"
     try:
         _wait_until_up(endpoint, server, folder / "log")
@@ -110,6 +120,11 @@ def _installed() -> Path:
                 pytest.skip(f"no S3 emulator: ministack {MINISTACK} could not be installed: {done.stderr}")
         (folder / "complete").touch()
     return command
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to end the server too when the tests are killed (`prctl(2)`, PR_SET_PDEATHSIG = 1)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _wait_until_up(endpoint: str, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -26,8 +26,7 @@ def take_lock(storage: Storage, name: str, lease_s: float, wait_for_start: Calla
     wait_for_start()
     with lake_lock(storage, name, lease_s=lease_s):
         say("won", name)
-        while True:
-            sys.stdin.read()
+        sys.stdin.read()
 
 
 def swap_pointer(storage: Storage, name: str, _: float, wait_for_start: Callable[[], None]) -> None:
