@@ -26,36 +26,32 @@ def last_change(day: date, epoch: date) -> date:
     return max(monday, epoch)
 
 
-def changes_until(day: date, epoch: date, base: Sequence[Service]) -> Iterator[Change]:
-    """Return what changed after the epoch up to `day`: number and new state, None where it closed."""
-    weeks = max(0, (last_change(day, epoch) - _first_monday(epoch)).days // 7 + 1)
-    return chain.from_iterable(_history(base).week(index, epoch) for index in range(weeks))
-
-
 def _first_monday(epoch: date) -> date:
     return epoch + timedelta(days=7 - epoch.weekday())
 
 
 @cache
-def _history(base: Sequence[Service]) -> History:
-    return History(base)
+def _people() -> list[int]:
+    return [municipality.people for municipality in municipalities()]
 
 
 class History:
     """Weeks of changes, made one after the other and kept, so that each is the same whenever it is asked."""
 
-    def __init__(self, base: Sequence[Service]) -> None:
+    def __init__(self, base: Sequence[Service], epoch: date) -> None:
+        self._epoch = epoch
         self._open = {service.number: service for service in base}
         self._closed: list[Service] = []
         self._next = max(self._open) + 1
         self._weeks: list[list[Change]] = []
 
-    def week(self, index: int, epoch: date) -> list[Change]:
-        """Return the changes of the week with that index after the epoch."""
-        while len(self._weeks) <= index:
-            monday = _first_monday(epoch) + timedelta(weeks=len(self._weeks))
+    def until(self, day: date) -> Iterator[Change]:
+        """Return what changed after the epoch up to `day`: number and new state, None where it closed."""
+        weeks = max(0, (day - _first_monday(self._epoch)).days // 7 + 1)
+        while len(self._weeks) < weeks:
+            monday = _first_monday(self._epoch) + timedelta(weeks=len(self._weeks))
             self._weeks.append(self._make_week(monday))
-        return self._weeks[index]
+        return chain.from_iterable(self._weeks[:weeks])
 
     def _make_week(self, monday: date) -> list[Change]:
         rng = seeded(f"week {monday.isoformat()}")
@@ -87,7 +83,7 @@ class History:
 
     def _opening(self, rng: random.Random, monday: date) -> Change:
         model = rng.choice(list(self._open.values())[:1000])
-        municipality = rng.choices(municipalities(), [m.people for m in municipalities()])[0]
+        municipality = rng.choices(municipalities(), _people())[0]
         service = replace(
             model,
             number=self._next,

@@ -15,6 +15,25 @@ KM_PER_DEGREE = 111.32
 DISAGREEING_COMARCA = {"080142": "24"}
 """The borders put Aiguafreda in Osona, the municipality list in Vallès Oriental; the demo keeps that."""
 DISAGREEING_NAME = {"431055": "Piles de Gaià, les"}
+VEGUERIES = {
+    "00": "Val d'Aran (entitat territorial singular)",
+    "01": "Barcelona",
+    "02": "Girona",
+    "03": "Lleida",
+    "04": "Camp de Tarragona",
+    "05": "Terres de l'Ebre",
+    "06": "Alt Pirineu",
+    "07": "Catalunya Central",
+    "08": "Penedès",
+}
+VEGUERIA_CAPITALS = {
+    "00": "Vielha",
+    "01": "Barcelona",
+    "02": "Girona",
+    "03": "Lleida",
+    "04": "Tarragona",
+    "05": "Tortosa",
+}
 Point = tuple[float, float]
 Ring = list[Point]
 
@@ -45,6 +64,10 @@ def _municipality_features() -> list[dict[str, object]]:
             "CODICOMAR": comarca.comarca_id,
             "NOMCOMAR": _comarca_name(comarca.comarca_id),
             "CAPCOMAR": comarca.capital,
+            "CAPCOMIND": comarca.capital,
+            "CODIVEGUE": municipality.vegueria_id,
+            "NOMVEGUE": VEGUERIES[municipality.vegueria_id],
+            "CAPVEGUE": VEGUERIA_CAPITALS.get(municipality.vegueria_id, "*"),
             "CODIPROV": municipality.municipality_id[:2],
             "NOMPROV": PROVINCES[municipality.municipality_id[:2]],
             "CAPPROV": PROVINCES[municipality.municipality_id[:2]],

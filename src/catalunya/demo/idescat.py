@@ -86,7 +86,7 @@ class IdescatPortal:
             "href": f"{base}/{TABLE}/data",
             "label": self._table.label,
             "source": "Idescat. Cens de població i habitatges.",
-            "updated": f"{self._table.updated.isoformat()}T00:00:00Z",
+            "updated": self._table.updated.isoformat(),
             "id": list(dimensions),
             "size": [len(categories) for categories in dimensions.values()],
             "role": {"time": ["YEAR"], "geo": ["MUN"]},

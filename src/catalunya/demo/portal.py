@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from catalunya.demo.datasets import demo_datasets
+from catalunya.demo.datasets import REGISTER, demo_datasets
 from catalunya.demo.download import FOLDER, DownloadPortal
 from catalunya.demo.errors import PortTaken
 from catalunya.demo.faults import Faults
@@ -58,6 +58,8 @@ class Portal:
             self.icgc = DownloadPortal(self._files.boundaries, self._files.boundaries_modified)
             return
         self.socrata = SocrataPortal(demo_datasets(day, self._rows), self.faults)
+        if self._rows is not None:
+            self.socrata.show(REGISTER)
         self.idescat = IdescatPortal(population_table(day))
         self.icgc = DownloadPortal(lambda level, scale: msgspec.json.encode(boundaries(level, scale)))
 
@@ -208,7 +210,7 @@ def _server(app: Starlette) -> uvicorn.Server:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))

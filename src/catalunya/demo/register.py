@@ -12,7 +12,7 @@ import msgspec
 
 from catalunya.demo import words
 from catalunya.demo.chance import seeded
-from catalunya.demo.events import changes_until, last_change
+from catalunya.demo.events import History, last_change
 from catalunya.demo.service import RESIDENCE_GROUPS, Row, Service, row_of
 from catalunya.demo.territory import (
     Municipality,
@@ -47,7 +47,7 @@ def register_at(day: date) -> list[Row]:
 def services_at(day: date) -> list[Service]:
     """Return the services that are registered on that day as they are in truth, by number."""
     services = {service.number: service for service in base_services()}
-    for number, state in changes_until(day, EPOCH, base_services()):
+    for number, state in _history().until(day):
         if state is None:
             services.pop(number, None)
         else:
@@ -58,6 +58,11 @@ def services_at(day: date) -> list[Service]:
 def changed_on(day: date) -> date:
     """Return the last day up to `day` on which the register changed."""
     return last_change(day, EPOCH)
+
+
+@cache
+def _history() -> History:
+    return History(base_services(), EPOCH)
 
 
 @cache

@@ -31,6 +31,7 @@ class Municipality:
     people: int
     people_aged_65_over: int
     people_aged_under_15: int
+    vegueria_id: str
 
     @property
     def name_in_front(self) -> str:
@@ -80,6 +81,7 @@ def municipalities() -> tuple[Municipality, ...]:
             people=int(row["people"]),
             people_aged_65_over=int(row["people_aged_65_over"]),
             people_aged_under_15=int(row["people_aged_under_15"]),
+            vegueria_id=row["vegueria_id"],
         )
         for row in read_table(REFERENCE / "municipalities.csv")
     )
