@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlencode
 
 import httpx
 import msgspec
@@ -200,7 +201,8 @@ class Http:
         headers: Mapping[str, str] | None,
         read: Callable[[httpx.Response], Answer],
     ) -> Answer:
-        target = httpx.URL(url, params=params) if params else httpx.URL(url)
+        # As the portals' documentation writes them, not `%24limit` and `%2C`.
+        target = httpx.URL(f"{url}?{urlencode(params, safe='$*(),:')}" if params else url)
         sent = {"Accept-Encoding": "identity" if is_loopback(target.host) else "gzip", **(headers or {})}
         tries = 0
         retries = stamina.retry_context(

@@ -7,7 +7,7 @@ import mmap
 import shutil
 import threading
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import msgspec
 
-from catalunya.sources.http import Unfit, not_json
+from catalunya.sources.http import Unfit, not_json, portal_message
 
 _READ_ONLY: dict[str, int] = (
     {"flags": mmap.MAP_PRIVATE | mmap.MAP_POPULATE, "prot": mmap.PROT_READ}
@@ -24,7 +24,8 @@ _READ_ONLY: dict[str, int] = (
 )
 """Linux maps a whole page file at once, which saves a fault per 4 KiB."""
 
-_KEYS_IN_MEMORY = 50_000
+_KEYS_IN_MEMORY = 100_000
+_WAITING = 250_000
 _NAMED_ROWS = 10_000
 _ABSENT = {hash(None), hash(msgspec.UNSET)}
 _Scalar = str | int | float | bool | None | msgspec.UnsetType
@@ -39,7 +40,8 @@ class KeyCheck:
 
     def __init__(self, folder: Path, rows: int) -> None:
         self._folder = folder
-        self._buckets = 1 << max(0, (rows // _KEYS_IN_MEMORY).bit_length())
+        self._parts = [array("q") for _ in range(1 << (rows // _KEYS_IN_MEMORY).bit_length())]
+        self._waiting = 0
         self._lock = threading.Lock()
         self._doubled: int | None = None
 
@@ -53,30 +55,41 @@ class KeyCheck:
     ) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def add(self, hashes: Iterable[int]) -> None:
+    def add(self, hashes: Sequence[int]) -> None:
         """Take the hashes of one page's keys."""
-        parts: list[list[int]] = [[] for _ in range(self._buckets)]
-        append = [part.append for part in parts]
-        mask = self._buckets - 1
+        buckets: list[list[int]] = [[] for _ in self._parts]
+        append = [bucket.append for bucket in buckets]
+        mask = len(buckets) - 1
         for value in hashes:
             append[value & mask](value)
         with self._lock:
+            for part, bucket in zip(self._parts, buckets, strict=True):
+                part.fromlist(bucket)
             self._doubled = None
-            for number, part in enumerate(parts):
-                with (self._folder / str(number)).open("ab") as file:
-                    array("q", part).tofile(file)
+            self._waiting += len(hashes)
+            if self._waiting > _WAITING:
+                self._spill()
 
     def doubled(self) -> int:
         """How many rows have a key that an earlier row had; rows without a key do not count."""
         if self._doubled is None:
-            self._doubled = sum(_doubled(path) for path in sorted(self._folder.iterdir()))
+            self._spill()
+            self._doubled = sum(_doubled(path) for path in self._folder.iterdir())
         return self._doubled
+
+    def _spill(self) -> None:
+        for number, part in enumerate(self._parts):
+            with (self._folder / str(number)).open("ab") as file:
+                part.tofile(file)
+            del part[:]
+        self._waiting = 0
 
 
 def _doubled(bucket: Path) -> int:
     hashes = array("q", bucket.read_bytes())
-    keyed = len(hashes) - sum(hashes.count(value) for value in _ABSENT)
-    return keyed - len(set(hashes) - _ABSENT)
+    distinct = set(hashes)
+    absent = sum(hashes.count(value) - 1 for value in _ABSENT & distinct)
+    return len(hashes) - len(distinct) - absent
 
 
 class PageReader:
@@ -115,8 +128,6 @@ class PageReader:
             except msgspec.ValidationError:
                 return self._any.decode(body)  # type: ignore[no-any-return]
         except msgspec.ValidationError as error:
-            from catalunya.sources.http import portal_message
-
             said = portal_message(body[:65536])
             raise Unfit(f"found {said or error} where a JSON list of rows is due") from None
         except msgspec.DecodeError as error:

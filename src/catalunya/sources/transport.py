@@ -18,7 +18,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import BaseHTTPResponse, HTTPResponse
 
-_PIECE = 1 << 20
+_PIECE = 1 << 18
 _current = threading.local()
 
 
