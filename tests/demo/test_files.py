@@ -49,6 +49,7 @@ def test_the_export_of_the_municipalities_keeps_its_metadata(real: httpx.Client)
     assert all(column["dataTypeName"] != "meta_data" for column in view["columns"])
     rows = real.get("/resource/9aju-tpwc.json", params={"codi": "999998"}).json()
     assert rows[0]["nom"] == "No consta"
+    assert None not in rows[0].values()
     assert real.get("/resource/9aju-tpwc.json", params={"$select": "count(*)"}).json() == [{"count": "949"}]
 
 
@@ -56,6 +57,7 @@ def test_people_by_age_are_served_as_the_table_of_2019(real: httpx.Client) -> No
     asked = {"SEX": "TOTAL", "AGE": "TOTAL,Y_GE065"}
     body = real.get("/taules/v2/censph/540/19948/mun/data", params=asked).json()
     assert body["size"] == [1, 948, 1, 2]
+    assert body["dimension"]["YEAR"]["category"]["index"] == ["2019"]
     assert body["value"][:2] == [7_675_217, 1_442_754]
 
 

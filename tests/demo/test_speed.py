@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import subprocess
 import sys
@@ -43,3 +44,14 @@ def test_a_long_register_is_served_far_faster_than_a_client_can_read_it(long_reg
         ends.append(body.count(b'"registre"'))
     assert ends == [50_000] * 4
     assert read / (time.perf_counter() - started) > 100e6, "bytes a second; a quiet machine gives 1.5e9"
+
+
+def test_a_page_never_has_more_than_50000_rows_and_the_order_without_order_is_rotated(
+    long_register: int,
+) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", long_register, timeout=60)
+    connection.request("GET", "/resource/ivft-vegh.json?$limit=60000&$offset=100000&$select=registre,:id")
+    rows = json.loads(connection.getresponse().read())
+    assert len(rows) == 50_000
+    connection.request("GET", "/resource/ivft-vegh.json?$limit=1&$select=registre")
+    assert json.loads(connection.getresponse().read()) != [{"registre": "S0000001"}]

@@ -18,7 +18,8 @@ from catalunya.demo.service import Row
 ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"
 PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 ID_LENGTH = 18
-SHUFFLED_UP_TO = 200_000
+SHUFFLED_UP_TO = 100_000
+CHUNK = 1 << 20
 SEPARATOR = b"\n,"
 _decoder = msgspec.json.Decoder(dict[str, object])
 
@@ -45,27 +46,17 @@ class Table:
 
     def __init__(self, stamp: str, lines: Iterable[tuple[str, bytes]]) -> None:
         self._stamp = stamp
-        self._file = tempfile.TemporaryFile(prefix="catalunya-demo-")  # noqa: SIM115 - lives as long as the table
         self._offsets = array("Q", [0])
-        ids: list[bytes] = []
-        position = 0
-        with_buffer: list[bytes] = []
-        for identifier, line in lines:
-            ids.append(identifier.encode())
-            with_buffer.append(line)
-            position += len(line) + len(SEPARATOR)
-            self._offsets.append(position)
-            if len(with_buffer) == 10_000:
-                self._write(with_buffer)
-                with_buffer.clear()
-        self._write(with_buffer)
-        self._ids = b"".join(ids)
-        self._file.flush()
-        self._bytes = (
-            memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
-            if position
-            else memoryview(b"")
-        )
+        identifiers = bytearray()
+        with tempfile.TemporaryFile(prefix="catalunya-demo-", buffering=CHUNK) as file:
+            for identifier, line in lines:
+                identifiers += identifier.encode()
+                file.write(line + SEPARATOR)
+                self._offsets.append(self._offsets[-1] + len(line) + len(SEPARATOR))
+            file.flush()
+            written = self._offsets[-1]
+            self._bytes = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if written else b"")
+        self._ids = bytes(identifiers)
 
     @classmethod
     def of(cls, dataset: Dataset) -> Table:
@@ -88,10 +79,6 @@ class Table:
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
-
-    def _write(self, lines: Sequence[bytes]) -> None:
-        if lines:
-            self._file.write(SEPARATOR.join(lines) + SEPARATOR)
 
     def identifier(self, index: int) -> str:
         """Return the `:id` of the row at that place of the `:id` order."""
