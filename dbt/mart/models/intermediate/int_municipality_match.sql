@@ -1,0 +1,141 @@
+with stated as (
+
+    select distinct
+        municipality_name,
+        comarca_name
+    from {{ source('staging', 'social_services') }}
+
+),
+
+comarca_keys as (
+
+    select
+        {{ place_key('name') }} as comarca_key,
+        comarca_id
+    from {{ ref('comarca_names') }}
+
+    union distinct
+
+    select
+        {{ place_key('comarca_name') }} as comarca_key,
+        comarca_id
+    from {{ ref('dim_municipality') }}
+    where comarca_name is not null
+
+),
+
+comarques as (
+
+    select
+        comarca_key,
+        min(comarca_id) as comarca_id
+    from comarca_keys
+    group by comarca_key
+    having count(distinct comarca_id) = 1
+
+),
+
+keyed as (
+
+    select
+        stated.municipality_name,
+        stated.comarca_name,
+        {{ place_key('stated.municipality_name') }} as name_key,
+        {{ place_key('stated.comarca_name') }} as comarca_key
+    from stated
+
+),
+
+candidates as (
+
+    select
+        keyed.municipality_name,
+        keyed.comarca_name,
+        names.municipality_id,
+        names.is_current_name,
+        coalesce(memberships.is_current_comarca, false) as is_in_comarca,
+        memberships.municipality_id is not null as is_or_was_in_comarca
+    from keyed
+    left join comarques on keyed.comarca_key = comarques.comarca_key
+    inner join {{ ref('int_municipality_names') }} as names on keyed.name_key = names.name_key
+    left join {{ ref('int_municipality_comarques') }} as memberships
+        on
+            names.municipality_id = memberships.municipality_id
+            and comarques.comarca_id = memberships.comarca_id
+
+),
+
+ranked as (
+
+    select
+        municipality_name,
+        comarca_name,
+        municipality_id,
+        is_or_was_in_comarca,
+        case
+            when is_current_name and is_in_comarca then 1
+            when is_current_name and is_or_was_in_comarca then 2
+            when is_or_was_in_comarca then 3
+            else 4
+        end as preference,
+        case
+            when is_current_name and is_in_comarca then 'name_in_comarca'
+            when is_current_name and is_or_was_in_comarca then 'name_in_former_comarca'
+            when is_current_name then 'name_unique'
+            else 'former_name'
+        end as municipality_match
+    from candidates
+
+),
+
+preferred as (
+
+    select
+        municipality_name,
+        comarca_name,
+        municipality_id,
+        is_or_was_in_comarca,
+        municipality_match,
+        count(*) over (partition by municipality_name, comarca_name, preference) as rivals,
+        rank() over (partition by municipality_name, comarca_name order by preference) as place
+    from ranked
+
+),
+
+found as (
+
+    select
+        municipality_name,
+        comarca_name,
+        min(rivals) as rivals,
+        min(municipality_id) as municipality_id,
+        min(municipality_match) as municipality_match,
+        max(case when is_or_was_in_comarca then 1 else 0 end) = 1 as is_or_was_in_comarca
+    from preferred
+    where place = 1
+    group by
+        municipality_name,
+        comarca_name
+
+)
+
+select
+    keyed.municipality_name,
+    keyed.comarca_name,
+    case when found.rivals = 1 then found.municipality_id end as municipality_id,
+    case when found.rivals = 1 then found.municipality_match else 'unmatched' end as municipality_match,
+    case
+        when found.rivals = 1 then cast(null as varchar)
+        when keyed.municipality_name is null then 'no_name'
+        when found.rivals > 1 then 'ambiguous_name'
+        else 'unknown_name'
+    end as unmatched_reason,
+    coalesce(
+        found.rivals = 1 and keyed.comarca_name is not null and not found.is_or_was_in_comarca,
+        false
+    ) as comarca_contradicts
+from keyed
+left join found
+    on
+        keyed.municipality_name = found.municipality_name
+        and keyed.comarca_name is not distinct from found.comarca_name

@@ -1,0 +1,116 @@
+with service_types as (
+
+    select distinct
+        service_type,
+        {{ slug('service_type') }} as service_type_id
+    from {{ ref('int_service_states') }}
+
+),
+
+ownership_names as (
+
+    select distinct
+        ownership_name,
+        {{ comparable_text('ownership_name') }} as ownership_key
+    from {{ ref('int_service_states') }}
+
+),
+
+resolved as (
+
+    select
+        states.service_id,
+        states.first_number,
+        states.last_number,
+        states.name,
+        service_types.service_type_id,
+        states.registered_on,
+        states.places,
+        states.address,
+        states.district,
+        states.postal_code,
+        states.municipality_name as stated_municipality_name,
+        states.comarca_name as stated_comarca_name,
+        matches.municipality_id,
+        matches.municipality_match,
+        matches.unmatched_reason,
+        matches.comarca_contradicts,
+        states.owner_name,
+        case ownership_names.ownership_key
+            when 'entitat d''iniciativa publica' then 'public'
+            when 'entitat privada d''iniciativa social' then 'social_initiative'
+            when 'entitat privada d''iniciativa mercantil' then 'mercantile'
+            else 'unknown'
+        end as ownership
+    from {{ ref('int_service_states') }} as states
+    left join service_types on states.service_type = service_types.service_type
+    left join ownership_names on states.ownership_name = ownership_names.ownership_name
+    left join {{ ref('int_municipality_match') }} as matches
+        on
+            states.municipality_name is not distinct from matches.municipality_name
+            and states.comarca_name is not distinct from matches.comarca_name
+
+),
+
+hashed as (
+
+    select
+        service_id,
+        first_number,
+        last_number,
+        {{ state_hash([
+            'name', 'service_type_id', 'registered_on', 'places', 'address', 'district', 'postal_code',
+            "coalesce(municipality_id, stated_municipality_name)", 'owner_name', 'ownership',
+        ]) }} as state_hash
+    from resolved
+
+),
+
+periods as (
+
+    {{ unbroken_runs('hashed', 'service_id') }}
+
+),
+
+snapshots as (
+
+    select
+        snapshot_number,
+        snapshot_id,
+        snapshot_date,
+        next_snapshot_date
+    from {{ ref('int_snapshots') }}
+    where dataset_id = 'social_services'
+
+)
+
+select
+    resolved.service_id,
+    periods.first_number,
+    periods.last_number,
+    resolved.name,
+    resolved.service_type_id,
+    resolved.registered_on,
+    resolved.places,
+    resolved.address,
+    resolved.district,
+    resolved.postal_code,
+    resolved.stated_municipality_name,
+    resolved.stated_comarca_name,
+    resolved.municipality_id,
+    resolved.municipality_match,
+    resolved.unmatched_reason,
+    resolved.comarca_contradicts,
+    resolved.owner_name,
+    resolved.ownership,
+    first_snapshots.snapshot_date as valid_from,
+    last_snapshots.next_snapshot_date as valid_to,
+    first_snapshots.snapshot_id as first_snapshot_id,
+    last_snapshots.snapshot_id as last_snapshot_id
+from periods
+inner join resolved
+    on
+        periods.service_id = resolved.service_id
+        and periods.first_number = resolved.first_number
+inner join snapshots as first_snapshots on periods.first_number = first_snapshots.snapshot_number
+inner join snapshots as last_snapshots on periods.last_number = last_snapshots.snapshot_number

@@ -1,0 +1,1 @@
+{{ coverage('comarca', 'comarca_id') }}

@@ -1,0 +1,1 @@
+{{ coverage('municipality', 'municipality_id') }}

@@ -1,0 +1,49 @@
+with stated as (
+
+    select
+        service_type as name,
+        service_group,
+        true as is_listed
+    from {{ ref('service_types') }}
+
+    union all
+
+    select distinct
+        service_type as name,
+        'other' as service_group,
+        false as is_listed
+    from {{ ref('int_service_states') }}
+    where service_type is not null
+
+),
+
+identified as (
+
+    select
+        {{ slug('name') }} as service_type_id,
+        {{ replace_pattern('trim(name)', '\\s+', ' ') }} as name,
+        service_group,
+        is_listed
+    from stated
+
+),
+
+ranked as (
+
+    select
+        service_type_id,
+        name,
+        service_group,
+        is_listed,
+        row_number() over (partition by service_type_id order by is_listed desc, name) as choice
+    from identified
+
+)
+
+select
+    service_type_id,
+    name,
+    service_group,
+    is_listed
+from ranked
+where choice = 1

@@ -1,0 +1,101 @@
+with observed as (
+
+    select
+        service_id,
+        first_number,
+        name,
+        service_type_id,
+        registered_on,
+        places,
+        address,
+        district,
+        postal_code,
+        stated_municipality_name,
+        stated_comarca_name,
+        municipality_id,
+        municipality_match,
+        unmatched_reason,
+        comarca_contradicts,
+        owner_name,
+        ownership,
+        'observed' as basis,
+        valid_from,
+        valid_to,
+        first_snapshot_id,
+        last_snapshot_id
+    from {{ ref('int_service_periods') }}
+
+),
+
+inscribed as (
+
+    select
+        service_id,
+        first_number,
+        name,
+        service_type_id,
+        registered_on,
+        places,
+        address,
+        district,
+        postal_code,
+        stated_municipality_name,
+        stated_comarca_name,
+        municipality_id,
+        municipality_match,
+        unmatched_reason,
+        comarca_contradicts,
+        owner_name,
+        ownership,
+        'inscription' as basis,
+        registered_on as valid_from,
+        valid_from as valid_to,
+        first_snapshot_id,
+        first_snapshot_id as last_snapshot_id
+    from observed
+    where
+        first_number = 1
+        and registered_on < valid_from
+
+),
+
+timeline as (
+
+    select * from observed
+    union all
+    select * from inscribed
+
+)
+
+select
+    timeline.service_id,
+    timeline.name,
+    timeline.service_type_id,
+    coalesce(service_types.service_group, 'other') as service_group,
+    timeline.municipality_id,
+    timeline.municipality_match,
+    timeline.unmatched_reason,
+    timeline.comarca_contradicts,
+    municipalities.comarca_id,
+    timeline.stated_municipality_name,
+    timeline.stated_comarca_name,
+    timeline.places,
+    timeline.ownership,
+    timeline.owner_name,
+    timeline.address,
+    timeline.district,
+    timeline.postal_code,
+    timeline.registered_on,
+    timeline.basis,
+    timeline.valid_from,
+    timeline.valid_to,
+    timeline.valid_to is null as is_current,
+    timeline.first_snapshot_id,
+    timeline.last_snapshot_id
+from timeline
+left join {{ ref('dim_service_type') }} as service_types
+    on timeline.service_type_id = service_types.service_type_id
+left join {{ ref('dim_municipality') }} as municipalities
+    on
+        timeline.municipality_id = municipalities.municipality_id
+        and municipalities.is_current
