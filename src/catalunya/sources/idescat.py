@@ -30,6 +30,8 @@ MOST_CELLS = 20_000
 """Idescat answers 416 above it."""
 
 LONGEST_URL = 6_000
+_ADDRESS = 1_000
+"""Characters of a URL kept free for the address and the filters that are not cut."""
 TRIES = 4
 _PAUSE_S = 1.0
 
@@ -144,7 +146,7 @@ def controls(paths: Sequence[Path], source: IdescatSource) -> list[Control]:
     return found
 
 
-def boxes(plan: Box, source: IdescatSource, room: int = MOST_CELLS, longest: int = LONGEST_URL) -> list[Box]:
+def boxes(plan: Box, source: IdescatSource, room: int, longest: int) -> list[Box]:
     """`plan` cut along the row dimensions into parts of at most `room` cells and `longest` characters."""
     inner = prod(len(codes) for name, codes in plan.items() if name not in source.rows)
 
@@ -228,7 +230,7 @@ class _Table:
         self, plan: _Plan, spool: Path, progress: Progress | None
     ) -> tuple[list[SourceFile], list[Answer]]:
         """Every part of `plan`, stored."""
-        parts = boxes(plan.wanted, self._source)
+        parts = boxes(plan.wanted, self._source, MOST_CELLS, LONGEST_URL - _ADDRESS)
         total = prod(
             len([code for code in plan.wanted[name] if code != self._source.total.get(name)])
             for name in self._source.rows

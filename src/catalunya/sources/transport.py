@@ -79,26 +79,14 @@ class _Body(httpx.SyncByteStream):
         self._received = received
 
     def __iter__(self) -> Iterator[bytes]:
-        left = self._raw.length_remaining if not self._chunked else None
         try:
-            while piece := self._piece():
+            while piece := self._raw.read1(_PIECE, decode_content=False):
                 self._received(len(piece))
-                if left is not None:
-                    left -= len(piece)
                 yield piece
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise (self._watch.fault() if self._watch.expired else _as_httpx(error)) from error
         if self._watch.expired:
             raise self._watch.fault()
-        if left:
-            raise httpx.RemoteProtocolError(f"the body was cut off {left} bytes before its end")
-
-    @property
-    def _chunked(self) -> bool:
-        return bool(getattr(self._raw, "chunked", False))
-
-    def _piece(self) -> bytes:
-        return self._raw.read1(_PIECE, decode_content=False)
 
     def close(self) -> None:
         self._watch.stop()
@@ -173,14 +161,14 @@ class Transport(httpx.BaseTransport):
 
 
 def _as_httpx(error: Exception) -> httpx.TransportError:
-    kinds: list[tuple[type[Exception] | tuple[type[Exception], ...], type[httpx.TransportError]]] = [
+    kinds: list[tuple[type[Exception], type[httpx.TransportError]]] = [
         (urllib3.exceptions.ConnectTimeoutError, httpx.ConnectTimeout),
         (urllib3.exceptions.ReadTimeoutError, httpx.ReadTimeout),
         (urllib3.exceptions.NewConnectionError, httpx.ConnectError),
-        (urllib3.exceptions.IncompleteRead, httpx.RemoteProtocolError),
         (urllib3.exceptions.ProtocolError, httpx.RemoteProtocolError),
     ]
-    for ours, theirs in kinds:
-        if isinstance(error, ours):
-            return theirs(str(error))
-    return httpx.ReadError(str(error))
+    theirs = next((theirs for ours, theirs in kinds if isinstance(error, ours)), httpx.ReadError)
+    cause = error.args[1] if isinstance(error, urllib3.exceptions.ProtocolError) and error.args[1:] else error
+    if isinstance(cause, urllib3.exceptions.IncompleteRead) and cause.expected:
+        return theirs(f"the body was cut off {cause.expected} bytes before its end")
+    return theirs(f"{type(cause).__name__}: {cause}")
