@@ -1,8 +1,7 @@
 {#
   Dense coverage of the territories of one level: every territory, year, service group and ownership has one row, from
-  categories alone, so that a join can only fill it and never multiply it.
-
-  `territories` is a relation with the one column `id` and its key; `id` is null for Catalonia.
+  the categories alone, so that a join can only fill it and never multiply it. `territory_id` is the column of
+  `dim_municipality` that names the territory.
 #}
 {% macro coverage(level, territory_id) -%}
 with territories as (

@@ -1,64 +1,63 @@
-with snapshots as (
+-- Services that left a wording and came back to it are looked at snapshot by snapshot; all others need no such look.
+with interrupted as (
 
-    select
-        snapshot_id,
-        snapshot_number
-    from {{ ref('int_snapshots') }}
-    where dataset_id = 'social_services'
+    select distinct service_id
+    from {{ ref('int_service_wordings') }}
+    where not is_unbroken
 
 ),
 
-registered as (
+stretches as (
+
+    select
+        wordings.service_id,
+        {{ register_columns('wordings') }},
+        wordings.first_number,
+        wordings.last_number
+    from {{ ref('int_service_wordings') }} as wordings
+    left join interrupted on wordings.service_id = interrupted.service_id
+    where interrupted.service_id is null
+
+    union all
 
     select
         services.service_id,
+        {{ register_columns('services') }},
         snapshots.snapshot_number as first_number,
-        snapshots.snapshot_number as last_number,
-        {{ state_hash([
-            'services.name', 'services.service_type', 'services.registered_on', 'services.places',
-            'services.address', 'services.district', 'services.postal_code', 'services.municipality_name',
-            'services.comarca_name', 'services.owner_name', 'services.ownership_name',
-        ]) }} as state_hash
+        snapshots.snapshot_number as last_number
     from {{ source('staging', 'social_services') }} as services
-    inner join snapshots on services.snapshot_id = snapshots.snapshot_id
+    inner join interrupted on services.service_id = interrupted.service_id
+    inner join {{ ref('int_snapshots') }} as snapshots
+        on
+            services.snapshot_id = snapshots.snapshot_id
+            and snapshots.dataset_id = 'social_services'
+
+),
+
+hashed as (
+
+    select
+        service_id,
+        first_number,
+        last_number,
+        {{ state_hash(register_column_names()) }} as state_hash
+    from stretches
 
 ),
 
 runs as (
 
-    {{ unbroken_runs('registered', 'service_id') }}
-
-),
-
-located_runs as (
-
-    select
-        runs.service_id,
-        runs.first_number,
-        runs.last_number,
-        snapshots.snapshot_id
-    from runs
-    inner join snapshots on runs.first_number = snapshots.snapshot_number
+    {{ unbroken_runs('hashed', 'service_id') }}
 
 )
 
 select
-    located_runs.service_id,
-    located_runs.first_number,
-    located_runs.last_number,
-    services.name,
-    services.service_type,
-    services.registered_on,
-    services.places,
-    services.address,
-    services.district,
-    services.postal_code,
-    services.municipality_name,
-    services.comarca_name,
-    services.owner_name,
-    services.ownership_name
-from located_runs
-inner join {{ source('staging', 'social_services') }} as services
+    runs.service_id,
+    runs.first_number,
+    runs.last_number,
+    {{ register_columns('stretches') }}
+from runs
+inner join stretches
     on
-        located_runs.service_id = services.service_id
-        and located_runs.snapshot_id = services.snapshot_id
+        runs.service_id = stretches.service_id
+        and runs.first_number = stretches.first_number

@@ -35,7 +35,7 @@ ranked as (
         name,
         service_group,
         is_listed,
-        row_number() over (partition by service_type_id order by is_listed desc, name) as choice
+        row_number() over (partition by service_type_id order by is_listed desc, name asc) as choice
     from identified
 
 )
