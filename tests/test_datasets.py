@@ -21,7 +21,13 @@ def write(folder: Path, text: str, name: str = "municipalities.yml") -> Path:
 def test_the_five_cards_are_right():
     good, mistakes = check(ROOT / "datasets")
     assert mistakes == []
-    assert [d.id for d in good] == ["boundaries", "municipalities", "population", "service_users", "social_services"]
+    assert [d.id for d in good] == [
+        "boundaries",
+        "municipalities",
+        "population",
+        "service_users",
+        "social_services",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +44,7 @@ def test_the_five_cards_are_right():
         ("cadence_days: 730", "cadence_days: often", "cadence_days: often", "integer"),
         ("id: municipalities", "id: towns", "id: towns", "make them equal"),
         ("grain: one row per municipality", "", None, "missing; add it"),
-        ("{required: true, pattern: \"^(08", "{pattern: \"^(08", None, "required: true"),
+        ('{required: true, pattern: "^(08', '{pattern: "^(08', None, "required: true"),
     ],
 )
 def test_a_mistake_is_found_with_its_file_line_and_remedy(tmp_path, before, after, line_holds, words):

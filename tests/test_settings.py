@@ -7,10 +7,18 @@ import pytest
 from catalunya.errors import UsageError
 from catalunya.settings import ICGC_URL, IDESCAT_URL, SOCRATA_URL, Settings
 
-VARIABLES = (
-    "ENVIRONMENT CATALUNYA_LAKE CATALUNYA_ENGINE CATALUNYA_SOCRATA_URL CATALUNYA_IDESCAT_URL "
-    "CATALUNYA_ICGC_URL CATALUNYA_NOW SOCRATA_APP_TOKEN CATALUNYA_NOTIFY_URLS CATALUNYA_HOME"
-).split()
+VARIABLES = [
+    "ENVIRONMENT",
+    "CATALUNYA_LAKE",
+    "CATALUNYA_ENGINE",
+    "CATALUNYA_SOCRATA_URL",
+    "CATALUNYA_IDESCAT_URL",
+    "CATALUNYA_ICGC_URL",
+    "CATALUNYA_NOW",
+    "SOCRATA_APP_TOKEN",
+    "CATALUNYA_NOTIFY_URLS",
+    "CATALUNYA_HOME",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +35,16 @@ def load(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
 
 def test_without_variables_it_is_development_on_duckdb_against_the_live_portals(monkeypatch):
     settings = load(monkeypatch)
-    assert (settings.environment, settings.resolved_engine, settings.lake) == ("development", "duckdb", "./data")
-    assert (settings.socrata_url, settings.idescat_url, settings.icgc_url) == (SOCRATA_URL, IDESCAT_URL, ICGC_URL)
+    assert (settings.environment, settings.resolved_engine, settings.lake) == (
+        "development",
+        "duckdb",
+        "./data",
+    )
+    assert (settings.socrata_url, settings.idescat_url, settings.icgc_url) == (
+        SOCRATA_URL,
+        IDESCAT_URL,
+        ICGC_URL,
+    )
 
 
 def test_production_takes_athena_by_default_and_an_engine_when_one_is_named(monkeypatch):
@@ -73,10 +89,14 @@ def test_other_variables_of_the_machine_are_not_settings(monkeypatch):
 
 
 def test_the_clock_can_be_set_and_is_utc(monkeypatch):
-    assert load(monkeypatch, CATALUNYA_NOW="2026-01-05T02:00:00+02:00").now() == datetime(2026, 1, 5, tzinfo=UTC)
+    assert load(monkeypatch, CATALUNYA_NOW="2026-01-05T02:00:00+02:00").now() == datetime(
+        2026, 1, 5, tzinfo=UTC
+    )
 
 
 def test_secrets_do_not_show_when_settings_are_printed(monkeypatch):
-    settings = load(monkeypatch, SOCRATA_APP_TOKEN="s3cret", CATALUNYA_NOTIFY_URLS="mailto://a:s3cret@b, json://c")
+    settings = load(
+        monkeypatch, SOCRATA_APP_TOKEN="s3cret", CATALUNYA_NOTIFY_URLS="mailto://a:s3cret@b, json://c"
+    )
     assert settings.notify_urls == ("mailto://a:s3cret@b", "json://c")
     assert "s3cret" not in repr(settings)

@@ -78,9 +78,7 @@ def test_text_is_folded_and_composed_while_raw_keeps_what_was_sent(lake, sent, k
 
 
 def test_dates_come_with_and_without_a_time(lake):
-    staged = stage_rows(
-        lake, [row(1, inscripcio="2011-02-03"), row(2, inscripcio="2011-02-03T00:00:00.000")]
-    )
+    staged = stage_rows(lake, [row(1, inscripcio="2011-02-03"), row(2, inscripcio="2011-02-03T00:00:00.000")])
     assert [str(day) for (day,) in staged_rows(lake, staged, "registered_on")] == ["2011-02-03"] * 2
 
 
@@ -100,7 +98,10 @@ def test_numbers_may_be_sent_as_numbers_or_with_a_zero_fraction(lake):
         ({"inscripcio": "03/02/2011"}, 'registered_on: "03/02/2011" is not a date (YYYY-MM-DD)'),
         ({"registre": None}, "service_id is missing"),
         ({"nom": {"ca": "x"}}, 'name: "{"ca":"x"}" is not text'),
-        ({"capacitat": "x", "inscripcio": "y"}, 'registered_on: "y" is not a date (YYYY-MM-DD); places: "x" is not an integer'),
+        (
+            {"capacitat": "x", "inscripcio": "y"},
+            'registered_on: "y" is not a date (YYYY-MM-DD); places: "x" is not an integer',
+        ),
     ],
 )
 def test_a_row_that_breaks_the_declaration_is_set_aside_with_its_reason(lake, fields, reason):
@@ -143,7 +144,7 @@ def test_a_missing_column_refuses_the_snapshot_and_the_next_one_is_staged(lake):
     columns = declared(REGISTER)
     del columns["capacitat"]
     bad = land(lake, REGISTER, [[row(1)]], columns=columns)
-    with pytest.raises(Refused, match="capacitat.*missing"):
+    with pytest.raises(Refused, match=r"capacitat.*missing"):
         stage.stage(lake, REGISTER, run_id="r", now=NOW)
     refusal = snapshot.refused(lake, REGISTER.id)[bad.snapshot_id]
     assert refusal.gate == "schema"
@@ -235,7 +236,10 @@ def test_features_of_each_level_become_areas(lake):
 
 
 ANYTHING = st.one_of(
-    st.none(), st.text(max_size=12), st.integers(-5, 10**6), st.sampled_from(["null", "2011-02-03", "12", "7,5", "  "])
+    st.none(),
+    st.text(max_size=12),
+    st.integers(-5, 10**6),
+    st.sampled_from(["null", "2011-02-03", "12", "7,5", "  "]),
 )
 
 

@@ -30,7 +30,7 @@ _FRICTIONLESS = {
     "timestamp": "datetime",
     "boolean": "boolean",
 }
-_DBT_TYPES = {"string": "varchar", "integer": "bigint", "number": "double", "date": "date"}
+_DBT_TYPES = {"string": "varchar", "integer": "integer", "number": "double", "date": "date"}
 
 
 def frictionless_type(sql_type: str) -> str:

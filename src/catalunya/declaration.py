@@ -1,7 +1,7 @@
 """The declaration of a card as DuckDB SQL: from JSON objects as sent to typed columns and reasons.
 
-Values are cleaned together, as one text per row joined by the unit separator, because one pass of
-normalisation over a row is several times faster than one over each of its values.
+Most rows need no cleaning, and a few substring searches over a row's JSON text tell which do; only those
+pay for it. Their values are cleaned one by one.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ import json
 
 from catalunya.datasets import Column, Dataset
 
-_SEPARATOR = "chr(31)"
-_SPACE = r"[\s\x{00a0}\x{2000}-\x{200b}\x{3000}\x{feff}]"
-_COMBINING = r"[\x{0300}-\x{036f}\x{212a}\x{212b}]"
-_ODD = ["'  '", "chr(9)", "chr(10)", "chr(13)", "chr(160)", "chr(8203)", "chr(65279)"]
+_SPACE = r"[\s\x{0000}-\x{001f}\x{00a0}\x{2000}-\x{200b}\x{3000}\x{feff}]+"
+_SUSPECT = (
+    r'  |" | "|""|"[Nn][Uu][Ll][Ll]"|[\\\t\n\r\x{00a0}\x{0300}-\x{036f}\x{2000}-\x{200b}'
+    r"\x{212a}\x{212b}\x{3000}\x{feff}]"
+)
+"""What cannot be in the compact JSON of a clean row: odd spaces, empty or null-like text, escapes, marks to compose."""
+_NESTED = (":{", ":[")
 _MISSING = "is missing"
+_NOT_TEXT = "is not text"
 _RULES_VERSION = 1
 """Raise it when the SQL below types rows differently, so that kept snapshots are staged again."""
 
-SQL_TYPES = {"string": "varchar", "integer": "bigint", "number": "double", "date": "date"}
+SQL_TYPES = {"string": "varchar", "integer": "integer", "number": "double", "date": "date"}
 _ARTICLES = {"string": "text", "integer": "an integer", "number": "a number", "date": "a date (YYYY-MM-DD)"}
 
 
@@ -47,81 +51,72 @@ def source_names(dataset: Dataset) -> list[str]:
 def typed_query(dataset: Dataset, objects: str) -> str:
     """Rows of `objects` (one column `json`, in the portal's order) typed and judged.
 
-    Columns: `n` (position in the page), `content` and `identity` (128-bit hashes of the row and of its
-    key), `reasons` (list of text), `mistyped` (list of column names), the declared columns, `raw`.
+    Columns: `n` (position in the page), `content` and `identity` (64-bit hashes of the row and of its key;
+    compare the columns too), `reasons` (list of text), `mistyped` (list of column names), the declared
+    columns, `raw`.
     """
     paths = ", ".join(quote(f'$."{name}"') for name in source_names(dataset))
     columns = dataset.columns
-    cleaned = ",\n        ".join(f"{_pick(dataset, column)} as {_text(column)}" for column in columns)
+    texts = ",\n        ".join(f"{_pick(dataset, column)} as {_text(column)}" for column in columns)
     typed = ",\n        ".join(f"{_cast(column)} as {column.name}" for column in columns)
     rules = [(column, rule, words) for column in columns for rule, words in _rules(column)]
-    reasons = [f"case when {rule} then {_reason(column, words)} end" for column, rule, words in rules]
-    mistyped = [
-        (f"case when {rule} then {quote(column.name)} end", rule)
+    broken = " or ".join(f"coalesce({rule}, false)" for _, rule, words in rules if words != _NOT_TEXT)
+    reasons = ", ".join(
+        f"case when {rule} then {_reason(column, words)} end" for column, rule, words in rules
+    )
+    mistyped = ", ".join(
+        f"case when {rule} then {quote(column.name)} end"
         for column in columns
-        if (rule := _is_mistyped(column)) is not None
-    ]
+        if (rule := _is_mistyped(column))
+    )
     return f"""
-with read as (
-    select row_number() over () as n, json::varchar as raw,
-        {_SEPARATOR} || array_to_string(
-            list_transform(json_extract_string(json, [{paths}]), lambda x: replace(coalesce(x, ''), {_SEPARATOR}, ' ')),
-            {_SEPARATOR}
-        ) || {_SEPARATOR} as sent
+with sent as (
+    select row_number() over () as n, json::varchar as raw, json_extract_string(json, [{paths}]) as v,
+        case when contains(json::varchar, '": ') then json_extract(json, '$')::varchar
+            else json::varchar end as compact
     from {objects}
 ), cleaned as (
-    select n, raw, case when {_needs_cleaning("sent")} then {_clean("sent")} else sent end as content
-    from read
-), split as (
-    select n, raw, md5_number(content) as content, string_split(content, {_SEPARATOR}) as v
-    from cleaned
+    select n, raw, {_any_of("compact", _NESTED)} as nested,
+        case when regexp_matches(compact, {quote(_SUSPECT)})
+            then list_transform(v, lambda x: {_clean("x")}) else v end as v
+    from sent
 ), texts as (
-    select n, raw, content,
-        {cleaned}
-    from split
+    select n, raw, nested, hash(v) as content,
+        {texts}
+    from cleaned
 ), typed as (
-    select n, raw, content, {", ".join(_text(column) for column in columns)},
+    select n, raw, nested, content, {", ".join(_text(column) for column in columns)},
         {typed}
     from texts
 )
-select n, content,
-    md5_number(concat_ws({_SEPARATOR}, {", ".join(f"text_{name}" for name in dataset.key)})) as identity,
-    {_listed(reasons, [rule for _, rule, _ in rules])} as reasons,
-    {_listed([case for case, _ in mistyped], [rule for _, rule in mistyped])} as mistyped,
+select n, content, hash({", ".join(f"text_{name}" for name in dataset.key)}) as identity,
+    case when nested or {broken} then list_filter([{reasons}], lambda x: x is not null) else [] end as reasons,
+    case when nested or {broken} then list_filter([{mistyped}], lambda x: x is not null) else [] end as mistyped,
     {", ".join(column.name for column in columns)},
     raw
 from typed"""
+
+
+def _any_of(text: str, parts: tuple[str, ...]) -> str:
+    found = " or ".join(f"contains({text}, {quote(part)})" for part in parts)
+    return f"({found})"
+
+
+def _clean(value: str) -> str:
+    """Unicode NFC, runs of space folded, the ends trimmed; empty text and the word `null` are null."""
+    folded = f"trim(regexp_replace(nfc_normalize({value}), {quote(_SPACE)}, ' ', 'g'))"
+    return f"case when lower({folded}) not in ('', 'null') then {folded} end"
 
 
 def _text(column: Column) -> str:
     return f"text_{column.name}"
 
 
-def _listed(cases: list[str], rules: list[str]) -> str:
-    """The texts of the rules that a row breaks; nearly every row breaks none, so they are tried together first."""
-    if not cases:
-        return "[]::varchar[]"
-    broken = " or ".join(f"coalesce({rule}, false)" for rule in rules)
-    return f"case when {broken} then list_filter([{', '.join(cases)}], lambda x: x is not null) else [] end"
-
-
-def _needs_cleaning(text: str) -> str:
-    odd = [f"contains({text}, {character})" for character in _ODD]
-    edges = [f"contains({text}, ' ' || {_SEPARATOR})", f"contains({text}, {_SEPARATOR} || ' ')"]
-    return " or ".join([*odd, *edges, f"regexp_matches({text}, {quote(_COMBINING)})"])
-
-
-def _clean(text: str) -> str:
-    folded = f"regexp_replace(nfc_normalize({text}), {quote(_SPACE + '+')}, ' ', 'g')"
-    return f"regexp_replace({folded}, ' ?\\x1f ?', {_SEPARATOR}, 'g')"
-
-
 def _pick(dataset: Dataset, column: Column) -> str:
-    names = source_names(dataset)
-    start = names.index(column.source[0])
-    values = [f"v[{start + offset + 2}]" for offset in range(len(column.source))]
-    nulls = [f"case when len({v}) > 4 or lower({v}) not in ('', 'null') then {v} end" for v in values]
-    return nulls[0] if len(nulls) == 1 else f"coalesce({', '.join(nulls)})"
+    """The first of the column's sources that is present."""
+    start = source_names(dataset).index(column.source[0]) + 1
+    values = [f"v[{start + offset}]" for offset in range(len(column.source))]
+    return values[0] if len(values) == 1 else f"coalesce({', '.join(values)})"
 
 
 def _cast(column: Column) -> str:
@@ -130,7 +125,7 @@ def _cast(column: Column) -> str:
         whole = (
             f"case when regexp_full_match({text}, '[+-]?[0-9]+([.]0+)?') then split_part({text}, '.', 1) end"
         )
-        return f"try_cast({whole} as bigint)"
+        return f"try_cast({whole} as integer)"
     if column.type == "number":
         return f"case when isfinite(try_cast({text} as double)) then try_cast({text} as double) end"
     if column.type == "date":
@@ -145,7 +140,7 @@ def _is_mistyped(column: Column) -> str | None:
         return f"({text} is not null and {column.name} is null)"
     if column.source == ("geometry",):
         return None
-    return f"(left({text}, 1) in ('{{', '[') and json_valid({text}))"
+    return f"(nested and left({text}, 1) in ('{{', '[') and json_valid({text}))"
 
 
 def _rules(column: Column) -> list[tuple[str, str]]:

@@ -268,7 +268,9 @@ def _type_pages(con: duckdb.DuckDBPyConnection, dataset: Dataset, objects: _Obje
 
 def _judge(con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str) -> dict[str, int]:
     """Make the table `problems` (n, kind, reason): duplicates, broken rules, keys used twice."""
-    key = " || ' and ' || ".join(f"'{name} = ' || {name}" for name in dataset.key)
+    key = " || ' and ' || ".join(f"'{name} = ' || typed.{name}" for name in dataset.key)
+    same_key = " and ".join(f"typed.{name} = kept.{name}" for name in dataset.key)
+    same_row = " and ".join(f"typed.{c.name} is not distinct from kept.{c.name}" for c in dataset.columns)
     con.execute("create temp table problems (n bigint, kind varchar, reason varchar)")
     con.execute(
         f"""
@@ -278,6 +280,7 @@ def _judge(con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str) -> dict
         inner join (
             select content, min(n) as n from {typed} group by content having count(*) > 1
         ) as doubled on typed.content = doubled.content and typed.n > doubled.n
+        inner join {typed} as kept on doubled.n = kept.n and {same_row}
         """
     )
     con.execute(
@@ -297,6 +300,7 @@ def _judge(con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str) -> dict
         from {typed} as typed
         inner join sound using (n)
         inner join doubled on typed.identity = doubled.identity and typed.n > doubled.n
+        inner join {typed} as kept on doubled.n = kept.n and {same_key}
         """
     )
     row = con.execute(

@@ -264,7 +264,7 @@ def test_a_count_that_the_pages_never_reach_ends_with_the_figures(
     with pytest.raises(SourceUnreadable, match=r"holds 5 rows where 3 are due .*23 rows counted"):
         read(serve(register), http, tmp_path)
     register.count_as = lambda n: [{"count": str(n + 10)}]
-    with pytest.raises(SourceUnreadable, match=r"offset 25 is empty, but 35 rows were counted"):
+    with pytest.raises(SourceUnreadable, match=r"offset \d+ is empty, but 35 rows were counted"):
         read(serve(register), http, tmp_path)
 
 

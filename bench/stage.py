@@ -1,0 +1,120 @@
+"""Landing to staging of 1,000,000 register rows, against a bare DuckDB `read_json` to Parquet of the same files.
+
+    .venv/bin/python bench/stage.py [ROWS]
+
+Each side is a process of its own, several times in turn; the medians are compared. Bounds: peak memory below
+500 MB, wall time within 3 times of the bare one. Exits with 1 when a bound is broken.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROWS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+PAGE = 50_000
+RUNS = 3
+MOST_MB = 500
+MOST_RATIO = 3.0
+
+BARE = """
+import sys, duckdb
+with duckdb.connect(config={"threads": 2}) as con:
+    con.execute(f"copy (select * from read_json('{sys.argv[1]}/page-*.json')) to '{sys.argv[2]}' (format parquet)")
+"""
+
+STAGE = """
+import sys
+from pathlib import Path
+from catalunya import datasets, stage
+from catalunya.lake import snapshot
+from catalunya.lake.storage import Storage
+from catalunya.settings import ROOT
+storage = Storage.open(sys.argv[1])
+dataset = datasets.load(ROOT / "datasets")["social_services"]
+manifest = snapshot.latest(storage, dataset.id)
+staged = stage.stage_snapshot(storage, dataset, manifest)
+assert staged.rows_in == int(sys.argv[2]), staged
+"""
+
+
+def measured(code: str, *arguments: str) -> tuple[float, float]:
+    """Wall seconds and peak resident megabytes of a Python process that runs `code`."""
+    started = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments])
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"a measured process failed with status {status}")
+    return time.monotonic() - started, usage.ru_maxrss / 1024
+
+
+def land(folder: Path) -> Path:
+    """Read the generated register from the demo portal and land it; returns the folder of its pages."""
+    from catalunya.demo import portal
+
+    from catalunya import datasets
+    from catalunya.lake import layout, snapshot
+    from catalunya.lake.snapshot import LandedColumn, LandedFile, Manifest
+    from catalunya.lake.storage import Storage
+    from catalunya.settings import ROOT
+
+    dataset = datasets.load(ROOT / "datasets")["social_services"]
+    storage = Storage.open(str(folder))
+    files, spooled = [], {}
+    with portal.running(rows=ROWS) as demo:
+        base = f"{demo.url}/resource/ivft-vegh.json?$order=:id&$limit={PAGE}"
+        with urllib.request.urlopen(f"{demo.url}/api/views/ivft-vegh.json") as answer:
+            columns = [
+                LandedColumn(name=c["fieldName"], type=c["dataTypeName"]) for c in json.load(answer)["columns"]
+            ]
+        for number in range((ROWS + PAGE - 1) // PAGE):
+            name = f"page-{number:05d}.json"
+            path = storage.scratch() / name
+            with urllib.request.urlopen(f"{base}&$offset={number * PAGE}") as answer, path.open("wb") as out:
+                while chunk := answer.read(1 << 20):
+                    out.write(chunk)
+            digest = subprocess.check_output(["sha256sum", path], text=True).split()[0]
+            files.append(LandedFile(name=name, url=base, size=path.stat().st_size, sha256=digest))
+            spooled[name] = path
+    now = datetime.now(UTC).replace(microsecond=0)
+    content = snapshot.content_hash(files)
+    manifest = Manifest(
+        dataset_id=dataset.id, snapshot_id=layout.make_id(now, content), taken_at=now, run_id="bench",
+        protocol="socrata", request={}, validators={}, columns=tuple(columns), rows_before=ROWS, rows_after=ROWS,
+        rows=ROWS, demo=True, content_sha256=content, requests=0, bytes=0, files=tuple(files),
+    )  # fmt: skip
+    snapshot.write(storage, manifest, spooled)
+    return folder / "landing" / dataset.id / manifest.snapshot_id
+
+
+def main() -> None:
+    """Measure and print the table."""
+    with tempfile.TemporaryDirectory(prefix="catalunya-bench-") as work:
+        lake = Path(work, "lake")
+        pages = land(lake)
+        size = sum(path.stat().st_size for path in pages.glob("page-*.json")) / 1e6
+        bare, ours = [], []
+        for _ in range(RUNS):
+            bare.append(measured(BARE, str(pages), str(Path(work, "bare.parquet"))))
+            ours.append(measured(STAGE, str(lake), str(ROWS)))
+        bare_s, ours_s = (statistics.median(s for s, _ in runs) for runs in (bare, ours))
+        bare_mb, ours_mb = (max(mb for _, mb in runs) for runs in (bare, ours))
+    print(f"{ROWS:,} register rows, {size:.0f} MB of JSON in pages of {PAGE:,}; median of {RUNS} runs in turn")
+    print(f"{'':24}{'seconds':>10}{'peak MB':>10}")
+    print(f"{'bare read_json':24}{bare_s:10.2f}{bare_mb:10.0f}")
+    print(f"{'landing to staging':24}{ours_s:10.2f}{ours_mb:10.0f}")
+    print(f"ratio {ours_s / bare_s:.2f} (at most {MOST_RATIO}), memory at most {MOST_MB} MB")
+    if ours_s > MOST_RATIO * bare_s or ours_mb > MOST_MB:
+        sys.exit("a bound is broken")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The command run as a person runs it, against demo portals on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from catalunya.demo import portal
+from catalunya.demo.portal import RunningPortal
+
+DAY = date(2026, 1, 5)
+CLEAN = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith(("CATALUNYA_", "AWS_", "ENVIRONMENT", "SOCRATA_"))
+}
+
+
+@dataclass
+class Answer:
+    """What a command answered."""
+
+    code: int
+    json: dict[str, Any]
+    words: str
+
+
+@dataclass
+class Command:
+    """`catalunya` with a lake and portals."""
+
+    lake: str
+    url: str | None
+    now: str = "2026-01-05T06:00:00Z"
+    env: dict[str, str] = field(default_factory=dict)
+
+    def variables(self) -> dict[str, str]:
+        urls = ("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL")
+        portals = dict.fromkeys(urls, self.url) if self.url else {}
+        own = {"CATALUNYA_LAKE": self.lake, "CATALUNYA_NOW": self.now, "CATALUNYA_HTTP_ATTEMPTS": "2"}
+        return {**CLEAN, **own, **portals, **self.env}
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "catalunya.cli", *words],
+            env=self.variables(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def __call__(self, *words: str) -> Answer:
+        process = self.start(*words, "--json")
+        out, err = process.communicate(timeout=240)
+        assert out, err
+        return Answer(process.returncode, json.loads(out), err)
+
+    def run(self, *words: str, now: str | None = None) -> Answer:
+        if now is not None:
+            self.now = now
+        return self("run", *words)
+
+
+def files_of(lake: str | Path) -> dict[str, int]:
+    """Every file that readers of a local lake can see, and its size."""
+    root = Path(lake)
+    return {
+        path.relative_to(root).as_posix(): path.stat().st_size
+        for path in root.rglob("*")
+        if path.is_file() and not path.relative_to(root).parts[0].startswith(".")
+    }
+
+
+def query(answer: Answer | str, sql: str) -> list[tuple[Any, ...]]:
+    """Rows of the DuckDB file of a release."""
+    folder = answer if isinstance(answer, str) else answer.json["release"]
+    with duckdb.connect(f"{folder}/catalunya.duckdb", read_only=True) as con:
+        return con.execute(sql).fetchall()
+
+
+@pytest.fixture
+def demo() -> Iterator[RunningPortal]:
+    with portal.running(day=DAY) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def first_release(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answer]:
+    """A lake with one release of the demo portal, and the answer of the run that made it."""
+    lake = tmp_path_factory.mktemp("first") / "lake"
+    with portal.running(day=DAY) as running:
+        answer = Command(str(lake), running.url).run()
+    assert answer.code == 0, answer.words
+    return lake, answer
+
+
+@pytest.fixture
+def released(first_release: tuple[Path, Answer], demo: RunningPortal, tmp_path: Path) -> Command:
+    """The command on a lake of its own that has one release, portals unchanged since."""
+    lake = tmp_path / "lake"
+    shutil.copytree(first_release[0], lake)
+    return Command(str(lake), demo.url)

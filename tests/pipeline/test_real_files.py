@@ -1,0 +1,82 @@
+"""A run against the real files: the full municipality list, the population of 2019, 27 rows of the register."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from catalunya.demo import portal
+from tests.pipeline.conftest import Answer, Command, query
+
+
+@pytest.fixture(scope="module")
+def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Command, Answer]:
+    command = Command(str(tmp_path_factory.mktemp("real") / "lake"), "")
+    with portal.running(files=shared) as files:
+        command.url = files.url
+        answer = command.run()
+    assert answer.code == 0, answer.words
+    return command, answer
+
+
+def test_every_row_is_accounted_for(real):
+    counts = {name: d for name, d in real[1].json["datasets"].items()}
+    rows_in = {name: d["rows_in"] for name, d in counts.items()}
+    assert rows_in == {
+        "municipalities": 949,
+        "population": 947,
+        "social_services": 27,
+        "service_users": 422,
+        "boundaries": 990,
+    }
+    for d in counts.values():
+        assert d["rows_in"] == d["rows_staged"] + d["rows_quarantined"] + d["rows_duplicated"]
+
+
+def test_the_two_rows_that_are_no_municipalities_are_quarantined_with_the_reason(real):
+    command, answer = real
+    pattern = f"{command.lake}/quarantine/municipalities/*/*.parquet"
+    rows = duckdb.sql(
+        f"select json_extract_string(raw, '$.codi'), reason from read_parquet('{pattern}') order by 1"
+    ).fetchall()
+    assert [code for code, _ in rows] == ["999998", "999999"]
+    assert all("municipality_id" in reason for _, reason in rows)
+    [(municipalities, comarques)] = query(
+        answer,
+        """
+        select count(*) filter (is_current), (select count(*) from marts.dim_comarca)
+        from marts.dim_municipality
+        """,
+    )
+    assert (municipalities, comarques) == (947, 43)
+
+
+def test_people_of_65_and_over_in_2019_are_the_published_sum(real):
+    [(people, rows)] = query(
+        real[1], "select sum(people_aged_65_over), count(*) from marts.population where year = 2019"
+    )
+    assert (people, rows) == (1_442_754, 947)
+
+
+def test_all_27_services_have_their_municipality(real):
+    rows = query(
+        real[1],
+        "select municipality_match, count(*), count(municipality_id) from marts.service_history "
+        "where is_current group by 1",
+    )
+    assert sum(total for _, total, _ in rows) == 27
+    assert sum(matched for _, _, matched in rows) == 27
+    assert "unmatched" not in {match for match, _, _ in rows}
+
+
+def test_a_release_of_real_files_is_not_called_demo(real):
+    folder = Path(real[1].json["release"])
+    assert json.loads((folder / "release.json").read_text("utf-8"))["demo"] is False
+    assert "DEMO" not in (folder / "dictionary.md").read_text("utf-8")
+
+
+def test_what_a_card_expects_in_absolute_numbers_only_warns(real):
+    assert any("27 rows, expected are" in warning for warning in real[1].json["warnings"])

@@ -1,0 +1,301 @@
+"""Whole runs against the demo portal: what is released, when nothing is new, and what stops a release."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from catalunya.demo import portal
+from tests.pipeline.conftest import Command, files_of, query
+
+DATASETS = ["boundaries", "municipalities", "population", "service_users", "social_services"]
+MARTS = {
+    "dim_municipality", "dim_comarca", "dim_service_type", "population", "service_history",
+    "coverage_municipality", "coverage_comarca", "coverage_catalonia", "data_quality",
+}  # fmt: skip
+LATER = "2026-03-02T06:00:00Z"
+
+
+def test_a_run_releases_every_mart_and_says_what_it_did(first_release):
+    _, answer = first_release
+    found = answer.json
+    assert answer.code == 0
+    assert found["status"] == "released"
+    assert [s["name"] for s in found["stages"]] == ["ingest", "stage", "build", "audit", "publish"]
+    assert {s["status"] for s in found["stages"]} == {"done"}
+    assert sorted(found["datasets"]) == DATASETS
+    for counts in found["datasets"].values():
+        assert counts["rows_in"] == (
+            counts["rows_staged"] + counts["rows_quarantined"] + counts["rows_duplicated"]
+        )
+        assert counts["requests"] > 0
+        assert counts["bytes"] > 0
+    assert found["stale"] == []
+    assert "released" in answer.words
+
+
+def test_a_release_folder_is_whole_and_its_checksums_are_right(first_release):
+    folder = Path(first_release[1].json["release"])
+    assert set(MARTS) <= {path.stem for path in (folder / "parquet").glob("*.parquet")}
+    sums = dict(
+        reversed(line.split("  ", 1)) for line in (folder / "SHA256SUMS").read_text("utf-8").splitlines()
+    )
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert set(sums) == present - {"SHA256SUMS"}
+    for name, expected in sums.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == expected
+    record = json.loads((folder / "release.json").read_text("utf-8"))
+    assert record["release_id"] == folder.name
+    assert set(record["snapshots"]) == set(DATASETS)
+
+
+def test_the_three_forms_of_a_mart_hold_the_same_rows(first_release):
+    folder = first_release[1].json["release"]
+    tables = [
+        name
+        for (name,) in query(folder, "select table_name from duckdb_tables() where schema_name = 'marts'")
+    ]
+    assert set(MARTS) <= set(tables)
+    with duckdb.connect(f"{folder}/catalunya.duckdb", read_only=True) as con:
+        for table in tables:
+            counts = con.execute(
+                f"""
+                select (select count(*) from marts.{table}),
+                    (select count(*) from read_parquet('{folder}/parquet/{table}.parquet')),
+                    (select count(*) from read_csv('{folder}/csv/{table}.csv', header = true, all_varchar = true))
+                """
+            ).fetchone()
+            assert counts is not None
+            assert counts[0] == counts[1] == counts[2] > 0, table
+
+
+def test_every_table_and_column_of_a_release_is_described(first_release):
+    folder = first_release[1].json["release"]
+    bare = query(
+        folder,
+        """
+        select table_name, column_name from duckdb_columns()
+        where schema_name = 'marts' and coalesce(comment, '') = ''
+        """,
+    )
+    assert bare == []
+    dictionary = Path(folder, "dictionary.md").read_text("utf-8")
+    assert "places_per_100_aged_65_over" in dictionary
+
+
+def test_demo_data_say_so_wherever_a_person_meets_them(first_release):
+    folder = Path(first_release[1].json["release"])
+    assert "DEMO" in (folder / "dictionary.md").read_text("utf-8")
+    assert "DEMO" in (folder / "LICENCES.md").read_text("utf-8")
+    assert json.loads((folder / "datapackage.json").read_text("utf-8"))["title"].startswith("DEMO")
+    assert json.loads((folder / "release.json").read_text("utf-8"))["demo"] is True
+    comments = query(str(folder), "select comment from duckdb_tables() where schema_name = 'marts'")
+    assert all("DEMO" in comment for (comment,) in comments)
+
+
+def test_frictionless_finds_the_data_package_valid(first_release):
+    folder = Path(first_release[1].json["release"])
+    done = subprocess.run(
+        [Path(sys.executable).with_name("frictionless"), "validate", "datapackage.json", "--json"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    report = json.loads(done.stdout)
+    assert report["valid"] is True
+    assert len(report["tasks"]) >= len(MARTS)
+
+
+def test_a_second_run_asks_once_per_resource_stores_only_its_record_and_runs_no_dbt(released, demo):
+    before = files_of(released.lake)
+    demo.log.clear()
+    answer = released.run(now="2026-01-05T12:00:00Z")
+    assert (answer.code, answer.json["status"]) == (0, "unchanged")
+    assert [s["status"] for s in answer.json["stages"]] == ["done", "done", "skipped", "skipped", "skipped"]
+    assert sum(d["requests"] for d in answer.json["datasets"].values()) == 6
+    assert len(demo.log) == 6
+    assert {d["requests"] for name, d in answer.json["datasets"].items() if name != "boundaries"} == {1}
+    new = {key: size for key, size in files_of(released.lake).items() if before.get(key) != size}
+    assert [key.split("/")[0] for key in new] == ["ledger"]
+    assert answer.json["datasets"]["social_services"]["rows_staged"] > 10_000
+
+
+def test_a_change_at_a_portal_makes_a_new_release_with_its_history(released, demo):
+    first = released("status").json["release_id"]
+    demo.set_day(date(2026, 3, 2))
+    answer = released.run(now=LATER)
+    assert answer.json["status"] == "released"
+    assert answer.json["datasets"]["municipalities"]["outcome"] == "unchanged"
+    status = released("status").json
+    assert (status["previous"], status["release_id"]) == (first, answer.json["release_id"])
+    assert status["datasets"]["social_services"]["snapshots"] == 2
+    [(closed,)] = query(
+        answer, "select count(*) from marts.service_history where valid_to = date '2026-03-02'"
+    )
+    assert closed > 0
+    [(snapshots,)] = query(
+        answer, "select count(*) from marts.data_quality where dataset_id = 'social_services'"
+    )
+    assert snapshots == 2
+
+
+def test_rollback_shows_the_old_release_and_the_next_run_does_not_undo_it(released, demo):
+    first = released("status").json["release_id"]
+    demo.set_day(date(2026, 3, 2))
+    second = released.run(now=LATER).json["release_id"]
+    back = released("rollback")
+    assert (back.code, back.json["release_id"]) == (0, first)
+    again = released.run(now="2026-03-02T12:00:00Z")
+    assert (again.code, again.json["status"], again.json["release_id"]) == (0, "unchanged", first)
+    assert any("rolled back" in warning for warning in again.json["warnings"])
+    forward = released("rollback", "--to", second)
+    assert released("status").json["release_id"] == forward.json["release_id"] == second
+
+
+def test_a_portal_that_is_down_makes_its_dataset_stale_and_holds_up_nothing_else(released, demo):
+    demo.set_day(date(2026, 3, 2))
+    demo.faults.add("censph:down")
+    answer = released.run(now=LATER)
+    assert (answer.code, answer.json["status"]) == (0, "released")
+    [stale] = answer.json["stale"]
+    assert stale["dataset_id"] == "population"
+    assert stale["age_hours"] == 56 * 24.0
+    record = json.loads(Path(answer.json["release"], "release.json").read_text("utf-8"))
+    assert record["stale"] == answer.json["stale"]
+
+
+def test_when_nothing_else_is_new_an_unreadable_portal_is_exit_4(released, demo):
+    demo.faults.add("ivft-vegh:http_500")
+    answer = released.run(now="2026-01-06T06:00:00Z")
+    assert (answer.code, answer.json["status"]) == (4, "unchanged")
+    assert [s["dataset_id"] for s in answer.json["stale"]] == ["social_services"]
+    assert answer.json["release_id"] == released("status").json["release_id"]
+
+
+def test_without_an_earlier_snapshot_there_is_no_release_but_the_others_are_landed(tmp_path, demo):
+    demo.faults.add("ivft-vegh:down")
+    command = Command(str(tmp_path / "lake"), demo.url)
+    answer = command.run()
+    assert (answer.code, answer.json["status"], answer.json["release_id"]) == (4, "failed", None)
+    assert "social_services" in answer.json["message"]
+    assert command("status").json["datasets"]["municipalities"]["snapshots"] == 1
+    demo.faults.clear()
+    assert command.run(now="2026-01-05T12:00:00Z").json["status"] == "released"
+
+
+def test_a_missing_column_refuses_the_run_then_is_passed_over_then_can_be_accepted(released, demo):
+    first = released("status").json["release_id"]
+    demo.set_day(date(2026, 3, 2))
+    demo.faults.add("ivft-vegh:missing_column=telefon")
+    answer = released.run(now=LATER)
+    assert (answer.code, answer.json["status"], answer.json["release_id"]) == (3, "refused", first)
+    assert "telefon" in answer.json["message"]
+    held = released("status").json["datasets"]["social_services"]["refused"]
+    [snapshot_id] = held
+    assert Path(released.lake, "landing/social_services", snapshot_id, "refused.json").exists()
+    again = released.run(now="2026-03-02T12:00:00Z")
+    assert again.code == 0
+    assert any(snapshot_id in warning for warning in again.json["warnings"])
+    accepted = released("accept", snapshot_id, "--why", "telephones are no longer published")
+    assert (accepted.code, accepted.json["dataset_id"]) == (0, "social_services")
+    final = released.run(now="2026-03-02T18:00:00Z")
+    assert final.json["datasets"]["social_services"]["snapshot_id"] == snapshot_id
+    assert (final.code, final.json["status"]) == (0, "released")
+
+
+def test_a_new_column_is_warned_of_and_the_run_goes_on(released, demo):
+    demo.set_day(date(2026, 3, 2))
+    demo.faults.add("ivft-vegh:new_column")
+    answer = released.run(now=LATER)
+    assert (answer.code, answer.json["status"]) == (0, "released")
+    assert any("new column" in warning for warning in answer.json["warnings"])
+
+
+def test_a_register_that_lost_most_of_its_rows_is_refused_by_the_audit_and_closes_nothing(released):
+    first = released("status").json["release_id"]
+    with portal.running(rows=4000) as shrunk:
+        released.url = shrunk.url
+        answer = released.run(now=LATER)
+    assert (answer.code, answer.json["status"], answer.json["release_id"]) == (3, "refused", first)
+    assert "4000 rows" in answer.json["message"]
+    [(snapshot_id, refusal)] = released("status").json["datasets"]["social_services"]["refused"].items()
+    assert refusal["gate"] == "rows"
+    assert refusal["figures"]["rows"] == 4000
+    accepted = released("accept", snapshot_id, "--why", "a test of a real cut")
+    assert accepted.code == 0
+    final = released.run("--dataset", "municipalities", now="2026-03-02T12:00:00Z")
+    assert final.json["status"] == "released"
+    assert any("accepted by hand" in warning for warning in final.json["warnings"])
+
+
+def test_two_runs_at_once_one_wins_and_the_other_names_it(tmp_path, demo):
+    demo.faults.add("ivft-vegh:slow=2")
+    command = Command(str(tmp_path / "lake"), demo.url)
+    winner = command.start("run", "--json")
+    while not any((tmp_path / "lake").glob("landing/*/*/manifest.json")):
+        assert winner.poll() is None
+    before = files_of(command.lake)
+    loser = command.run()
+    after = {key for key in files_of(command.lake) if key.startswith("ledger/")}
+    out, _ = winner.communicate(timeout=240)
+    won = json.loads(out)
+    assert won["status"] == "released"
+    assert loser.code == 1
+    assert won["run_id"] in loser.json["message"]
+    assert after == {key for key in before if key.startswith("ledger/")}
+
+
+@pytest.mark.parametrize(
+    ("env", "words", "named"),
+    [
+        ({"ENVIRONMENT": "prod"}, ["run"], "ENVIRONMENT"),
+        ({"ENVIRONMENT": "production", "CATALUNYA_NOW": ""}, ["run"], "CATALUNYA_LAKE"),
+        ({"CATALUNYA_ENGINE": "spark"}, ["status"], "CATALUNYA_ENGINE"),
+        ({"CATALUNYA_LAKE": "/proc/nowhere"}, ["run"], "CATALUNYA_LAKE"),
+        ({}, ["accept", "20260101T000000Z-00000000", "--why", "x"], "no snapshot is refused"),
+        ({}, ["rollback"], "no release"),
+        ({}, ["run", "--dataset", "towns"], "towns"),
+        ({}, ["publish"], "candidate"),
+    ],
+)
+def test_wrong_settings_and_words_are_exit_2_and_named(tmp_path, env, words, named):
+    answer = Command(str(tmp_path / "lake"), "http://127.0.0.1:9", env=env)(*words)
+    assert answer.code == 2
+    assert named in answer.json["message"]
+    assert named in answer.words
+
+
+def test_an_unknown_option_is_exit_2(tmp_path):
+    process = Command(str(tmp_path / "lake"), None).start("run", "--dry")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "--dry" in err
+
+
+def test_demo_data_and_real_data_never_share_a_lake(released, shared):
+    with portal.running(files=shared) as real:
+        released.url = real.url
+        answer = released.run(now=LATER)
+    assert answer.code == 2
+    assert "holds demo data" in answer.json["message"]
+
+
+def test_each_stage_alone_ends_in_the_same_marts_as_a_run(first_release, tmp_path, demo):
+    command = Command(str(tmp_path / "lake"), demo.url)
+    for words in ("ingest", "stage", "build", "audit", "publish"):
+        answer = command(words)
+        assert answer.code == 0, answer.words
+    alone, whole = Path(answer.json["release"]), Path(first_release[1].json["release"])
+    for path in sorted(whole.glob("csv/*.csv")):
+        assert (alone / "csv" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_the_demo_environment_brings_its_own_portal(tmp_path):
+    answer = Command(str(tmp_path / "lake"), None, env={"ENVIRONMENT": "demo"}).run()
+    assert (answer.code, answer.json["status"], answer.json["environment"]) == (0, "released", "demo")
