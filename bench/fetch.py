@@ -35,10 +35,10 @@ GROWTH_MB = 15
 PAGE = 50_000
 RESOURCE = "ivft-vegh"
 WORK = Path(__file__).parent / ".work"
-FIELDS = (
-    "registre nom tipologia inscripcio capacitat adreca municipi districte cp comarca telefon "
-    "entitat_titular qualificacio nif"
-).split()
+FIELDS = [
+    *("registre", "nom", "tipologia", "inscripcio", "capacitat", "adreca", "municipi", "districte"),
+    *("cp", "comarca", "telefon", "entitat_titular", "qualificacio", "nif"),
+]
 
 
 def main() -> int:
@@ -146,7 +146,7 @@ def ours() -> Callable[[str, int], int]:
 
 
 def sodapy() -> Callable[[str, int], int]:
-    from sodapy import Socrata
+    from sodapy import Socrata  # type: ignore[import-untyped]
 
     def read(url: str, count: int) -> int:
         client = Socrata(urlsplit(url).netloc, None)

@@ -97,6 +97,7 @@ class PageReader:
 
     def __init__(self, key: tuple[str, ...], check: KeyCheck | None) -> None:
         self._check = check if key else None
+        self._one_page = threading.Lock()
         self._fields = [f"k{number}" for number in range(len(key))]
         renamed = dict(zip(self._fields, key, strict=True))
         self._decoder = msgspec.json.Decoder(list[_struct(renamed, _Scalar)])  # type: ignore[misc]
@@ -106,11 +107,12 @@ class PageReader:
         """The number of rows in the page at `path`; `Unfit` when it is not a whole list of objects."""
         if path.stat().st_size == 0:
             raise Unfit("found an empty body")
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, **_READ_ONLY) as body:
-            rows = self._decode(body)
-        if self._check is not None:
-            self._check.add(self._hashes(rows))
-        return len(rows)
+        with self._one_page:
+            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, **_READ_ONLY) as body:
+                rows = self._decode(body)
+            if self._check is not None:
+                self._check.add(self._hashes(rows))
+            return len(rows)
 
     def field_names(self, path: Path) -> dict[str, None]:
         """The names that rows of the page have, in the order they come; from 10,000 rows spread over it."""
