@@ -1,0 +1,71 @@
+"""The dbt project itself: its tests notice what they are for, and its documentation is whole."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from .warehouse import Warehouse
+
+pytestmark = pytest.mark.xdist_group("warehouse")
+
+BROKEN = [
+    "unique_combination_dim_comarca_comarca_id",
+    "periods_do_not_overlap_dim_municipality_municipality_id",
+    "periods_do_not_overlap_service_history_service_id",
+    "relationships_service_history_municipality_id__municipality_id__ref_dim_municipality_",
+    "coverage_sums_agree",
+    "coverage_comarca_all_is_the_sum",
+    "coverage_municipality_all_is_the_sum",
+    "coverage_counts_every_service_once",
+    "accepted_values_coverage_catalonia_basis__observed__inscription",
+    "not_negative_population_people__people_aged_65_over",
+    "rows_are_all_accounted_for",
+    "within_range_dim_municipality_latitude__90___90",
+]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_rule_fails_its_test(corrupted: Warehouse, name: str) -> None:
+    assert corrupted.results[name] == "fail"
+
+
+@pytest.mark.parametrize("prefix", ["accepted_values_service_changes_change", "filled_dim_service_type"])
+def test_a_broken_column_fails_its_test(corrupted: Warehouse, prefix: str) -> None:
+    assert [status for name, status in corrupted.results.items() if name.startswith(prefix)] == ["fail"]
+
+
+def test_a_published_total_that_differs_only_warns(corrupted: Warehouse) -> None:
+    assert corrupted.results["population_sums_to_its_published_total"] == "warn"
+
+
+def test_every_mart_states_its_grain_and_describes_every_column(history: Warehouse) -> None:
+    manifest: dict[str, Any] = json.loads(
+        (history.work / "target" / "manifest.json").read_text(encoding="utf-8")
+    )
+    marts = {n["name"]: n for n in manifest["nodes"].values() if n["resource_type"] == "model"}
+    for name, node in marts.items():
+        assert node["description"].startswith("One row per "), name
+        schema = node["schema"]
+        actual = history.column(
+            "select column_name from information_schema.columns "
+            f"where table_schema = '{schema}' and table_name = '{name}' order by ordinal_position"
+        )
+        assert list(node["columns"]) == actual or schema != "marts", name
+        assert set(node["columns"]) == set(actual), name
+        assert all(column["description"].strip() for column in node["columns"].values()), name
+
+
+def test_the_exposures_name_every_mart(history: Warehouse) -> None:
+    manifest: dict[str, Any] = json.loads(
+        (history.work / "target" / "manifest.json").read_text(encoding="utf-8")
+    )
+    marts = {
+        key
+        for key, n in manifest["nodes"].items()
+        if n["resource_type"] == "model" and n["schema"] == "marts"
+    }
+    for exposure in manifest["exposures"].values():
+        assert set(exposure["depends_on"]["nodes"]) == marts

@@ -1,0 +1,185 @@
+"""A warehouse for tests: staging tables by hand in a real DuckDB file, and dbt run on them."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import io
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+PROJECT = Path(__file__).resolve().parents[2] / "dbt" / "mart"
+
+COLUMNS = {
+    "social_services": (
+        "service_id varchar, name varchar, service_type varchar, registered_on date, places integer, "
+        "address varchar, municipality_name varchar, district varchar, postal_code varchar, "
+        "comarca_name varchar, phone varchar, owner_name varchar, ownership_name varchar, owner_tax_id varchar"
+    ),
+    "municipalities": (
+        "municipality_id varchar, name varchar, comarca_id varchar, comarca_name varchar, "
+        "longitude double, latitude double"
+    ),
+    "population": (
+        "municipality_id varchar, name varchar, year integer, people integer, people_aged_65_over integer"
+    ),
+    "boundaries": (
+        "level varchar, area_id varchar, name varchar, comarca_id varchar, comarca_name varchar, geometry varchar"
+    ),
+    "service_users": (
+        "year integer, comarca_id varchar, comarca_name varchar, women_in_day_centres integer, "
+        "men_in_day_centres integer, people_in_day_centres integer, women_in_residences integer, "
+        "men_in_residences integer, people_in_residences integer, women integer, men integer, people integer"
+    ),
+}
+SNAPSHOTS = (
+    "dataset_id varchar, snapshot_id varchar, snapshot_date date, taken_at timestamp, rows_in bigint, "
+    "rows_staged bigint, rows_quarantined bigint, rows_duplicated bigint"
+)
+CONTROLS = "dataset_id varchar, snapshot_id varchar, control varchar, period varchar, published bigint, computed bigint"
+
+RESIDENCE = "Servei de residència assistida per a gent gran de caràcter temporal o permanent"
+DAY_CENTRE = "Servei de centre de dia per a gent gran de caràcter temporal o permanent"
+PUBLIC = "Entitat d'iniciativa pública"
+MERCANTILE = "Entitat privada d'iniciativa mercantil"
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Warehouse:
+    """Staging by hand; `build` lets dbt make the rest, `rows` reads it."""
+
+    path: Path
+    work: Path
+    results: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        with duckdb.connect(self.path) as con:
+            con.execute("create schema staging")
+            for table, columns in COLUMNS.items():
+                con.execute(
+                    f"create table staging.{table} "
+                    f"({columns}, raw varchar, snapshot_id varchar, snapshot_date date)"
+                )
+            con.execute(f"create table staging.snapshots ({SNAPSHOTS})")
+            con.execute(f"create table staging.controls ({CONTROLS})")
+
+    def add(self, dataset_id: str, moment: str, rows: Iterable[Row], **counts: int) -> str:
+        """Add one snapshot taken at `moment` (ISO 8601) and return its id."""
+        taken_at = datetime.datetime.fromisoformat(moment)
+        snapshot_id = f"{taken_at:%Y%m%dT%H%M%SZ}-00000000"
+        rows = [{**row, "snapshot_id": snapshot_id, "snapshot_date": taken_at.date()} for row in rows]
+        with duckdb.connect(self.path) as con:
+            if rows:
+                file = self.path.with_suffix(".json")
+                file.write_text(json.dumps(rows, default=str), encoding="utf-8")
+                types = ", ".join(
+                    "{}: '{}'".format(*column.split()) for column in COLUMNS[dataset_id].split(", ")
+                )
+                types += ", snapshot_id: 'varchar', snapshot_date: 'date'"
+                con.execute(
+                    f"insert into staging.{dataset_id} by name "
+                    f"select * from read_json('{file}', format = 'array', columns = {{{types}}})"
+                )
+            con.execute(
+                "insert into staging.snapshots values (?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    dataset_id, snapshot_id, taken_at.date(), taken_at,
+                    counts.get("rows_in", len(rows)), len(rows),
+                    counts.get("rows_quarantined", 0), counts.get("rows_duplicated", 0),
+                ],
+            )  # fmt: skip
+        return snapshot_id
+
+    def dbt(self, *command: str) -> dict[str, str]:
+        """Run dbt and return the status of every node by name."""
+        from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+        from dbt.cli.main import dbtRunner
+
+        arguments = [
+            *command,
+            "--project-dir", str(PROJECT),
+            "--profiles-dir", str(PROJECT),
+            "--target-path", str(self.work / "target"),
+            "--log-path", str(self.work / "logs"),
+            "--log-level", "none",
+            "--quiet",
+        ]  # fmt: skip
+        os.environ["CATALUNYA_CANDIDATE"] = str(self.path)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                answer = dbtRunner().invoke(arguments)
+        finally:
+            del os.environ["CATALUNYA_CANDIDATE"]
+            DuckDBConnectionManager.close_all_connections()
+        assert answer.exception is None, answer.exception
+        self.results = {r.node.name: str(r.status) for r in answer.result.results}
+        self.messages = {r.node.name: r.message for r in answer.result.results}
+        return self.results
+
+    def build(self, *arguments: str) -> Warehouse:
+        """Build everything and test it; fails on an error, not on a warning."""
+        results = self.dbt("build", *arguments)
+        broken = {n: self.messages[n] for n, s in results.items() if s in {"error", "fail", "skipped"}}
+        assert not broken, broken
+        return self
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What the query finds in the finished file."""
+        with duckdb.connect(self.path, read_only=True) as con:
+            return con.execute(query).fetchall()
+
+    def column(self, query: str) -> list[Any]:
+        """The first column of what the query finds."""
+        return [row[0] for row in self.rows(query)]
+
+    def value(self, query: str) -> Any:
+        """The only value that the query finds."""
+        ((value,),) = self.rows(query)
+        return value
+
+
+def service(service_id: str, **changes: Any) -> Row:
+    """A row of the register: a public residence in Olost, but for the changes."""
+    return {
+        "service_id": service_id,
+        "name": f"Residència {service_id}",
+        "service_type": RESIDENCE,
+        "registered_on": datetime.date(2020, 6, 1),
+        "places": 10,
+        "address": "carrer Major, 1",
+        "municipality_name": "Olost",
+        "comarca_name": "Lluçanès",
+        "owner_name": "Ajuntament",
+        "ownership_name": PUBLIC,
+        **changes,
+    }
+
+
+def municipality(municipality_id: str, name: str, comarca_id: str, comarca_name: str | None) -> Row:
+    """A row of the municipality list."""
+    return {
+        "municipality_id": municipality_id,
+        "name": name,
+        "comarca_id": comarca_id,
+        "comarca_name": comarca_name,
+        "longitude": 2.0,
+        "latitude": 41.5,
+    }
+
+
+def people(municipality_id: str, year: int, aged_65_over: int | None, everybody: int = 1000) -> Row:
+    """A row of the population table."""
+    return {
+        "municipality_id": municipality_id,
+        "year": year,
+        "people": everybody,
+        "people_aged_65_over": aged_65_over,
+    }
