@@ -210,8 +210,8 @@ def _test(
         return dbt.invoke(
             ["test", "--exclude-resource-type", "unit_test"],
             project=settings.home / "dbt" / "mart",
+            digest=candidate.inputs.code,
             candidate=database,
-            work=work,
             on_node=on_node,
         )
     finally:
@@ -236,7 +236,7 @@ def _test_findings(
             Finding(
                 gate="dbt",
                 severity="warn" if result.status == "warn" or by_hand else "error",
-                message=f"dbt test {result.name}: {result.failures} rows break it. {result.message}".strip(),
+                message=_sentence(result),
                 dataset_id=cause,
                 snapshot_id=fresh[cause] if cause else None,
                 figures={"failures": result.failures, "test": result.node_id},
@@ -245,18 +245,29 @@ def _test_findings(
     return findings
 
 
+def _sentence(result: dbt.NodeResult) -> str:
+    if result.failures == 0:
+        return f"dbt test {result.name} could not run: {result.message.strip()}"
+    examples = "; ".join(result.examples)
+    more = f"; and {result.failures - dbt.EXAMPLES} more" if result.failures > dbt.EXAMPLES else ""
+    return f"dbt test {result.name}: {result.failures} rows break it ({examples}{more})"
+
+
 def _refuse(storage: Storage, verdict: Audit, *, run_id: str, now: datetime) -> None:
     errors = [finding for finding in verdict.findings if finding.severity == "error"]
+    blamed: dict[tuple[str, str], list[Finding]] = {}
     for finding in errors:
         if finding.dataset_id and finding.snapshot_id:
-            refusal = Refusal(
-                gate=finding.gate,
-                reason=finding.message,
-                figures=finding.figures,
-                refused_at=now,
-                run_id=run_id,
-            )
-            snapshot.refuse(storage, finding.dataset_id, finding.snapshot_id, refusal)
+            blamed.setdefault((finding.dataset_id, finding.snapshot_id), []).append(finding)
+    for (dataset_id, snapshot_id), found in blamed.items():
+        refusal = Refusal(
+            gate=found[0].gate,
+            reason="; ".join(finding.message for finding in found),
+            figures=found[0].figures,
+            refused_at=now,
+            run_id=run_id,
+        )
+        snapshot.refuse(storage, dataset_id, snapshot_id, refusal)
     causes = sorted({f.snapshot_id for f in errors if f.snapshot_id})
     remedy = "".join(f" If the change is real: `catalunya accept {name} --why …`." for name in causes)
     raise Refused(

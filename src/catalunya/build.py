@@ -110,8 +110,8 @@ def build(
         outcome = dbt.invoke(
             ["build", "--resource-type", "seed", "--resource-type", "model"],
             project=settings.home / "dbt" / "mart",
+            digest=wanted.code,
             candidate=database,
-            work=work,
             on_node=on_node,
         )
         _raise_for(outcome)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import duckdb
+import msgspec
 import structlog
 
 from catalunya.errors import BuildFailed
 
 log = structlog.get_logger(__name__)
 
-Status = Literal["success", "pass", "warn", "fail", "error", "skipped"]
+EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class NodeResult:
     failures: int
     sources: tuple[str, ...]
     """Datasets that the node depends on, however far upstream."""
-    warn_only: bool
+    examples: tuple[str, ...]
+    """The first rows that break a test, `column=value` pairs."""
 
 
 @dataclass(frozen=True)
@@ -62,25 +67,63 @@ class Outcome:
     version: str
 
 
+@dataclass(frozen=True)
+class _Project:
+    """A parsed project: dbt's own object, and the same as the plain data that it writes."""
+
+    manifest: Any
+    described: dict[str, Any]
+
+
 def invoke(
     command: list[str],
     *,
     project: Path,
+    digest: str,
     candidate: Path,
-    work: Path,
     on_node: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Run a dbt command on the candidate database and return the result of every node.
 
-    `work` takes dbt's target and log folders. A node that failed is in the outcome; `BuildFailed` is raised
-    only when dbt itself could not run (project, profile or connection).
+    `digest` says which state of the project this is: a process parses each state once. A node that failed is
+    in the outcome; `BuildFailed` is raised only when dbt itself could not run.
     """
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
-    from dbt.cli.main import dbtRunner
 
     def on_event(event: Any) -> None:
         if on_node is not None and event.info.name in {"LogModelResult", "LogSeedResult", "LogTestResult"}:
             on_node(event.data.node_info.node_name)
+
+    parsed = _parse(project, digest, candidate.name)
+    with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work:
+        try:
+            with _environment(CATALUNYA_CANDIDATE=str(candidate)):
+                result = _call(command, project, Path(work), manifest=parsed.manifest, callback=on_event)
+        finally:
+            DuckDBConnectionManager.close_all_connections()
+    return _outcome(result, parsed.described, candidate)
+
+
+@lru_cache(maxsize=2)
+def _parse(project: Path, digest: str, candidate_name: str) -> _Project:
+    """The parsed project; dbt names DuckDB's catalogue after the file, so the candidate's name is part of it."""
+    log.debug("parse", project=str(project), digest=digest)
+    with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work:
+        with _environment(CATALUNYA_CANDIDATE=str(Path(work, candidate_name))):
+            manifest = _call(["parse", "--no-partial-parse"], project, Path(work))
+        described = msgspec.json.decode(Path(work, "target", "manifest.json").read_bytes())
+    return _Project(manifest, described)
+
+
+def _call(
+    command: list[str],
+    project: Path,
+    work: Path,
+    *,
+    manifest: Any = None,
+    callback: Callable[[Any], None] | None = None,
+) -> Any:
+    from dbt.cli.main import dbtRunner
 
     arguments = [
         *command,
@@ -90,19 +133,16 @@ def invoke(
         "--target-path", str(work / "target"),
         "--log-path", str(work / "logs"),
         "--log-level", "none",
+        "--log-level-file", "none",
         "--quiet",
         "--no-use-colors",
+        "--no-version-check",
     ]  # fmt: skip
-    try:
-        with _environment(CATALUNYA_CANDIDATE=str(candidate)), contextlib.redirect_stdout(io.StringIO()):
-            answer = dbtRunner(callbacks=[on_event]).invoke(arguments)
-    finally:
-        DuckDBConnectionManager.close_all_connections()
-    if answer.exception is not None or not hasattr(answer.result, "results"):
-        raise BuildFailed(
-            f"dbt {command[0]} could not run on {project}: {answer.exception}; see {work / 'logs' / 'dbt.log'}"
-        )
-    return _outcome(answer.result, project, work)
+    with contextlib.redirect_stdout(io.StringIO()):
+        answer = dbtRunner(manifest=manifest, callbacks=[callback] if callback else []).invoke(arguments)
+    if answer.result is None:
+        raise BuildFailed(f"dbt {command[0]} could not run on {project}: {answer.exception}")
+    return answer.result
 
 
 @contextlib.contextmanager
@@ -119,26 +159,36 @@ def _environment(**variables: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _outcome(result: Any, project: Path, work: Path) -> Outcome:
-    import msgspec
-
-    manifest = msgspec.json.decode((work / "target" / "manifest.json").read_bytes())
-    parents: dict[str, list[str]] = manifest["parent_map"]
-    results = tuple(
-        NodeResult(
-            node_id=r.node.unique_id,
-            name=r.node.name,
-            kind=str(r.node.resource_type),
-            status=str(r.status),
-            seconds=round(float(r.execution_time), 3),
-            message=str(r.message or ""),
-            failures=int(r.failures or 0),
-            sources=_sources(r.node.unique_id, parents),
-            warn_only=str(getattr(r.node.config, "severity", "")).lower() == "warn",
+def _outcome(result: Any, described: dict[str, Any], candidate: Path) -> Outcome:
+    parents: dict[str, list[str]] = described["parent_map"]
+    with duckdb.connect(candidate, read_only=True) as con:
+        results = tuple(
+            NodeResult(
+                node_id=r.node.unique_id,
+                name=r.node.name,
+                kind=str(r.node.resource_type),
+                status=str(r.status),
+                seconds=round(float(r.execution_time), 3),
+                message=str(r.message or ""),
+                failures=int(r.failures or 0),
+                sources=_sources(r.node.unique_id, parents),
+                examples=_examples(con, r),
+            )
+            for r in result.results
         )
-        for r in result.results
+    return Outcome(results, marts(described), described["metadata"]["dbt_version"])
+
+
+def _examples(con: duckdb.DuckDBPyConnection, result: Any) -> tuple[str, ...]:
+    """The first rows that break a test, as `column=value` pairs."""
+    if str(result.status) not in {"warn", "fail"} or not result.node.compiled_code:
+        return ()
+    found = con.execute(f"select * from ({result.node.compiled_code}) order by all limit {EXAMPLES}")
+    names = [column[0] for column in found.description or []]
+    return tuple(
+        ", ".join(f"{name}={value}" for name, value in zip(names, row, strict=True) if value is not None)
+        for row in found.fetchall()
     )
-    return Outcome(results, marts(manifest), manifest["metadata"]["dbt_version"])
 
 
 def marts(manifest: dict[str, Any]) -> tuple[Mart, ...]:

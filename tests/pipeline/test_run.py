@@ -73,7 +73,8 @@ def test_the_three_forms_of_a_mart_hold_the_same_rows(first_release):
                 """
             ).fetchone()
             assert counts is not None
-            assert counts[0] == counts[1] == counts[2] > 0, table
+            assert counts[0] == counts[1] == counts[2], table
+            assert counts[0] > 0 or table == "service_changes", table
 
 
 def test_every_table_and_column_of_a_release_is_described(first_release):
@@ -160,7 +161,7 @@ def test_rollback_shows_the_old_release_and_the_next_run_does_not_undo_it(releas
 
 def test_a_portal_that_is_down_makes_its_dataset_stale_and_holds_up_nothing_else(released, demo):
     demo.set_day(date(2026, 3, 2))
-    demo.faults.add("censph:down")
+    demo.faults.add("population:down")
     answer = released.run(now=LATER)
     assert (answer.code, answer.json["status"]) == (0, "released")
     [stale] = answer.json["stale"]

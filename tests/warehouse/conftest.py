@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from .warehouse import DAY_CENTRE, MERCANTILE, RESIDENCE, Row, Warehouse, municipality, people, service
@@ -149,11 +150,7 @@ def smallest(tmp_path_factory: pytest.TempPathFactory, work: Path) -> Warehouse:
 def corrupted(history: Warehouse, work: Path, tmp_path_factory: pytest.TempPathFactory) -> Warehouse:
     """A copy of the finished history in which one rule of each kind is broken; dbt's tests have run on it."""
     path = tmp_path_factory.mktemp("corrupted") / "candidate.duckdb"
-    copy = object.__new__(Warehouse)
-    copy.path, copy.work, copy.results = path, work, {}
     shutil.copy(history.path, path)
-    import duckdb
-
     with duckdb.connect(path) as con:
         con.execute(
             """
@@ -174,6 +171,7 @@ def corrupted(history: Warehouse, work: Path, tmp_path_factory: pytest.TempPathF
                 select 'population', snapshot_id, 'people', '2024', 5, 5 from marts.population limit 1;
             """
         )
+    copy = Warehouse(path, work)
     copy.dbt("test", "--exclude-resource-type", "unit_test")
     return copy
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 
 from .warehouse import Warehouse
@@ -42,9 +39,7 @@ def test_a_published_total_that_differs_only_warns(corrupted: Warehouse) -> None
 
 
 def test_every_mart_states_its_grain_and_describes_every_column(history: Warehouse) -> None:
-    manifest: dict[str, Any] = json.loads(
-        (history.work / "target" / "manifest.json").read_text(encoding="utf-8")
-    )
+    manifest = history.manifest
     marts = {n["name"]: n for n in manifest["nodes"].values() if n["resource_type"] == "model"}
     for name, node in marts.items():
         assert node["description"].startswith("One row per "), name
@@ -59,9 +54,7 @@ def test_every_mart_states_its_grain_and_describes_every_column(history: Warehou
 
 
 def test_the_exposures_name_every_mart(history: Warehouse) -> None:
-    manifest: dict[str, Any] = json.loads(
-        (history.work / "target" / "manifest.json").read_text(encoding="utf-8")
-    )
+    manifest = history.manifest
     marts = {
         key
         for key, n in manifest["nodes"].items()

@@ -6,13 +6,15 @@ import contextlib
 import datetime
 import io
 import json
-import os
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pytest
 
 PROJECT = Path(__file__).resolve().parents[2] / "dbt" / "mart"
 
@@ -52,6 +54,38 @@ MERCANTILE = "Entitat privada d'iniciativa mercantil"
 Row = dict[str, Any]
 
 
+@cache
+def _parsed(name: str) -> Any:
+    """The parsed project; dbt names DuckDB's catalogue after the file, so all warehouses share one file name."""
+    with tempfile.TemporaryDirectory() as work:
+        return _invoke(Path(work, name), Path(work), ("parse", "--no-partial-parse"))
+
+
+def _invoke(path: Path, work: Path, command: tuple[str, ...], manifest: Any = None) -> Any:
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+    from dbt.cli.main import dbtRunner
+
+    arguments = [
+        *command,
+        "--project-dir", str(PROJECT),
+        "--profiles-dir", str(PROJECT),
+        "--target-path", str(work / "target"),
+        "--log-path", str(work / "logs"),
+        "--log-level", "none",
+        "--log-level-file", "none",
+        "--quiet",
+        "--no-version-check",
+    ]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.setenv("CATALUNYA_CANDIDATE", str(path))
+        try:
+            answer = dbtRunner(manifest=manifest).invoke(arguments)
+        finally:
+            DuckDBConnectionManager.close_all_connections()
+    assert answer.exception is None, answer.exception
+    return answer.result
+
+
 @dataclass
 class Warehouse:
     """Staging by hand; `build` lets dbt make the rest, `rows` reads it."""
@@ -59,8 +93,11 @@ class Warehouse:
     path: Path
     work: Path
     results: dict[str, str] = field(default_factory=dict)
+    messages: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.path.exists():
+            return
         with duckdb.connect(self.path) as con:
             con.execute("create schema staging")
             for table, columns in COLUMNS.items():
@@ -100,29 +137,15 @@ class Warehouse:
 
     def dbt(self, *command: str) -> dict[str, str]:
         """Run dbt and return the status of every node by name."""
-        from dbt.adapters.duckdb.connections import DuckDBConnectionManager
-        from dbt.cli.main import dbtRunner
-
-        arguments = [
-            *command,
-            "--project-dir", str(PROJECT),
-            "--profiles-dir", str(PROJECT),
-            "--target-path", str(self.work / "target"),
-            "--log-path", str(self.work / "logs"),
-            "--log-level", "none",
-            "--quiet",
-        ]  # fmt: skip
-        os.environ["CATALUNYA_CANDIDATE"] = str(self.path)
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                answer = dbtRunner().invoke(arguments)
-        finally:
-            del os.environ["CATALUNYA_CANDIDATE"]
-            DuckDBConnectionManager.close_all_connections()
-        assert answer.exception is None, answer.exception
-        self.results = {r.node.name: str(r.status) for r in answer.result.results}
-        self.messages = {r.node.name: r.message for r in answer.result.results}
+        answer = _invoke(self.path, self.work, command, _parsed(self.path.name))
+        self.results = {r.node.name: str(r.status) for r in answer.results}
+        self.messages = {r.node.name: str(r.message) for r in answer.results}
         return self.results
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """The parsed project as plain data."""
+        return _parsed(self.path.name).to_dict()
 
     def build(self, *arguments: str) -> Warehouse:
         """Build everything and test it; fails on an error, not on a warning."""

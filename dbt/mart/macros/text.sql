@@ -24,6 +24,12 @@
 {%- endmacro %}
 
 
+{# Municipality and comarca as the register states them, in one text to join on, whether or not one is missing. #}
+{% macro stated_place(relation) -%}
+    coalesce({{ relation }}.municipality_name, '') || '␟' || coalesce({{ relation }}.comarca_name, '')
+{%- endmacro %}
+
+
 {# Lower-case ASCII words joined by hyphens. #}
 {% macro slug(text) -%}
     {%- set hyphened = replace_pattern(comparable_text(text), '[^a-z0-9]+', '-') -%}

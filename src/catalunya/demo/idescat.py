@@ -17,6 +17,8 @@ from catalunya.demo.validators import answer, etag_of
 
 MAXIMUM_CELLS = 20_000
 TABLE = "censph/540/19948/mun"
+PUBLIC_URL = "https://api.idescat.cat/taules/v2"
+"""A table names its public address wherever it is served, so that the same table has the same bytes."""
 LEVELS = {
     "": ("Taules estadístiques", "censph", "Cens de població i habitatges"),
     "censph": ("Cens de població i habitatges", "540", "Població"),
@@ -32,7 +34,7 @@ class IdescatPortal:
     def __init__(self, table: PopulationTable) -> None:
         self._table = table
         self._modified = datetime.combine(table.updated, time(7, 0), UTC)
-        self._rendered: dict[tuple[str, str], bytes] = {}
+        self._rendered: dict[str, bytes] = {}
 
     async def answer(self, request: Request) -> Response:
         """Answer any address under `/taules/v2`."""
@@ -44,14 +46,13 @@ class IdescatPortal:
             return JSONResponse(_error("404", "01", "No s'ha trobat el recurs sol·licitat."), status_code=404)
         dimensions = self._filtered(dict(parse_qsl(request.url.query, keep_blank_values=True)))
         if path == TABLE:
-            return self._send(request, msgspec.json.encode(self._dataset(dimensions, base)))
+            return self._send(request, msgspec.json.encode(self._dataset(dimensions)))
         if prod(len(categories) for categories in dimensions.values()) > MAXIMUM_CELLS:
             return JSONResponse(_error("416", "05", "Nombre màxim de dades superat."), status_code=416)
-        key = (base, request.url.query)
-        if key not in self._rendered:
-            body = self._dataset(dimensions, base) | self._values(dimensions)
-            self._rendered[key] = msgspec.json.encode(body)
-        return self._send(request, self._rendered[key])
+        query = request.url.query
+        if query not in self._rendered:
+            self._rendered[query] = msgspec.json.encode(self._dataset(dimensions) | self._values(dimensions))
+        return self._send(request, self._rendered[query])
 
     def _send(self, request: Request, body: bytes) -> Response:
         return answer(request, [body], etag=etag_of(body), modified=self._modified)
@@ -79,11 +80,11 @@ class IdescatPortal:
             dimensions["YEAR"] = dict(list(dimensions["YEAR"].items())[-int(last) :])
         return dimensions
 
-    def _dataset(self, dimensions: dict[str, dict[str, str]], base: str) -> dict[str, object]:
+    def _dataset(self, dimensions: dict[str, dict[str, str]]) -> dict[str, object]:
         return {
             "version": "2.0",
             "class": "dataset",
-            "href": f"{base}/{TABLE}/data",
+            "href": f"{PUBLIC_URL}/{TABLE}/data",
             "label": self._table.label,
             "source": "Idescat. Cens de població i habitatges.",
             "updated": self._table.updated.isoformat(),
@@ -101,7 +102,7 @@ class IdescatPortal:
                 "alternate": [
                     {"type": "text/html", "href": "https://www.idescat.cat/dades/taules/v2/" + TABLE},
                 ],
-                "describedby": [{"type": "application/json", "href": f"{base}/{TABLE}"}],
+                "describedby": [{"type": "application/json", "href": f"{PUBLIC_URL}/{TABLE}"}],
             },
         }
 

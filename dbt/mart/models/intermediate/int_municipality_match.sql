@@ -1,9 +1,10 @@
 with stated as (
 
     select distinct
-        municipality_name,
-        comarca_name
-    from {{ source('staging', 'social_services') }}
+        services.municipality_name,
+        services.comarca_name,
+        {{ stated_place('services') }} as stated_place
+    from {{ source('staging', 'social_services') }} as services
 
 ),
 
@@ -38,6 +39,7 @@ comarques as (
 keyed as (
 
     select
+        stated.stated_place,
         stated.municipality_name,
         stated.comarca_name,
         {{ place_key('stated.municipality_name') }} as name_key,
@@ -49,8 +51,7 @@ keyed as (
 candidates as (
 
     select
-        keyed.municipality_name,
-        keyed.comarca_name,
+        keyed.stated_place,
         names.municipality_id,
         names.is_current_name,
         coalesce(memberships.is_current_comarca, false) as is_in_comarca,
@@ -68,8 +69,7 @@ candidates as (
 ranked as (
 
     select
-        municipality_name,
-        comarca_name,
+        stated_place,
         municipality_id,
         is_or_was_in_comarca,
         case
@@ -91,13 +91,12 @@ ranked as (
 preferred as (
 
     select
-        municipality_name,
-        comarca_name,
+        stated_place,
         municipality_id,
         is_or_was_in_comarca,
         municipality_match,
-        count(*) over (partition by municipality_name, comarca_name, preference) as rivals,
-        rank() over (partition by municipality_name, comarca_name order by preference) as place
+        count(*) over (partition by stated_place, preference) as rivals,
+        rank() over (partition by stated_place order by preference) as place
     from ranked
 
 ),
@@ -105,21 +104,19 @@ preferred as (
 found as (
 
     select
-        municipality_name,
-        comarca_name,
+        stated_place,
         min(rivals) as rivals,
         min(municipality_id) as municipality_id,
         min(municipality_match) as municipality_match,
         max(case when is_or_was_in_comarca then 1 else 0 end) = 1 as is_or_was_in_comarca
     from preferred
     where place = 1
-    group by
-        municipality_name,
-        comarca_name
+    group by stated_place
 
 )
 
 select
+    keyed.stated_place,
     keyed.municipality_name,
     keyed.comarca_name,
     case when found.rivals = 1 then found.municipality_id end as municipality_id,
@@ -135,7 +132,4 @@ select
         false
     ) as comarca_contradicts
 from keyed
-left join found
-    on
-        keyed.municipality_name = found.municipality_name
-        and keyed.comarca_name is not distinct from found.comarca_name
+left join found on keyed.stated_place = found.stated_place

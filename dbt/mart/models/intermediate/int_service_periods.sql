@@ -46,9 +46,7 @@ resolved as (
     left join service_types on states.service_type = service_types.service_type
     left join ownership_names on states.ownership_name = ownership_names.ownership_name
     left join {{ ref('int_municipality_match') }} as matches
-        on
-            states.municipality_name is not distinct from matches.municipality_name
-            and states.comarca_name is not distinct from matches.comarca_name
+        on {{ stated_place('states') }} = matches.stated_place
 
 ),
 

@@ -5,9 +5,7 @@ with unmatched_services as (
         count(*) as rows_unmatched
     from {{ source('staging', 'social_services') }} as services
     inner join {{ ref('int_municipality_match') }} as matches
-        on
-            services.municipality_name is not distinct from matches.municipality_name
-            and services.comarca_name is not distinct from matches.comarca_name
+        on {{ stated_place('services') }} = matches.stated_place
     where matches.municipality_id is null
     group by services.snapshot_id
 
