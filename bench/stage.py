@@ -58,9 +58,8 @@ def measured(code: str, *arguments: str) -> tuple[float, float]:
 
 def land(folder: Path) -> Path:
     """Read the generated register from the demo portal and land it; returns the folder of its pages."""
-    from catalunya.demo import portal
-
     from catalunya import datasets
+    from catalunya.demo import portal
     from catalunya.lake import layout, snapshot
     from catalunya.lake.snapshot import LandedColumn, LandedFile, Manifest
     from catalunya.lake.storage import Storage

@@ -141,7 +141,7 @@ def _row_findings(
                 ),
                 dataset_id=dataset_id,
                 snapshot_id=staged.snapshot_id,
-                figures={"rows": rows, "rows_before": before, **dataset.tolerance.model_dump()},
+                figures={"rows": rows, "rows_before": before, "tolerated": dataset.tolerance.model_dump()},
             )
         )
     return findings
