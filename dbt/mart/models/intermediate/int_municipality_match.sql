@@ -1,8 +1,8 @@
 with stated as (
 
     select distinct
-        services.municipality_name,
-        services.comarca_name,
+        nullif(services.municipality_name, '') as municipality_name,
+        nullif(services.comarca_name, '') as comarca_name,
         {{ stated_place('services') }} as stated_place
     from {{ source('staging', 'social_services') }} as services
 
@@ -123,7 +123,7 @@ select
     case when found.rivals = 1 then found.municipality_match else 'unmatched' end as municipality_match,
     case
         when found.rivals = 1 then cast(null as varchar)
-        when keyed.municipality_name is null then 'no_name'
+        when keyed.municipality_name is null or keyed.name_key = 'no consta' then 'no_name'
         when found.rivals > 1 then 'ambiguous_name'
         else 'unknown_name'
     end as unmatched_reason,
