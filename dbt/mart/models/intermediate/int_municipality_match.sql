@@ -1,10 +1,19 @@
-with stated as (
+with pairs as (
 
     select distinct
-        nullif(services.municipality_name, '') as municipality_name,
-        nullif(services.comarca_name, '') as comarca_name,
-        {{ stated_place('services') }} as stated_place
-    from {{ source('staging', 'social_services') }} as services
+        municipality_name,
+        comarca_name
+    from {{ source('staging', 'social_services') }}
+
+),
+
+stated as (
+
+    select distinct
+        nullif(pairs.municipality_name, '') as municipality_name,
+        nullif(pairs.comarca_name, '') as comarca_name,
+        {{ stated_place('pairs') }} as stated_place
+    from pairs
 
 ),
 

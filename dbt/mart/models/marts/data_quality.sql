@@ -1,13 +1,28 @@
-with unmatched_services as (
+with places as (
 
     select
-        services.snapshot_id,
-        count(*) as rows_unmatched
-    from {{ source('staging', 'social_services') }} as services
+        snapshot_id,
+        municipality_name,
+        comarca_name,
+        count(*) as services
+    from {{ source('staging', 'social_services') }}
+    group by
+        snapshot_id,
+        municipality_name,
+        comarca_name
+
+),
+
+unmatched_services as (
+
+    select
+        places.snapshot_id,
+        sum(places.services) as rows_unmatched
+    from places
     inner join {{ ref('int_municipality_match') }} as matches
-        on {{ stated_place('services') }} = matches.stated_place
+        on {{ stated_place('places') }} = matches.stated_place
     where matches.municipality_id is null
-    group by services.snapshot_id
+    group by places.snapshot_id
 
 ),
 
