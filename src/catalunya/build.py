@@ -23,7 +23,7 @@ from catalunya.stage import Staged, read_record
 
 log = structlog.get_logger(__name__)
 
-DATABASE = "candidate.duckdb"
+DATABASE = dbt.CANDIDATE
 RECORD = "candidate.json"
 
 
@@ -64,11 +64,12 @@ def inputs(storage: Storage, datasets: dict[str, Dataset], home: Path) -> Inputs
     """What a build would read now."""
     return Inputs(
         snapshots={name: tuple(snapshot.accepted(storage, name)) for name in sorted(datasets)},
-        code=_code_digest(home),
+        code=code_digest(home),
     )
 
 
-def _code_digest(home: Path) -> str:
+def code_digest(home: Path) -> str:
+    """SHA-256 over the dbt project and the dataset cards, 64 hex digits."""
     digest = hashlib.sha256()
     project = home / "dbt" / "mart"
     wanted = {".sql", ".yml", ".csv"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from catalunya.errors import BuildFailed
 log = structlog.get_logger(__name__)
 
 EXAMPLES = 3
+CANDIDATE = "candidate.duckdb"
+"""The name of every candidate's file: dbt calls the DuckDB catalogue after it."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def invoke(
         if on_node is not None and event.info.name in {"LogModelResult", "LogSeedResult", "LogTestResult"}:
             on_node(event.data.node_info.node_name)
 
-    parsed = _parse(project, digest, candidate.name)
+    parsed = parse(project, digest)
     with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work:
         try:
             with _environment(CATALUNYA_CANDIDATE=str(candidate)):
@@ -105,14 +108,32 @@ def invoke(
 
 
 @lru_cache(maxsize=2)
-def _parse(project: Path, digest: str, candidate_name: str) -> _Project:
-    """The parsed project; dbt names DuckDB's catalogue after the file, so the candidate's name is part of it."""
-    log.debug("parse", project=str(project), digest=digest)
+def parse(project: Path, digest: str) -> _Project:
+    """The parsed project. What dbt remembers of the last parse is kept in the user's cache: it saves seconds."""
     with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work:
-        with _environment(CATALUNYA_CANDIDATE=str(Path(work, candidate_name))):
-            manifest = _call(["parse", "--no-partial-parse"], project, Path(work))
+        memory = Path(work, "target", "partial_parse.msgpack")
+        memory.parent.mkdir()
+        with contextlib.suppress(OSError):
+            shutil.copyfile(_remembered(), memory)
+        with _environment(CATALUNYA_CANDIDATE=CANDIDATE):
+            manifest = _call(["parse"], project, Path(work))
+        with contextlib.suppress(OSError):
+            _remember(memory)
         described = msgspec.json.decode(Path(work, "target", "manifest.json").read_bytes())
     return _Project(manifest, described)
+
+
+def _remembered() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache, "catalunya", "partial_parse.msgpack")
+
+
+def _remember(memory: Path) -> None:
+    target = _remembered()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f"{target.name}.{os.getpid()}")
+    shutil.copyfile(memory, fresh)
+    fresh.replace(target)
 
 
 def _call(

@@ -18,6 +18,9 @@ import pytest
 
 from catalunya.demo import portal
 from catalunya.demo.portal import RunningPortal
+from tests.s3 import S3Emulator, s3_bucket, s3_emulator
+
+__all__ = ["S3Emulator", "s3_bucket", "s3_emulator"]
 
 DAY = date(2026, 1, 5)
 CLEAN = {

@@ -23,7 +23,7 @@ def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Comman
 
 
 def test_every_row_is_accounted_for(real):
-    counts = {name: d for name, d in real[1].json["datasets"].items()}
+    counts = real[1].json["datasets"]
     rows_in = {name: d["rows_in"] for name, d in counts.items()}
     assert rows_in == {
         "municipalities": 949,

@@ -9,11 +9,11 @@ import pytest
 from obstore.store import S3Store
 
 from tests.pipeline.conftest import Command
-from tests.s3 import s3_bucket, s3_emulator  # noqa: F401
+from tests.s3 import S3Emulator
 
 
 @pytest.fixture
-def store(s3_emulator, s3_bucket: str) -> S3Store:  # noqa: F811
+def store(s3_emulator: S3Emulator, s3_bucket: str) -> S3Store:
     return S3Store(
         s3_bucket,
         endpoint=s3_emulator.endpoint,
@@ -25,7 +25,11 @@ def store(s3_emulator, s3_bucket: str) -> S3Store:  # noqa: F811
 
 
 def test_a_run_on_s3_releases_the_same_bytes_as_one_on_a_folder(
-    first_release, demo, s3_emulator, s3_bucket, store  # noqa: F811
+    first_release,
+    demo,
+    s3_emulator,
+    s3_bucket,
+    store,
 ):
     command = Command(f"s3://{s3_bucket}/lake", demo.url, env=s3_emulator.env)
     answer = command.run()
@@ -40,7 +44,10 @@ def test_a_run_on_s3_releases_the_same_bytes_as_one_on_a_folder(
 
 
 def test_a_run_that_loses_the_pointer_on_s3_leaves_the_lake_as_it_was(
-    demo, s3_emulator, s3_bucket, store  # noqa: F811
+    demo,
+    s3_emulator,
+    s3_bucket,
+    store,
 ):
     command = Command(f"s3://{s3_bucket}/lake", demo.url, env=s3_emulator.env)
     obstore.put(store, "lake/current.json", b"not a pointer")
