@@ -82,4 +82,4 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     target = Path(sys.argv[2] if len(sys.argv) > 2 else "docs/coverage.svg")
     chart(Path(sys.argv[1])).save(target)
-    print(f"drawn: {target}")
+    sys.stderr.write(f"drawn: {target}\n")

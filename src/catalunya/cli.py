@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated, Any
 
 import structlog
@@ -24,6 +25,7 @@ from catalunya.errors import CatalunyaError, SourceUnreadable, UsageError
 from catalunya.lake import layout, pointer, snapshot
 from catalunya.lake.lock import lake_lock, who_holds
 from catalunya.lake.storage import Storage
+from catalunya.notify import notify
 from catalunya.pipeline import Run, RunRecord, new_run_id
 from catalunya.report import print_run, reporter
 from catalunya.settings import Settings
@@ -48,6 +50,7 @@ Only = Annotated[
 def main() -> None:
     """Entry point of the command: every explained error ends in its exit code and one clear message."""
     _log_to_stderr()
+    sys.excepthook = _crash
     try:
         app()
     except CatalunyaError as error:
@@ -56,6 +59,13 @@ def main() -> None:
         err.print("[bold red]error[/] ", end="")
         err.print(str(error), highlight=False, markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
+
+
+def _crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A fault of the code: its traceback for a person, and still one JSON object for a program."""
+    if "--json" in sys.argv:
+        _print_json({"status": "failed", "message": f"{kind.__name__}: {error}", "exit_code": 1})
+    sys.__excepthook__(kind, error, trace)
 
 
 @app.command()
@@ -262,6 +272,8 @@ def _run(as_json: bool) -> Iterator[Run]:
         yield current
     record = current.record
     print_run(err, record)
+    if not notify(settings.notify_urls, record):
+        err.print("CATALUNYA_NOTIFY_URLS: an alert was not delivered; check the addresses")
     if as_json:
         _print_json(record.model_dump(mode="json", exclude={"seen"}))
     raise typer.Exit(record.exit_code)

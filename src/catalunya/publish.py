@@ -321,14 +321,15 @@ def rollback(storage: Storage, lock: Lock, *, run_id: str, now: datetime, to: st
     if not storage.exists(layout.release(target, _RECORD)):
         known = ", ".join(storage.folders(layout.RELEASES))
         raise UsageError(f"{target} is not kept; kept are: {known}")
-    withdrawn = read(storage, before.release_id).inputs_sha256
+    whole = storage.exists(layout.release(before.release_id, _RECORD))
+    withdrawn = (read(storage, before.release_id).inputs_sha256,) if whole else ()
     lock.check()
     after = Pointer(
         release_id=target,
         previous=None,
         swapped_at=now,
         run_id=run_id,
-        withdrawn=tuple(dict.fromkeys([*before.withdrawn, withdrawn])),
+        withdrawn=tuple(dict.fromkeys([*before.withdrawn, *withdrawn])),
     )
     pointer.swap(storage, after, version)
     return after

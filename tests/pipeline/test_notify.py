@@ -1,0 +1,57 @@
+"""Alerts reach a real receiver when a run ends badly, and only then."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from tests.pipeline.conftest import Command
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    heard: list[dict[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"json://127.0.0.1:{server.server_port}", heard
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_run_that_fails_is_told_of_with_the_dataset_and_the_reason(tmp_path, receiver):
+    address, heard = receiver
+    command = Command(str(tmp_path / "lake"), "http://127.0.0.1:9", env={"CATALUNYA_NOTIFY_URLS": address})
+    answer = command.run()
+    assert answer.code == 4
+    [alert] = heard
+    assert answer.json["run_id"] in alert["title"]
+    assert "boundaries" in alert["message"]
+
+
+def test_a_run_with_nothing_new_is_not_told_of(released, receiver):
+    address, heard = receiver
+    released.env = {"CATALUNYA_NOTIFY_URLS": address}
+    assert released.run(now="2026-01-05T12:00:00Z").code == 0
+    assert heard == []
+
+
+def test_an_address_that_does_not_answer_is_said_and_changes_no_exit_code(tmp_path):
+    env = {"CATALUNYA_NOTIFY_URLS": "json://127.0.0.1:9"}
+    answer = Command(str(tmp_path / "lake"), "http://127.0.0.1:9", env=env).run()
+    assert answer.code == 4
+    assert "CATALUNYA_NOTIFY_URLS" in answer.words
