@@ -77,7 +77,9 @@ class Tables:
 
     def _category(self, name: str, codes: list[str]) -> dict[str, Any]:
         labels = {code: NAMES.get(code, code) for code in codes}
-        index: Any = {code: n for n, code in enumerate(codes)} if self.index_as_object else codes
+        index: Any = codes
+        if self.index_as_object:
+            index = dict(reversed([(code, position) for position, code in enumerate(codes)]))
         return {"index": index, "label": labels}
 
     def _fill(self, table: dict[str, Any], kept: dict[str, list[str]]) -> None:

@@ -290,13 +290,14 @@ def test_a_column_that_the_metadata_does_not_name_is_reported(
     assert len(result.columns) == 4
 
 
+@pytest.mark.parametrize("key", [("registre",), ("registre", "nom")])
 def test_a_register_without_its_key_column_is_landed_for_a_later_stage_to_judge(
-    serve: Serve, register: Register, http: Http, tmp_path: Path
+    serve: Serve, register: Register, http: Http, tmp_path: Path, key: tuple[str, ...]
 ) -> None:
     register.columns = ["numero", "nom", "capacitat"]
     register.rows = [{"numero": row["registre"], "nom": "x"} for row in register.rows]
     server = serve(register)
-    result = fetched(server, http, tmp_path)
+    result = fetched(server, http, tmp_path, key=key)
     assert [column.name for column in result.columns] == register.columns
     assert len(page_requests(server)) == 3
 
