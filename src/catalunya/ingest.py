@@ -39,6 +39,8 @@ class Ingested:
     requests: int
     bytes: int
     message: str = ""
+    rows: int = 0
+    """Rows that landed now; 0 unless the outcome is "new"."""
 
 
 def ingest(
@@ -148,4 +150,12 @@ def _land(
     )
     snapshot.write(storage, manifest, {f.name: f.path for f in fetched.files})
     log.info("landed", dataset=dataset.id, snapshot=manifest.snapshot_id, rows=fetched.rows, bytes=http.bytes)
-    return Ingested(dataset.id, "new", manifest.snapshot_id, fetched.validators, http.requests, http.bytes)
+    return Ingested(
+        dataset.id,
+        "new",
+        manifest.snapshot_id,
+        fetched.validators,
+        http.requests,
+        http.bytes,
+        rows=fetched.rows,
+    )

@@ -203,6 +203,7 @@ class Run:
         self.record.datasets[dataset_id] = DatasetRecord(
             snapshot_id=answer.snapshot_id,
             outcome=answer.outcome,
+            rows_in=answer.rows,
             requests=answer.requests,
             bytes=answer.bytes,
         )

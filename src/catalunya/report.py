@@ -98,8 +98,10 @@ def print_run(console: Console, record: RunRecord) -> None:
     for warning in record.warnings:
         console.print("[yellow]warning[/yellow] ", end="")
         console.print(warning, highlight=False, markup=False, soft_wrap=True)
-    colour = _COLOURS.get(record.status, "red")
-    console.print(f"[bold {colour}]{record.status}[/] in {record.seconds:.1f} s: ", end="", highlight=False)
+    alone = record.message == f"{record.stages[-1].name} done" if record.stages else False
+    outcome = "done" if alone else record.status
+    colour = _COLOURS.get(outcome, "red")
+    console.print(f"[bold {colour}]{outcome}[/] in {record.seconds:.1f} s: ", end="", highlight=False)
     console.print(record.message, highlight=False, markup=False, soft_wrap=True)
     if record.release:
         console.print(f"release {record.release}", highlight=False, markup=False, soft_wrap=True)

@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 from catalunya.demo import portal
 from catalunya.demo.portal import RunningPortal
+from tests.conftest import ROOT
 from tests.s3 import S3Emulator, s3_bucket, s3_emulator
 
 __all__ = ["S3Emulator", "s3_bucket", "s3_emulator"]
@@ -32,11 +34,55 @@ CLEAN = {
 
 @dataclass
 class Answer:
-    """What a command answered."""
+    """What a command answered; `code` is None when it was killed."""
 
-    code: int
+    code: int | None
     json: dict[str, Any]
     words: str
+    seconds: float
+
+
+class Warm:
+    """Runs of the command, forked off a process that has imported everything and parsed the dbt project."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.pipeline.warm"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=CLEAN,
+        )
+
+    def run(self, env: dict[str, str], words: Sequence[str], kill_after: float | None = None) -> Answer:
+        assert self.process.stdin
+        assert self.process.stdout
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder, "out"), Path(folder, "err")
+            order = {"env": env, "argv": words, "kill_after": kill_after, "out": str(out), "err": str(err)}
+            self.process.stdin.write(json.dumps(order) + "\n")
+            self.process.stdin.flush()
+            done = json.loads(self.process.stdout.readline())
+            said, words_said = out.read_text("utf-8"), err.read_text("utf-8")
+        if kill_after is None:
+            assert said, words_said
+        return Answer(done["code"], json.loads(said or "{}"), words_said, done["seconds"])
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait(30)
+
+
+_WARM: list[Warm] = []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm() -> Iterator[Warm]:
+    _WARM.append(Warm())
+    yield _WARM[0]
+    _WARM.pop().close()
 
 
 @dataclass
@@ -55,25 +101,22 @@ class Command:
         return {**CLEAN, **own, **portals, **self.env}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
+        """The command as a process of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", "catalunya.cli", *words],
             env=self.variables(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,
         )
 
-    def __call__(self, *words: str) -> Answer:
-        process = self.start(*words, "--json")
-        out, err = process.communicate(timeout=240)
-        assert out, err
-        return Answer(process.returncode, json.loads(out), err)
+    def __call__(self, *words: str, kill_after: float | None = None) -> Answer:
+        return _WARM[0].run(self.variables(), [*words, "--json"], kill_after)
 
-    def run(self, *words: str, now: str | None = None) -> Answer:
+    def run(self, *words: str, now: str | None = None, kill_after: float | None = None) -> Answer:
         if now is not None:
             self.now = now
-        return self("run", *words)
+        return self("run", *words, kill_after=kill_after)
 
 
 def files_of(lake: str | Path) -> dict[str, int]:
@@ -100,7 +143,7 @@ def demo() -> Iterator[RunningPortal]:
 
 
 @pytest.fixture(scope="session")
-def first_release(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Answer]:
+def first_release(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> tuple[Path, Answer]:
     """A lake with one release of the demo portal, and the answer of the run that made it."""
     lake = tmp_path_factory.mktemp("first") / "lake"
     with portal.running(day=DAY) as running:

@@ -1,7 +1,8 @@
-"""Runs of the command forked off a process that has imported everything, so that many runs cost little.
+"""The command, forked off a process that has imported everything, so that many runs cost little.
 
-Reads one JSON object a line: `env`, `argv`, `kill_after` (seconds, or null). Forks, runs the command in the
-child, kills it with SIGKILL when its time is up, and answers with `code` (null when killed) and `seconds`.
+Reads one JSON object a line: `env`, `argv`, `kill_after` (seconds, or null), `out` and `err` (files). Forks, runs
+the command in the child, kills it with SIGKILL when its time is up, and answers with `code` (null when killed)
+and `seconds`.
 """
 
 from __future__ import annotations
@@ -11,37 +12,46 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
+from typing import Any
 
 from catalunya import cli, dbt
 from catalunya.build import code_digest
 from catalunya.settings import ROOT
 
 
-def run(order: dict[str, object], log: Path) -> dict[str, object]:
+def become(order: dict[str, Any]) -> None:
+    """Be the command: its environment, its words, its two streams, its exit code."""
+    os.environ.clear()
+    os.environ.update(order["env"])
+    for number, name in ((1, "out"), (2, "err")):
+        file = os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, number)
+    sys.argv = ["catalunya", *order["argv"]]
+    code: object = 1
+    try:
+        cli.main()
+    except SystemExit as done:
+        code = done.code
+    finally:
+        if sys.exc_info()[0] is not None:
+            sys.excepthook(*sys.exc_info())
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 0)
+
+
+def run(order: dict[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     child = os.fork()
     if child == 0:
-        os.environ.clear()
-        os.environ.update(order["env"])  # type: ignore[call-overload]
-        with log.open("w") as out:
-            os.dup2(out.fileno(), 1)
-            os.dup2(out.fileno(), 2)
-        sys.argv = ["catalunya", *order["argv"]]  # type: ignore[misc]
-        code = 1
-        try:
-            cli.main()
-        except SystemExit as done:
-            code = done.code if isinstance(done.code, int) else 0
-        finally:
-            os._exit(code)
+        become(order)
     limit = order["kill_after"]
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         seconds = time.monotonic() - started
         if ended:
             return {"code": os.waitstatus_to_exitcode(status), "seconds": seconds}
-        if limit is not None and seconds >= limit:  # type: ignore[operator]
+        if limit is not None and seconds >= limit:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return {"code": None, "seconds": seconds}
@@ -50,7 +60,6 @@ def run(order: dict[str, object], log: Path) -> dict[str, object]:
 
 if __name__ == "__main__":
     dbt.parse(ROOT / "dbt" / "mart", code_digest(ROOT))
-    log = Path(sys.argv[1])
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(run(json.loads(line), log)) + "\n")
+        sys.stdout.write(json.dumps(run(json.loads(line))) + "\n")
         sys.stdout.flush()

@@ -141,7 +141,7 @@ def test_a_server_that_gives_fewer_rows_than_asked_is_followed_at_its_pace(
     server = serve(register)
     result = fetched(server, http, tmp_path)
     assert landed(result) == register.rows
-    assert len(page_requests(server)) == 7
+    assert len(page_requests(server)) == 8
 
 
 def test_a_single_short_page_in_the_middle_is_completed(
@@ -266,6 +266,15 @@ def test_a_count_that_the_pages_never_reach_ends_with_the_figures(
     register.count_as = lambda n: [{"count": str(n + 10)}]
     with pytest.raises(SourceUnreadable, match=r"offset \d+ is empty, but 35 rows were counted"):
         read(serve(register), http, tmp_path)
+
+
+def test_a_portal_that_pays_no_heed_to_the_limit_has_sent_everything_at_once(
+    serve: Serve, register: Register, http: Http, tmp_path: Path
+) -> None:
+    server = serve(lambda asked: Reply(register.rows) if "$offset" in asked.query else register(asked))
+    result = fetched(server, http, tmp_path)
+    assert landed(result) == register.rows
+    assert len(result.files) == 1
 
 
 def test_a_page_with_more_rows_than_asked_is_refused(

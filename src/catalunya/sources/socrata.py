@@ -181,8 +181,8 @@ def _read_pages(
 ) -> _Reading:
     """Pages that together should hold `counted` rows, two at a time.
 
-    The first page shows how many rows the portal gives at most. A page that is shorter than asked leaves
-    a gap, which is asked for on its own.
+    A page that is shorter than asked, as from a portal that gives fewer rows at most, leaves a gap, which
+    is asked for on its own.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -190,8 +190,7 @@ def _read_pages(
 
     def keep(page: _Page) -> None:
         due = min(page.asked, max(0, counted - page.offset))
-        everything = page.offset == 0 and page.rows == counted
-        if page.rows > due and not everything:
+        if page.rows > due:
             raise _Moved(
                 f"the page at offset {page.offset} holds {page.rows} rows where {due} are due "
                 f"($limit={page.asked}, {counted} rows counted)"
@@ -202,21 +201,27 @@ def _read_pages(
         if progress is not None:
             progress(reading.rows, counted)
 
-    first = portal.page(0, limit, folder, reader)
-    keep(first)
-    reading.seen = reader.field_names(first.path)
-    step = first.rows if first.rows < min(limit, counted) else limit
-    todo = [(offset, step) for offset in range(first.rows, counted, step)][::-1] if first.rows else []
+    def ask(offset: int, asked: int) -> _Page:
+        page = portal.page(offset, asked, folder, reader)
+        if offset == 0:
+            reading.seen = reader.field_names(page.path)
+        return page
+
+    todo = [(offset, limit) for offset in range(0, max(counted, 1), limit)][::-1]
     with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="page") as pool:
         running: set[Future[_Page]] = set()
         try:
             while todo or running:
                 while todo and len(running) < IN_FLIGHT:
                     offset, asked = todo.pop()
-                    running.add(pool.submit(portal.page, offset, asked, folder, reader))
+                    running.add(pool.submit(ask, offset, asked))
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     page = future.result()
+                    if page.rows == counted > page.asked:
+                        # A portal that pays no heed to $limit has sent everything at once.
+                        reading.pages = [page]
+                        return reading
                     keep(page)
                     gap = min(page.asked, counted - page.offset) - page.rows
                     if gap > 0:
