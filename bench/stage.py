@@ -16,7 +16,9 @@ import sys
 import tempfile
 import time
 import urllib.request
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 
 ROWS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
@@ -72,7 +74,8 @@ def land(folder: Path) -> Path:
         base = f"{demo.url}/resource/ivft-vegh.json?$order=:id&$limit={PAGE}"
         with urllib.request.urlopen(f"{demo.url}/api/views/ivft-vegh.json") as answer:
             columns = [
-                LandedColumn(name=c["fieldName"], type=c["dataTypeName"]) for c in json.load(answer)["columns"]
+                LandedColumn(name=c["fieldName"], type=c["dataTypeName"])
+                for c in json.load(answer)["columns"]
             ]
         for number in range((ROWS + PAGE - 1) // PAGE):
             name = f"page-{number:05d}.json"
@@ -98,7 +101,9 @@ def main() -> None:
     """Measure and print the table."""
     with tempfile.TemporaryDirectory(prefix="catalunya-bench-") as work:
         lake = Path(work, "lake")
-        pages = land(lake)
+        # In a process of its own: a child's peak memory counts what its parent held when it was forked.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            pages = pool.submit(land, lake).result()
         size = sum(path.stat().st_size for path in pages.glob("page-*.json")) / 1e6
         bare, ours = [], []
         for _ in range(RUNS):
@@ -106,7 +111,9 @@ def main() -> None:
             ours.append(measured(STAGE, str(lake), str(ROWS)))
         bare_s, ours_s = (statistics.median(s for s, _ in runs) for runs in (bare, ours))
         bare_mb, ours_mb = (max(mb for _, mb in runs) for runs in (bare, ours))
-    print(f"{ROWS:,} register rows, {size:.0f} MB of JSON in pages of {PAGE:,}; median of {RUNS} runs in turn")
+    print(
+        f"{ROWS:,} register rows, {size:.0f} MB of JSON in pages of {PAGE:,}; median of {RUNS} runs in turn"
+    )
     print(f"{'':24}{'seconds':>10}{'peak MB':>10}")
     print(f"{'bare read_json':24}{bare_s:10.2f}{bare_mb:10.0f}")
     print(f"{'landing to staging':24}{ours_s:10.2f}{ours_mb:10.0f}")

@@ -12,11 +12,11 @@ import json
 from catalunya.datasets import Column, Dataset
 
 _SPACE = r"[\s\x{0000}-\x{001f}\x{00a0}\x{2000}-\x{200b}\x{3000}\x{feff}]+"
-_SUSPECT = (
-    r'  |" | "|""|"[Nn][Uu][Ll][Ll]"|[\\\t\n\r\x{00a0}\x{0300}-\x{036f}\x{2000}-\x{200b}'
-    r"\x{212a}\x{212b}\x{3000}\x{feff}]"
-)
+_ODD = r"\x{00a0}\x{0300}-\x{036f}\x{2000}-\x{200b}\x{212a}\x{212b}\x{3000}\x{feff}"
+_SUSPECT = rf'  |" | "|""|"[Nn][Uu][Ll][Ll]"|[\\\t\n\r{_ODD}]'
 """What cannot be in the compact JSON of a clean row: odd spaces, empty or null-like text, escapes, marks to compose."""
+_SUSPECT_VALUE = rf"^$|^[Nn][Uu][Ll][Ll]$|^ | $|  |[\x{{0000}}-\x{{001f}}{_ODD}]"
+"""The same of one value."""
 _NESTED = (":{", ":[")
 _MISSING = "is missing"
 _NOT_TEXT = "is not text"
@@ -102,14 +102,16 @@ def _any_of(text: str, parts: tuple[str, ...]) -> str:
     return f"({found})"
 
 
+def _text(column: Column) -> str:
+    return f"text_{column.name}"
+
+
 def _clean(value: str) -> str:
     """Unicode NFC, runs of space folded, the ends trimmed; empty text and the word `null` are null."""
     folded = f"trim(regexp_replace(nfc_normalize({value}), {quote(_SPACE)}, ' ', 'g'))"
-    return f"case when lower({folded}) not in ('', 'null') then {folded} end"
-
-
-def _text(column: Column) -> str:
-    return f"text_{column.name}"
+    nothing = f"lower({folded}) in ('', 'null')"
+    cleaned = f"case when {nothing} then null else {folded} end"
+    return f"case when regexp_matches({value}, {quote(_SUSPECT_VALUE)}) then {cleaned} else {value} end"
 
 
 def _pick(dataset: Dataset, column: Column) -> str:

@@ -24,14 +24,14 @@ from catalunya import declaration
 from catalunya.datasets import Dataset, DownloadSource, IdescatSource, SocrataSource
 from catalunya.errors import CatalunyaError, LakeCorrupt, Refused
 from catalunya.lake import layout, snapshot
-from catalunya.lake.snapshot import Manifest, Refusal
+from catalunya.lake.snapshot import LandedFile, Manifest, Refusal
 from catalunya.lake.storage import Storage
-from catalunya.sources import idescat
 
 log = structlog.get_logger(__name__)
 
-MEMORY_LIMIT = "250MB"
-_THREADS = 2
+MEMORY_LIMIT = "200MB"
+_WORKERS = 2
+"""Pages typed at once, each by one thread: faster than two threads on each page, and in half the memory."""
 _PAGE_SHIFT = 1 << 32
 _OBJECT_BYTES = 1_000_000
 _MISTYPED_ROWS = 5
@@ -125,7 +125,7 @@ def stage_snapshot(storage: Storage, dataset: Dataset, manifest: Manifest) -> St
     try:
         pages = _pages(storage, manifest, work)
         config: dict[str, str | bool | int | float | list[str]] = {
-            "threads": _THREADS,
+            "threads": 1,
             "memory_limit": MEMORY_LIMIT,
             "temp_directory": str(work / "spill"),
         }
@@ -192,8 +192,9 @@ def _stage_pages(
 
 
 def _pages(storage: Storage, manifest: Manifest, work: Path) -> list[Path]:
-    paths: list[Path] = []
-    for file in manifest.files:
+    """Local paths of the landed files, each checked against the manifest."""
+
+    def checked(file: LandedFile) -> Path:
         key = layout.landing(manifest.dataset_id, manifest.snapshot_id, file.name)
         path = storage.fetch(key, work / "landing")
         with path.open("rb") as stream:
@@ -203,8 +204,10 @@ def _pages(storage: Storage, manifest: Manifest, work: Path) -> list[Path]:
                 f"{storage.uri(key)}: SHA-256 is {found}, the manifest says {file.sha256}; restore the file "
                 "from a backup, or move the snapshot's folder away to read the portal again"
             )
-        paths.append(path)
-    return paths
+        return path
+
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        return list(pool.map(checked, manifest.files))
 
 
 @dataclass(frozen=True)
@@ -219,6 +222,8 @@ class _Objects:
 
 def _objects(dataset: Dataset, pages: Sequence[Path], work: Path) -> _Objects:
     """The rows of the landed pages as JSON objects: as they are for Socrata, unfolded for the others."""
+    from catalunya.sources import idescat
+
     source = dataset.source
     if isinstance(source, SocrataSource):
         return _Objects(list(pages), "array", _OBJECT_BYTES)
@@ -262,8 +267,9 @@ def _type_pages(con: duckdb.DuckDBPyConnection, dataset: Dataset, objects: _Obje
                 f"to {target} (format parquet, compression lz4, row_group_size 20000)"
             )
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(_WORKERS) as pool:
         list(pool.map(type_page, range(len(objects.paths))))
+    con.execute(f"set threads = {_WORKERS}")
 
 
 def _judge(con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str) -> dict[str, int]:
@@ -344,6 +350,8 @@ def _refuse_mistyped(con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: st
 def _controls(
     con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str, pages: Sequence[Path]
 ) -> tuple[Control, ...]:
+    from catalunya.sources import idescat
+
     source = dataset.source
     if not isinstance(source, IdescatSource):
         return ()
@@ -401,7 +409,7 @@ def _write_staged(
             select {columns}, raw, {declaration.quote(staged.snapshot_id)} as snapshot_id
             from {typed} {sound}
         ) to {declaration.quote(str(target))} (
-            format parquet, compression zstd, row_group_size 50000, kv_metadata {{catalunya: {record}}}
+            format parquet, compression zstd, compression_level 1, row_group_size 50000, kv_metadata {{catalunya: {record}}}
         )
         """
     )
