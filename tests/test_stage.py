@@ -214,6 +214,12 @@ def test_two_runs_stage_the_same_bytes(tmp_path):
     assert contents[0] == contents[1]
 
 
+def test_rows_too_large_for_the_memory_bound_are_staged_without_it(lake, monkeypatch):
+    monkeypatch.setattr(stage, "_MEMORY", "20MB")
+    staged = stage_rows(lake, [row(n, nom="x" * 20_000) for n in range(2_000)])
+    assert counts(staged) == (2_000, 2_000, 0, 0)
+
+
 def test_features_of_each_level_become_areas(lake):
     dataset = CARDS["boundaries"]
     square = {"type": "Polygon", "coordinates": [[[1, 41], [1, 42], [2, 42], [1, 41]]]}

@@ -13,11 +13,11 @@ from catalunya.datasets import Column, Dataset
 
 _SPACE = r"[\s\x{0000}-\x{001f}\x{00a0}\x{2000}-\x{200b}\x{3000}\x{feff}]+"
 _ODD = r"\x{00a0}\x{0300}-\x{036f}\x{2000}-\x{200b}\x{212a}\x{212b}\x{3000}\x{feff}"
-_SUSPECT = rf'  |" | "|""|"[Nn][Uu][Ll][Ll]"|[\\\t\n\r{_ODD}]'
-"""What cannot be in the compact JSON of a clean row: odd spaces, empty or null-like text, escapes, marks to compose."""
+_SUSPECT = rf'  |" | "|""|"[Nn][Uu][Ll][Ll]"|[\\\t\n\r{_ODD}]|:[\[{{]'
+"""What is not in the compact JSON of a clean row: odd spaces, empty or null-like text, escapes, marks to compose,
+objects and lists."""
 _SUSPECT_VALUE = rf"^$|^[Nn][Uu][Ll][Ll]$|^ | $|  |[\x{{0000}}-\x{{001f}}{_ODD}]"
 """The same of one value."""
-_NESTED = (":{", ":[")
 _MISSING = "is missing"
 _NOT_TEXT = "is not text"
 _RULES_VERSION = 1
@@ -75,11 +75,13 @@ with sent as (
         case when contains(json::varchar, '": ') then json_extract(json, '$')::varchar
             else json::varchar end as compact
     from {objects}
-), cleaned as (
-    select n, raw, {_any_of("compact", _NESTED)} as nested,
-        case when regexp_matches(compact, {quote(_SUSPECT)})
-            then list_transform(v, lambda x: {_clean("x")}) else v end as v
+), suspected as (
+    select n, raw, v, compact, regexp_matches(compact, {quote(_SUSPECT)}) as suspect
     from sent
+), cleaned as (
+    select n, raw, suspect and (contains(compact, ':{{') or contains(compact, ':[')) as nested,
+        case when suspect then list_transform(v, lambda x: {_clean("x")}) else v end as v
+    from suspected
 ), texts as (
     select n, raw, nested, hash(v) as content,
         {texts}
@@ -95,11 +97,6 @@ select n, content, hash({", ".join(f"text_{name}" for name in dataset.key)}) as 
     {", ".join(column.name for column in columns)},
     raw
 from typed"""
-
-
-def _any_of(text: str, parts: tuple[str, ...]) -> str:
-    found = " or ".join(f"contains({text}, {quote(part)})" for part in parts)
-    return f"({found})"
 
 
 def _text(column: Column) -> str:

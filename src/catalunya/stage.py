@@ -29,7 +29,8 @@ from catalunya.lake.storage import Storage
 
 log = structlog.get_logger(__name__)
 
-MEMORY_LIMIT = "200MB"
+_MEMORY = "300MB"
+"""What DuckDB's buffers may take; a process peaks some 100 MB above. Rows too large for it are tried without."""
 _WORKERS = 2
 """Pages typed at once, each by one thread: faster than two threads on each page, and in half the memory."""
 _PAGE_SHIFT = 1 << 32
@@ -124,13 +125,16 @@ def stage_snapshot(storage: Storage, dataset: Dataset, manifest: Manifest) -> St
     work.mkdir(parents=True)
     try:
         pages = _pages(storage, manifest, work)
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "threads": 1,
-            "memory_limit": MEMORY_LIMIT,
-            "temp_directory": str(work / "spill"),
-        }
-        with duckdb.connect(config=config) as con:
-            return _stage_pages(con, storage, dataset, manifest, pages, work, warnings, lenient=lenient)
+
+        def attempt(bounded: bool) -> Staged:
+            with duckdb.connect(config=_config(work, bounded=bounded)) as con:
+                return _stage_pages(con, storage, dataset, manifest, pages, work, warnings, lenient=lenient)
+
+        try:
+            return attempt(bounded=True)
+        except duckdb.OutOfMemoryException as error:
+            log.warning("rows too large for the memory bound", dataset=dataset.id, reason=str(error))
+            return attempt(bounded=False)
     except duckdb.Error as error:
         raise CatalunyaError(
             f"{dataset.id}: snapshot {manifest.snapshot_id} could not be typed: {error}. The bytes stay in landing; "
@@ -138,6 +142,14 @@ def stage_snapshot(storage: Storage, dataset: Dataset, manifest: Manifest) -> St
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _config(work: Path, *, bounded: bool) -> dict[str, str | bool | int | float | list[str]]:
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "threads": 1,
+        "temp_directory": str(work / "spill"),
+    }
+    return {**config, "memory_limit": _MEMORY} if bounded else config
 
 
 def _stage_pages(
@@ -157,7 +169,7 @@ def _stage_pages(
     if not lenient:
         _refuse_mistyped(con, dataset, typed)
     controls = _controls(con, dataset, typed, pages)
-    warnings += [
+    differing = [
         f"{dataset.id}: the portal's {c.control} of {c.period} is {c.published}, the rows sum to {c.computed}"
         for c in controls
         if c.published != c.computed
@@ -172,7 +184,7 @@ def _stage_pages(
         rows_duplicated=counts["duplicated"],
         demo=manifest.demo,
         controls=controls,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *differing),
         reasons=_reasons(con),
     )
     _write_quarantine(con, staged, typed, work / "quarantine.parquet")
@@ -409,7 +421,7 @@ def _write_staged(
             select {columns}, raw, {declaration.quote(staged.snapshot_id)} as snapshot_id
             from {typed} {sound}
         ) to {declaration.quote(str(target))} (
-            format parquet, compression zstd, compression_level 1, row_group_size 50000, kv_metadata {{catalunya: {record}}}
+            format parquet, compression zstd, compression_level 1, row_group_size 25000, kv_metadata {{catalunya: {record}}}
         )
         """
     )
