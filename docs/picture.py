@@ -1,6 +1,6 @@
 """Draw the picture of the README from a release: residence places per 100 people of 65 and over, by comarca.
 
-    .venv/bin/python docs/picture.py RELEASE_FOLDER [docs/coverage.svg]
+.venv/bin/python docs/picture.py RELEASE_FOLDER [docs/coverage.svg]
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def chart(folder: Path) -> alt.Chart:
         .mark_bar(height={"band": 0.82})
         .encode(
             x=alt.X("per_100:Q", title="places per 100 people of 65 and over", stack="zero"),
-            y=alt.Y("comarca:N", sort=alt.EncodingSortField("per_100", op="sum", order="descending"), title=None),
+            y=alt.Y(
+                "comarca:N", sort=alt.EncodingSortField("per_100", op="sum", order="descending"), title=None
+            ),
             color=alt.Color(
                 "ownership:N",
                 title="ownership",
