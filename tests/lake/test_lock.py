@@ -9,8 +9,9 @@ import time
 import pytest
 
 from catalunya.errors import LakeBusy
+from catalunya.lake.folder import LocalStorage
 from catalunya.lake.lock import LockLost, lake_lock, who_holds
-from catalunya.lake.storage import LocalStorage, Storage
+from catalunya.lake.storage import Storage
 from tests.lake.faulty import FaultyFront
 from tests.lake.processes import contenders
 

@@ -14,14 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalunya.errors import CatalunyaError, UsageError
+from catalunya.lake.bucket import S3Storage
+from catalunya.lake.folder import LocalStorage
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.storage import (
     Conflict,
     Entry,
     KeyExists,
-    LocalStorage,
     MissingKey,
-    S3Storage,
     Storage,
     check_key,
 )

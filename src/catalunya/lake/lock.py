@@ -27,7 +27,9 @@ import structlog
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from catalunya.errors import CatalunyaError, LakeBusy
-from catalunya.lake.storage import Conflict, LocalStorage, S3Storage, Storage, Version, check_key
+from catalunya.lake.bucket import S3Storage
+from catalunya.lake.folder import LocalStorage
+from catalunya.lake.storage import Conflict, Storage, Version, check_key
 
 LEASE_S = 60.0
 _PATIENCE_S = 0.3

@@ -1,0 +1,113 @@
+"""The local disk under a lake: explained errors, atomic renames, and scratch folders that die with their process."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from catalunya.errors import CatalunyaError
+
+_REMEDIES = {
+    errno.ENOSPC: "free space or move CATALUNYA_LAKE to a larger disk",
+    errno.EDQUOT: "free space or move CATALUNYA_LAKE to a larger disk",
+    errno.EROFS: "mount it writable or move CATALUNYA_LAKE",
+    errno.EACCES: "give this user the right to read and write there or move CATALUNYA_LAKE",
+    errno.EPERM: "give this user the right to read and write there or move CATALUNYA_LAKE",
+}
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an `OSError` into a `CatalunyaError` that names the path and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "check the folder and the disk")
+        raise CatalunyaError(f"{error.filename or path}: {error.strerror or error}; {remedy}") from error
+
+
+def fsync(path: Path) -> None:
+    """Write a file or a folder through to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def rename_or_copy(source: Path, target: Path) -> None:
+    """Rename; across file systems (a part of the lake may be mounted) copy beside it, then rename."""
+    try:
+        source.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        shutil.move(source, beside)
+        if beside.is_file():
+            fsync(beside)
+        beside.replace(target)
+
+
+_scratch_guard = threading.Lock()
+_scratches: dict[tuple[int, Path], tuple[Path, BinaryIO]] = {}
+
+
+def own_scratch(base: Path) -> Path:
+    """Make or find this process's folder below `base`; a locked file beside it says that it lives.
+
+    A lock and not the process id, since containers that share a lake do not share ids.
+    """
+    with _scratch_guard:
+        known = _scratches.get((os.getpid(), base))
+        folder, alive = known or _claim_scratch(base)
+        _scratches[(os.getpid(), base)] = folder, alive
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def _claim_scratch(base: Path) -> tuple[Path, BinaryIO]:
+    while True:
+        name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        with explained(base):
+            base.mkdir(mode=0o700, parents=True, exist_ok=True)
+            alive = (base / f"{name}.alive").open("xb")
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (base / f"{name}.alive").exists():
+                return base / name, alive
+        alive.close()
+
+
+def clean_scratch(base: Path) -> int:
+    """Remove the scratch folders of processes that are gone; returns how many."""
+    removed = 0
+    for marker in base.glob("*.alive"):
+        with (
+            contextlib.suppress(FileNotFoundError, BlockingIOError, PermissionError),
+            marker.open("rb") as alive,
+        ):
+            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(marker.with_suffix(""), ignore_errors=True)
+            marker.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+@atexit.register
+def _drop_own_scratch() -> None:
+    for (pid, _), (folder, alive) in _scratches.items():
+        if pid == os.getpid():
+            shutil.rmtree(folder, ignore_errors=True)
+            Path(alive.name).unlink(missing_ok=True)
