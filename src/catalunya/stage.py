@@ -22,6 +22,7 @@ import structlog
 
 from catalunya import declaration
 from catalunya.datasets import Dataset, DownloadSource, IdescatSource, SocrataSource
+from catalunya.drift import Drift, check_columns, refuse_mistyped
 from catalunya.errors import CatalunyaError, LakeCorrupt, Refused
 from catalunya.lake import layout, snapshot
 from catalunya.lake.snapshot import LandedFile, Manifest, Refusal
@@ -35,14 +36,6 @@ _WORKERS = 2
 """Pages typed at once, each by one thread: faster than two threads on each page, and in half the memory."""
 _PAGE_SHIFT = 1 << 32
 _OBJECT_BYTES = 1_000_000
-_MISTYPED_ROWS = 5
-_MISTYPED_RATIO = 0.5
-_SOCRATA_TYPES = {
-    "string": {"text", "url", "email", "phone", "html", "number", "calendar_date", "drop_down_list"},
-    "integer": {"number", "text", "double", "money"},
-    "number": {"number", "text", "double", "money", "percent"},
-    "date": {"calendar_date", "floating_timestamp", "fixed_timestamp", "date", "text"},
-}
 
 
 @dataclass(frozen=True)
@@ -71,14 +64,6 @@ class Staged:
     warnings: tuple[str, ...] = ()
     reasons: dict[str, int] = field(default_factory=dict)
     """Kind of mistake to the number of quarantined rows that have it."""
-
-
-class Drift(Exception):
-    """The source's columns are not those declared."""
-
-    def __init__(self, message: str, figures: dict[str, Any]) -> None:
-        super().__init__(message)
-        self.figures = figures
 
 
 def stage(storage: Storage, dataset: Dataset, *, run_id: str, now: datetime) -> list[Staged]:
@@ -119,7 +104,7 @@ def stage_snapshot(storage: Storage, dataset: Dataset, manifest: Manifest) -> St
     """Stage one complete snapshot, quarantine first and the staged file last."""
     lenient = snapshot.was_accepted_by_hand(storage, dataset.id, manifest.snapshot_id)
     previous = _previous(storage, dataset, manifest.snapshot_id)
-    warnings = _check_columns(dataset, manifest, previous, lenient=lenient)
+    warnings = check_columns(dataset, manifest, previous, lenient=lenient)
     work = storage.scratch() / f"stage-{dataset.id}-{manifest.snapshot_id}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -167,7 +152,7 @@ def _stage_pages(
     typed = f"read_parquet({declaration.quote(str(work / 'typed-*.parquet'))})"
     counts = _judge(con, dataset, typed)
     if not lenient:
-        _refuse_mistyped(con, dataset, typed)
+        refuse_mistyped(con, dataset, typed)
     controls = _controls(con, dataset, typed, pages)
     differing = [
         f"{dataset.id}: the portal's {c.control} of {c.period} is {c.published}, the rows sum to {c.computed}"
@@ -332,33 +317,6 @@ def _judge(con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str) -> dict
     return {"rows_in": row[0], "duplicated": row[1], "quarantined": row[2]}
 
 
-def _refuse_mistyped(con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str) -> None:
-    """Raise when most values of a column are of another type: that is a retyped column, not bad rows."""
-    bad = con.execute(
-        f"""
-        select name, count(*) from (select unnest(mistyped) as name from {typed} where len(mistyped) > 0)
-        group by name having count(*) >= {_MISTYPED_ROWS} order by name
-        """
-    ).fetchall()
-    for name, wrong in bad:
-        column = dataset.column(name)
-        found = con.execute(f"select count({name}) from {typed}").fetchone()
-        right = found[0] if found else 0
-        if column.type == "string":
-            right -= wrong
-        if wrong > _MISTYPED_RATIO * (right + wrong) and dataset.drift.retyped_column == "refuse":
-            raise Drift(
-                f"column {'/'.join(column.source)} is retyped: {wrong} of {right + wrong} values are not "
-                f"of the declared type {column.type}",
-                {
-                    "column": column.source[0],
-                    "declared": column.type,
-                    "wrong": wrong,
-                    "values": right + wrong,
-                },
-            )
-
-
 def _controls(
     con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str, pages: Sequence[Path]
 ) -> tuple[Control, ...]:
@@ -440,56 +398,6 @@ def read_record(text: bytes | str) -> Staged:
 def _previous(storage: Storage, dataset: Dataset, snapshot_id: str) -> Manifest | None:
     earlier = [name for name in snapshot.accepted(storage, dataset.id) if name < snapshot_id]
     return snapshot.read(storage, dataset.id, earlier[-1]) if earlier else None
-
-
-def _check_columns(
-    dataset: Dataset, manifest: Manifest, previous: Manifest | None, *, lenient: bool
-) -> list[str]:
-    """Warnings about new columns; raises `Drift` for missing and retyped ones."""
-    found = {column.name: column.type for column in manifest.columns}
-    before = {column.name: column.type for column in previous.columns} if previous else {}
-    missing = [c for c in dataset.columns if not any(name in found for name in c.source)]
-    retyped = [
-        (name, before.get(name), found[name], column.type)
-        for column in dataset.columns
-        for name in column.source
-        if name in found and _is_retyped(column.type, before.get(name), found[name])
-    ]
-    complaints = [
-        (dataset.drift.missing_column, f"declared column {'/'.join(c.source)} ({c.name}) is missing")
-        for c in missing
-    ] + [
-        (
-            dataset.drift.retyped_column,
-            f"declared column {name} is retyped: now {now!r}, was {was!r}, declared {declared}"
-            if was
-            else f"declared column {name} is retyped: the source calls it {now!r}, declared is {declared}",
-        )
-        for name, was, now, declared in retyped
-    ]
-    fatal = [text for action, text in complaints if action == "refuse"]
-    if fatal and not lenient:
-        figures = {"missing": ["/".join(c.source) for c in missing], "retyped": [r[0] for r in retyped]}
-        raise Drift("; ".join(fatal), figures)
-    known = set(declaration.source_names(dataset)) | set(dataset.ignored)
-    new = sorted(name for name in found if name not in known and not name.startswith(":"))
-    if new and dataset.drift.new_column == "refuse" and not lenient:
-        raise Drift(f"new column {', '.join(new)}", {"new": new})
-    warnings = [f"{dataset.id}: {text}" for _, text in complaints]
-    if new:
-        warnings.append(
-            f"{dataset.id}: new column {', '.join(new)} in the source; kept in `raw`. Declare it in "
-            f"datasets/{dataset.id}.yml to use it, or list it under `ignored`"
-        )
-    return warnings
-
-
-def _is_retyped(declared: str, before: str | None, now: str | None) -> bool:
-    if now is None:
-        return False
-    if before is not None and before != now:
-        return True
-    return now not in _SOCRATA_TYPES[declared] and before is None
 
 
 def staged_record(storage: Storage, dataset_id: str, snapshot_id: str) -> Staged | None:

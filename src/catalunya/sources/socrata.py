@@ -34,7 +34,7 @@ class _Moved(Exception):
 
 @dataclass(frozen=True)
 class _Metadata:
-    updated_at: int | None
+    updated_at: int | str | None
     columns: tuple[SourceColumn, ...]
     demo: bool
 
@@ -265,7 +265,7 @@ class _Portal:
             # A name with a colon is the portal's own (`:id`, `:@computed_region_…`), not the publisher's.
             if not column["fieldName"].startswith(":")
         )
-        return _Metadata(updated if isinstance(updated, int) else None, columns, answer.demo)
+        return _Metadata(updated if isinstance(updated, int | str) else None, columns, answer.demo)
 
     def count(self) -> int:
         answer = self._http.json(
