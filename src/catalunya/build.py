@@ -57,7 +57,6 @@ class Candidate(BaseModel):
     inputs: Inputs
     staged: tuple[Staged, ...]
     marts: tuple[dbt.Mart, ...]
-    dbt_version: str
 
 
 def inputs(storage: Storage, datasets: dict[str, Dataset], home: Path) -> Inputs:
@@ -122,7 +121,6 @@ def build(
             inputs=wanted,
             staged=tuple(staged),
             marts=outcome.marts,
-            dbt_version=outcome.version,
         )
         storage.put_file(layout.candidate(candidate_id, DATABASE), database)
         storage.put(layout.candidate(candidate_id, RECORD), record.model_dump_json(indent=1).encode())

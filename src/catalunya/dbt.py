@@ -67,7 +67,6 @@ class Outcome:
 
     results: tuple[NodeResult, ...]
     marts: tuple[Mart, ...]
-    version: str
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,7 @@ def _outcome(result: Any, described: dict[str, Any], candidate: Path) -> Outcome
             )
             for r in result.results
         )
-    return Outcome(results, marts(described), described["metadata"]["dbt_version"])
+    return Outcome(results, marts(described))
 
 
 def _examples(con: duckdb.DuckDBPyConnection, result: Any) -> tuple[str, ...]:

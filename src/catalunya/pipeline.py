@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import secrets
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -136,7 +138,7 @@ class Run:
             engine=settings.resolved_engine,
             lake=storage.url,
             started_at=self.now,
-            versions={"catalunya": __version__},
+            versions=versions(),
             code_revision=code_revision(settings.home),
             seen=_last_seen(storage),
         )
@@ -351,6 +353,7 @@ class Run:
                 stale=tuple(self.record.stale),
                 warnings=tuple(self.record.warnings),
                 code_revision=self.record.code_revision,
+                versions=self.record.versions,
                 keep=self.settings.keep_releases,
             )
             discard_candidates(self.storage)
@@ -418,6 +421,12 @@ def _last_seen(storage: Storage) -> dict[str, Seen]:
     """What the newest record of the ledger knows of each source's validators."""
     entries = storage.list(layout.LEDGER)
     return RunRecord.model_validate_json(storage.read(entries[-1].key)).seen if entries else {}
+
+
+def versions() -> dict[str, str]:
+    """The versions of this project, of Python and of what transforms the data."""
+    used = ("dbt-core", "dbt-duckdb", "duckdb")
+    return {"catalunya": __version__, "python": platform.python_version(), **{n: version(n) for n in used}}
 
 
 def code_revision(home: Path) -> str | None:

@@ -14,7 +14,7 @@ import duckdb
 import structlog
 from pydantic import BaseModel, ConfigDict
 
-from catalunya import __version__, catalogue
+from catalunya import catalogue
 from catalunya.audit import RECORD as AUDIT_RECORD
 from catalunya.audit import Audit, Baseline
 from catalunya.build import DATABASE, Candidate
@@ -116,6 +116,7 @@ def publish(
     engine: str,
     stale: tuple[Stale, ...] = (),
     warnings: tuple[str, ...] = (),
+    versions: dict[str, str],
     code_revision: str | None = None,
     keep: int,
 ) -> Release:
@@ -147,7 +148,7 @@ def publish(
             rows=rows,
             warnings=tuple(dict.fromkeys([*warnings, *verdict.sentences("warn")])),
             tests=verdict.tests,
-            versions={"catalunya": __version__, "dbt": candidate.dbt_version, "duckdb": duckdb.__version__},
+            versions=versions,
             code_revision=code_revision,
         )
         _write_papers(folder, release, marts, datasets)
