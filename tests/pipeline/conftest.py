@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -120,13 +121,14 @@ class Command:
 
 
 def files_of(lake: str | Path) -> dict[str, int]:
-    """Every file that readers of a local lake can see, and its size."""
-    root = Path(lake)
-    return {
-        path.relative_to(root).as_posix(): path.stat().st_size
-        for path in root.rglob("*")
-        if path.is_file() and not path.relative_to(root).parts[0].startswith(".")
-    }
+    """Every file that readers of a local lake can see, and its size; a run may be going on."""
+    found = {}
+    for folder, inner, names in os.walk(lake):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        for path in (Path(folder, name) for name in names if not name.startswith(".")):
+            with contextlib.suppress(FileNotFoundError):
+                found[path.relative_to(lake).as_posix()] = path.stat().st_size
+    return found
 
 
 def query(answer: Answer | str, sql: str) -> list[tuple[Any, ...]]:
