@@ -435,8 +435,10 @@ def code_revision(home: Path) -> str | None:
     revision = os.environ.get("CATALUNYA_REVISION")
     if revision or git is None or not (home / ".git").exists():
         return revision
-    run: Callable[..., str] = lambda *words: subprocess.run(  # noqa: E731
-        [git, "-C", str(home), *words], capture_output=True, text=True, check=False
-    ).stdout.strip()
+
+    def run(*words: str) -> str:
+        command = [git, "-C", str(home), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
     commit = run("rev-parse", "HEAD")
     return f"{commit}+" if commit and run("status", "--porcelain") else commit or None
