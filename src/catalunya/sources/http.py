@@ -23,7 +23,7 @@ import msgspec
 import stamina
 
 from catalunya.errors import SourceUnreadable
-from catalunya.sources.transport import Transport
+from catalunya.sources.transport import Transport, pieces
 
 PROJECT_URL = "https://github.com/catalunya-data-pipeline/catalunya-data-pipeline"
 """Where a portal's staff can find out who asks; part of the user agent."""
@@ -175,7 +175,7 @@ class Http:
             digest = hashlib.sha256()
             size = 0
             with path.open("wb", buffering=0) as file:
-                for piece in response.iter_bytes():
+                for piece in pieces(response):
                     digest.update(piece)
                     file.write(piece)
                     size += len(piece)

@@ -28,7 +28,8 @@ _KEYS_IN_MEMORY = 100_000
 _WAITING = 250_000
 _NAMED_ROWS = 10_000
 _ABSENT = {hash(None), hash(msgspec.UNSET)}
-_Scalar = str | int | float | bool | None | msgspec.UnsetType
+_Text = str | None | msgspec.UnsetType
+"""What keys nearly always are; reading just that takes three quarters of the time."""
 
 
 class KeyCheck:
@@ -100,7 +101,7 @@ class PageReader:
         self._one_page = threading.Lock()
         self._fields = [f"k{number}" for number in range(len(key))]
         renamed = dict(zip(self._fields, key, strict=True))
-        self._decoder = msgspec.json.Decoder(list[_struct(renamed, _Scalar)])  # type: ignore[misc]
+        self._decoder = msgspec.json.Decoder(list[_struct(renamed, _Text)])  # type: ignore[misc]
         self._any = msgspec.json.Decoder(list[_struct(renamed, Any)])  # type: ignore[misc]
 
     def read(self, path: Path, offset: int) -> int:

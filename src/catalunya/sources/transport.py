@@ -1,12 +1,13 @@
 """urllib3 under httpx: bodies in large pieces, and an end to every response, however slowly it drips.
 
 httpx's own transport parses HTTP/1.1 in Python and hands out 64 KiB at a time; a million rows take it
-twice as long as all else together (`bench/fetch.py`). urllib3 reads into large buffers outside the
-interpreter's lock.
+twice as long as all else together (`bench/fetch.py`). urllib3 keeps the connections; the bodies are read
+by the `http.client` beneath it into one buffer, outside the interpreter's lock.
 """
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 import threading
@@ -77,22 +78,47 @@ class _Body(httpx.SyncByteStream):
         self._raw = raw
         self._watch = watch
         self._received = received
+        self._whole = False
 
     def __iter__(self) -> Iterator[bytes]:
+        return (bytes(piece) for piece in self.pieces())
+
+    def pieces(self) -> Iterator[memoryview]:
+        """The body as it came, in a buffer that is filled again: a piece is good until the next."""
+        # urllib3's own `read` and `readinto` copy every piece twice.
+        body: http.client.HTTPResponse = self._raw._original_response  # type: ignore[attr-defined]
+        buffer = memoryview(bytearray(_PIECE))
         try:
-            while piece := self._raw.read1(_PIECE, decode_content=False):
-                self._received(len(piece))
-                yield piece
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise (self._watch.fault() if self._watch.expired else _as_httpx(error)) from error
+            while size := body.readinto(buffer):
+                self._received(size)
+                yield buffer[:size]
+        except http.client.IncompleteRead as error:
+            raise self._fault(httpx.RemoteProtocolError(_cut_off(error.expected))) from error
+        except (http.client.HTTPException, OSError) as error:
+            raise self._fault(_as_httpx(error)) from error
         if self._watch.expired:
             raise self._watch.fault()
+        if body.length:
+            raise httpx.RemoteProtocolError(_cut_off(body.length))
+        self._whole = True
 
     def close(self) -> None:
         self._watch.stop()
-        # A body that was read to its end has given its connection back; any other cannot be reused.
-        self._raw.close()
+        if not self._whole:
+            # What is left of the body would be taken for the next answer.
+            self._raw.close()
         self._raw.release_conn()
+
+    def _fault(self, error: httpx.TransportError) -> httpx.TransportError:
+        return self._watch.fault() if self._watch.expired else error
+
+
+def pieces(response: httpx.Response) -> Iterator[memoryview | bytes]:
+    """The decoded body of a response of this transport; a piece is good until the next is asked for."""
+    if "content-encoding" in response.headers:
+        return response.iter_bytes()
+    body: _Body = response.extensions["body"]
+    return body.pieces()
 
 
 class Transport(httpx.BaseTransport):
@@ -125,10 +151,12 @@ class Transport(httpx.BaseTransport):
         except (urllib3.exceptions.HTTPError, OSError) as error:
             watch.stop()
             raise (watch.fault() if watch.expired else _as_httpx(error)) from error
+        body = _Body(raw, watch, self._received)
         return httpx.Response(
             raw.status,
             headers=list(raw.headers.items()),
-            stream=_Body(raw, watch, self._received),
+            stream=body,
+            extensions={"body": body},
             request=request,
         )
 
@@ -166,9 +194,13 @@ def _as_httpx(error: Exception) -> httpx.TransportError:
         (urllib3.exceptions.ReadTimeoutError, httpx.ReadTimeout),
         (urllib3.exceptions.NewConnectionError, httpx.ConnectError),
         (urllib3.exceptions.ProtocolError, httpx.RemoteProtocolError),
+        (http.client.HTTPException, httpx.RemoteProtocolError),
+        (TimeoutError, httpx.ReadTimeout),
     ]
     theirs = next((theirs for ours, theirs in kinds if isinstance(error, ours)), httpx.ReadError)
     cause = error.args[1] if isinstance(error, urllib3.exceptions.ProtocolError) and error.args[1:] else error
-    if isinstance(cause, urllib3.exceptions.IncompleteRead) and cause.expected:
-        return theirs(f"the body was cut off {cause.expected} bytes before its end")
     return theirs(f"{type(cause).__name__}: {cause}")
+
+
+def _cut_off(missing: int | None) -> str:
+    return f"the body was cut off {missing} bytes before its end" if missing else "the body was cut off"
