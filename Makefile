@@ -5,7 +5,7 @@ PYTHON ?= python3
 export UV_PYTHON ?= $(PYTHON)
 export UV_PYTHON_DOWNLOADS ?= never
 
-.PHONY: help setup setup-dev run test lint format bench clean
+.PHONY: help setup setup-dev run airflow test lint format bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -17,10 +17,14 @@ setup: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv) ## Install the command at .ve
 	@$(UV) sync --frozen --quiet --no-dev --inexact
 
 setup-dev: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
-	@$(UV) sync --frozen --quiet --inexact
+	@$(UV) sync --frozen --quiet --inexact --group airflow
 
 run: setup ## One complete run on demo data, from the portals to a release
 	@ENVIRONMENT=demo .venv/bin/catalunya run
+
+airflow: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv) ## Airflow without containers: http://localhost:8080, airflow/airflow
+	@$(UV) sync --frozen --quiet --no-dev --inexact --group airflow
+	@exec .venv/bin/python orchestration/scripts/airflow_local.py
 
 test: setup-dev ## Every test that needs no container engine
 	@.venv/bin/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
@@ -42,4 +46,4 @@ bench: setup-dev ## Measure fetch and staging against their bounds
 	@.venv/bin/python bench/fetch.py
 
 clean: ## Remove the environment and caches, never the lake
-	@rm -rf .venv .uv .pytest_cache .mypy_cache .ruff_cache dbt/mart/target dbt/mart/logs
+	@rm -rf .venv .uv .airflow .pytest_cache .mypy_cache .ruff_cache dbt/mart/target dbt/mart/logs

@@ -26,12 +26,22 @@ log = structlog.get_logger(__name__)
 RECORD = "audit.json"
 
 
+class Stale(BaseModel):
+    """A dataset whose source could not be read: the snapshot used instead, and its age."""
+
+    model_config = ConfigDict(frozen=True)
+
+    dataset_id: str
+    snapshot_id: str
+    age_hours: float
+
+
 class Finding(BaseModel):
     """What one gate found."""
 
     model_config = ConfigDict(frozen=True)
 
-    gate: Literal["dbt", "rows", "expected_rows", "control", "freshness"]
+    gate: Literal["dbt", "rows", "expected_rows", "control", "freshness", "stale"]
     severity: Literal["error", "warn"]
     message: str
     dataset_id: str | None = None
@@ -49,6 +59,8 @@ class Audit(BaseModel):
     audited_at: datetime
     passed: bool
     tests: int
+    nodes: tuple[dbt.NodeResult, ...] = ()
+    """The result of every dbt test."""
     findings: tuple[Finding, ...]
 
     def sentences(self, severity: str) -> list[str]:
@@ -71,20 +83,17 @@ def audit(
     candidate: Candidate,
     baseline: Baseline | None,
     *,
-    run_id: str,
     now: datetime,
+    stale: tuple[Stale, ...] = (),
     on_node: Callable[[str], None] | None = None,
 ) -> Audit:
-    """Judge a candidate, record the verdict beside it, and return it when it passed.
-
-    Raises `Refused` with every failed gate; the snapshot that caused it is then marked refused, so that the
-    next run passes it over.
-    """
+    """Judge a candidate, record the verdict beside it, and return it; `refuse` acts on one that failed."""
     newest = _newest(candidate)
     findings = [
         *_row_findings(storage, datasets, newest, baseline),
         *_control_findings(newest),
         *_freshness_findings(storage, datasets, newest, now),
+        *_stale_findings(stale),
     ]
     outcome = _test(storage, settings, candidate, on_node)
     findings += _test_findings(storage, outcome, candidate, baseline)
@@ -93,11 +102,10 @@ def audit(
         audited_at=now,
         passed=all(finding.severity == "warn" for finding in findings),
         tests=len(outcome.results),
+        nodes=outcome.results,
         findings=tuple(findings),
     )
     storage.put(layout.candidate(candidate.candidate_id, RECORD), verdict.model_dump_json(indent=1).encode())
-    if not verdict.passed:
-        _refuse(storage, verdict, run_id=run_id, now=now)
     return verdict
 
 
@@ -199,6 +207,24 @@ def _freshness_findings(
     return findings
 
 
+def _stale_findings(stale: tuple[Stale, ...]) -> list[Finding]:
+    """The last good snapshot of a source that cannot be read may be released; the release says so."""
+    return [
+        Finding(
+            gate="stale",
+            severity="warn",
+            message=(
+                f"{s.dataset_id}: nothing newer could be used than snapshot {s.snapshot_id}, "
+                f"{s.age_hours:g} hours old"
+            ),
+            dataset_id=s.dataset_id,
+            snapshot_id=s.snapshot_id,
+            figures={"age_hours": s.age_hours},
+        )
+        for s in stale
+    ]
+
+
 def _test(
     storage: Storage, settings: Settings, candidate: Candidate, on_node: Callable[[str], None] | None
 ) -> dbt.Outcome:
@@ -253,7 +279,8 @@ def _sentence(result: dbt.NodeResult) -> str:
     return f"dbt test {result.name}: {result.failures} rows break it ({examples}{more})"
 
 
-def _refuse(storage: Storage, verdict: Audit, *, run_id: str, now: datetime) -> None:
+def refuse(storage: Storage, verdict: Audit, *, run_id: str, now: datetime) -> None:
+    """Mark the snapshots that made an audit fail, so that the next run passes them over; raises `Refused`."""
     errors = [finding for finding in verdict.findings if finding.severity == "error"]
     blamed: dict[tuple[str, str], list[Finding]] = {}
     for finding in errors:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from catalunya import dbt, declaration
 from catalunya.datasets import Dataset
 from catalunya.errors import BuildFailed, UsageError
-from catalunya.lake import layout, snapshot
+from catalunya.lake import layout, pointer, snapshot
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
 from catalunya.stage import Staged, read_record
@@ -57,6 +57,10 @@ class Candidate(BaseModel):
     inputs: Inputs
     staged: tuple[Staged, ...]
     marts: tuple[dbt.Mart, ...]
+    nodes: tuple[dbt.NodeResult, ...] = ()
+    """The result of every seed and model."""
+    release_before: str | None = None
+    """The release that readers saw when it was built: it follows that one or none."""
 
 
 def inputs(storage: Storage, datasets: dict[str, Dataset], home: Path) -> Inputs:
@@ -101,6 +105,7 @@ def build(
     if engine != "duckdb":
         raise UsageError(f"CATALUNYA_ENGINE: this version builds on duckdb only, not {engine}; unset it")
     wanted = inputs(storage, datasets, settings.home)
+    shown = pointer.read(storage)
     work = storage.scratch() / f"build-{candidate_id}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -121,6 +126,8 @@ def build(
             inputs=wanted,
             staged=tuple(staged),
             marts=outcome.marts,
+            nodes=outcome.results,
+            release_before=shown[0].release_id if shown else None,
         )
         storage.put_file(layout.candidate(candidate_id, DATABASE), database)
         storage.put(layout.candidate(candidate_id, RECORD), record.model_dump_json(indent=1).encode())
@@ -131,17 +138,24 @@ def build(
 
 def newest_candidate(storage: Storage) -> Candidate | None:
     """The newest whole candidate; None when there is none."""
-    for candidate_id in reversed(storage.folders(layout.CANDIDATES)):
-        key = layout.candidate(candidate_id, RECORD)
-        if storage.exists(key):
-            return Candidate.model_validate_json(storage.read(key))
-    return None
+    found = (read_candidate(storage, name) for name in reversed(storage.folders(layout.CANDIDATES)))
+    return next((candidate for candidate in found if candidate), None)
 
 
-def discard_candidates(storage: Storage, *, keep: str | None = None) -> None:
-    """Delete candidates that killed or refused runs left; call it only while holding the lake."""
+def read_candidate(storage: Storage, candidate_id: str) -> Candidate | None:
+    """The record of a whole candidate; None when it was never completed."""
+    key = layout.candidate(candidate_id, RECORD)
+    return Candidate.model_validate_json(storage.read(key)) if storage.exists(key) else None
+
+
+def discard_candidates(storage: Storage) -> None:
+    """Delete candidates that killed or refused runs left; call it only while holding the lake.
+
+    Those of a relay that is still going on are kept.
+    """
+    going_on = set(storage.folders(layout.RUNS))
     for candidate_id in storage.folders(layout.CANDIDATES):
-        if candidate_id != keep:
+        if candidate_id not in going_on:
             storage.delete_folder(f"{layout.CANDIDATES}/{candidate_id}")
 
 

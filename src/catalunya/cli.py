@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
 from types import TracebackType
@@ -17,16 +18,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from catalunya import catalogue, publish
+from catalunya import catalogue, notify, publish
 from catalunya import datasets as cards
+from catalunya import record as records
 from catalunya.build import Candidate, newest_candidate
 from catalunya.datasets import Dataset
+from catalunya.demo.borrow import portals
+from catalunya.doctor import examine
 from catalunya.errors import CatalunyaError, SourceUnreadable, UsageError
 from catalunya.lake import layout, pointer, snapshot
 from catalunya.lake.lock import lake_lock, who_holds
 from catalunya.lake.storage import Storage
-from catalunya.notify import notify
-from catalunya.pipeline import Run, RunRecord, new_run_id
+from catalunya.pipeline import Run
+from catalunya.record import new_run_id
+from catalunya.relay import whole_lake
 from catalunya.report import print_run, reporter
 from catalunya.settings import Settings
 
@@ -41,6 +46,9 @@ err = Console(stderr=True, width=None if sys.stderr.isatty() else 132)
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Force = Annotated[
     bool, typer.Option("--force", help="Read everything again, and publish although nothing is new.")
+]
+Rebuild = Annotated[
+    bool, typer.Option("--rebuild", help="Stage every kept snapshot again, from the bytes in landing.")
 ]
 Only = Annotated[
     list[str] | None, typer.Option("--dataset", "-d", help="Read only this dataset; may be repeated.")
@@ -69,10 +77,10 @@ def _crash(kind: type[BaseException], error: BaseException, trace: TracebackType
 
 
 @app.command()
-def run(as_json: Json = False, force: Force = False, dataset: Only = None) -> None:
+def run(as_json: Json = False, force: Force = False, rebuild: Rebuild = False, dataset: Only = None) -> None:
     """Run every stage once: ingest, stage, build, audit, publish."""
     with _run(as_json) as current:
-        current.all_stages(force=force, only=tuple(dataset or ()))
+        current.all_stages(force=force, rebuild=rebuild, only=tuple(dataset or ()))
 
 
 @app.command()
@@ -83,10 +91,10 @@ def ingest(as_json: Json = False, force: Force = False, dataset: Only = None) ->
 
 
 @app.command()
-def stage(as_json: Json = False) -> None:
+def stage(as_json: Json = False, rebuild: Rebuild = False) -> None:
     """Type what landed; set aside the rows that break their declaration."""
     with _run(as_json) as current:
-        current.one_stage("stage", current.stage)
+        current.one_stage("stage", lambda: current.stage(again=rebuild))
 
 
 @app.command()
@@ -121,6 +129,22 @@ def status(as_json: Json = False) -> None:
         _print_json(answer)
     else:
         _print_status(answer)
+
+
+@app.command()
+def doctor(
+    deep: Annotated[bool, typer.Option("--deep", help="Start dbt and parse the project, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find what is wrong with the set-up that dbt needs, and say how to mend it."""
+    findings = examine(Settings.load(), deep=deep)
+    if as_json:
+        _print_json({"findings": [asdict(finding) for finding in findings]})
+    for finding in findings:
+        err.print("[green]well[/]  " if finding.well else "[bold red]wrong[/] ", end="")
+        err.print(str(finding), highlight=False, markup=False, soft_wrap=True)
+    if not all(finding.well for finding in findings):
+        raise typer.Exit(UsageError.exit_code)
 
 
 @app.command()
@@ -247,32 +271,18 @@ def _demo_day() -> date | None:
 
 
 @contextmanager
-def _portals(settings: Settings) -> Iterator[Settings]:
-    """The settings to run with; the demo environment brings its own portal when no base URL is set."""
-    if settings.environment != "demo" or not settings.portals_are_default:
-        yield settings
-        return
-    from catalunya.demo import portal
-
-    day = settings.now_override.date() if settings.now_override else None
-    with portal.running(day=day) as demo:
-        urls = {"socrata_url": demo.url, "idescat_url": demo.url, "icgc_url": demo.url}
-        yield settings.model_copy(update=urls)
-
-
-@contextmanager
 def _run(as_json: bool) -> Iterator[Run]:
     """A run that holds the lake; on leaving, its record is printed and the process exits with its code."""
     settings = Settings.load()
     known = cards.load(settings.home / "datasets")
     storage = Storage.open(settings.lake)
     run_id = new_run_id(settings.now())
-    with lake_lock(storage, run_id) as lock, _portals(settings) as chosen, reporter(err) as told:
+    with whole_lake(storage, run_id, known) as lock, portals(settings) as chosen, reporter(err) as told:
         current = Run(chosen, storage, known, lock, told, run_id)
         yield current
     record = current.record
     print_run(err, record)
-    if not notify(settings.notify_urls, record):
+    if not notify.deliver(storage, settings.notify_urls, notify.of_run(record)):
         err.print("CATALUNYA_NOTIFY_URLS: an alert was not delivered; check the addresses")
     if as_json:
         _print_json(record.model_dump(mode="json", exclude={"seen"}))
@@ -297,8 +307,7 @@ def _status(storage: Storage, known: dict[str, Dataset], now: datetime) -> dict[
     shown = pointer.read(storage)
     release = publish.current(storage)
     holder = who_holds(storage, "run")
-    ledger = storage.list(layout.LEDGER)
-    last = RunRecord.model_validate_json(storage.read(ledger[-1].key)) if ledger else None
+    last = records.newest(storage)
     return {
         "lake": storage.url,
         "release_id": release.release_id if release else None,

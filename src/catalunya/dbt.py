@@ -87,14 +87,17 @@ def invoke(
 ) -> Outcome:
     """Run a dbt command on the candidate database and return the result of every node.
 
-    `digest` says which state of the project this is: a process parses each state once. A node that failed is
-    in the outcome; `BuildFailed` is raised only when dbt itself could not run.
+    `on_node` is told of every node as it ends, in a line. `digest` says which state of the project this is:
+    a process parses each state once. A node that failed is in the outcome; `BuildFailed` is raised only when
+    dbt itself could not run.
     """
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
     def on_event(event: Any) -> None:
         if on_node is not None and event.info.name in {"LogModelResult", "LogSeedResult", "LogTestResult"}:
-            on_node(event.data.node_info.node_name)
+            node = event.data.node_info
+            seconds = event.data.execution_time
+            on_node(f"{node.resource_type} {node.node_name}: {event.data.status} in {seconds:.2f} s")
 
     parsed = parse(project, digest)
     with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work:
@@ -104,6 +107,18 @@ def invoke(
         finally:
             DuckDBConnectionManager.close_all_connections()
     return _outcome(result, parsed.described, candidate)
+
+
+def document(*, project: Path, digest: str, candidate: Path, target: Path) -> None:
+    """Write `static_index.html`, `manifest.json` and `catalog.json` of the candidate into `target`."""
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+
+    parsed = parse(project, digest)
+    try:
+        with _environment(CATALUNYA_CANDIDATE=str(candidate)):
+            _call(["docs", "generate", "--static"], project, target.parent, manifest=parsed.manifest)
+    finally:
+        DuckDBConnectionManager.close_all_connections()
 
 
 @lru_cache(maxsize=2)

@@ -1,30 +1,140 @@
-"""Alerts by Apprise, to whatever `CATALUNYA_NOTIFY_URLS` names."""
+"""Alerts by Apprise, to whatever `CATALUNYA_NOTIFY_URLS` names: one message per event, none when all is well."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+from collections.abc import Iterable
+from typing import Literal
+
 import apprise
 import structlog
+from pydantic import BaseModel, ConfigDict
 
-from catalunya.pipeline import RunRecord
+from catalunya.audit import Finding
+from catalunya.lake import layout
+from catalunya.lake.storage import KeyExists, Storage
+from catalunya.record import RunRecord
 
 log = structlog.get_logger(__name__)
 
+Kind = Literal["failed", "refused", "unreadable", "unusual", "silent", "late"]
 
-def notify(urls: tuple[str, ...], record: RunRecord) -> bool:
-    """Tell of a run that ended badly; returns whether every address took the message.
+_TITLES: dict[Kind, str] = {
+    "failed": "failed",
+    "refused": "was refused",
+    "unreadable": "could not be read",
+    "unusual": "changed in an unusual way",
+    "silent": "has been silent for longer than its cadence",
+    "late": "is later than its deadline",
+}
+_REMEDIES: dict[Kind, str] = {
+    "failed": "Look at the log; the next run begins afresh, the last release stays.",
+    "refused": "The last release stays. `catalunya status` names the snapshot and how to accept it.",
+    "unreadable": "The last snapshot is used. See whether the portal is up; the next run reads it again.",
+    "unusual": "The release was published with this warning. Compare with the source before citing it.",
+    "silent": "See whether the publisher has moved or stopped the dataset; mend its card if it has.",
+    "late": "Look at what the run is doing; `catalunya status` says who holds the lake.",
+}
 
-    A run that ended well is not told of. An address that fails is logged and never fails the run.
+
+class Alert(BaseModel):
+    """One event that somebody should know of."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Kind
+    subject: str
+    """The dataset, stage or run that it is about."""
+    reason: str
+    event: str
+    """Names the event: of equal ones only the first is told."""
+    link: str | None = None
+    """Where the log is."""
+
+    @property
+    def title(self) -> str:
+        """One line: what happened to what."""
+        return f"Catalunya Data Pipeline: {self.subject} {_TITLES[self.kind]}"
+
+    @property
+    def body(self) -> str:
+        """The reason, the remedy, and the log."""
+        lines = [self.reason, _REMEDIES[self.kind], f"Log: {self.link}" if self.link else ""]
+        return "\n".join(line for line in lines if line)
+
+
+def of_findings(record: RunRecord, link: str | None = None) -> list[Alert]:
+    """What an audit warned of: unusual changes and silent portals.
+
+    What dbt's tests warn of is part of the data from one release to the next; it is told in the release.
     """
-    if not urls or record.exit_code == 0:
+    kinds: dict[str, Kind] = {"freshness": "silent", "stale": "unreadable"}
+    return [
+        Alert(
+            kind=kinds.get(finding.gate, "unusual"),
+            subject=finding.dataset_id or "the release",
+            reason=finding.message,
+            event=_event(finding, record),
+            link=link,
+        )
+        for finding in record.findings
+        if finding.severity == "warn" and finding.gate != "dbt"
+    ]
+
+
+def of_silence(
+    dataset_id: str, snapshot_id: str, age_days: int, cadence_days: int, link: str | None
+) -> Alert:
+    """A source that published nothing for longer than its cadence; one event of its last snapshot."""
+    return Alert(
+        kind="silent",
+        subject=dataset_id,
+        reason=f"{dataset_id}: nothing new for {age_days} days (snapshot {snapshot_id}); its cadence is {cadence_days} days",
+        event=f"freshness {dataset_id} {snapshot_id}",
+        link=link,
+    )
+
+
+def of_run(record: RunRecord) -> list[Alert]:
+    """What there is to tell of a run in one process."""
+    alerts = of_findings(record)
+    if record.exit_code:
+        kind: Kind = "refused" if record.status == "refused" else "failed"
+        reason = f"{record.message}\nRelease shown: {record.release_id or 'none'}. Lake: {record.lake}"
+        alerts.append(
+            Alert(kind=kind, subject=f"run {record.run_id}", reason=reason, event=f"run {record.run_id}")
+        )
+    return alerts
+
+
+def deliver(storage: Storage, urls: tuple[str, ...], alerts: Iterable[Alert]) -> bool:
+    """Tell of events that were not told of yet; returns whether every address took every message.
+
+    An address that fails is logged and never fails the run; its event is told again by the next run that
+    meets it.
+    """
+    if not urls:
         return True
     channels = apprise.Apprise()
     known = [channels.add(url) for url in urls]
-    stale = [f"{s.dataset_id} is {s.age_hours:g} hours old" for s in record.stale]
-    lines = [record.message, *stale, f"Release shown: {record.release_id or 'none'}", f"Lake: {record.lake}"]
-    sent = channels.notify(
-        title=f"Catalunya Data Pipeline: run {record.run_id} {record.status}", body="\n".join(lines)
-    )
-    if not (all(known) and sent):
-        log.warning("an alert was not delivered", run=record.run_id, addresses=len(urls))
-        return False
-    return True
+    well = all(known)
+    for alert in alerts:
+        key = layout.alert(hashlib.sha256(alert.event.encode()).hexdigest()[:32])
+        try:
+            storage.put(key, alert.model_dump_json(indent=1).encode(), create=True)
+        except KeyExists:
+            continue
+        if not channels.notify(title=alert.title, body=alert.body):
+            log.warning("an alert was not delivered", alert=alert.event, addresses=len(urls))
+            with contextlib.suppress(Exception):
+                storage.delete(key)
+            well = False
+    return well
+
+
+def _event(finding: Finding, record: RunRecord) -> str:
+    """A portal that is down is an event of each run; a change or a silence is one event of a snapshot."""
+    if finding.gate == "stale":
+        return f"unreadable {finding.dataset_id} {record.run_id}"
+    return f"{finding.gate} {finding.dataset_id} {finding.snapshot_id}"

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from catalunya import catalogue
 from catalunya.audit import RECORD as AUDIT_RECORD
-from catalunya.audit import Audit, Baseline
+from catalunya.audit import Audit, Baseline, Stale
 from catalunya.build import DATABASE, Candidate
 from catalunya.datasets import Dataset
 from catalunya.dbt import Column, Mart
@@ -24,7 +24,7 @@ from catalunya.declaration import quote
 from catalunya.errors import LakeCorrupt, Refused, UsageError
 from catalunya.lake import layout, pointer
 from catalunya.lake.lock import Lock
-from catalunya.lake.pointer import Pointer
+from catalunya.lake.pointer import Pointer, PointerMoved
 from catalunya.lake.storage import Storage
 
 log = structlog.get_logger(__name__)
@@ -32,16 +32,6 @@ log = structlog.get_logger(__name__)
 RELEASE_DATABASE = "catalunya.duckdb"
 _SUMS = "SHA256SUMS"
 _RECORD = "release.json"
-
-
-class Stale(BaseModel):
-    """A dataset whose source could not be read: the snapshot used instead, and its age."""
-
-    model_config = ConfigDict(frozen=True)
-
-    dataset_id: str
-    snapshot_id: str
-    age_hours: float
 
 
 class ReleasedSnapshot(BaseModel):
@@ -126,6 +116,7 @@ def publish(
     published meanwhile: the lake's pointer stays as it was.
     """
     verdict = _verdict(storage, candidate)
+    _follows(storage, candidate)
     work = storage.scratch() / f"publish-{candidate.candidate_id}"
     shutil.rmtree(work, ignore_errors=True)
     folder = work / "release"
@@ -170,6 +161,17 @@ def _verdict(storage: Storage, candidate: Candidate) -> Audit:
             f"candidate {candidate.candidate_id} was refused: {'; '.join(verdict.sentences('error'))}"
         )
     return verdict
+
+
+def _follows(storage: Storage, candidate: Candidate) -> None:
+    """Raise when another release was shown since the candidate was built: it may know less than that one."""
+    found = pointer.read(storage)
+    shown = found[0].release_id if found else None
+    if shown != candidate.release_before:
+        raise PointerMoved(
+            f"candidate {candidate.candidate_id} was built when readers saw {candidate.release_before or 'none'}, "
+            f"now they see {shown or 'none'}; nothing was changed: run again"
+        )
 
 
 def _moment(storage: Storage, now: datetime) -> datetime:
@@ -353,12 +355,13 @@ def discard_unpublished(storage: Storage) -> list[str]:
 
 
 def retain(storage: Storage, keep: int) -> list[str]:
-    """Delete all but the newest `keep` releases, never the current one nor the one before it."""
+    """Delete all but the newest `keep` releases with their documentation, never the current one nor the one before."""
     found = pointer.read(storage)
     held = {found[0].release_id, found[0].previous} if found else set()
     old = [name for name in storage.folders(layout.RELEASES)[:-keep] if name not in held]
     for release_id in old:
         storage.delete_folder(layout.release(release_id))
+        storage.delete_folder(f"{layout.DOCS}/{release_id}")
     return old
 
 

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from catalunya.pipeline import Reporter, RunRecord
+from catalunya.pipeline import Reporter
+from catalunya.record import RunRecord
 
 _COLOURS = {"done": "green", "released": "green", "unchanged": "cyan", "skipped": "dim"}
 

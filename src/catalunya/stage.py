@@ -66,15 +66,19 @@ class Staged:
     """Kind of mistake to the number of quarantined rows that have it."""
 
 
-def stage(storage: Storage, dataset: Dataset, *, run_id: str, now: datetime) -> list[Staged]:
-    """Stage every accepted snapshot of a dataset that is not staged yet; the new ones are returned.
+def stage(
+    storage: Storage, dataset: Dataset, *, run_id: str, now: datetime, again: bool = False
+) -> list[Staged]:
+    """Stage every accepted snapshot of a dataset that is not staged yet, or with `again` every one.
+
+    The newly staged are returned.
 
     Raises `Refused` when the newest one has drifted (it is marked refused), `LakeCorrupt` when landed bytes
     are not those of the manifest.
     """
     note = layout.declaration(dataset.id)
     wanted = declaration.digest(dataset)
-    current = storage.exists(note) and json.loads(storage.read(note)).get("digest") == wanted
+    current = storage.exists(note) and json.loads(storage.read(note)).get("digest") == wanted and not again
     present = {entry.key for entry in storage.list(f"{layout.STAGING}/{dataset.id}")} if current else set()
     done: list[Staged] = []
     for snapshot_id in snapshot.accepted(storage, dataset.id):

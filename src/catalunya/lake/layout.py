@@ -14,6 +14,9 @@ QUARANTINE = "quarantine"
 CANDIDATES = "candidates"
 RELEASES = "releases"
 LEDGER = "ledger"
+RUNS = "runs"
+ALERTS = "alerts"
+DOCS = "docs"
 
 _ID = re.compile(r"^(\d{8}T\d{6}Z)-[0-9a-f]{8}$")
 
@@ -64,6 +67,21 @@ def release(release_id: str, name: str = "") -> str:
 def ledger(run_id: str) -> str:
     """Key of the record of a run."""
     return f"{LEDGER}/{run_id}.json"
+
+
+def part(run_id: str, name: str) -> str:
+    """Key of what one process leaves for the next of the same run, until that ends."""
+    return f"{RUNS}/{run_id}/{name}.json"
+
+
+def alert(digest: str) -> str:
+    """Key of the note that an alert was sent."""
+    return f"{ALERTS}/{digest}.json"
+
+
+def docs(release_id: str, name: str) -> str:
+    """Key of one file of dbt's documentation of a release."""
+    return f"{DOCS}/{release_id}/{name}"
 
 
 def _by_date(prefix: str, dataset_id: str, snapshot_id: str) -> str:

@@ -1,0 +1,1 @@
+"""Between Airflow and the library: what a task of the DAGs does, in a few lines each."""

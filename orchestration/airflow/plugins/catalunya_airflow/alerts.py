@@ -1,0 +1,71 @@
+"""What is told to people: a task that failed for good, and a run that is late."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+
+
+def failed(context: Context) -> None:
+    """Callback of a task that failed after its last try, or at once where another try would not help."""
+    from catalunya.errors import Refused, SourceUnreadable
+    from catalunya.notify import Alert
+
+    ti = context["ti"]
+    error = context.get("exception")
+    causes = (error, getattr(error, "__cause__", None))
+    kind = "failed"
+    if any(isinstance(cause, Refused) for cause in causes):
+        kind = "refused"
+    elif any(isinstance(cause, SourceUnreadable) for cause in causes):
+        kind = "unreadable"
+    dataset_id = _dataset_of(context)
+    subject = f"{ti.task_id} of {dataset_id}" if dataset_id else ti.task_id
+    if kind != "failed" and dataset_id:
+        subject = dataset_id
+    _deliver(
+        Alert(
+            kind=kind,
+            subject=subject,
+            reason=str(error) if error else "the task's process was killed, or gave no sign of life",
+            event=f"{kind} {subject} {ti.dag_id} {ti.run_id}",
+            link=ti.log_url,
+        )
+    )
+
+
+async def late(context: dict[str, Any], **kwargs: Any) -> None:
+    """Callback of a DAG run that is not done by its deadline."""
+    from catalunya.notify import Alert
+
+    run = context.get("dag_run") or {}
+    name = run.get("dag_run_id") or run.get("run_id") or "unknown"
+    dag_id = run.get("dag_id", "catalunya_data_pipeline")
+    alert = Alert(
+        kind="late",
+        subject=f"run {name} of {dag_id}",
+        reason=f"It was queued at {run.get('queued_at', 'an unknown time')} and is not done.",
+        event=f"late {dag_id} {name}",
+    )
+    await asyncio.to_thread(_deliver, alert)
+
+
+def _dataset_of(context: Context) -> str | None:
+    arguments = getattr(context.get("task"), "op_kwargs", None) or {}
+    return arguments.get("dataset_id")
+
+
+def _deliver(alert: Any) -> None:
+    from catalunya.lake.storage import Storage
+    from catalunya.notify import deliver
+    from catalunya.settings import Settings
+
+    settings = Settings.load()
+    if not deliver(Storage.open(settings.lake), settings.notify_urls, [alert]):
+        log.warning("CATALUNYA_NOTIFY_URLS: an alert was not delivered; check the addresses")

@@ -1,0 +1,88 @@
+"""The sensor between reading and transforming: waits for the word of every dataset, then asks what is new."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseSensorOperator
+from airflow.sdk.exceptions import AirflowSkipException
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from catalunya_airflow import steps
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class WaitForNewData(BaseSensorOperator):
+    """Succeeds when there is something to release, skips when there is not.
+
+    It looks into the lake for what `ingest` recorded of each dataset, whoever ran it. While a dataset is
+    still being read it waits in the triggerer, `patience_s` at most; then the dataset's last snapshot is used.
+    """
+
+    def __init__(self, *, patience_s: float = 900.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.patience_s = patience_s
+
+    def execute(self, context: Context) -> str:
+        """Decide at once when every dataset was read, else wait in the triggerer."""
+        relay = steps.relay_of(context)
+        missing = sorted(set(steps.wanted(context)) - relay.read_so_far())
+        if missing:
+            self.log.info("waiting for %s", ", ".join(missing))
+            trigger = ReadingsEnded(relay.run_id, missing, self.patience_s, self.poke_interval)
+            self.defer(trigger=trigger, method_name="decide")
+        return self.decide(context)
+
+    def decide(self, context: Context, event: dict[str, Any] | None = None) -> str:
+        """Ask the library whether anything is new; `event` names the datasets that left no word."""
+        if context["params"].get("force") or context["params"].get("full_rebuild"):
+            return "asked for"
+        with steps.explained():
+            new, why = steps.relay_of(context).anything_new(missing=tuple((event or {}).get("missing", ())))
+        if not new:
+            raise AirflowSkipException(why)
+        return "new data"
+
+
+class ReadingsEnded(BaseTrigger):
+    """Fires when the datasets of a run were read, or after `patience_s`; names those that were not."""
+
+    def __init__(self, run_id: str, datasets: list[str], patience_s: float, poll_s: float) -> None:
+        super().__init__()
+        self.run_id = run_id
+        self.datasets = datasets
+        self.patience_s = patience_s
+        self.poll_s = poll_s
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class and what to make it from."""
+        return (
+            "catalunya_airflow.sensor.ReadingsEnded",
+            {
+                "run_id": self.run_id,
+                "datasets": self.datasets,
+                "patience_s": self.patience_s,
+                "poll_s": self.poll_s,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until all is there."""
+        give_up = time.monotonic() + self.patience_s
+        while True:
+            missing = sorted(set(self.datasets) - await asyncio.to_thread(self._read_so_far))
+            if not missing or time.monotonic() > give_up:
+                yield TriggerEvent({"missing": missing})
+                return
+            await asyncio.sleep(self.poll_s)
+
+    def _read_so_far(self) -> set[str]:
+        from catalunya.relay import Relay
+        from catalunya.settings import Settings
+
+        return Relay(Settings.load(), self.run_id, steps.LogReporter()).read_so_far()

@@ -1,0 +1,249 @@
+"""What each task does: one part of a run, through the library, with its words in the task's log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import get_current_context
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from catalunya_airflow import assets
+
+if TYPE_CHECKING:
+    from catalunya.dbt import NodeResult
+    from catalunya.relay import Relay
+    from catalunya.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class LogReporter:
+    """Tells a run's progress to the task's log."""
+
+    def begin(self, stage: str) -> None:
+        """Say that a stage begins."""
+        log.info("%s begins", stage)
+
+    def step(self, stage: str, what: str, done: int | None = None, total: int | None = None) -> None:
+        """Say what happened; rows in progress are left out."""
+        if done is None:
+            log.info("%s", what)
+
+    def end(self, stage: str, status: str, seconds: float) -> None:
+        """Say how a stage ended."""
+        log.info("%s %s in %.1f s", stage, status, seconds)
+
+
+def settings_of(context: Mapping[str, Any]) -> Settings:
+    """The settings of the environment, with the engine that a manual run asked for."""
+    from catalunya.settings import Settings
+
+    settings = Settings.load()
+    engine = context["params"].get("engine")
+    return settings.model_copy(update={"engine": engine}) if engine else settings
+
+
+def run_id_of(context: Mapping[str, Any], settings: Settings) -> str:
+    """The run's id in the lake: the same in every task and every try of a DAG run."""
+    from catalunya import relay
+
+    run = context["dag_run"]
+    return relay.run_id_of(f"{run.dag_id} {run.run_id}", settings.now_override or run.run_after)
+
+
+def relay_of(context: Mapping[str, Any]) -> Relay:
+    """This DAG run's relay."""
+    from catalunya.relay import Relay
+
+    settings = settings_of(context)
+    return Relay(settings, run_id_of(context, settings), LogReporter())
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Errors that another try would meet again fail the task at once."""
+    from catalunya.errors import LakeCorrupt, Refused, UsageError
+    from catalunya.lake.pointer import PointerMoved
+
+    try:
+        yield
+    except (Refused, UsageError, LakeCorrupt, PointerMoved) as error:
+        raise AirflowFailException(str(error)) from error
+
+
+def check_dbt_connection() -> list[str]:
+    """Look at the dbt set-up without starting dbt; fails with what is wrong and how to mend it."""
+    context = get_current_context()
+    from catalunya.doctor import examine
+
+    with explained():
+        settings = settings_of(context)
+        findings = examine(settings)
+        for finding in findings:
+            log.log(logging.INFO if finding.well else logging.ERROR, "%s", finding)
+        wrong = [str(finding) for finding in findings if not finding.well]
+        if wrong:
+            raise AirflowFailException("; ".join(wrong))
+        return [str(finding) for finding in findings]
+
+
+def wanted(context: Mapping[str, Any]) -> list[str]:
+    """The datasets whose sources this run reads."""
+    return list(context["params"].get("datasets") or assets.DATASETS)
+
+
+def ingest(dataset_id: str) -> dict[str, Any]:
+    """Read one source and land what is new."""
+    context = get_current_context()
+    if dataset_id not in wanted(context):
+        raise AirflowSkipException(f"{dataset_id} was not asked for")
+    with explained():
+        answer = relay_of(context).ingest(dataset_id, force=bool(context["params"].get("force")))
+    if answer.outcome == "new":
+        extra = {"snapshot_id": answer.snapshot_id, "rows": answer.rows_in}
+        context["outlet_events"][assets.landed].add(assets.dataset(dataset_id), extra=extra)
+    return answer.model_dump(include={"outcome", "snapshot_id", "rows_in", "requests", "bytes"})
+
+
+def stage(dataset_id: str) -> dict[str, Any]:
+    """Type what landed of one dataset."""
+    context = get_current_context()
+    with explained():
+        answer = relay_of(context).stage(dataset_id, again=bool(context["params"].get("full_rebuild")))
+    counts = {"rows_in", "rows_staged", "rows_quarantined", "rows_duplicated", "reasons", "snapshot_id"}
+    return answer.model_dump(include=counts)
+
+
+def build() -> dict[str, int]:
+    """Build the marts with dbt, in this process."""
+    context = get_current_context()
+    with explained():
+        candidate = relay_of(context).build()
+    return _table("models and seeds", candidate.nodes)
+
+
+def audit() -> dict[str, int]:
+    """Judge the candidate."""
+    context = get_current_context()
+    with explained():
+        verdict = relay_of(context).audit()
+    for sentence in verdict.sentences("warn"):
+        log.warning("%s", sentence)
+    return _table("tests", verdict.nodes)
+
+
+def publish() -> str:
+    """Publish the candidate and say so to everyone who waits for a mart."""
+    context = get_current_context()
+    with explained():
+        release = relay_of(context).publish()
+    for name, rows in release.rows.items():
+        extra = {"rows": rows, "release_id": release.release_id, "demo": release.demo}
+        context["outlet_events"][assets.mart(name)].extra = extra
+    log.info("%s", table(["mart", "rows"], release.rows.items()))
+    return release.release_id
+
+
+def docs() -> str:
+    """Write dbt's documentation of the release."""
+    context = get_current_context()
+    with explained():
+        address = relay_of(context).docs()
+    log.info("documentation at %s", address)
+    return address
+
+
+def finish() -> dict[str, Any]:
+    """Put the run into the ledger and tell what somebody should know; fails when the run did not end well."""
+    context = get_current_context()
+    from catalunya import notify
+
+    with explained():
+        relay = relay_of(context)
+        record = relay.finish()
+    link = context["ti"].log_url
+    notify.deliver(relay.storage, relay.settings.notify_urls, notify.of_findings(record, link))
+    rows = [
+        (name, d.outcome, d.snapshot_id, d.rows_in, d.rows_staged, d.rows_quarantined, d.rows_duplicated)
+        for name, d in record.datasets.items()
+    ]
+    titles = ["dataset", "source", "snapshot", "rows in", "staged", "quarantined", "duplicates"]
+    log.info("%s", table(titles, rows))
+    for warning in record.warnings:
+        log.warning("%s", warning)
+    log.info("%s: %s", record.status, record.message)
+    if record.status == "released" and not relay.documented(record.release_id):
+        raise AirflowFailException("released, but without its documentation: see generate_dbt_docs")
+    if record.exit_code:
+        raise AirflowFailException(f"{record.status}: {record.message}")
+    return record.model_dump(mode="json", include={"run_id", "status", "release_id", "release", "message"})
+
+
+def apply_retention() -> list[str]:
+    """Delete old releases and what abandoned runs left."""
+    from catalunya import maintain
+    from catalunya.lake.storage import Storage
+
+    context = get_current_context()
+    settings = settings_of(context)
+    storage = Storage.open(settings.lake)
+    run_id = run_id_of(context, settings)
+    gone = maintain.retain(storage, run_id, settings.keep_releases, settings.now())
+    log.info("deleted: %s", ", ".join(gone) or "nothing")
+    return gone
+
+
+def verify_snapshots(dataset_id: str) -> int:
+    """Compare every landed file of one dataset with its manifest; fails when one differs."""
+    from catalunya import maintain
+    from catalunya.lake.storage import Storage
+
+    storage = Storage.open(settings_of(get_current_context()).lake)
+    looked, wrong = maintain.verify(storage, dataset_id, told=log.info)
+    if wrong:
+        raise AirflowFailException("; ".join(wrong))
+    return looked
+
+
+def check_freshness() -> dict[str, int]:
+    """Tell of sources that published nothing for longer than their cadence; returns days since the last news."""
+    from catalunya import datasets as cards
+    from catalunya import maintain, notify
+    from catalunya.lake.storage import Storage
+
+    context = get_current_context()
+    settings = settings_of(context)
+    storage = Storage.open(settings.lake)
+    found = maintain.freshness(storage, cards.load(settings.home / "datasets"), settings.now())
+    titles = ["dataset", "last news", "days ago", "cadence in days"]
+    log.info("%s", table(titles, [(f.dataset_id, f.updated_at, f.age_days, f.cadence_days) for f in found]))
+    silent = [
+        notify.of_silence(f.dataset_id, f.snapshot_id, f.age_days, f.cadence_days, context["ti"].log_url)
+        for f in found
+        if f.silent
+    ]
+    notify.deliver(storage, settings.notify_urls, silent)
+    return {f.dataset_id: f.age_days for f in found}
+
+
+def _table(title: str, nodes: tuple[NodeResult, ...]) -> dict[str, int]:
+    """Log a table of dbt's results; returns how many nodes ended in each status."""
+    log.info(
+        "%s\n%s", title, table(["node", "status", "seconds"], [(n.name, n.status, n.seconds) for n in nodes])
+    )
+    counts: dict[str, int] = {}
+    for node in nodes:
+        counts[node.status] = counts.get(node.status, 0) + 1
+    return counts
+
+
+def table(titles: list[str], rows: Any) -> str:
+    """Plain text in columns, as wide as what is in them."""
+    lines = [titles, *([str(value) for value in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
+    return "\n".join(
+        "  ".join(f"{value:<{w}}" for value, w in zip(line, widths, strict=True)) for line in lines
+    )

@@ -1,0 +1,59 @@
+"""What the DAGs have in common: who owns them, how they are retried, and the way from staging to a release."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import AsyncCallback, DeadlineAlert, DeadlineReference, Param, task
+
+from catalunya_airflow import alerts, assets, steps
+
+DEFAULTS: dict[str, Any] = {
+    "owner": "catalunya-data-team",
+    "retries": 2,
+    "retry_delay": timedelta(seconds=float(os.environ.get("CATALUNYA_RETRY_DELAY_SECONDS", "300"))),
+    "on_failure_callback": alerts.failed,
+}
+BY_DATASET = "{{ task.op_kwargs['dataset_id'] }}"
+"""How mapped tasks are called in the web interface."""
+
+ENGINE = Param(
+    None,
+    type=["null", "string"],
+    enum=[None, "duckdb", "athena", "trino"],
+    description="Build on this engine; none means the environment's own.",
+)
+
+
+def deadline() -> DeadlineAlert | None:
+    """An alert for a run that takes longer than CATALUNYA_DEADLINE_MINUTES, 60 by default; 0 means none.
+
+    `airflow dags test` of Airflow 3.3.2 cannot end a run that has a deadline (apache/airflow#73428).
+    """
+    minutes = float(os.environ.get("CATALUNYA_DEADLINE_MINUTES", "60"))
+    if not minutes or sys.argv[1:3] == ["dags", "test"]:
+        return None
+    return DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(minutes=minutes),
+        callback=AsyncCallback(alerts.late),
+    )
+
+
+def stage_to_release() -> tuple[Any, Any, Any]:
+    """The tasks from staging to the ledger, in their order; returns the first, the build, and the last."""
+    staged = task(map_index_template=BY_DATASET)(steps.stage).expand(dataset_id=assets.DATASETS)
+    built = task(task_id="run_dbt_transformations")(steps.build)()
+    audited = task(task_id="validate_data_quality")(steps.audit)()
+    published = task(
+        task_id="publish_release",
+        inlets=[assets.dataset(name) for name in assets.DATASETS],
+        outlets=[assets.mart(name) for name in assets.MARTS],
+    )(steps.publish)()
+    documented = task(task_id="generate_dbt_docs")(steps.docs)()
+    finished = task(task_id="finish_run", trigger_rule="all_done", on_failure_callback=None)(steps.finish)()
+    staged >> built >> audited >> published >> documented >> finished
+    return staged, built, finished

@@ -1,0 +1,161 @@
+"""What a run leaves on record: its entry in the ledger, put together from the parts of a relay where it had parts."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterable
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from catalunya import __version__
+from catalunya.audit import Finding, Stale
+from catalunya.lake import layout
+from catalunya.lake.storage import Storage
+
+Status = Literal["released", "unchanged", "refused", "failed"]
+StageStatus = Literal["done", "skipped", "refused", "failed"]
+_WORST: tuple[StageStatus, ...] = ("skipped", "done", "refused", "failed")
+
+
+class StageRecord(BaseModel):
+    """One stage of a run."""
+
+    name: str
+    status: StageStatus
+    seconds: float
+
+
+class DatasetRecord(BaseModel):
+    """What a run knows of one dataset: the snapshot it used and its counts, and what reading cost."""
+
+    snapshot_id: str | None
+    outcome: str
+    message: str = ""
+    """Why the source could not be read, or was refused."""
+    rows_in: int = 0
+    rows_staged: int = 0
+    rows_quarantined: int = 0
+    rows_duplicated: int = 0
+    reasons: dict[str, int] = {}
+    requests: int = 0
+    bytes: int = 0
+
+
+class Seen(BaseModel):
+    """Validators of a source as last seen, for a snapshot whose content did not change since."""
+
+    snapshot_id: str
+    validators: dict[str, Any]
+
+
+class RunRecord(BaseModel):
+    """The ledger's record of one run; `catalunya run --json` prints it."""
+
+    model_config = ConfigDict(validate_assignment=True)
+
+    run_id: str
+    status: Status = "failed"
+    release_id: str | None = None
+    release: str | None = None
+    stages: list[StageRecord] = []
+    datasets: dict[str, DatasetRecord] = {}
+    stale: list[Stale] = []
+    findings: list[Finding] = []
+    """What the audit found, warnings included."""
+    warnings: list[str] = []
+    message: str = ""
+    """Empty in a part of a relay that did not end the run."""
+    exit_code: int = 1
+    environment: str
+    engine: str
+    lake: str
+    started_at: datetime
+    seconds: float = 0.0
+    versions: dict[str, str] = {}
+    code_revision: str | None = None
+    seen: dict[str, Seen] = {}
+
+    def warn(self, sentence: str) -> None:
+        """Add a warning, once."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+
+def new_run_id(now: datetime) -> str:
+    """A run's id: its clock and eight random hex digits."""
+    return layout.make_id(now, secrets.token_hex(4))
+
+
+def newest(storage: Storage) -> RunRecord | None:
+    """The newest record of the ledger."""
+    entries = storage.list(layout.LEDGER)
+    return RunRecord.model_validate_json(storage.read(entries[-1].key)) if entries else None
+
+
+def last_seen(storage: Storage) -> dict[str, Seen]:
+    """What the newest record of the ledger knows of each source's validators."""
+    found = newest(storage)
+    return found.seen if found else {}
+
+
+def merged(parts: Iterable[RunRecord]) -> RunRecord | None:
+    """One record of the parts of a run, in the order in which they ran; None of none.
+
+    The first part that failed decides how the run ended, else the last that ended it.
+    """
+    whole: RunRecord | None = None
+    for part in parts:
+        if whole is None:
+            whole = part.model_copy(deep=True)
+            continue
+        for stage in part.stages:
+            _add_stage(whole.stages, stage)
+        whole.datasets |= part.datasets
+        whole.seen |= part.seen
+        whole.stale = part.stale or whole.stale
+        whole.findings = part.findings or whole.findings
+        whole.seconds = round(whole.seconds + part.seconds, 3)
+        for sentence in part.warnings:
+            whole.warn(sentence)
+        if part.message and not (whole.message and whole.exit_code):
+            whole.status, whole.message, whole.exit_code = part.status, part.message, part.exit_code
+            whole.release_id = part.release_id
+    return whole
+
+
+def _add_stage(stages: list[StageRecord], more: StageRecord) -> None:
+    for known in stages:
+        if known.name == more.name:
+            known.seconds = round(known.seconds + more.seconds, 3)
+            known.status = max(known.status, more.status, key=_WORST.index)
+            return
+    stages.append(more.model_copy())
+
+
+def versions() -> dict[str, str]:
+    """The versions of this project, of Python and of what transforms the data."""
+    used = ("dbt-core", "dbt-duckdb", "duckdb")
+    return {"catalunya": __version__, "python": platform.python_version(), **{n: version(n) for n in used}}
+
+
+def code_revision(home: Path) -> str | None:
+    """The git commit of the code, with `+` when files differ from it; None outside a checkout."""
+    git = shutil.which("git")
+    revision = os.environ.get("CATALUNYA_REVISION")
+    if revision or git is None or not (home / ".git").exists():
+        return revision
+
+    def run(*words: str) -> str:
+        command = [git, "-C", str(home), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    commit = run("rev-parse", "HEAD")
+    return f"{commit}+" if commit and run("status", "--porcelain") else commit or None

@@ -1,0 +1,206 @@
+"""A run whose stages run in processes of their own: tasks of Airflow, functions on AWS.
+
+What one process leaves for the next lies in the lake, under `runs/<run_id>/`, until `finish` makes one record
+of it for the ledger. Each part locks what it changes: a dataset while it is read or staged, the lake while it is
+built, audited and published. A part that is repeated finds what its broken predecessor left, and mends it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+
+import structlog
+
+from catalunya import datasets as cards
+from catalunya import docs
+from catalunya.audit import Audit
+from catalunya.build import Candidate, read_candidate
+from catalunya.datasets import Dataset
+from catalunya.demo.borrow import portals
+from catalunya.errors import CatalunyaError, LakeBusy, Refused, SourceUnreadable, UsageError
+from catalunya.lake import layout
+from catalunya.lake.lock import Lock, lake_lock
+from catalunya.lake.storage import Storage
+from catalunya.pipeline import Reporter, Run
+from catalunya.publish import Release
+from catalunya.record import DatasetRecord, RunRecord, last_seen, merged
+from catalunya.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+PATIENCE_S = 120.0
+"""How long a part waits for the lock that another run holds."""
+_ORDER = ("ingest", "wait", "stage", "build", "audit", "publish")
+
+
+def run_id_of(name: str, moment: datetime) -> str:
+    """The id of the run that an orchestrator calls `name`: the same in every process and every try."""
+    return layout.make_id(moment, hashlib.sha256(name.encode()).hexdigest())
+
+
+@contextmanager
+def whole_lake(storage: Storage, run_id: str, datasets: dict[str, Dataset]) -> Iterator[Lock]:
+    """Hold the lake and every dataset of it, for a run in one process; raises `LakeBusy` at once."""
+    with ExitStack() as held:
+        lock = held.enter_context(lake_lock(storage, run_id))
+        for dataset_id in datasets:
+            held.enter_context(lake_lock(storage, run_id, _lock_of(dataset_id)))
+        yield lock
+
+
+class Relay:
+    """One run in parts; make one in every process with the same `run_id`."""
+
+    def __init__(self, settings: Settings, run_id: str, reporter: Reporter) -> None:
+        self.settings = settings
+        self.run_id = run_id
+        self.reporter = reporter
+        self.storage = Storage.open(settings.lake)
+        self.datasets = cards.load(settings.home / "datasets")
+
+    def ingest(self, dataset_id: str, *, force: bool = False) -> DatasetRecord:
+        """Read one source. Raises `SourceUnreadable`, or `Refused` when declared columns are gone."""
+        with self._part(f"ingest.{dataset_id}", _lock_of(dataset_id)) as run:
+            with portals(self.settings) as chosen:
+                run.settings = chosen
+                run.ingest(force=force, only=(dataset_id,))
+            answer = run.record.datasets[dataset_id]
+        if answer.outcome == "drifted":
+            raise Refused(answer.message)
+        if answer.outcome == "unreadable":
+            raise SourceUnreadable(answer.message)
+        return answer
+
+    def read_so_far(self) -> set[str]:
+        """The datasets whose reading has ended in this run, well or not."""
+        prefix = f"{layout.RUNS}/{self.run_id}/ingest."
+        found = self.storage.list(f"{layout.RUNS}/{self.run_id}")
+        return {e.key.removeprefix(prefix).removesuffix(".json") for e in found if e.key.startswith(prefix)}
+
+    def anything_new(self, *, missing: tuple[str, ...] = ()) -> tuple[bool, str]:
+        """Whether there is anything to release, and why not; `missing` are datasets that left no word."""
+        with self._part("wait", "run") as run:
+            for dataset_id in missing:
+                run.record.warn(f"{dataset_id}: its reading left no word; its last snapshot is used")
+            run.require_snapshots()
+            if run.nothing_new():
+                run.skip("stage", "build", "audit", "publish")
+                return False, run.record.message
+        return True, ""
+
+    def stage(self, dataset_id: str, *, again: bool = False) -> DatasetRecord:
+        """Stage what landed of one dataset, with `again` every kept snapshot; raises `Refused` on drift."""
+        with self._part(f"stage.{dataset_id}", _lock_of(dataset_id)) as run:
+            run.stage(again=again, only=(dataset_id,))
+            run.count_dataset(dataset_id)
+            return run.record.datasets[dataset_id]
+
+    def build(self) -> Candidate:
+        """Build the candidate of this run."""
+        with self._part("build", "run") as run:
+            run.tidy()
+            run.count_datasets()
+            run.require_snapshots()
+            return run.build()
+
+    def audit(self) -> Audit:
+        """Judge the candidate of this run; raises `Refused` when it fails."""
+        with self._part("audit", "run") as run:
+            return run.audit(self._candidate())
+
+    def publish(self) -> Release:
+        """Publish the candidate of this run."""
+        with self._part("publish", "run") as run:
+            return run.publish(self._candidate())
+
+    def docs(self) -> str:
+        """Write dbt's documentation of what this run released; returns its address."""
+        return docs.generate(self.storage, self.settings, self._candidate())
+
+    def documented(self, release_id: str | None) -> bool:
+        """True when dbt's documentation of a release is in the lake."""
+        return release_id is not None and self.storage.exists(layout.docs(release_id, docs.INDEX))
+
+    def finish(self) -> RunRecord:
+        """Make one record of all parts, keep it in the ledger, and clear away what the parts left."""
+        with _hold(self.storage, self.run_id, "run") as lock:
+            record = merged(self._parts())
+            if record is None:
+                kept = layout.ledger(self.run_id)
+                if self.storage.exists(kept):
+                    return RunRecord.model_validate_json(self.storage.read(kept))
+                record = self._run(lock).record
+            record.seen = last_seen(self.storage) | record.seen
+            if not record.message:
+                last = record.stages[-1].name if record.stages else "nothing"
+                record.message = f"broken off before it was published; the last stage on record is {last}"
+            if record.release_id:
+                record.release = self.storage.uri(layout.release(record.release_id))
+            self.storage.put(layout.ledger(self.run_id), record.model_dump_json(indent=1).encode())
+            self.storage.delete_folder(f"{layout.CANDIDATES}/{self.run_id}")
+            self.storage.delete_folder(f"{layout.RUNS}/{self.run_id}")
+        return record
+
+    def _candidate(self) -> Candidate:
+        found = read_candidate(self.storage, self.run_id)
+        if found is None:
+            raise UsageError(f"run {self.run_id} has no candidate; its build has to run first")
+        return found
+
+    def _run(self, lock: Lock) -> Run:
+        earlier = merged(self._parts())
+        return Run(self.settings, self.storage, self.datasets, lock, self.reporter, self.run_id, earlier)
+
+    def _parts(self) -> list[RunRecord]:
+        """The parts on record, in the order of the stages."""
+        found = self.storage.list(f"{layout.RUNS}/{self.run_id}")
+        names = [entry.key.rsplit("/", 1)[-1] for entry in found]
+        names.sort(key=lambda name: _ORDER.index(name.split(".", 1)[0]))
+        keys = [f"{layout.RUNS}/{self.run_id}/{name}" for name in names]
+        return [RunRecord.model_validate_json(self.storage.read(key)) for key in keys]
+
+    @contextmanager
+    def _part(self, name: str, lock_name: str) -> Iterator[Run]:
+        """A part of the run: what it does is on record when it ends, however it ends."""
+        with _hold(self.storage, self.run_id, lock_name) as lock:
+            run = self._run(lock)
+            known = dict(run.record.seen)
+            began = time.monotonic()
+            try:
+                yield run
+            except CatalunyaError as error:
+                run.fail(error)
+                raise
+            except Exception as error:
+                run.record.message = f"{name}: {type(error).__name__}: {error}"
+                raise
+            finally:
+                run.record.seconds = round(time.monotonic() - began, 3)
+                run.record.seen = {k: v for k, v in run.record.seen.items() if v != known.get(k)}
+                data = run.record.model_dump_json().encode()
+                self.storage.put(layout.part(self.run_id, name), data)
+
+
+def _lock_of(dataset_id: str) -> str:
+    return f"dataset-{dataset_id}"
+
+
+@contextmanager
+def _hold(storage: Storage, run_id: str, what: str) -> Iterator[Lock]:
+    """The lock `what`, waiting up to `PATIENCE_S` for another run to end."""
+    give_up = time.monotonic() + PATIENCE_S
+    with ExitStack() as held:
+        while True:
+            try:
+                lock = held.enter_context(lake_lock(storage, run_id, what))
+                break
+            except LakeBusy as busy:
+                if time.monotonic() > give_up:
+                    raise
+                log.info("waiting", reason=str(busy))
+                time.sleep(1)
+        yield lock
