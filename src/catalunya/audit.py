@@ -70,10 +70,12 @@ class Audit(BaseModel):
 
 @dataclass(frozen=True)
 class Baseline:
-    """What the last release was made of: dataset to its newest snapshot and the rows staged of it."""
+    """What the last release was made of: dataset to its newest snapshot and rows staged of it, and the code."""
 
     snapshots: dict[str, str]
     rows: dict[str, int]
+    code: str
+    """Digest of the dbt project and the cards that built it."""
 
 
 def audit(
@@ -136,7 +138,7 @@ def _row_findings(
         same = baseline is not None and baseline.snapshots.get(dataset_id) == staged.snapshot_id
         if before is None or same or _is_tolerated(dataset, before, rows):
             continue
-        by_hand = snapshot.was_accepted_by_hand(storage, dataset_id, staged.snapshot_id)
+        by_hand = "rows" in _lifted(storage, dataset_id, staged.snapshot_id)
         change = f"{100 * (rows - before) / before:+.1f} %" if before else "from none"
         findings.append(
             Finding(
@@ -247,21 +249,25 @@ def _test(
 def _test_findings(
     storage: Storage, outcome: dbt.Outcome, candidate: Candidate, baseline: Baseline | None
 ) -> list[Finding]:
-    """One finding per test that did not pass; its cause is the one new snapshot upstream, where there is one."""
+    """One finding per test that did not pass, and the snapshot that caused it, where only one can have.
+
+    With other code than the last release's the code may be at fault, and no snapshot is blamed.
+    """
     newest = candidate.inputs.newest()
-    before = baseline.snapshots if baseline else {}
-    fresh = {name: newest[name] for name in newest if before.get(name) != newest[name]}
+    before = baseline.snapshots if baseline and baseline.code == candidate.inputs.code else {}
+    fresh = {name: newest[name] for name in newest if name in before and before[name] != newest[name]}
     findings = []
     for result in outcome.results:
         if result.status in {"pass", "success"}:
             continue
-        suspects = [name for name in result.sources if name in fresh] or list(fresh)
-        cause = suspects[0] if baseline and len(suspects) == 1 else None
-        by_hand = cause is not None and snapshot.was_accepted_by_hand(storage, cause, fresh[cause])
+        suspects = [name for name in result.sources if name in fresh]
+        cause = suspects[0] if len(suspects) == 1 else None
+        lifted = {test for name in suspects for test in _lifted(storage, name, fresh[name])}
+        warns = result.status == "warn" or result.node_id in lifted
         findings.append(
             Finding(
                 gate="dbt",
-                severity="warn" if result.status == "warn" or by_hand else "error",
+                severity="warn" if warns else "error",
                 message=_sentence(result),
                 dataset_id=cause,
                 snapshot_id=fresh[cause] if cause else None,
@@ -269,6 +275,14 @@ def _test_findings(
             )
         )
     return findings
+
+
+def _lifted(storage: Storage, dataset_id: str, snapshot_id: str) -> set[str]:
+    """The gates and dbt tests whose refusal of a snapshot somebody lifted: they only warn of it from then on."""
+    acceptance = snapshot.acceptance(storage, dataset_id, snapshot_id)
+    if acceptance is None:
+        return set()
+    return {acceptance.refusal.gate, *acceptance.refusal.figures.get("lifts", [])}
 
 
 def _sentence(result: dbt.NodeResult) -> str:
@@ -290,13 +304,15 @@ def refuse(storage: Storage, verdict: Audit, *, run_id: str, now: datetime) -> N
         refusal = Refusal(
             gate=found[0].gate,
             reason="; ".join(finding.message for finding in found),
-            figures=found[0].figures,
+            figures={**found[0].figures, "lifts": [f.figures.get("test", f.gate) for f in found]},
             refused_at=now,
             run_id=run_id,
         )
         snapshot.refuse(storage, dataset_id, snapshot_id, refusal)
     causes = sorted({f.snapshot_id for f in errors if f.snapshot_id})
     remedy = "".join(f" If the change is real: `catalunya accept {name} --why …`." for name in causes)
+    if any(f.gate == "dbt" and not f.snapshot_id for f in errors):
+        remedy += " No single snapshot is to blame: mend the model or its test, then run again."
     raise Refused(
         "the audit refused the candidate: "
         + "; ".join(f.message for f in errors)

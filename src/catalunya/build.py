@@ -171,7 +171,18 @@ def _write_staging(
             _create_view(con, dataset, files)
             staged += _records(con, files)
         _create_tables(con, staged)
+    _require_one_kind(staged)
     return staged
+
+
+def _require_one_kind(staged: list[Staged]) -> None:
+    """Demo data and real data never meet in a release, even when two processes landed them at once."""
+    kinds = {kind: sorted({s.dataset_id for s in staged if s.demo is kind}) for kind in (True, False)}
+    if kinds[True] and kinds[False]:
+        raise UsageError(
+            f"CATALUNYA_LAKE: the lake mixes demo data ({', '.join(kinds[True])}) with data of real portals "
+            f"({', '.join(kinds[False])}); use a lake for each"
+        )
 
 
 def _staged_files(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import duckdb
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from catalunya.errors import UsageError
 
 SNAKE_CASE = re.compile(r"^[a-z][a-z0-9_]*$")
+WEB_ADDRESS = r"^https?://\S+$"
 
 ColumnType = Literal["string", "integer", "number", "date"]
 DriftAction = Literal["warn", "refuse"]
@@ -20,6 +23,20 @@ DriftAction = Literal["warn", "refuse"]
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+_TAKEN = {"snapshots", "controls"}
+"""Tables that staging has beside those of the datasets."""
+
+
+@lru_cache(maxsize=1)
+def _reserved_words() -> frozenset[str]:
+    """Words that SQL keeps for itself, as DuckDB lists them."""
+    with duckdb.connect() as con:
+        found = con.execute(
+            "select keyword_name from duckdb_keywords() where keyword_category = 'reserved'"
+        ).fetchall()
+    return frozenset(name for (name,) in found)
 
 
 class Words(_Model):
@@ -34,7 +51,7 @@ class Party(_Model):
     """A publisher or a licence: its name and where it is described."""
 
     name: str
-    url: str
+    url: str = Field(pattern=WEB_ADDRESS)
 
 
 class Constraints(_Model):
@@ -44,6 +61,12 @@ class Constraints(_Model):
     pattern: str | None = None
     minimum: float | None = None
     maximum: float | None = None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(f"minimum {self.minimum:g} is above maximum {self.maximum:g}")
+        return self
 
     @field_validator("pattern")
     @classmethod
@@ -77,6 +100,8 @@ class Column(_Model):
     def _snake(cls, name: str) -> str:
         if not SNAKE_CASE.match(name):
             raise ValueError(f"{name!r} is not snake_case; use lower-case letters, digits and _")
+        if name in _reserved_words():
+            raise ValueError(f"{name!r} is a reserved word of SQL; take another, such as {name}_name")
         return name
 
 
@@ -133,6 +158,12 @@ class ExpectedRows(_Model):
     minimum: int = Field(ge=0)
     maximum: int = Field(ge=0)
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.minimum > self.maximum:
+            raise ValueError(f"minimum {self.minimum} is above maximum {self.maximum}")
+        return self
+
 
 class Tolerance(_Model):
     """How far the rows of a snapshot may be from the last release's before it is refused."""
@@ -153,7 +184,7 @@ class Dataset(_Model):
     publisher: Party
     licence: Party
     citation: str
-    homepage: str
+    homepage: str = Field(pattern=WEB_ADDRESS)
     cadence_days: int = Field(gt=0)
     """After this many days without a change the source counts as silent."""
     source: Source
@@ -170,6 +201,8 @@ class Dataset(_Model):
     def _snake(cls, value: str) -> str:
         if not SNAKE_CASE.match(value):
             raise ValueError(f"{value!r} is not snake_case; it is a table name too")
+        if value in _TAKEN or value in _reserved_words():
+            raise ValueError(f"{value!r} is taken by a table of the pipeline or by SQL itself; take another")
         return value
 
     @model_validator(mode="after")

@@ -22,7 +22,8 @@ from catalunya.sources import Fetched, Http
 
 log = structlog.get_logger(__name__)
 
-Outcome = Literal["new", "unchanged", "unreadable", "drifted"]
+Outcome = Literal["new", "unchanged", "unreadable", "drifted", "unknown"]
+"""The last: the demo portal does not know the dataset."""
 Progress = Callable[[int, int | None], None]
 
 
@@ -104,6 +105,15 @@ def _base_url(dataset: Dataset, settings: Settings) -> str:
     }[protocol]
 
 
+def _kind_of(storage: Storage) -> bool | None:
+    """True when the lake holds demo data, False when it holds real data, None when it holds none."""
+    for dataset_id in storage.folders(layout.LANDING):
+        manifest = snapshot.latest(storage, dataset_id)
+        if manifest is not None:
+            return manifest.demo
+    return None
+
+
 def _land(
     storage: Storage,
     dataset: Dataset,
@@ -114,10 +124,11 @@ def _land(
     run_id: str,
     now: datetime,
 ) -> Ingested:
-    if last is not None and last.demo != fetched.demo:
+    held = _kind_of(storage) if last is None else last.demo
+    if held is not None and held != fetched.demo:
         kinds = {True: "demo data", False: "data of a real portal"}
         raise UsageError(
-            f"CATALUNYA_LAKE: {storage.url} holds {kinds[last.demo]}, {dataset.id} now sends "
+            f"CATALUNYA_LAKE: {storage.url} holds {kinds[held]}, {dataset.id} now sends "
             f"{kinds[fetched.demo]}; the two never mix: use another lake"
         )
     files = tuple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -13,6 +14,7 @@ from catalunya import publish
 from catalunya.audit import Audit, Stale, audit, refuse
 from catalunya.build import Candidate, build, discard_candidates, inputs
 from catalunya.datasets import Dataset
+from catalunya.demo.borrow import is_unknown
 from catalunya.errors import CatalunyaError, Refused, SourceUnreadable, UsageError
 from catalunya.ingest import ingest
 from catalunya.lake import layout, pointer, snapshot
@@ -147,6 +149,13 @@ class Run:
             force=force,
             progress=progress,
         )
+        if (
+            answer.outcome == "unreadable"
+            and answer.snapshot_id is None
+            and is_unknown(self.settings, dataset_id)
+        ):
+            words = f"{dataset_id}: the demo portal does not know it; its tables stay empty here"
+            answer = replace(answer, outcome="unknown", message=words)
         self.reporter.step("ingest", f"{dataset_id}: {answer.outcome}")
         self.record.datasets[dataset_id] = DatasetRecord(
             snapshot_id=answer.snapshot_id,
@@ -230,7 +239,7 @@ class Run:
     def require_snapshots(self) -> None:
         """Raise when a dataset has no snapshot at all: there is no release without it."""
         for dataset_id in self.datasets:
-            if snapshot.accepted(self.storage, dataset_id):
+            if snapshot.accepted(self.storage, dataset_id) or self._known(dataset_id).outcome == "unknown":
                 continue
             held = snapshot.refused(self.storage, dataset_id)
             if held:

@@ -57,6 +57,8 @@ class Release(BaseModel):
     demo: bool
     engine: str
     inputs_sha256: str
+    code_sha256: str = ""
+    """The dbt project and the dataset cards it was built by."""
     snapshots: dict[str, tuple[str, ...]]
     """Every snapshot of every dataset that the marts were built from, oldest first."""
     datasets: dict[str, ReleasedSnapshot]
@@ -92,6 +94,7 @@ def baseline(release: Release | None) -> Baseline | None:
     return Baseline(
         snapshots={name: d.snapshot_id for name, d in release.datasets.items()},
         rows={name: d.rows_staged for name, d in release.datasets.items()},
+        code=release.code_sha256,
     )
 
 
@@ -133,6 +136,7 @@ def publish(
             demo=demo,
             engine=engine,
             inputs_sha256=candidate.inputs.fingerprint,
+            code_sha256=candidate.inputs.code,
             snapshots=candidate.inputs.snapshots,
             datasets=_released(candidate),
             stale=stale,

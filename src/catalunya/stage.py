@@ -106,7 +106,11 @@ def stage(
 
 def stage_snapshot(storage: Storage, dataset: Dataset, manifest: Manifest) -> Staged:
     """Stage one complete snapshot, quarantine first and the staged file last."""
-    lenient = snapshot.was_accepted_by_hand(storage, dataset.id, manifest.snapshot_id)
+    lifted = snapshot.acceptance(storage, dataset.id, manifest.snapshot_id)
+    lenient = lifted is not None and "schema" in {
+        lifted.refusal.gate,
+        *lifted.refusal.figures.get("lifts", []),
+    }
     previous = _previous(storage, dataset, manifest.snapshot_id)
     warnings = check_columns(dataset, manifest, previous, lenient=lenient)
     work = storage.scratch() / f"stage-{dataset.id}-{manifest.snapshot_id}"

@@ -1,23 +1,11 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from catalunya.demo.portal import RunningPortal, running
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """Real files of the portals, which are kept outside the repository."""
-    fallback = Path(__file__).parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("CATALUNYA_SHARED", fallback))
-    if not folder.is_dir():
-        pytest.skip(f"the real files are missing: set CATALUNYA_SHARED to their folder (looked in {folder})")
-    return folder
 
 
 @pytest.fixture(scope="session")

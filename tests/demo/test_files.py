@@ -14,14 +14,14 @@ from catalunya.demo.portal import create_app, running
 
 
 @pytest.fixture(scope="module")
-def real(shared_data: Path) -> Iterator[httpx.Client]:
-    with running(files=shared_data) as portal, httpx.Client(base_url=portal.url) as client:
+def real(shared: Path) -> Iterator[httpx.Client]:
+    with running(files=shared) as portal, httpx.Client(base_url=portal.url) as client:
         yield client
 
 
-def test_real_rows_are_served_as_they_are(real: httpx.Client, shared_data: Path) -> None:
+def test_real_rows_are_served_as_they_are(real: httpx.Client, shared: Path) -> None:
     served = real.get("/resource/yavr-pn8q.json", params={"$order": "any,codi", "$select": ":id,*"}).json()
-    file = json.loads((shared_data / "services" / "attended_by_comarca_2015_2024.json").read_text())
+    file = json.loads((shared / "services" / "attended_by_comarca_2015_2024.json").read_text())
     system = {":version", ":created_at", ":updated_at"}
     expected = sorted(
         ({k: v for k, v in row.items() if k not in system} for row in file),
@@ -33,13 +33,11 @@ def test_real_rows_are_served_as_they_are(real: httpx.Client, shared_data: Path)
 
 
 def test_the_register_has_all_fourteen_fields_and_the_missing_ones_are_left_out(
-    real: httpx.Client, shared_data: Path
+    real: httpx.Client, shared: Path
 ) -> None:
     assert len(real.get("/api/views/ivft-vegh.json").json()["columns"]) == 14
     rows = real.get("/resource/ivft-vegh.json", params={"$order": "registre"}).json()
-    with (shared_data / "services" / "ivft-vegh_sample27_2026-09.csv").open(
-        encoding="utf-8", newline=""
-    ) as file:
+    with (shared / "services" / "ivft-vegh_sample27_2026-09.csv").open(encoding="utf-8", newline="") as file:
         assert rows == sorted(csv.DictReader(file), key=lambda row: row["registre"])
 
 
@@ -62,24 +60,24 @@ def test_people_by_age_are_served_as_the_table_of_2019(real: httpx.Client) -> No
 
 
 def test_borders_are_the_bytes_of_the_file_and_nothing_is_marked_as_demo(
-    real: httpx.Client, shared_data: Path
+    real: httpx.Client, shared: Path
 ) -> None:
     path = "/datacloud/divisions-administratives/vigent/json_unzip/divisions-administratives-municipis-100000.json"
     response = real.get(path)
-    assert response.content == (shared_data / "boundaries" / "municipis_500000_2026-01.geojson").read_bytes()
+    assert response.content == (shared / "boundaries" / "municipis_500000_2026-01.geojson").read_bytes()
     assert "X-Catalunya-Demo" not in response.headers
 
 
-def test_what_is_missing_is_named(shared_data: Path, tmp_path: Path) -> None:
+def test_what_is_missing_is_named(shared: Path, tmp_path: Path) -> None:
     with pytest.raises(FilesIncomplete, match="no folder"):
         create_app(files=tmp_path / "nowhere")
-    shutil.copytree(shared_data / "services", tmp_path / "services")
+    shutil.copytree(shared / "services", tmp_path / "services")
     with pytest.raises(FilesIncomplete, match=r"9aju-tpwc.*b4rr-d25b.*comarques.*municipis"):
         create_app(files=tmp_path)
 
 
-def test_a_file_that_is_no_json_is_named(shared_data: Path, tmp_path: Path) -> None:
-    shutil.copytree(shared_data, tmp_path / "data")
+def test_a_file_that_is_no_json_is_named(shared: Path, tmp_path: Path) -> None:
+    shutil.copytree(shared, tmp_path / "data")
     broken = tmp_path / "data" / "municipalities" / "9aju-tpwc_2024-12.rows.json"
     broken.chmod(0o644)
     broken.write_text("{broken")

@@ -47,8 +47,8 @@ def test_a_misspelt_filter_is_ignored_in_silence(http: httpx.Client) -> None:
     assert http.get(TABLE, params=asked).json()["size"] == [1, 1, 3, 1]
 
 
-def test_more_than_20000_cells_are_refused_with_the_real_body(http: httpx.Client, shared_data: Path) -> None:
-    real = json.loads((shared_data / "errors" / "idescat_416_too_many_cells.json").read_text())
+def test_more_than_20000_cells_are_refused_with_the_real_body(http: httpx.Client, shared: Path) -> None:
+    real = json.loads((shared / "errors" / "idescat_416_too_many_cells.json").read_text())
     refused = http.get(f"{TABLE}/data", params={"SEX": "TOTAL"})
     assert (refused.status_code, refused.json()) == (416, real)
     assert http.get(f"{TABLE}/data", params={"SEX": "TOTAL", "AGE": "TOTAL,Y_GE065"}).status_code == 200
@@ -73,9 +73,9 @@ def test_every_scale_has_every_area_once(
     assert all(len(ring) >= 4 and ring[0] == ring[-1] for ring in rings)
 
 
-def test_properties_are_those_of_the_real_files(http: httpx.Client, shared_data: Path) -> None:
+def test_properties_are_those_of_the_real_files(http: httpx.Client, shared: Path) -> None:
     for level in ("comarques", "municipis"):
-        real = json.loads((shared_data / "boundaries" / f"{level}_500000_2026-01.geojson").read_text())
+        real = json.loads((shared / "boundaries" / f"{level}_500000_2026-01.geojson").read_text())
         made = http.get(f"{FOLDER}{level}-500000.json").json()
         names = set(real["features"][0]["properties"])
         assert names <= set(made["features"][0]["properties"])

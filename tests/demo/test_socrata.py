@@ -114,17 +114,15 @@ def same_shape(found: object, real: object) -> bool:
     ],
 )
 def test_errors_have_the_real_shape(
-    http: httpx.Client, shared_data: Path, file: str, query: dict[str, str], status: int
+    http: httpx.Client, shared: Path, file: str, query: dict[str, str], status: int
 ) -> None:
     response = http.get(REGISTER, params=query)
     assert response.status_code == status
-    assert same_shape(response.json(), json.loads((shared_data / "errors" / file).read_text()))
+    assert same_shape(response.json(), json.loads((shared / "errors" / file).read_text()))
 
 
-def test_an_unknown_dataset_is_answered_as_the_real_portal_does(
-    http: httpx.Client, shared_data: Path
-) -> None:
-    real = json.loads((shared_data / "errors" / "socrata_404_not_found.json").read_text())
+def test_an_unknown_dataset_is_answered_as_the_real_portal_does(http: httpx.Client, shared: Path) -> None:
+    real = json.loads((shared / "errors" / "socrata_404_not_found.json").read_text())
     for path in ("/resource/xxxx-yyyy.json", "/api/views/xxxx-yyyy.json"):
         response = http.get(path)
         assert (response.status_code, response.json()) == (404, real)

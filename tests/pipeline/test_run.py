@@ -14,9 +14,10 @@ import duckdb
 import pytest
 
 from catalunya.demo import portal
+from tests.conftest import ROOT
 from tests.pipeline.conftest import Command, files_of, query
 
-DATASETS = ["boundaries", "municipalities", "population", "service_users", "social_services"]
+DATASETS = sorted(path.stem for path in (ROOT / "datasets").glob("*.yml"))
 MARTS = {
     "dim_municipality", "dim_comarca", "dim_service_type", "population", "service_history",
     "coverage_municipality", "coverage_comarca", "coverage_catalonia", "data_quality",

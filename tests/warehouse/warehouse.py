@@ -16,29 +16,14 @@ from typing import Any
 import duckdb
 import pytest
 
+from catalunya.datasets import load
+from catalunya.declaration import SQL_TYPES
+
 PROJECT = Path(__file__).resolve().parents[2] / "dbt" / "mart"
 
 COLUMNS = {
-    "social_services": (
-        "service_id varchar, name varchar, service_type varchar, registered_on date, places integer, "
-        "address varchar, municipality_name varchar, district varchar, postal_code varchar, "
-        "comarca_name varchar, phone varchar, owner_name varchar, ownership_name varchar, owner_tax_id varchar"
-    ),
-    "municipalities": (
-        "municipality_id varchar, name varchar, comarca_id varchar, comarca_name varchar, "
-        "longitude double, latitude double"
-    ),
-    "population": (
-        "municipality_id varchar, name varchar, year integer, people integer, people_aged_65_over integer"
-    ),
-    "boundaries": (
-        "level varchar, area_id varchar, name varchar, comarca_id varchar, comarca_name varchar, geometry varchar"
-    ),
-    "service_users": (
-        "year integer, comarca_id varchar, comarca_name varchar, women_in_day_centres integer, "
-        "men_in_day_centres integer, people_in_day_centres integer, women_in_residences integer, "
-        "men_in_residences integer, people_in_residences integer, women integer, men integer, people integer"
-    ),
+    card.id: ", ".join(f"{column.name} {SQL_TYPES[column.type]}" for column in card.columns)
+    for card in load(PROJECT.parents[1] / "datasets").values()
 }
 SNAPSHOTS = (
     "dataset_id varchar, snapshot_id varchar, snapshot_date date, taken_at timestamp, rows_in bigint, "

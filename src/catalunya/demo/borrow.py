@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from catalunya.demo.faults import SCOPES
 from catalunya.settings import Settings
+
+
+def is_unknown(settings: Settings, dataset_id: str) -> bool:
+    """True for a dataset that the demo portal does not know, such as a new card's: the demo is made without it."""
+    return settings.environment == "demo" and dataset_id not in SCOPES
 
 
 @contextmanager

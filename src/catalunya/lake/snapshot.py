@@ -72,7 +72,7 @@ class Refusal(_Record):
 
 
 class Acceptance(_Record):
-    """Who lifted a refusal and why; the gates let the snapshot pass from then on."""
+    """Why a refusal was lifted; what it was refused for only warns from then on."""
 
     why: str
     accepted_at: datetime
@@ -150,9 +150,10 @@ def refused(storage: Storage, dataset_id: str) -> dict[str, Refusal]:
     }
 
 
-def was_accepted_by_hand(storage: Storage, dataset_id: str, snapshot_id: str) -> bool:
-    """True when somebody lifted a refusal of this snapshot: the gates let it pass."""
-    return storage.exists(layout.landing(dataset_id, snapshot_id, ACCEPTED))
+def acceptance(storage: Storage, dataset_id: str, snapshot_id: str) -> Acceptance | None:
+    """Who lifted the last refusal of this snapshot, and of what; None when nobody did."""
+    key = layout.landing(dataset_id, snapshot_id, ACCEPTED)
+    return Acceptance.model_validate_json(storage.read(key)) if storage.exists(key) else None
 
 
 def refuse(storage: Storage, dataset_id: str, snapshot_id: str, refusal: Refusal) -> None:
@@ -169,14 +170,25 @@ def accept(storage: Storage, dataset_ids: Iterable[str], snapshot_id: str, why: 
         refusal = refused(storage, dataset_id).get(snapshot_id)
         if refusal is None:
             continue
-        acceptance = Acceptance(why=why, accepted_at=now, refusal=refusal)
+        lifted = Acceptance(
+            why=why, accepted_at=now, refusal=_with_earlier(storage, dataset_id, snapshot_id, refusal)
+        )
         key = layout.landing(dataset_id, snapshot_id, ACCEPTED)
-        storage.put(key, acceptance.model_dump_json(indent=1).encode())
+        storage.put(key, lifted.model_dump_json(indent=1).encode())
         storage.delete(layout.landing(dataset_id, snapshot_id, REFUSED))
         return dataset_id
     held = [name for dataset_id in known for name in refused(storage, dataset_id)]
     shown = f"refused are: {', '.join(held)}" if held else "no snapshot is refused"
     raise UsageError(f"{snapshot_id} is not a refused snapshot; {shown}")
+
+
+def _with_earlier(storage: Storage, dataset_id: str, snapshot_id: str, refusal: Refusal) -> Refusal:
+    """The refusal, with what was lifted of the same snapshot before."""
+    before = acceptance(storage, dataset_id, snapshot_id)
+    if before is None:
+        return refusal
+    lifts = [before.refusal.gate, *before.refusal.figures.get("lifts", []), *refusal.figures.get("lifts", [])]
+    return refusal.model_copy(update={"figures": {**refusal.figures, "lifts": lifts}})
 
 
 def discard_incomplete(storage: Storage, dataset_id: str) -> list[str]:
