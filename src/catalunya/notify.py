@@ -133,8 +133,13 @@ def deliver(storage: Storage, urls: tuple[str, ...], alerts: Iterable[Alert]) ->
     return well
 
 
+def unreadable_event(dataset_id: str, run_id: str) -> str:
+    """The event of a run that could use nothing new of a dataset."""
+    return f"unreadable {dataset_id} {run_id}"
+
+
 def _event(finding: Finding, record: RunRecord) -> str:
     """A portal that is down is an event of each run; a change or a silence is one event of a snapshot."""
-    if finding.gate == "stale":
-        return f"unreadable {finding.dataset_id} {record.run_id}"
+    if finding.gate == "stale" and finding.dataset_id:
+        return unreadable_event(finding.dataset_id, record.run_id)
     return f"{finding.gate} {finding.dataset_id} {finding.snapshot_id}"

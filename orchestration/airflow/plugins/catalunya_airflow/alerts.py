@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from catalunya_airflow import steps
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -15,7 +17,7 @@ log = logging.getLogger(__name__)
 def failed(context: Context) -> None:
     """Callback of a task that failed after its last try, or at once where another try would not help."""
     from catalunya.errors import Refused, SourceUnreadable
-    from catalunya.notify import Alert
+    from catalunya.notify import Alert, unreadable_event
 
     ti = context["ti"]
     error = context.get("exception")
@@ -27,14 +29,16 @@ def failed(context: Context) -> None:
         kind = "unreadable"
     dataset_id = _dataset_of(context)
     subject = f"{ti.task_id} of {dataset_id}" if dataset_id else ti.task_id
+    event = f"{kind} {subject} {ti.dag_id} {ti.run_id}"
     if kind != "failed" and dataset_id:
         subject = dataset_id
+        event = unreadable_event(dataset_id, steps.run_id_of(context, steps.settings_of(context)))
     _deliver(
         Alert(
             kind=kind,
             subject=subject,
             reason=str(error) if error else "the task's process was killed, or gave no sign of life",
-            event=f"{kind} {subject} {ti.dag_id} {ti.run_id}",
+            event=event,
             link=ti.log_url,
         )
     )

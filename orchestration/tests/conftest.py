@@ -1,0 +1,249 @@
+"""A real Airflow on loopback (scheduler, LocalExecutor, triggerer, API), a portal and an ear for alerts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import ROOT
+from tests.pipeline.conftest import CLEAN, DAY, warm
+
+from catalunya.demo import portal
+from catalunya.demo.portal import RunningPortal
+from catalunya.lake import layout
+from catalunya.lake.storage import Storage
+from orchestration.scripts import airflow_local
+
+__all__ = ["warm"]
+
+NOW = "2026-01-05T06:00:00Z"
+PIPELINE = "catalunya_data_pipeline"
+ENDED = {"success", "failed"}
+
+
+@dataclass
+class Ear:
+    """An HTTP server that keeps the JSON that is posted to it."""
+
+    url: str
+    heard: list[dict[str, Any]] = field(default_factory=list)
+
+
+def listen() -> tuple[ThreadingHTTPServer, Ear]:
+    ear = Ear("")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            ear.heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    ear.url = f"127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server, ear
+
+
+@dataclass
+class Ended:
+    """A DAG run that has ended."""
+
+    dag_id: str
+    run_id: str
+    state: str
+    seconds: float
+    tasks: dict[str, dict[str, Any]]
+    """By task id, mapped ones as `ingest[population]`."""
+
+    def states(self) -> dict[str, str]:
+        return {name: task["state"] for name, task in self.tasks.items()}
+
+    def tries(self) -> dict[str, int]:
+        return {name: task["try_number"] for name, task in self.tasks.items()}
+
+
+@dataclass
+class Airflow:
+    """A running Airflow and what is around it."""
+
+    url: str
+    folder: Path
+    env: dict[str, str]
+    portal: RunningPortal
+    ear: Ear
+    token: str = ""
+
+    @property
+    def lake(self) -> Path:
+        return Path(self.env["CATALUNYA_LAKE"])
+
+    @property
+    def home(self) -> Path:
+        return Path(self.env["CATALUNYA_HOME"])
+
+    @property
+    def sabotage(self) -> Path:
+        return Path(self.env["CATALUNYA_SABOTAGE"])
+
+    def ask(self, path: str, content: dict[str, Any] | None = None, method: str | None = None) -> Any:
+        self.token = self.token or airflow_local.token(self.url)
+        request = urllib.request.Request(
+            f"{self.url}/api/v2{path}",
+            json.dumps(content).encode() if content is not None else None,
+            {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def trigger(self, dag_id: str = PIPELINE, **conf: Any) -> str:
+        content = {"logical_date": None, "conf": conf}
+        return str(self.ask(f"/dags/{dag_id}/dagRuns", content)["dag_run_id"])
+
+    def run(self, dag_id: str = PIPELINE, **conf: Any) -> Ended:
+        return self.ended(self.trigger(dag_id, **conf), dag_id)
+
+    def ended(self, run_id: str, dag_id: str = PIPELINE, patience_s: float = 240) -> Ended:
+        path = f"/dags/{dag_id}/dagRuns/{run_id}"
+        run = self.wait(lambda: self._if_ended(path), f"{dag_id} {run_id} did not end", patience_s)
+        found = self.ask(f"{path}/taskInstances?limit=100")["task_instances"]
+        tasks = {}
+        for task in found:
+            name = task["task_id"]
+            if task["map_index"] >= 0:
+                name += f"[{task['rendered_map_index']}]"
+            tasks[name] = task
+        return Ended(dag_id, run_id, run["state"], run["duration"], tasks)
+
+    def _if_ended(self, path: str) -> Any:
+        run = self.ask(path)
+        return run if run["state"] in ENDED else None
+
+    def wait(self, look: Callable[[], Any], complaint: str, patience_s: float = 60) -> Any:
+        give_up = time.monotonic() + patience_s
+        while time.monotonic() < give_up:
+            found = look()
+            if found:
+                return found
+            time.sleep(0.3)
+        pytest.fail(f"{complaint} within {patience_s:g} s; its logs: {self.folder}")
+
+    def log_of(self, ended: Ended, name: str) -> str:
+        task = ended.tasks[name]
+        path = f"/dags/{ended.dag_id}/dagRuns/{ended.run_id}/taskInstances/{task['task_id']}/logs/{task['try_number']}"
+        content = self.ask(f"{path}?map_index={task['map_index']}&full_content=true")["content"]
+        return "\n".join(str(line["event"]) for line in content)
+
+    def pointer(self) -> str | None:
+        path = self.lake / "current.json"
+        return str(json.loads(path.read_text())["release_id"]) if path.exists() else None
+
+    def record(self, ended: Ended) -> dict[str, Any]:
+        """The ledger's record of a run."""
+        from catalunya.relay import run_id_of
+        from catalunya.settings import Settings
+
+        now = Settings(CATALUNYA_NOW=NOW).now()  # type: ignore[call-arg]
+        key = layout.ledger(run_id_of(f"{ended.dag_id} {ended.run_id}", now))
+        found: dict[str, Any] = json.loads(Storage.open(str(self.lake)).read(key))
+        return found
+
+
+@pytest.fixture(scope="session")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    folder = tmp_path_factory.mktemp("airflow")
+    home = folder / "home"
+    for part in ("datasets", "dbt/mart"):
+        shutil.copytree(ROOT / part, home / part, ignore=shutil.ignore_patterns("target", "logs"))
+    server, ear = listen()
+    with portal.running(day=DAY) as demo:
+        port = _free_port()
+        env = {
+            **CLEAN,
+            **_surroundings(folder),
+            **dict.fromkeys(
+                ("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL"), demo.url
+            ),
+            "CATALUNYA_HOME": str(home),
+            "CATALUNYA_LAKE": str(folder / "lake"),
+            "CATALUNYA_NOW": NOW,
+            "CATALUNYA_HTTP_ATTEMPTS": "1",
+            "CATALUNYA_RETRY_DELAY_SECONDS": "1",
+            "CATALUNYA_NOTIFY_URLS": f"json://{ear.url}",
+            "CATALUNYA_SABOTAGE": str(folder / "sabotage.json"),
+            "ENVIRONMENT": "demo",
+        }
+        url = f"http://localhost:{port}"
+        command = [
+            sys.executable,
+            airflow_local.__file__,
+            *("--port", str(port), "--home", str(folder / "airflow"), "--dags", str(folder / "dags")),
+        ]
+        with (folder / "out.log").open("wb") as out:
+            process = subprocess.Popen(command, env=env, stdout=out, stderr=out)
+        found = Airflow(url, folder, env, demo, ear)
+        try:
+            _wait_until_ready(found, process)
+            yield found
+        finally:
+            process.terminate()
+            process.wait(60)
+            server.shutdown()
+
+
+def _surroundings(folder: Path) -> dict[str, str]:
+    """Folders of DAGs and plugins: the project's, and those of the tests beside them."""
+    for kind, own in (("dags", "dags"), ("plugins", "plugins")):
+        (folder / kind).mkdir()
+        for origin in (ROOT / "orchestration" / "airflow" / own, ROOT / "orchestration" / "tests" / own):
+            for path in origin.iterdir():
+                if path.name != "__pycache__":
+                    (folder / kind / path.name).symlink_to(path)
+    return {"AIRFLOW__CORE__PLUGINS_FOLDER": str(folder / "plugins")}
+
+
+def _wait_until_ready(airflow: Airflow, process: subprocess.Popen[bytes]) -> None:
+    log = airflow.folder / "out.log"
+    give_up = time.monotonic() + 180
+    while "ready at" not in log.read_text():
+        if process.poll() is not None or time.monotonic() > give_up:
+            pytest.fail(f"Airflow did not start:\n{log.read_text()}")
+        time.sleep(0.5)
+    airflow.wait(
+        lambda: len(airflow.ask("/dags")["dags"]) >= 6 or None, "the DAGs were not all read", patience_s=90
+    )
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def quiet(airflow: Airflow) -> Iterator[Airflow]:
+    """The same Airflow with a portal that works, nothing broken, and nothing heard."""
+    airflow.ear.heard.clear()
+    yield airflow
+    airflow.portal.faults.clear()
+    airflow.sabotage.unlink(missing_ok=True)
+    for stray in (airflow.home / "dbt" / "mart" / "tests").glob("broken_*.sql"):
+        stray.unlink()
+    for stray in (airflow.home / "dbt" / "mart" / "models").glob("broken_*.sql"):
+        stray.unlink()

@@ -1,0 +1,32 @@
+"""Kills tasks of the tests' Airflow, as a machine that runs out of memory would: SIGKILL, in the middle.
+
+Reads the file that CATALUNYA_SABOTAGE names: task id to seconds from the task's beginning; first tries only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any, ClassVar
+
+from airflow.listeners import hookimpl
+from airflow.plugins_manager import AirflowPlugin
+
+
+@hookimpl
+def on_task_instance_running(previous_state: Any, task_instance: Any) -> None:
+    orders = Path(os.environ["CATALUNYA_SABOTAGE"])
+    if not orders.exists() or task_instance.try_number != 1:
+        return
+    seconds = json.loads(orders.read_text()).get(task_instance.task_id)
+    if seconds is not None:
+        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+
+class Saboteur(AirflowPlugin):
+    name = "saboteur"
+    listeners: ClassVar = [sys.modules[__name__]]

@@ -1,0 +1,267 @@
+"""Real DAG runs by the scheduler: the way it should go, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+
+import pytest
+from tests.conftest import ROOT
+from tests.pipeline.conftest import Command, files_of, query
+
+from orchestration.tests.conftest import NOW, Airflow
+
+pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.slow]
+
+DATASETS = sorted(path.stem for path in (ROOT / "datasets").glob("*.yml"))
+REST = ("run_dbt_transformations", "validate_data_quality", "publish_release", "generate_dbt_docs")
+
+
+@pytest.fixture(scope="module")
+def first(airflow: Airflow):
+    """The first run, which the scheduler starts by itself once the DAG is read and unpaused."""
+    runs = airflow.wait(
+        lambda: airflow.ask("/dags/catalunya_data_pipeline/dagRuns")["dag_runs"], "no run was scheduled"
+    )
+    return airflow.ended(runs[0]["dag_run_id"])
+
+
+def test_the_first_run_ends_in_the_same_release_as_the_command(airflow, first, tmp_path):
+    assert first.state == "success", first.states()
+    assert set(first.states().values()) == {"success"}
+    own = Command(str(tmp_path / "lake"), airflow.portal.url, now=NOW, env={"ENVIRONMENT": "demo"}).run()
+    assert own.json["release_id"] == airflow.pointer()
+    for name in ("release.json", "SHA256SUMS", "catalunya.duckdb"):
+        assert (airflow.lake / "releases" / own.json["release_id"] / name).exists()
+    theirs = query(
+        str(airflow.lake / "releases" / own.json["release_id"]),
+        "select * from marts.service_history order by all",
+    )
+    assert theirs == query(own, "select * from marts.service_history order by all")
+    record = airflow.record(first)
+    assert (record["status"], record["exit_code"]) == ("released", 0)
+    assert {s["name"]: s["status"] for s in record["stages"]} == dict.fromkeys(
+        ("ingest", "stage", "build", "audit", "publish"), "done"
+    )
+    for name in DATASETS:
+        ours = own.json["datasets"][name]
+        assert {k: record["datasets"][name][k] for k in ("rows_in", "rows_staged", "snapshot_id")} == {
+            k: ours[k] for k in ("rows_in", "rows_staged", "snapshot_id")
+        }
+
+
+def test_a_run_leaves_nothing_but_its_release_its_documentation_and_its_record(airflow, first):
+    folders = {path.split("/")[0] for path in files_of(airflow.lake)}
+    assert folders == {"landing", "staging", "quarantine", "releases", "docs", "ledger", "current.json"}
+    [page] = (airflow.lake / "docs").glob("*/index.html")
+    assert "coverage_comarca" in page.read_text("utf-8")
+
+
+def test_every_model_and_test_is_in_the_log_line_by_line_and_as_a_table(airflow, first):
+    built = airflow.log_of(first, "run_dbt_transformations")
+    assert "model coverage_comarca: OK in" in built
+    assert "seed official_residence_places: " in built
+    assert "node" in built and "status" in built
+    assert "test unique_combination_service_history_service_id__valid_from: pass in" in airflow.log_of(
+        first, "validate_data_quality"
+    )
+
+
+def test_a_release_is_an_event_of_each_mart_with_its_rows_and_starts_who_waits_for_it(airflow, first):
+    events = airflow.ask("/assets/events?limit=100")["asset_events"]
+    extras = {event["name"]: event["extra"] for event in events}
+    release_id = airflow.pointer()
+    [(rows,)] = query(
+        str(airflow.lake / "releases" / release_id), "select count(*) from marts.coverage_comarca"
+    )
+    assert extras["marts/coverage_comarca"] == {"rows": rows, "release_id": release_id, "demo": True}
+    assert extras["landing/population"]["rows"] > 8000
+    reader = airflow.wait(
+        lambda: airflow.ask("/dags/reader_of_a_mart/dagRuns")["dag_runs"],
+        "the reader of a mart did not start",
+    )[0]["dag_run_id"]
+    path = f"/dags/reader_of_a_mart/dagRuns/{reader}/taskInstances/read/xcomEntries/return_value"
+    assert airflow.ended(reader, "reader_of_a_mart").state == "success"
+    assert json.loads(json.dumps(airflow.ask(path)["value"]))[0]["rows"] == rows
+
+
+def test_nobody_is_told_of_a_run_that_went_well(airflow, first):
+    assert airflow.ear.heard == []
+
+
+def test_nothing_new_is_green_and_starts_no_dbt(quiet, first):
+    before = quiet.pointer()
+    quiet.portal.log.clear()
+    ended = quiet.run()
+    assert ended.state == "success"
+    states = ended.states()
+    assert all(states[name] == "skipped" for name in ("wait_for_new_data", *REST))
+    assert states["finish_run"] == "success"
+    assert quiet.pointer() == before
+    record = quiet.record(ended)
+    assert (record["status"], record["exit_code"]) == ("unchanged", 0)
+    assert sum(d["requests"] for d in record["datasets"].values()) == len(quiet.portal.log) == 6
+    assert quiet.ear.heard == []
+
+
+def test_a_portal_that_is_down_holds_up_nobody_and_is_told_of_once(quiet, first):
+    quiet.portal.set_day(date(2026, 2, 1))
+    quiet.portal.faults.add("population:down")
+    before = quiet.pointer()
+    ended = quiet.run()
+    assert ended.state == "success"
+    assert ended.states()["ingest[population]"] == "failed"
+    assert ended.tries()["ingest[population]"] == 3
+    assert ended.tries()["ingest[social_services]"] == 1
+    record = quiet.record(ended)
+    assert (record["status"], [s["dataset_id"] for s in record["stale"]]) == ("released", ["population"])
+    assert quiet.pointer() != before
+    [alert] = quiet.ear.heard
+    assert "population could not be read" in alert["title"]
+    assert "127.0.0.1" in alert["message"] and "/dags/catalunya_data_pipeline/" in alert["message"]
+
+
+def test_a_portal_that_is_down_with_nothing_else_new_is_a_failed_run(quiet, first):
+    quiet.portal.faults.add("population:down")
+    before = quiet.pointer()
+    ended = quiet.run()
+    assert (ended.state, ended.states()["finish_run"]) == ("failed", "failed")
+    assert quiet.record(ended)["exit_code"] == 4
+    assert quiet.pointer() == before
+
+
+def test_a_transient_fault_is_retried_alone_and_bad_rows_are_set_aside(quiet, first):
+    quiet.portal.faults.add("population:http_500=1")
+    quiet.portal.faults.add("social_services:bad_rows")
+    ended = quiet.run(force=True)
+    assert ended.state == "success"
+    assert ended.tries()["ingest[population]"] == 2
+    assert {tries for name, tries in ended.tries().items() if name != "ingest[population]"} == {1}
+    assert quiet.record(ended)["datasets"]["social_services"]["rows_quarantined"] > 10
+    assert quiet.ear.heard == []
+
+
+def test_an_audit_that_refuses_leaves_the_last_release_and_is_told_of_once(quiet, first):
+    (quiet.home / "dbt" / "mart" / "tests" / "broken_audit.sql").write_text(
+        "select * from {{ ref('population') }}"
+    )
+    before = quiet.pointer()
+    ended = quiet.run()
+    assert ended.state == "failed"
+    assert ended.states()["validate_data_quality"] == "failed"
+    assert ended.tries()["validate_data_quality"] == 1
+    assert ended.states()["publish_release"] == "upstream_failed"
+    assert quiet.pointer() == before
+    assert quiet.record(ended)["status"] == "refused"
+    [alert] = quiet.ear.heard
+    assert "was refused" in alert["title"] and "broken_audit" in alert["message"]
+
+
+def test_a_model_that_does_not_build_is_named_and_the_next_run_mends_it(quiet, first):
+    broken = quiet.home / "dbt" / "mart" / "models" / "broken_model.sql"
+    broken.write_text("select no_such_column from {{ ref('population') }}")
+    before = quiet.pointer()
+    ended = quiet.run()
+    assert ended.state == "failed"
+    assert ended.tries()["run_dbt_transformations"] == 3
+    assert quiet.pointer() == before
+    record = quiet.record(ended)
+    assert record["status"] == "failed" and "broken_model" in record["message"]
+    [alert] = quiet.ear.heard
+    assert "run_dbt_transformations failed" in alert["title"] and "no_such_column" in alert["message"]
+    broken.unlink()
+    assert quiet.run(force=True).state == "success"
+
+
+def test_a_worker_killed_in_every_task_costs_a_try_and_nothing_else(quiet, first):
+    quiet.portal.set_day(date(2026, 3, 1))
+    whole = quiet.run()
+    expected = quiet.pointer()
+    assert whole.state == "success"
+    moments = {
+        "check_dbt_connection": 0.0, "ingest": 0.15, "wait_for_new_data": 0.0, "stage": 0.1,
+        "run_dbt_transformations": 1.2, "validate_data_quality": 0.9, "publish_release": 0.5,
+        "generate_dbt_docs": 0.3, "finish_run": 0.0,
+    }  # fmt: skip
+    quiet.sabotage.write_text(json.dumps(moments))
+    ended = quiet.run(force=True)
+    assert ended.state == "success", ended.states()
+    killed = {name for name, tries in ended.tries().items() if tries == 2}
+    assert {name.split("[")[0] for name in killed} >= {
+        "run_dbt_transformations",
+        "validate_data_quality",
+        "finish_run",
+    }
+    assert len(killed) >= 8, ended.tries()
+    assert quiet.pointer().split("-")[1] == expected.split("-")[1]
+    assert quiet.record(ended)["status"] == "released"
+    assert not (quiet.lake / "runs").exists() or not list((quiet.lake / "runs").iterdir())
+    assert quiet.ear.heard == []
+
+
+def test_the_sensor_waits_in_the_triggerer_until_the_last_word(quiet, first):
+
+    from rich.console import Console
+
+    from catalunya.relay import Relay, run_id_of
+    from catalunya.report import PlainReporter
+    from catalunya.settings import Settings
+
+    run_id = quiet.trigger("sensor_alone")
+    path = f"/dags/sensor_alone/dagRuns/{run_id}/taskInstances/wait_for_new_data"
+    quiet.wait(lambda: quiet.ask(path)["state"] == "deferred", "the sensor did not defer")
+    settings = Settings(
+        CATALUNYA_LAKE=str(quiet.lake), CATALUNYA_HOME=str(quiet.home), CATALUNYA_NOW=NOW,
+        CATALUNYA_SOCRATA_URL=quiet.portal.url, CATALUNYA_IDESCAT_URL=quiet.portal.url,
+        CATALUNYA_ICGC_URL=quiet.portal.url, ENVIRONMENT="demo",
+    )  # fmt: skip
+    relay = Relay(
+        settings, run_id_of(f"sensor_alone {run_id}", settings.now()), PlainReporter(Console(quiet=True))
+    )
+    for dataset_id in DATASETS[:-1]:
+        relay.ingest(dataset_id)
+    assert quiet.ask(path)["state"] == "deferred"
+    relay.ingest(DATASETS[-1])
+    ended = quiet.ended(run_id, "sensor_alone")
+    assert ended.states() == {"wait_for_new_data": "skipped"}
+
+
+def test_a_run_that_is_later_than_its_deadline_is_told_of(quiet, first):
+    run_id = quiet.trigger("always_late")
+    alert = quiet.wait(lambda: quiet.ear.heard, "nobody was told of a late run", patience_s=90)[0]
+    assert "later than its deadline" in alert["title"]
+    assert run_id in alert["title"]
+    quiet.ask(f"/dags/always_late/dagRuns/{run_id}", {"state": "failed"}, "PATCH")
+
+
+def test_the_backfill_reads_kept_snapshots_and_no_portal(quiet, first):
+    quiet.portal.log.clear()
+    before = quiet.pointer()
+    ended = quiet.run("catalunya_backfill")
+    assert ended.state == "success", ended.states()
+    assert list(quiet.portal.log) == []
+    assert quiet.pointer().split("-")[1] == before.split("-")[1]
+    assert quiet.pointer() != before
+
+
+def test_maintenance_finds_a_byte_that_was_changed(quiet, first):
+    assert quiet.run("catalunya_maintenance").state == "success"
+    page = next(iter(sorted((quiet.lake / "landing" / "service_users").glob("*/page-00000.json"))))
+    good = page.read_bytes()
+    page.write_bytes(good.replace(b"1", b"2", 1))
+    try:
+        ended = quiet.run("catalunya_maintenance")
+    finally:
+        page.write_bytes(good)
+    assert ended.state == "failed"
+    assert ended.states()["verify_snapshots[service_users]"] == "failed"
+    assert ended.states()["verify_snapshots[population]"] == "success"
+    assert any("SHA-256" in alert["message"] for alert in quiet.ear.heard)
+
+
+def test_the_pipeline_asks_for_no_metadata_database(airflow, first):
+    logs = "\n".join(
+        path.read_text("utf-8", "replace") for path in (airflow.folder / "airflow" / "logs").rglob("*.log")
+    )
+    assert "DeprecatedImportWarning" not in logs
+    assert "RemovedInAirflow" not in logs
