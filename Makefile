@@ -5,7 +5,7 @@ PYTHON ?= python3
 export UV_PYTHON ?= $(PYTHON)
 export UV_PYTHON_DOWNLOADS ?= never
 
-.PHONY: help setup setup-dev run airflow test lint format bench clean
+.PHONY: help setup setup-dev run airflow health test lint format bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -25,6 +25,9 @@ run: setup ## One complete run on demo data, from the portals to a release
 airflow: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv) ## Airflow without containers: http://localhost:8080, airflow/airflow
 	@$(UV) sync --frozen --quiet --no-dev --inexact --group airflow
 	@exec .venv/bin/python orchestration/scripts/airflow_local.py
+
+health: ## Airflow, portals, lake and dbt: is everything well?
+	@ENVIRONMENT=$${ENVIRONMENT:-demo} .venv/bin/python orchestration/scripts/health_check.py
 
 test: setup-dev ## Every test that needs no container engine
 	@.venv/bin/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)

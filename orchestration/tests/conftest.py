@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import ROOT
-from tests.pipeline.conftest import CLEAN, DAY, warm
+from tests.pipeline.conftest import CLEAN, DAY, demo, warm
 
 from catalunya.demo import portal
 from catalunya.demo.portal import RunningPortal
@@ -25,7 +25,7 @@ from catalunya.lake import layout
 from catalunya.lake.storage import Storage
 from orchestration.scripts import airflow_local
 
-__all__ = ["warm"]
+__all__ = ["demo", "warm"]
 
 NOW = "2026-01-05T06:00:00Z"
 PIPELINE = "catalunya_data_pipeline"
@@ -38,6 +38,14 @@ class Ear:
 
     url: str
     heard: list[dict[str, Any]] = field(default_factory=list)
+
+
+@pytest.fixture
+def ear() -> Iterator[Ear]:
+    """An ear of the test's own."""
+    server, found = listen()
+    yield found
+    server.shutdown()
 
 
 def listen() -> tuple[ThreadingHTTPServer, Ear]:

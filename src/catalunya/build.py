@@ -258,5 +258,6 @@ def _raise_for(outcome: dbt.Outcome) -> None:
         lines = "\n".join(f"  {r.kind} {r.name}: {r.message.strip()}" for r in failed)
         skipped = sum(r.status == "skipped" for r in outcome.results)
         raise BuildFailed(
-            f"dbt could not build {len(failed)} of {len(outcome.results)} nodes ({skipped} skipped):\n{lines}"
+            f"dbt could not build {len(failed)} of {len(outcome.results)} nodes ({skipped} skipped):\n{lines}",
+            outcome.results,
         )

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,12 @@ class NodeResult:
     """Datasets that the node depends on, however far upstream."""
     examples: tuple[str, ...]
     """The first rows that break a test, `column=value` pairs."""
+    relation: str = ""
+    """`schema.table` of a model or seed."""
+    parents: tuple[str, ...] = ()
+    """`schema.table` of what it reads directly."""
+    began_at: datetime | None = None
+    ended_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -208,10 +215,19 @@ def _outcome(result: Any, described: dict[str, Any], candidate: Path) -> Outcome
                 failures=int(r.failures or 0),
                 sources=_sources(r.node.unique_id, parents),
                 examples=_examples(con, r),
+                relation=_relation(described, r.node.unique_id),
+                parents=tuple(_relation(described, parent) for parent in sorted(parents[r.node.unique_id])),
+                began_at=r.timing[0].started_at if r.timing else None,
+                ended_at=r.timing[-1].completed_at if r.timing else None,
             )
             for r in result.results
         )
     return Outcome(results, marts(described))
+
+
+def _relation(described: dict[str, Any], node_id: str) -> str:
+    found = described["nodes"].get(node_id) or described["sources"].get(node_id) or {}
+    return f"{found['schema']}.{found['name']}" if found.get("relation_name") else ""
 
 
 def _examples(con: duckdb.DuckDBPyConnection, result: Any) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class CatalunyaError(Exception):
     """Any failure that the pipeline can explain. `exit_code` is what the CLI returns."""
@@ -24,7 +26,11 @@ class LakeCorrupt(CatalunyaError):
 
 
 class BuildFailed(CatalunyaError):
-    """dbt could not build the candidate; the last release stays."""
+    """dbt could not build the candidate; the last release stays. `nodes` are its results, if it came so far."""
+
+    def __init__(self, message: str, nodes: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.nodes = nodes
 
 
 class Refused(CatalunyaError):

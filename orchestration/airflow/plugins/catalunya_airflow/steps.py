@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from catalunya_airflow import assets
+from catalunya_airflow import assets, lineage
 
 if TYPE_CHECKING:
     from catalunya.dbt import NodeResult
@@ -119,10 +119,19 @@ def stage(dataset_id: str) -> dict[str, Any]:
 
 def build() -> dict[str, int]:
     """Build the marts with dbt, in this process."""
+    from catalunya.errors import BuildFailed
+
     context = get_current_context()
-    with explained():
-        candidate = relay_of(context).build()
-    return _table("models and seeds", candidate.nodes)
+    relay = relay_of(context)
+    try:
+        with explained():
+            nodes = relay.build().nodes
+    except BuildFailed as error:
+        lineage.emit(context["ti"], relay.run_id, error.nodes)
+        _table("models and seeds", error.nodes)
+        raise
+    lineage.emit(context["ti"], relay.run_id, nodes)
+    return _table("models and seeds", nodes)
 
 
 def audit() -> dict[str, int]:

@@ -1,0 +1,123 @@
+"""Are all services well: Airflow's parts, the portals, the lake and dbt's set-up, in one table.
+
+    make health                                                    # what listens on http://localhost:8080
+    .venv/bin/python orchestration/scripts/health_check.py --url http://localhost:8090 --json
+
+Exits with 0 when all is well, else with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import asdict, dataclass
+
+from catalunya import datasets as cards
+from catalunya import publish
+from catalunya.doctor import examine
+from catalunya.errors import CatalunyaError
+from catalunya.lake.storage import Storage
+from catalunya.settings import Settings
+from catalunya.sources.http import user_agent
+
+TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class Health:
+    """How one service is, and what to do when it is not well."""
+
+    service: str
+    well: bool
+    found: str
+    remedy: str = ""
+
+
+def main() -> int:
+    """Print a line per service."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--url", default="http://localhost:8080", help="address of the Airflow web interface")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    options = parser.parse_args()
+    try:
+        settings = Settings.load()
+    except CatalunyaError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    found = [*airflow(options.url), *portals(settings), *lake(settings), *dbt(settings)]
+    if options.json:
+        print(
+            json.dumps({"well": all(one.well for one in found), "services": [asdict(one) for one in found]})
+        )
+    else:
+        width = max(len(one.service) for one in found)
+        for one in found:
+            print(f"{'well ' if one.well else 'WRONG'}  {one.service:<{width}}  {one.found}")
+            if one.remedy:
+                print(f"{'':{width + 7}}  {one.remedy}")
+    return 0 if all(one.well for one in found) else 1
+
+
+def airflow(url: str) -> list[Health]:
+    """Metadata database, scheduler, triggerer and DAG processor, as the API server sees them."""
+    try:
+        with urllib.request.urlopen(f"{url}/api/v2/monitor/health", timeout=TIMEOUT_S) as answer:
+            parts = json.load(answer)
+    except (OSError, ValueError) as error:
+        return [
+            Health("airflow api-server", False, f"{url}: {error}", "Start it: `make airflow`; see its log")
+        ]
+    found = [Health("airflow api-server", True, url)]
+    for name, part in parts.items():
+        status = part.get("status") or "not running"
+        beat = next((value for key, value in part.items() if key.startswith("latest_")), None)
+        remedy = (
+            "" if status == "healthy" else f"See the log of the {name.replace('_', ' ')}, then start it again"
+        )
+        found.append(
+            Health(f"airflow {name}", status == "healthy", f"{status}, last sign {beat or 'none'}", remedy)
+        )
+    return found
+
+
+def portals(settings: Settings) -> list[Health]:
+    """Whether each portal answers at all; in the demo environment each run brings its own."""
+    if settings.environment == "demo" and settings.portals_are_default:
+        return [Health("portal", True, "the demo environment brings its own")]
+    return [_portal(variable, url) for variable, url in settings.base_urls().items()]
+
+
+def _portal(variable: str, url: str) -> Health:
+    request = urllib.request.Request(url, headers={"User-Agent": user_agent()})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            return Health(variable, True, f"{url} answers {answer.status}")
+    except urllib.error.HTTPError as error:
+        return Health(variable, error.code < 500, f"{url} answers {error.code}")
+    except OSError as error:
+        return Health(variable, False, f"{url}: {error}", "The last snapshots are used until it is back")
+
+
+def lake(settings: Settings) -> list[Health]:
+    """Whether the lake can be read and what it shows."""
+    try:
+        release = publish.current(Storage.open(settings.lake))
+    except CatalunyaError as error:
+        return [Health("lake", False, str(error), "Check CATALUNYA_LAKE and the rights of this user")]
+    return [
+        Health("lake", True, f"{settings.lake} shows {release.release_id if release else 'no release yet'}")
+    ]
+
+
+def dbt(settings: Settings) -> list[Health]:
+    """The looks of `catalunya doctor`."""
+    known = f"{len(cards.load(settings.home / 'datasets'))} cards are right"
+    looks = [Health(f"dbt {one.what}", one.well, one.found, one.remedy) for one in examine(settings)]
+    return [Health("dataset cards", True, known), *looks]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""The DAG files: read without a word of warning, quickly, and wired as the design says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import ROOT
+from tests.pipeline.conftest import CLEAN, Command
+
+from orchestration.scripts import airflow_local
+from orchestration.tests.conftest import NOW, Ear
+
+DAGS = ROOT / "orchestration" / "airflow" / "dags"
+PLUGINS = ROOT / "orchestration" / "airflow" / "plugins"
+DATASETS = sorted(path.stem for path in (ROOT / "datasets").glob("*.yml"))
+CHAIN = [
+    "wait_for_new_data", "stage", "run_dbt_transformations", "validate_data_quality", "publish_release",
+    "generate_dbt_docs", "finish_run",
+]  # fmt: skip
+
+DESCRIBE = """
+import json, sys, time, warnings
+warnings.simplefilter("error")
+before = time.process_time()
+import airflow.sdk, airflow.triggers.base
+from airflow.providers.standard.operators.python import PythonOperator
+from airflow.sdk.definitions import decorators
+own = time.process_time() - before
+from airflow.sdk.definitions._internal.contextmanager import DagContext
+DagContext.current_autoregister_module_name = "__main__"
+before = time.process_time()
+import runpy
+found = runpy.run_path(sys.argv[1])
+seconds = time.process_time() - before
+dags = {}
+for dag in [d for d, _ in DagContext.autoregistered_dags]:
+    dags[dag.dag_id] = {
+        "schedule": dag.schedule,
+        "catchup": dag.catchup, "max_active_runs": dag.max_active_runs, "params": sorted(dag.params),
+        "deadline_s": dag.deadline[0].interval.total_seconds() if dag.deadline else None,
+        "tasks": {t.task_id: {"up": sorted(t.upstream_task_ids), "retries": t.retries,
+                  "delay": t.retry_delay.total_seconds(), "mapped": t.is_mapped, "rule": t.trigger_rule.value,
+                  "owner": t.owner, "inlets": [a.name for a in t.inlets], "outlets": [a.name for a in t.outlets]}
+                  for t in dag.tasks},
+    }
+print(json.dumps({"own": own, "seconds": seconds, "dags": dags}))
+"""
+
+
+@pytest.fixture(scope="module")
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    home = tmp_path_factory.mktemp("airflow-home")
+    (home / "logs").mkdir()
+    env = {**CLEAN, **airflow_local.environment(home, 8080, DAGS), "PYTHONPATH": str(PLUGINS)}
+    return {**env, "CATALUNYA_LAKE": str(home / "lake")}
+
+
+def describe(path: Path, env: dict[str, str]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-c", DESCRIBE, str(path)], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def pipeline(surroundings: dict[str, str]) -> dict[str, Any]:
+    return describe(DAGS / "catalunya_data_pipeline.py", surroundings)
+
+
+@pytest.mark.parametrize("path", sorted(DAGS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_dag_file_is_read_without_a_warning_in_less_than_a_second(path, surroundings):
+    found = describe(path, surroundings)
+    assert list(found["dags"]) == [path.stem]
+    assert found["seconds"] < 1, f"{found['seconds']:.2f} s above Airflow's own {found['own']:.2f} s"
+
+
+def test_schedule_owner_and_retries_are_those_of_the_design(pipeline):
+    dag = pipeline["dags"]["catalunya_data_pipeline"]
+    assert dag["schedule"] == "0 */6 * * *"
+    assert (dag["catchup"], dag["max_active_runs"]) == (False, 1)
+    assert dag["deadline_s"] == timedelta(hours=1).total_seconds()
+    assert dag["params"] == ["datasets", "engine", "force", "full_rebuild"]
+    for name, task in dag["tasks"].items():
+        assert task["owner"] == "catalunya-data-team", name
+        assert (task["retries"], task["delay"]) == (2, timedelta(minutes=5).total_seconds()), name
+
+
+def test_the_tasks_and_their_order(pipeline):
+    tasks = pipeline["dags"]["catalunya_data_pipeline"]["tasks"]
+    assert set(tasks) == {"check_dbt_connection", "ingest", *CHAIN}
+    assert {name for name, task in tasks.items() if task["mapped"]} == {"ingest", "stage"}
+    assert tasks["wait_for_new_data"]["up"] == ["ingest"]
+    assert tasks["run_dbt_transformations"]["up"] == ["check_dbt_connection", "stage"]
+    for before, after in pairwise(CHAIN):
+        assert before in tasks[after]["up"]
+    assert tasks["wait_for_new_data"]["rule"] == tasks["finish_run"]["rule"] == "all_done"
+    assert {
+        task["rule"] for name, task in tasks.items() if name not in {"wait_for_new_data", "finish_run"}
+    } == {"all_success"}
+
+
+def test_lineage_leads_from_datasets_to_marts(pipeline):
+    publish = pipeline["dags"]["catalunya_data_pipeline"]["tasks"]["publish_release"]
+    assert publish["inlets"] == [f"landing/{name}" for name in DATASETS]
+    assert {"marts/coverage_comarca", "marts/dim_municipality", "marts/data_quality"} <= set(
+        publish["outlets"]
+    )
+    assert len(publish["outlets"]) == len(list((ROOT / "dbt" / "mart" / "models" / "marts").glob("*.sql")))
+
+
+@pytest.mark.slow
+def test_dags_test_ends_in_the_release_of_the_command_and_tells_openlineage_of_every_model(
+    surroundings, tmp_path, demo, ear: Ear
+):
+    env = {
+        **surroundings,
+        **dict.fromkeys(("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL"), demo.url),
+        "CATALUNYA_LAKE": str(tmp_path / "lake"),
+        "CATALUNYA_NOW": NOW,
+        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
+            {"type": "http", "url": f"http://{ear.url}", "endpoint": "api/v1/lineage"}
+        ),
+    }
+    airflow = Path(sys.executable).parent / "airflow"
+    subprocess.run([airflow, "db", "migrate"], env=env, check=True, capture_output=True)
+    done = subprocess.run(
+        [airflow, "dags", "test", "catalunya_data_pipeline"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    own = Command(str(tmp_path / "own"), demo.url, now=NOW, env={"ENVIRONMENT": "demo"}).run()
+    released = json.loads((tmp_path / "lake" / "current.json").read_text())["release_id"]
+    assert released == own.json["release_id"]
+    sums = [
+        {line.split("  ")[1]: line.split("  ")[0] for line in path.read_text().splitlines()}
+        for path in (
+            tmp_path / "lake" / "releases" / released / "SHA256SUMS",
+            Path(own.json["release"]) / "SHA256SUMS",
+        )
+    ]
+    assert {n: s for n, s in sums[0].items() if n.startswith(("csv/", "parquet/"))} == {
+        n: s for n, s in sums[1].items() if n.startswith(("csv/", "parquet/"))
+    }
+    models: dict[str, set[str]] = {}
+    for event in ear.heard:
+        if event["job"]["namespace"] == "catalunya":
+            models.setdefault(event["job"]["name"], set()).add(event["eventType"])
+            assert event["run"]["facets"]["parent"]["job"]["name"].endswith("run_dbt_transformations")
+    assert models["dbt.marts.coverage_comarca"] == {"START", "COMPLETE"}
+    assert len(models) >= 28
+    [coverage] = [
+        e
+        for e in ear.heard
+        if e["job"]["name"] == "dbt.marts.coverage_comarca" and e["eventType"] == "COMPLETE"
+    ]
+    assert {d["name"] for d in coverage["inputs"]} & {
+        "marts.population",
+        "marts.dim_municipality",
+        "marts.dim_comarca",
+    }
+    warnings = [
+        line
+        for line in (done.stdout + done.stderr).splitlines()
+        if "catalunya" in line and "Deprecat" in line
+    ]
+    assert warnings == []
