@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -208,9 +210,12 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
             _wait_until_ready(found, process)
             yield found
         finally:
-            process.terminate()
+            process.send_signal(signal.SIGINT)
             process.wait(60)
             server.shutdown()
+        left = _processes_of(folder)
+        if process.returncode or left:
+            pytest.fail(f"Ctrl-C ended Airflow with code {process.returncode} and left {left}")
 
 
 def _surroundings(folder: Path) -> dict[str, str]:
@@ -222,6 +227,18 @@ def _surroundings(folder: Path) -> dict[str, str]:
                 if path.name != "__pycache__":
                     (folder / kind / path.name).symlink_to(path)
     return {"AIRFLOW__CORE__PLUGINS_FOLDER": str(folder / "plugins")}
+
+
+def _processes_of(folder: Path) -> list[str]:
+    """The processes that were started with this folder in their environment and still live."""
+    left = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(folder).encode() in (process / "environ").read_bytes():
+                left.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return left
 
 
 def _wait_until_ready(airflow: Airflow, process: subprocess.Popen[bytes]) -> None:
@@ -237,11 +254,18 @@ def _wait_until_ready(airflow: Airflow, process: subprocess.Popen[bytes]) -> Non
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def first(airflow: Airflow) -> Ended:
+    """The first run, which the scheduler starts by itself once the DAG is read and unpaused."""
+    runs = airflow.wait(
+        lambda: airflow.ask("/dags/catalunya_data_pipeline/dagRuns")["dag_runs"], "no run was scheduled"
+    )
+    return airflow.ended(runs[0]["dag_run_id"])
 
 
 @pytest.fixture

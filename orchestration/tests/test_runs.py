@@ -9,21 +9,12 @@ import pytest
 from tests.conftest import ROOT
 from tests.pipeline.conftest import Command, files_of, query
 
-from orchestration.tests.conftest import NOW, Airflow
+from orchestration.tests.conftest import NOW
 
 pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.slow]
 
 DATASETS = sorted(path.stem for path in (ROOT / "datasets").glob("*.yml"))
 REST = ("run_dbt_transformations", "validate_data_quality", "publish_release", "generate_dbt_docs")
-
-
-@pytest.fixture(scope="module")
-def first(airflow: Airflow):
-    """The first run, which the scheduler starts by itself once the DAG is read and unpaused."""
-    runs = airflow.wait(
-        lambda: airflow.ask("/dags/catalunya_data_pipeline/dagRuns")["dag_runs"], "no run was scheduled"
-    )
-    return airflow.ended(runs[0]["dag_run_id"])
 
 
 def test_the_first_run_ends_in_the_same_release_as_the_command(airflow, first, tmp_path):

@@ -1,0 +1,95 @@
+"""The web interface as a person sees it, in a real browser; screenshots are kept in CATALUNYA_ARTEFACTS."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from orchestration.tests.conftest import Airflow, Ended
+
+pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.slow]
+
+expect.set_options(timeout=20_000)
+
+OPTIONS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = os.environ.get("CATALUNYA_ARTEFACTS")
+    path = Path(folder) if folder else tmp_path_factory.mktemp("pictures")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def page(airflow: Airflow) -> Iterator[Page]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        message = "no Chromium on the path; install your system's package `chromium`"
+        if os.environ.get("CATALUNYA_REQUIRE_BROWSER"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(OPTIONS))
+        found = browser.new_page(viewport={"width": 1500, "height": 900})
+        found.set_default_timeout(30_000)
+        yield found
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def inside(page: Page, airflow: Airflow) -> Page:
+    """Logged in as the development user."""
+    page.goto(airflow.url)
+    page.fill("input[name=username]", "airflow")
+    page.fill("input[name=password]", "airflow")
+    page.click("button:has-text('Sign in')")
+    expect(page.get_by_role("heading", name="Welcome")).to_be_visible()
+    return page
+
+
+def test_a_wrong_password_is_turned_away(page, airflow, pictures):
+    page.goto(airflow.url)
+    page.fill("input[name=username]", "airflow")
+    page.fill("input[name=password]", "wrong")
+    page.click("button:has-text('Sign in')")
+    expect(page.get_by_text("Invalid credentials").first).to_be_visible()
+    assert "login" in page.url
+
+
+def test_the_graph_shows_every_task(inside, airflow, first, pictures):
+    inside.goto(f"{airflow.url}/dags/catalunya_data_pipeline")
+    inside.get_by_label("Show Graph").first.click()
+    for name in {name.split("[")[0] for name in first.tasks}:
+        expect(inside.locator(".react-flow__node", has_text=name).first).to_be_visible()
+    inside.screenshot(path=pictures / "dag-graph.png")
+
+
+def test_a_finished_run_shows_its_tasks_and_the_log_of_dbt(inside, airflow, first: Ended, pictures):
+    run = f"{airflow.url}/dags/catalunya_data_pipeline/runs/{first.run_id}"
+    inside.goto(run)
+    expect(inside.get_by_text("validate_data_quality").first).to_be_visible()
+    expect(inside.get_by_text("Success").first).to_be_visible()
+    inside.screenshot(path=pictures / "run.png")
+    inside.goto(f"{run}/tasks/run_dbt_transformations")
+    expect(inside.get_by_text("model coverage_comarca: OK").first).to_be_visible()
+    inside.screenshot(path=pictures / "dbt-log.png")
+
+
+def test_the_assets_lead_from_the_datasets_to_the_marts(inside, airflow, first, pictures):
+    inside.goto(f"{airflow.url}/assets")
+    inside.get_by_text("marts/coverage_comarca", exact=True).first.click()
+    inside.get_by_text("Task Dependencies").first.click()
+    for name in ("landing/population", "publish_release", "marts/coverage_comarca"):
+        expect(inside.locator(".react-flow__node", has_text=name).first).to_be_visible()
+    inside.wait_for_timeout(1000)
+    inside.screenshot(path=pictures / "assets.png")
