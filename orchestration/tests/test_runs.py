@@ -115,10 +115,22 @@ def test_a_portal_that_is_down_holds_up_nobody_and_is_told_of_once(quiet, first)
 def test_a_portal_that_is_down_with_nothing_else_new_is_a_failed_run(quiet, first):
     quiet.portal.faults.add("population:down")
     before = quiet.pointer()
-    ended = quiet.run()
+    ended = quiet.run(datasets=["population"])
+    assert ended.states()["ingest[boundaries]"] == "skipped"
     assert (ended.state, ended.states()["finish_run"]) == ("failed", "failed")
     assert quiet.record(ended)["exit_code"] == 4
     assert quiet.pointer() == before
+
+
+def test_an_engine_that_is_not_set_up_is_named_before_dbt_is_started(quiet, first):
+    before = quiet.pointer()
+    ended = quiet.run(force=True, engine="trino")
+    assert ended.state == "failed"
+    assert ended.tries()["check_dbt_connection"] == 1
+    assert ended.states()["run_dbt_transformations"] == "upstream_failed"
+    assert quiet.pointer() == before
+    [alert] = quiet.ear.heard
+    assert "dbt-trino" in alert["message"]
 
 
 def test_a_transient_fault_is_retried_alone_and_bad_rows_are_set_aside(quiet, first):

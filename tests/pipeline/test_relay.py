@@ -1,0 +1,150 @@
+"""A run in parts, each in a process of its own in real life: the same release, whatever breaks in between."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from catalunya import notify, record, relay
+from catalunya.errors import LakeBusy, Refused, SourceUnreadable
+from catalunya.lake import layout
+from catalunya.lake.lock import lake_lock
+from catalunya.lake.pointer import PointerMoved
+from catalunya.lake.storage import Storage
+from catalunya.relay import Relay
+from catalunya.report import PlainReporter
+from catalunya.settings import Settings
+from tests.pipeline.conftest import Command
+
+NOW = "2026-01-05T06:00:00Z"
+MOMENT = Settings(CATALUNYA_NOW=NOW).now()  # type: ignore[call-arg]
+
+
+def part_of(name: str, lake: str, url: str) -> Relay:
+    settings = Settings(
+        CATALUNYA_LAKE=lake, CATALUNYA_NOW=NOW, CATALUNYA_SOCRATA_URL=url, CATALUNYA_IDESCAT_URL=url,
+        CATALUNYA_ICGC_URL=url, CATALUNYA_HTTP_ATTEMPTS=1, ENVIRONMENT="demo",
+    )  # fmt: skip
+    return Relay(settings, relay.run_id_of(name, MOMENT), PlainReporter(Console(quiet=True)))
+
+
+def read_and_stage(one: Relay) -> None:
+    for dataset_id in one.datasets:
+        one.ingest(dataset_id)
+    for dataset_id in one.datasets:
+        one.stage(dataset_id)
+
+
+def whole(one: Relay) -> record.RunRecord:
+    read_and_stage(one)
+    one.build()
+    one.audit()
+    one.publish()
+    one.docs()
+    return one.finish()
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_a_run_in_parts_ends_in_the_release_of_a_run_in_one_process(
+    kind, tmp_path, demo, request, monkeypatch
+):
+    lake = str(tmp_path / "lake")
+    if kind == "s3":
+        lake = f"s3://{request.getfixturevalue('s3_bucket')}/lake"
+    ended = whole(part_of("a", lake, demo.url))
+    own = Command(str(tmp_path / "own"), demo.url, now=NOW, env={"ENVIRONMENT": "demo"}).run()
+    assert (ended.status, ended.exit_code, ended.release_id) == ("released", 0, own.json["release_id"])
+    assert [stage.name for stage in ended.stages] == ["ingest", "stage", "build", "audit", "publish"]
+    storage = Storage.open(lake)
+    assert storage.exists(layout.docs(str(ended.release_id), "index.html"))
+    assert storage.folders(layout.RUNS) == storage.folders(layout.CANDIDATES) == []
+    again = part_of("b", lake, demo.url)
+    for dataset_id in again.datasets:
+        again.ingest(dataset_id)
+    assert again.read_so_far() == set(again.datasets)
+    new, why = again.anything_new()
+    assert not new
+    assert "nothing new" in why
+    assert again.finish().status == "unchanged"
+
+
+def test_a_reading_that_left_no_word_is_said_and_its_last_snapshot_used(released, demo):
+    one = part_of("a", released.lake, demo.url)
+    one.ingest("population")
+    new, _ = one.anything_new(missing=("boundaries",))
+    assert not new
+    assert any("boundaries: its reading left no word" in warning for warning in one.finish().warnings)
+
+
+def test_a_run_that_broke_off_says_so_and_what_was_last(tmp_path, demo):
+    one = part_of("a", str(tmp_path / "lake"), demo.url)
+    read_and_stage(one)
+    ended = one.finish()
+    assert (ended.status, ended.exit_code) == ("failed", 1)
+    assert "broken off" in ended.message
+    assert "stage" in ended.message
+    assert one.finish() == ended
+
+
+def test_a_source_that_cannot_be_read_raises_and_is_stale_in_the_release(released, demo):
+    demo.faults.add("population:down")
+    one = part_of("a", released.lake, demo.url)
+    with pytest.raises(SourceUnreadable, match="population"):
+        one.ingest("population")
+    for dataset_id in one.datasets:
+        one.stage(dataset_id)
+    one.build()
+    verdict = one.audit()
+    assert any("nothing newer could be used" in sentence for sentence in verdict.sentences("warn"))
+    one.publish()
+    ended = one.finish()
+    assert [stale.dataset_id for stale in ended.stale] == ["population"]
+    assert [alert.kind for alert in notify.of_findings(ended)] == ["unreadable"]
+
+
+def test_a_drift_fails_the_reading_or_the_staging_of_that_dataset_alone(released, demo):
+    demo.faults.add("social_services:missing_column=telefon")
+    one = part_of("a", released.lake, demo.url)
+    with pytest.raises(Refused, match="telefon"):
+        one.ingest("social_services")
+        one.stage("social_services")
+    one.ingest("population")
+    one.stage("population")
+    assert one.finish().status == "refused"
+
+
+def test_a_candidate_older_than_the_release_is_not_published(released, demo):
+    one = part_of("a", released.lake, demo.url)
+    read_and_stage(one)
+    one.build()
+    one.audit()
+    before = Storage.open(released.lake)
+    other = released.run("--force", now="2026-01-05T08:00:00Z")
+    assert other.json["status"] == "released"
+    with pytest.raises(PointerMoved, match="run again"):
+        one.publish()
+    assert Storage.open(released.lake).read("current.json") == before.read("current.json")
+    assert one.finish().status == "failed"
+
+
+def test_a_run_in_parts_and_a_run_in_one_process_do_not_meet(released, demo, monkeypatch):
+    monkeypatch.setattr(relay, "PATIENCE_S", 0.0)
+    one = part_of("a", released.lake, demo.url)
+    with lake_lock(one.storage, "other", "dataset-population"):
+        busy = released.run(now="2026-01-05T08:00:00Z")
+        assert busy.code == 1
+        assert "other" in busy.json["message"]
+        with pytest.raises(LakeBusy, match="other"):
+            one.ingest("population")
+    one.ingest("population")
+
+
+def test_an_event_is_told_once_and_again_only_when_nobody_heard(tmp_path):
+    lake = Storage.open(str(tmp_path / "lake"))
+    alert = notify.Alert(
+        kind="unusual", subject="population", reason="rows doubled", event="rows population x"
+    )
+    assert not notify.deliver(lake, ("json://127.0.0.1:9",), [alert])
+    assert lake.list(layout.ALERTS) == []
+    assert notify.deliver(lake, (), [alert])
+    assert lake.list(layout.ALERTS) == []

@@ -1,0 +1,89 @@
+"""The doctor finds each mistake in a set-up, says how to mend it, and stops at none."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from catalunya import doctor
+from catalunya.doctor import examine
+from catalunya.settings import Settings
+from tests.conftest import ROOT
+
+LOOKS = ["dbt-core", "adapter", "project", "profile", "connection", "extensions", "lake"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    copy = tmp_path / "home"
+    for folder in ("datasets", "dbt/mart"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("target", "logs"))
+    return copy
+
+
+def looks(home: Path, **more: str) -> dict[str, doctor.Finding]:
+    lake = str(home.parent / "lake")
+    settings = Settings(**{"CATALUNYA_HOME": home, "CATALUNYA_LAKE": lake, **more})  # type: ignore[arg-type]
+    return {finding.what: finding for finding in examine(settings)}
+
+
+def test_a_good_set_up_is_well_in_every_look(home):
+    found = looks(home)
+    assert list(found) == LOOKS
+    assert all(finding.well for finding in found.values()), found
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "look", "words"),
+    [
+        ("dbt_project.yml", "profile: catalunya", "profile: catalonia", "profile", "no profile 'catalonia'"),
+        ("dbt_project.yml", "name: mart", "nom: mart", "project", "lacks `name`"),
+        ("dbt_project.yml", "name: mart", "name: [", "project", "no YAML"),
+        ("profiles.yml", "    duckdb:", "    duck:", "profile", "no target 'duckdb'"),
+    ],
+)
+def test_a_mistake_in_the_project_is_named_with_its_remedy(home, file, before, after, look, words):
+    path = home / "dbt" / "mart" / file
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after, 1))
+    finding = looks(home)[look]
+    assert not finding.well
+    assert words in finding.found
+    assert finding.remedy
+
+
+def test_a_home_without_a_project_is_named(tmp_path):
+    finding = looks(tmp_path / "empty")["project"]
+    assert "dbt_project.yml is missing" in finding.found
+    assert "CATALUNYA_HOME" in finding.remedy
+
+
+def test_an_adapter_that_is_missing_or_of_another_version_is_named(home, monkeypatch):
+    assert "dbt-trino is not installed" in looks(home, CATALUNYA_ENGINE="trino")["adapter"].found
+    real = metadata.version
+    monkeypatch.setattr(doctor, "version", lambda name: "1.12.3" if name == "dbt-core" else real(name))
+    finding = looks(home)["dbt-core"]
+    assert not finding.well
+    assert "1.12.3" in finding.found and "<1.12" in finding.found
+
+
+def test_a_lake_that_cannot_be_written_is_named(home, tmp_path):
+    (tmp_path / "file").write_text("")
+    finding = looks(home, CATALUNYA_LAKE=str(tmp_path / "file"))["lake"]
+    assert not finding.well
+    assert "CATALUNYA_LAKE" in finding.remedy
+
+
+def test_the_script_ends_with_2_when_something_is_wrong(home):
+    script = ROOT / "orchestration" / "scripts" / "setup_dbt.sh"
+    (home / "dbt" / "mart" / "models" / "broken.sql").write_text("select {{ nothing(")
+    done = subprocess.run(
+        [script], env={"PATH": "/usr/bin:/bin", "CATALUNYA_HOME": str(home), "CATALUNYA_LAKE": str(home / "lake")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "broken" in done.stderr
