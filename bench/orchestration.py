@@ -42,18 +42,20 @@ from pathlib import Path
 from cosmos import DbtDag, ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
 from cosmos.constants import ExecutionMode, InvocationMode, LoadMode
 
-project = Path(os.environ["CATALUNYA_HOME"]) / "dbt" / "mart"
+project = Path(os.environ["BENCH_PROJECT"])
 for mode in ("local", "watcher"):
     globals()[mode] = DbtDag(
         dag_id=f"cosmos_{mode}",
-        project_config=ProjectConfig(project, install_dbt_deps=False),
+        project_config=ProjectConfig(
+            project, manifest_path=project / "target" / "manifest.json", install_dbt_deps=False
+        ),
         profile_config=ProfileConfig(
             profile_name="catalunya", target_name="duckdb", profiles_yml_filepath=project / "profiles.yml"
         ),
         execution_config=ExecutionConfig(
             execution_mode=ExecutionMode(mode), invocation_mode=InvocationMode.DBT_RUNNER
         ),
-        render_config=RenderConfig(load_method=LoadMode.DBT_LS),
+        render_config=RenderConfig(load_method=LoadMode.DBT_MANIFEST),
         schedule=None,
         catchup=False,
         # DuckDB has one writer.
@@ -99,7 +101,9 @@ def environment() -> Path:
 
 def run(*words: str, env: dict[str, str] | None = None) -> str:
     """The standard output of a command that ends well."""
-    done = subprocess.run(words, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(words)}\n{done.stderr}")
     return done.stdout
 
 
@@ -116,7 +120,7 @@ def measure(scratch: Path, python: Path, runs: int, *, cosmos: bool) -> int:
             "CATALUNYA_CANDIDATE": str(scratch / "candidate.duckdb"),
         }
         if cosmos:
-            prepare_candidate(python, env, scratch)
+            env["BENCH_PROJECT"] = str(prepare_for_cosmos(python, env, scratch))
             (dags / "through_cosmos.py").write_text(COSMOS_DAGS)
         with airflow(python, env, scratch) as ask:
             ended(ask, PIPELINE, first_of(ask))
@@ -168,12 +172,17 @@ def command_run(python: Path, env: dict[str, str]) -> float:
     return time.perf_counter() - began
 
 
-def prepare_candidate(python: Path, env: dict[str, str], scratch: Path) -> None:
-    """A DuckDB file with the staged rows, as dbt finds it in a run."""
+def prepare_for_cosmos(python: Path, env: dict[str, str], scratch: Path) -> Path:
+    """The dbt project with its manifest, Cosmos' fastest way, and a DuckDB file with the staged rows."""
+    project = scratch / "project"
+    shutil.copytree(ROOT / "dbt" / "mart", project, ignore=shutil.ignore_patterns("target", "logs"))
+    dbt = str(python.parent / "dbt")
+    run(dbt, "--quiet", "parse", "--project-dir", str(project), "--profiles-dir", str(project), env=env)
     own = {**env, "CATALUNYA_LAKE": str(scratch / "command")}
     run(str(python.parent / "catalunya"), "build", "--json", env=own)
     [built] = (scratch / "command" / "candidates").glob("*/candidate.duckdb")
     shutil.copyfile(built, scratch / "candidate.duckdb")
+    return project
 
 
 @contextmanager
@@ -251,6 +260,9 @@ def first_of(ask: Ask) -> str:
 
 
 def trigger(ask: Ask, dag_id: str, conf: dict[str, Any]) -> str:
+    wait(
+        lambda: dag_id in {d["dag_id"] for d in ask("/dags?limit=100")["dags"]}, f"{dag_id} was not read", 180
+    )
     return str(ask(f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"])
 
 
