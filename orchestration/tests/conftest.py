@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import ROOT
-from tests.pipeline.conftest import CLEAN, DAY, demo, warm
+from tests.pipeline.conftest import CLEAN, DAY, demo, first_release, warm
 
 from catalunya.demo import portal
 from catalunya.demo.portal import RunningPortal
@@ -27,7 +27,7 @@ from catalunya.lake import layout
 from catalunya.lake.storage import Storage
 from orchestration.scripts import airflow_local
 
-__all__ = ["demo", "warm"]
+__all__ = ["demo", "first_release", "warm"]
 
 NOW = "2026-01-05T06:00:00Z"
 PIPELINE = "catalunya_data_pipeline"
