@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from tests.pipeline.conftest import Command
+from catalunya.demo import portal
+from tests.pipeline.conftest import DAY, Command
 
 
 @pytest.fixture
@@ -55,3 +56,26 @@ def test_an_address_that_does_not_answer_is_said_and_changes_no_exit_code(tmp_pa
     answer = Command(str(tmp_path / "lake"), "http://127.0.0.1:9", env=env).run()
     assert answer.code == 4
     assert "CATALUNYA_NOTIFY_URLS" in answer.words
+
+
+def test_an_unusual_change_is_told_of_once(tmp_path, receiver):
+    address, heard = receiver
+    with portal.running(day=DAY, rows=300) as small:
+        command = Command(str(tmp_path / "lake"), small.url, env={"CATALUNYA_NOTIFY_URLS": address})
+        assert command.run().code == 0
+        [alert] = heard
+        assert "social_services changed in an unusual way" in alert["title"]
+        assert "300 rows" in alert["message"] or "rows, expected are" in alert["message"]
+        assert command.run("--force", now="2026-01-05T12:00:00Z").code == 0
+    assert len(heard) == 1
+
+
+def test_a_portal_that_fell_silent_is_told_of_once(released, receiver):
+    address, heard = receiver
+    released.env = {"CATALUNYA_NOTIFY_URLS": address}
+    assert released.run("--force", now="2026-03-01T06:00:00Z").code == 0
+    [alert] = heard
+    assert "social_services has been silent for longer than its cadence" in alert["title"]
+    assert "its cadence is 31 days" in alert["message"]
+    assert released.run("--force", now="2026-03-02T06:00:00Z").code == 0
+    assert len(heard) == 1
