@@ -108,6 +108,8 @@ def environment(home: Path, port: int, dags: Path, *, paused: bool = False) -> d
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+        # A task's end is noticed within so many seconds at the latest.
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "ENVIRONMENT": "demo",
         "PATH": f"{BIN}:{os.environ.get('PATH', '')}",
     }

@@ -23,7 +23,7 @@ def reader_of_a_mart() -> None:
 
 @dag(dag_id="sensor_alone", schedule=None, catchup=False, params={"datasets": [], "force": False})
 def sensor_alone() -> None:
-    WaitForNewData(task_id="wait_for_new_data", poke_interval=0.5, patience_s=60)
+    WaitForNewData(task_id="wait_for_new_data", poke_interval=4, patience_s=60)
 
 
 os.environ["CATALUNYA_DEADLINE_MINUTES"] = "0.05"

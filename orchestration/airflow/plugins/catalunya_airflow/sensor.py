@@ -72,14 +72,18 @@ class ReadingsEnded(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until all is there."""
+        """Look until all is there; the sensor has just looked, so the first look is a while later.
+
+        An event within a second or two could overtake the executor's word that the task was deferred; the
+        scheduler would then take the resumed task for a lost one.
+        """
         give_up = time.monotonic() + self.patience_s
         while True:
+            await asyncio.sleep(self.poll_s)
             missing = sorted(set(self.datasets) - await asyncio.to_thread(self._read_so_far))
             if not missing or time.monotonic() > give_up:
                 yield TriggerEvent({"missing": missing})
                 return
-            await asyncio.sleep(self.poll_s)
 
     def _read_so_far(self) -> set[str]:
         from catalunya.relay import Relay
