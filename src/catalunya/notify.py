@@ -12,6 +12,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict
 
 from catalunya.audit import Finding
+from catalunya.errors import CatalunyaError
 from catalunya.lake import layout
 from catalunya.lake.storage import KeyExists, Storage
 from catalunya.record import RunRecord
@@ -108,8 +109,10 @@ def of_run(record: RunRecord) -> list[Alert]:
     return alerts
 
 
-def deliver(storage: Storage, urls: tuple[str, ...], alerts: Iterable[Alert]) -> bool:
+def deliver(storage: Storage | None, urls: tuple[str, ...], alerts: Iterable[Alert]) -> bool:
     """Tell of events that were not told of yet; returns whether every address took every message.
+
+    Without a `storage`, as when the lake cannot be opened, everything is told.
 
     An address that fails is logged and never fails the run; its event is told again by the next run that
     meets it.
@@ -122,13 +125,18 @@ def deliver(storage: Storage, urls: tuple[str, ...], alerts: Iterable[Alert]) ->
     for alert in alerts:
         key = layout.alert(hashlib.sha256(alert.event.encode()).hexdigest()[:32])
         try:
-            storage.put(key, alert.model_dump_json(indent=1).encode(), create=True)
+            if storage is not None:
+                storage.put(key, alert.model_dump_json(indent=1).encode(), create=True)
         except KeyExists:
             continue
+        except (CatalunyaError, OSError) as error:
+            # Better told twice than never: the lake itself may be what broke.
+            log.warning("an alert is not remembered", alert=alert.event, reason=str(error))
         if not channels.notify(title=alert.title, body=alert.body):
             log.warning("an alert was not delivered", alert=alert.event, addresses=len(urls))
-            with contextlib.suppress(Exception):
-                storage.delete(key)
+            if storage is not None:
+                with contextlib.suppress(CatalunyaError, OSError):
+                    storage.delete(key)
             well = False
     return well
 

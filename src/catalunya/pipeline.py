@@ -329,11 +329,15 @@ class Run:
                 versions=self.record.versions,
                 keep=self.settings.keep_releases,
             )
+        self.adopt(release)
+        return release
+
+    def adopt(self, release: Release) -> None:
+        """Record a release as this run's own."""
         self.record.status = "released"
         self.record.exit_code = 0
         self.record.release_id = release.release_id
         self.record.message = f"released {release.release_id}"
-        return release
 
     def finish(self) -> None:
         """Write the record into the ledger, for a run that broke by a fault of the code as well."""

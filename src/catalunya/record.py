@@ -109,7 +109,7 @@ def last_seen(storage: Storage) -> dict[str, Seen]:
 def merged(parts: Iterable[RunRecord]) -> RunRecord | None:
     """One record of the parts of a run, in the order in which they ran; None of none.
 
-    The first part that failed decides how the run ended, else the last that ended it.
+    A part that released decides how the run ended, else the first that failed, else the last that ended it.
     """
     whole: RunRecord | None = None
     for part in parts:
@@ -125,7 +125,9 @@ def merged(parts: Iterable[RunRecord]) -> RunRecord | None:
         whole.seconds = round(whole.seconds + part.seconds, 3)
         for sentence in part.warnings:
             whole.warn(sentence)
-        if part.message and not (whole.message and whole.exit_code):
+        if part.status == "released" and whole.exit_code and whole.message:
+            whole.warn(whole.message)
+        if part.status == "released" or (part.message and not (whole.message and whole.exit_code)):
             whole.status, whole.message, whole.exit_code = part.status, part.message, part.exit_code
             whole.release_id = part.release_id
     return whole

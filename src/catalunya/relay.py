@@ -16,7 +16,7 @@ from datetime import datetime
 import structlog
 
 from catalunya import datasets as cards
-from catalunya import docs
+from catalunya import docs, publish
 from catalunya.audit import Audit
 from catalunya.build import Candidate, read_candidate
 from catalunya.datasets import Dataset
@@ -85,9 +85,16 @@ class Relay:
         """Whether there is anything to release, and why not; `missing` are datasets that left no word."""
         with self._part("wait", "run") as run:
             for dataset_id in missing:
-                run.record.warn(f"{dataset_id}: its reading left no word; its last snapshot is used")
+                words = f"{dataset_id}: its reading left no word; its last snapshot is used"
+                run.record.warn(words)
+                run.record.datasets[dataset_id] = DatasetRecord(
+                    snapshot_id=None, outcome="unreadable", message=words
+                )
             run.require_snapshots()
             if run.nothing_new():
+                drifted = [d.message for d in run.record.datasets.values() if d.outcome == "drifted"]
+                if drifted:
+                    raise Refused("; ".join(drifted))
                 run.skip("stage", "build", "audit", "publish")
                 return False, run.record.message
         return True, ""
@@ -115,7 +122,13 @@ class Relay:
     def publish(self) -> Release:
         """Publish the candidate of this run."""
         with self._part("publish", "run") as run:
-            return run.publish(self._candidate())
+            candidate = self._candidate()
+            shown = publish.current(self.storage)
+            if shown is not None and shown.run_id == self.run_id:
+                # A try that was killed after the swap had published it.
+                run.adopt(shown)
+                return shown
+            return run.publish(candidate)
 
     def docs(self) -> str:
         """Write dbt's documentation of what this run released; returns its address."""

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from catalunya import notify, record, relay
 from catalunya.errors import LakeBusy, Refused, SourceUnreadable
+from catalunya.ingest import Ingested
 from catalunya.lake import layout
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.pointer import PointerMoved
@@ -72,7 +73,9 @@ def test_a_reading_that_left_no_word_is_said_and_its_last_snapshot_used(released
     one.ingest("population")
     new, _ = one.anything_new(missing=("boundaries",))
     assert not new
-    assert any("boundaries: its reading left no word" in warning for warning in one.finish().warnings)
+    ended = one.finish()
+    assert ended.exit_code == 4
+    assert any("boundaries: its reading left no word" in warning for warning in ended.warnings)
 
 
 def test_a_run_that_broke_off_says_so_and_what_was_last(tmp_path, demo):
@@ -124,6 +127,49 @@ def test_a_candidate_older_than_the_release_is_not_published(released, demo):
         one.publish()
     assert Storage.open(released.lake).read("current.json") == before.read("current.json")
     assert one.finish().status == "failed"
+
+
+def test_a_try_of_publish_that_was_killed_after_the_swap_is_taken_up(released, demo):
+    one = part_of("a", released.lake, demo.url)
+    read_and_stage(one)
+    one.build()
+    one.audit()
+    release = one.publish()
+    one.storage.delete(layout.part(one.run_id, "publish"))
+    assert one.publish() == release
+    ended = one.finish()
+    assert (ended.status, ended.release_id) == ("released", release.release_id)
+
+
+def test_a_source_that_drifted_is_a_refused_run_also_when_nothing_else_is_new(released, demo, monkeypatch):
+    one = part_of("a", released.lake, demo.url)
+    for dataset_id in one.datasets:
+        if dataset_id != "boundaries":
+            one.ingest(dataset_id)
+    drifted = Ingested("boundaries", "drifted", None, {}, 1, 1, "boundaries: CODICOMAR is gone")
+    monkeypatch.setattr("catalunya.pipeline.ingest", lambda *_, **__: drifted)
+    with pytest.raises(Refused, match="CODICOMAR"):
+        one.ingest("boundaries")
+    with pytest.raises(Refused, match="CODICOMAR"):
+        one.anything_new()
+    ended = one.finish()
+    assert (ended.status, ended.exit_code) == ("refused", 3)
+
+
+def test_a_reading_that_broke_does_not_hide_the_release_that_followed(released, demo, monkeypatch):
+    one = part_of("a", released.lake, demo.url)
+    with monkeypatch.context() as broken:
+        broken.setattr("catalunya.pipeline.ingest", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            one.ingest("population")
+    for dataset_id in one.datasets:
+        one.stage(dataset_id)
+    one.build()
+    one.audit()
+    release = one.publish()
+    ended = one.finish()
+    assert (ended.status, ended.exit_code, ended.release_id) == ("released", 0, release.release_id)
+    assert any("ZeroDivisionError" in warning for warning in ended.warnings)
 
 
 def test_a_run_in_parts_and_a_run_in_one_process_do_not_meet(released, demo, monkeypatch):

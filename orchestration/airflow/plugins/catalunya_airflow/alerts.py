@@ -49,6 +49,9 @@ async def late(context: dict[str, Any], **kwargs: Any) -> None:
     from catalunya.notify import Alert
 
     run = context.get("dag_run") or {}
+    if run.get("state") in {"success", "failed"}:
+        # Airflow forgets the deadline of a run that succeeded, but not of one that failed.
+        return
     name = run.get("dag_run_id") or run.get("run_id") or "unknown"
     dag_id = run.get("dag_id", "catalunya_data_pipeline")
     alert = Alert(
@@ -66,10 +69,16 @@ def _dataset_of(context: Context) -> str | None:
 
 
 def _deliver(alert: Any) -> None:
+    from catalunya.errors import CatalunyaError
     from catalunya.lake.storage import Storage
     from catalunya.notify import deliver
     from catalunya.settings import Settings
 
     settings = Settings.load()
-    if not deliver(Storage.open(settings.lake), settings.notify_urls, [alert]):
+    storage = None
+    try:
+        storage = Storage.open(settings.lake)
+    except CatalunyaError as error:
+        log.warning("the lake cannot be opened: %s", error)
+    if not deliver(storage, settings.notify_urls, [alert]):
         log.warning("CATALUNYA_NOTIFY_URLS: an alert was not delivered; check the addresses")
