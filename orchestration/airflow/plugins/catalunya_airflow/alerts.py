@@ -21,6 +21,8 @@ def failed(context: Context) -> None:
 
     ti = context["ti"]
     error = context.get("exception")
+    if isinstance(error, steps.AlreadyTold):
+        return
     causes = (error, getattr(error, "__cause__", None))
     kind = "failed"
     if any(isinstance(cause, Refused) for cause in causes):

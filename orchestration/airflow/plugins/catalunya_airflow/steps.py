@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class AlreadyTold(AirflowFailException):
+    """The run ended badly, and the task that was at fault has told people of it."""
+
+
 class LogReporter:
     """Tells a run's progress to the task's log."""
 
@@ -185,9 +189,9 @@ def finish() -> dict[str, Any]:
         log.warning("%s", warning)
     log.info("%s: %s", record.status, record.message)
     if record.status == "released" and not relay.documented(record.release_id):
-        raise AirflowFailException("released, but without its documentation: see generate_dbt_docs")
+        raise AlreadyTold("released, but without its documentation: see generate_dbt_docs")
     if record.exit_code:
-        raise AirflowFailException(f"{record.status}: {record.message}")
+        raise AlreadyTold(f"{record.status}: {record.message}")
     return record.model_dump(mode="json", include={"run_id", "status", "release_id", "release", "message"})
 
 

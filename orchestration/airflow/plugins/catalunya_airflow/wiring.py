@@ -54,6 +54,6 @@ def stage_to_release() -> tuple[Any, Any, Any]:
         outlets=[assets.mart(name) for name in assets.MARTS],
     )(steps.publish)()
     documented = task(task_id="generate_dbt_docs")(steps.docs)()
-    finished = task(task_id="finish_run", trigger_rule="all_done", on_failure_callback=None)(steps.finish)()
+    finished = task(task_id="finish_run", trigger_rule="all_done")(steps.finish)()
     staged >> built >> audited >> published >> documented >> finished
     return staged, built, finished
