@@ -12,7 +12,6 @@ publishes and documents as well. Exits with 1 when a bound is broken.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -28,6 +27,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from orchestration.scripts import airflow_local  # noqa: E402
+
 ENVIRONMENT = ROOT / "bench" / ".env"
 COSMOS = "astronomer-cosmos==1.15.*"
 PIPELINE = "catalunya_data_pipeline"
@@ -204,7 +206,7 @@ Ask = Callable[..., Any]
 @contextmanager
 def airflow(python: Path, env: dict[str, str], scratch: Path) -> Iterator[Ask]:
     words = [
-        python, ROOT / "orchestration" / "scripts" / "airflow_local.py", "--port", str(PORT),
+        python, airflow_local.__file__, "--port", str(PORT),
         "--home", scratch / "airflow", "--dags", scratch / "dags",
     ]  # fmt: skip
     with (scratch / "airflow.log").open("wb") as log:
@@ -212,27 +214,15 @@ def airflow(python: Path, env: dict[str, str], scratch: Path) -> Iterator[Ask]:
     url = f"http://localhost:{PORT}"
     try:
         wait(lambda: b"ready at" in (scratch / "airflow.log").read_bytes(), "Airflow did not start", 240)
-        login = json.dumps({"username": "airflow", "password": "airflow"}).encode()
-        bearer = send(f"{url}/auth/token", login, "")["access_token"]
+        bearer = airflow_local.token(url)
 
         def ask(path: str, content: dict[str, Any] | None = None) -> Any:
-            return send(
-                f"{url}/api/v2{path}", json.dumps(content).encode() if content is not None else None, bearer
-            )
+            return airflow_local.ask(f"{url}/api/v2{path}", content, bearer)
 
         yield ask
     finally:
         process.send_signal(signal.SIGINT)
         process.wait()
-
-
-def send(url: str, data: bytes | None, bearer: str) -> Any:
-    headers = {
-        "Content-Type": "application/json",
-        **({"Authorization": f"Bearer {bearer}"} if bearer else {}),
-    }
-    with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=30) as answer:
-        return json.load(answer)
 
 
 def answers(url: str) -> bool:

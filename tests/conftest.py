@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def missing(what: str) -> NoReturn:
+    """Skip a test for want of something outside the repository; fail where CATALUNYA_REQUIRE_ALL insists on all."""
+    if os.environ.get("CATALUNYA_REQUIRE_ALL"):
+        pytest.fail(what)
+    pytest.skip(what)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real files; tests that need it skip where it is missing, unless it is insisted on."""
+    """The folder of real files."""
     folder = Path(os.environ.get("CATALUNYA_SHARED", ROOT.parent / "shared" / "data"))
     if not folder.is_dir():
-        message = f"the real files are missing: no folder {folder}; set CATALUNYA_SHARED"
-        if os.environ.get("CATALUNYA_REQUIRE_SHARED"):
-            pytest.fail(message)
-        pytest.skip(message)
+        missing(f"the real files are missing: no folder {folder}; set CATALUNYA_SHARED")
     return folder
+
+
+def copy_home(folder: Path) -> Path:
+    """A copy of what CATALUNYA_HOME names, to make mistakes in."""
+    for part in ("datasets", "dbt/mart"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("target", "logs"))
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A test's own copy of what CATALUNYA_HOME names."""
+    return copy_home(tmp_path / "home")

@@ -24,6 +24,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import missing
+
 MINISTACK = "1.5.33"
 REPOSITORY = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "catalunya-test"
@@ -109,15 +111,15 @@ def _installed() -> Path:
         if (folder / "complete").exists():
             return command
         if uv is None:
-            pytest.skip("no S3 emulator: `uv` is needed to install ministack")
+            missing("no S3 emulator: `uv` is needed to install ministack")
         shutil.rmtree(folder, ignore_errors=True)
         for step in (
-            [uv, "venv", "--quiet", "--no-project", "--python", "3.11", str(folder)],
+            [uv, "venv", "--quiet", "--no-project", "--python", sys.executable, str(folder)],
             [uv, "pip", "install", "--quiet", "--python", str(folder), f"ministack=={MINISTACK}"],
         ):
             done = subprocess.run(step, capture_output=True, text=True, cwd=CACHE, check=False)
             if done.returncode:
-                pytest.skip(f"no S3 emulator: ministack {MINISTACK} could not be installed: {done.stderr}")
+                missing(f"no S3 emulator: ministack {MINISTACK} could not be installed: {done.stderr}")
         (folder / "complete").touch()
     return command
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -17,17 +16,9 @@ from tests.conftest import ROOT
 LOOKS = ["dbt-core", "adapter", "project", "profile", "connection", "extensions", "lake"]
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    copy = tmp_path / "home"
-    for folder in ("datasets", "dbt/mart"):
-        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("target", "logs"))
-    return copy
-
-
 def looks(home: Path, **more: str) -> dict[str, doctor.Finding]:
     lake = str(home.parent / "lake")
-    settings = Settings(**{"CATALUNYA_HOME": home, "CATALUNYA_LAKE": lake, **more})  # type: ignore[arg-type]
+    settings = Settings(**{"CATALUNYA_HOME": home, "CATALUNYA_LAKE": lake, **more})
     return {finding.what: finding for finding in examine(settings)}
 
 

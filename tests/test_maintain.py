@@ -59,9 +59,9 @@ def test_a_source_is_as_fresh_as_it_says_itself(lake, dataset_id, validators, da
     assert found.silent is ((now - day).days > CARDS[dataset_id].cadence_days)
 
 
-def test_what_an_abandoned_run_left_goes_after_a_week(lake):
+def test_what_an_abandoned_run_left_goes_after_two_days(lake):
     run_id = layout.make_id(NOW, "ab" * 4)
     lake.put(layout.part(run_id, "build"), b"{}")
-    assert maintain.retain(lake, "x", 30, NOW + timedelta(days=6)) == []
-    assert maintain.retain(lake, "x", 30, NOW + timedelta(days=8)) == [f"parts of run {run_id}"]
+    assert maintain.retain(lake, "x", 30, NOW + timedelta(days=1)) == []
+    assert maintain.retain(lake, "x", 30, NOW + timedelta(days=3)) == [f"parts of run {run_id}"]
     assert lake.folders(layout.RUNS) == []

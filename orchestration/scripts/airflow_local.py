@@ -18,10 +18,12 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 ORCHESTRATION = Path(__file__).resolve().parents[1]
 REPOSITORY = ORCHESTRATION.parent
@@ -128,19 +130,23 @@ def healthy(url: str) -> bool:
 
 def token(url: str) -> str:
     """A token for the API, as the development user."""
-    answer = _ask(f"{url}/auth/token", {"username": "airflow", "password": "airflow"})
-    return str(answer["access_token"])
+    return str(ask(f"{url}/auth/token", {"username": "airflow", "password": "airflow"})["access_token"])
 
 
-def _ask(url: str, content: dict[str, object], bearer: str | None = None) -> dict[str, object]:
+def ask(url: str, content: Any = None, bearer: str | None = None, method: str | None = None) -> Any:
+    """The JSON that the API answers, to `content` as JSON when there is any."""
     headers = {
         "Content-Type": "application/json",
         **({"Authorization": f"Bearer {bearer}"} if bearer else {}),
     }
-    request = urllib.request.Request(url, json.dumps(content).encode(), headers)
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        found: dict[str, object] = json.load(answer)
-        return found
+    data = None if content is None else json.dumps(content).encode()
+    request = urllib.request.Request(url, data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        error.msg = f"{error.msg}: {error.read(2000).decode(errors='replace')}"
+        raise
 
 
 @contextmanager

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import ROOT
-from tests.pipeline.conftest import CLEAN, DAY, demo, first_release, warm
 
 from catalunya.demo import portal
 from catalunya.demo.portal import RunningPortal
 from catalunya.lake import layout
 from catalunya.lake.storage import Storage
+from catalunya.relay import run_id_of
+from catalunya.settings import Settings
 from orchestration.scripts import airflow_local
+from tests.conftest import ROOT, copy_home
+from tests.pipeline.conftest import CLEAN, DAY, demo, first_release, warm
 
 __all__ = ["demo", "first_release", "warm"]
 
@@ -48,6 +48,11 @@ def ear() -> Iterator[Ear]:
     server, found = listen()
     yield found
     server.shutdown()
+
+
+def id_in_lake(run_id: str, dag_id: str = PIPELINE) -> str:
+    """The id that a DAG run has in the lake and its ledger."""
+    return run_id_of(f"{dag_id} {run_id}", Settings(CATALUNYA_NOW=NOW).now())
 
 
 def listen() -> tuple[ThreadingHTTPServer, Ear]:
@@ -109,19 +114,12 @@ class Airflow:
     def sabotage(self) -> Path:
         return Path(self.env["CATALUNYA_SABOTAGE"])
 
-    def ask(self, path: str, content: dict[str, Any] | None = None, method: str | None = None) -> Any:
+    def ask(self, path: str, content: Any = None, method: str | None = None) -> Any:
         self.token = self.token or airflow_local.token(self.url)
-        request = urllib.request.Request(
-            f"{self.url}/api/v2{path}",
-            json.dumps(content).encode() if content is not None else None,
-            {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"},
-            method=method,
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        return airflow_local.ask(f"{self.url}/api/v2{path}", content, self.token, method)
 
-    def trigger(self, dag_id: str = PIPELINE, **conf: Any) -> str:
-        content = {"logical_date": None, "conf": conf}
+    def trigger(self, dag_id: str = PIPELINE, *, name: str | None = None, **conf: Any) -> str:
+        content = {"logical_date": None, "conf": conf, **({"dag_run_id": name} if name else {})}
         return str(self.ask(f"/dags/{dag_id}/dagRuns", content)["dag_run_id"])
 
     def run(self, dag_id: str = PIPELINE, **conf: Any) -> Ended:
@@ -164,11 +162,7 @@ class Airflow:
 
     def record(self, ended: Ended) -> dict[str, Any]:
         """The ledger's record of a run."""
-        from catalunya.relay import run_id_of
-        from catalunya.settings import Settings
-
-        now = Settings(CATALUNYA_NOW=NOW).now()  # type: ignore[call-arg]
-        key = layout.ledger(run_id_of(f"{ended.dag_id} {ended.run_id}", now))
+        key = layout.ledger(id_in_lake(ended.run_id, ended.dag_id))
         found: dict[str, Any] = json.loads(Storage.open(str(self.lake)).read(key))
         return found
 
@@ -176,9 +170,7 @@ class Airflow:
 @pytest.fixture(scope="session")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     folder = tmp_path_factory.mktemp("airflow")
-    home = folder / "home"
-    for part in ("datasets", "dbt/mart"):
-        shutil.copytree(ROOT / part, home / part, ignore=shutil.ignore_patterns("target", "logs"))
+    home = copy_home(folder / "home")
     server, ear = listen()
     with portal.running(day=DAY) as demo:
         port = _free_port()
@@ -195,6 +187,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
             "CATALUNYA_RETRY_DELAY_SECONDS": "1",
             "CATALUNYA_NOTIFY_URLS": f"json://{ear.url}",
             "CATALUNYA_SABOTAGE": str(folder / "sabotage.json"),
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
             "ENVIRONMENT": "demo",
         }
         url = f"http://localhost:{port}"

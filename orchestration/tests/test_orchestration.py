@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import ROOT
-from tests.pipeline.conftest import CLEAN
 
 from orchestration.scripts import airflow_local
 from orchestration.tests.conftest import NOW, Ear
+from tests.conftest import ROOT
+from tests.pipeline.conftest import CLEAN
 
 DAGS = ROOT / "orchestration" / "airflow" / "dags"
 PLUGINS = ROOT / "orchestration" / "airflow" / "plugins"

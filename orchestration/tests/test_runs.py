@@ -6,10 +6,15 @@ import json
 from datetime import date
 
 import pytest
+from rich.console import Console
+
+from catalunya.lake import layout
+from catalunya.relay import Relay
+from catalunya.report import PlainReporter
+from catalunya.settings import Settings
+from orchestration.tests.conftest import NOW, id_in_lake
 from tests.conftest import ROOT
 from tests.pipeline.conftest import files_of, query
-
-from orchestration.tests.conftest import NOW
 
 pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.slow]
 
@@ -160,7 +165,7 @@ def test_an_audit_that_refuses_leaves_the_last_release_and_is_told_of_once(quiet
     assert "was refused" in alert["title"] and "broken_audit" in alert["message"]
 
 
-def test_a_model_that_does_not_build_is_named_and_the_last_release_stays(quiet, first):
+def test_a_model_that_does_not_build_is_named_and_its_task_can_be_cleared_when_it_is_mended(quiet, first):
     broken = quiet.home / "dbt" / "mart" / "models" / "broken_model.sql"
     broken.write_text("select no_such_column from {{ ref('population') }}")
     before = quiet.pointer()
@@ -172,6 +177,17 @@ def test_a_model_that_does_not_build_is_named_and_the_last_release_stays(quiet, 
     assert record["status"] == "failed" and "broken_model" in record["message"]
     [alert] = quiet.ear.heard
     assert "run_dbt_transformations failed" in alert["title"] and "no_such_column" in alert["message"]
+    broken.unlink()
+    clear = {
+        "dry_run": False, "dag_run_id": ended.run_id, "task_ids": ["run_dbt_transformations"],
+        "include_downstream": True, "only_failed": False, "reset_dag_runs": True,
+    }  # fmt: skip
+    quiet.ask("/dags/catalunya_data_pipeline/clearTaskInstances", clear)
+    again = quiet.ended(ended.run_id)
+    assert again.state == "success", again.states()
+    mended = quiet.record(again)
+    assert mended["status"] == "released"
+    assert {d["outcome"] for d in mended["datasets"].values()} == {"unchanged"}
 
 
 def test_a_worker_killed_in_every_task_costs_a_try_and_nothing_else(quiet, first):
@@ -181,7 +197,7 @@ def test_a_worker_killed_in_every_task_costs_a_try_and_nothing_else(quiet, first
     assert whole.state == "success"
     moments = {
         "check_dbt_connection": 0.0, "ingest": 0.15, "wait_for_new_data": 0.0, "stage": 0.1,
-        "run_dbt_transformations": 1.2, "validate_data_quality": 0.9, "publish_release": 0.5,
+        "worker:run_dbt_transformations": 1.2, "validate_data_quality": 0.9, "publish_release": 0.5,
         "generate_dbt_docs": 0.3, "finish_run": 0.0,
     }  # fmt: skip
     quiet.sabotage.write_text(json.dumps(moments))
@@ -196,18 +212,11 @@ def test_a_worker_killed_in_every_task_costs_a_try_and_nothing_else(quiet, first
     assert len(killed) >= 8, ended.tries()
     assert quiet.pointer().split("-")[1] == expected.split("-")[1]
     assert quiet.record(ended)["status"] == "released"
-    assert not (quiet.lake / "runs").exists() or not list((quiet.lake / "runs").iterdir())
+    assert not (quiet.lake / "runs" / id_in_lake(ended.run_id)).exists()
     assert quiet.ear.heard == []
 
 
 def test_the_sensor_waits_in_the_triggerer_until_the_last_word(quiet, first):
-
-    from rich.console import Console
-
-    from catalunya.relay import Relay, run_id_of
-    from catalunya.report import PlainReporter
-    from catalunya.settings import Settings
-
     run_id = quiet.trigger("sensor_alone")
     path = f"/dags/sensor_alone/dagRuns/{run_id}/taskInstances/wait_for_new_data"
     quiet.wait(lambda: quiet.ask(path)["state"] == "deferred", "the sensor did not defer")
@@ -216,9 +225,7 @@ def test_the_sensor_waits_in_the_triggerer_until_the_last_word(quiet, first):
         CATALUNYA_SOCRATA_URL=quiet.portal.url, CATALUNYA_IDESCAT_URL=quiet.portal.url,
         CATALUNYA_ICGC_URL=quiet.portal.url, ENVIRONMENT="demo",
     )  # fmt: skip
-    relay = Relay(
-        settings, run_id_of(f"sensor_alone {run_id}", settings.now()), PlainReporter(Console(quiet=True))
-    )
+    relay = Relay(settings, id_in_lake(run_id, "sensor_alone"), PlainReporter(Console(quiet=True)))
     for dataset_id in DATASETS[:-1]:
         relay.ingest(dataset_id)
     assert quiet.ask(path)["state"] == "deferred"
@@ -227,12 +234,25 @@ def test_the_sensor_waits_in_the_triggerer_until_the_last_word(quiet, first):
     assert ended.states() == {"wait_for_new_data": "skipped"}
 
 
-def test_a_run_that_is_later_than_its_deadline_is_told_of(quiet, first):
+def test_a_run_that_is_later_than_its_deadline_is_told_of_and_one_that_failed_before_is_not(quiet, first):
+    assert quiet.run("always_late", fail=True).state == "failed"
     run_id = quiet.trigger("always_late")
-    alert = quiet.wait(lambda: quiet.ear.heard, "nobody was told of a late run", patience_s=90)[0]
+    quiet.wait(lambda: quiet.ear.heard, "nobody was told of a late run", patience_s=90)
+    [alert] = quiet.ear.heard
     assert "later than its deadline" in alert["title"]
-    assert run_id in alert["title"]
+    assert run_id in alert["title"] and f"/dags/always_late/runs/{run_id}" in alert["message"]
     quiet.ask(f"/dags/always_late/dagRuns/{run_id}", {"state": "failed"}, "PATCH")
+
+
+def test_a_finish_that_fails_by_itself_is_told_of(quiet, first):
+    name = "its-record-cannot-be-written"
+    block = quiet.lake / layout.ledger(id_in_lake(name))
+    block.mkdir()
+    ended = quiet.ended(quiet.trigger(name=name))
+    block.rmdir()
+    assert ended.states()["finish_run"] == "failed"
+    [alert] = quiet.ear.heard
+    assert "finish_run failed" in alert["title"]
 
 
 def test_the_backfill_reads_kept_snapshots_and_no_portal(quiet, first):

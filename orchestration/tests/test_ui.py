@@ -1,4 +1,4 @@
-"""The web interface as a person sees it, in a real browser; screenshots are kept in CATALUNYA_ARTEFACTS."""
+"""The web interface as a person sees it, in a real browser; screenshots are kept in `.artefacts/` or CATALUNYA_ARTEFACTS."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from orchestration.tests.conftest import Airflow, Ended
+from tests.conftest import ROOT, missing
 
 pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.slow]
 
@@ -23,9 +24,8 @@ OPTIONS = (
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = os.environ.get("CATALUNYA_ARTEFACTS")
-    path = Path(folder) if folder else tmp_path_factory.mktemp("pictures")
+def pictures() -> Path:
+    path = Path(os.environ.get("CATALUNYA_ARTEFACTS", ROOT / ".artefacts"))
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -34,10 +34,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(airflow: Airflow) -> Iterator[Page]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        message = "no Chromium on the path; install your system's package `chromium`"
-        if os.environ.get("CATALUNYA_REQUIRE_BROWSER"):
-            pytest.fail(message)
-        pytest.skip(message)
+        missing("no Chromium on the path; install your system's package `chromium`")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(OPTIONS))
         found = browser.new_page(viewport={"width": 1500, "height": 900})

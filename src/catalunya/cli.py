@@ -16,24 +16,22 @@ from typing import Annotated, Any
 import structlog
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from catalunya import catalogue, notify, publish
 from catalunya import datasets as cards
-from catalunya import record as records
 from catalunya.build import Candidate, newest_candidate
-from catalunya.datasets import Dataset
 from catalunya.demo.borrow import portals
 from catalunya.doctor import examine
 from catalunya.errors import CatalunyaError, SourceUnreadable, UsageError
-from catalunya.lake import layout, pointer, snapshot
-from catalunya.lake.lock import lake_lock, who_holds
+from catalunya.lake import layout, snapshot
+from catalunya.lake.lock import lake_lock
 from catalunya.lake.storage import Storage
 from catalunya.pipeline import Run
 from catalunya.record import new_run_id
 from catalunya.relay import whole_lake
 from catalunya.report import print_run, reporter
 from catalunya.settings import Settings
+from catalunya.status import describe, print_status
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 datasets_app = typer.Typer(no_args_is_help=True, help="The dataset cards.")
@@ -124,11 +122,11 @@ def status(as_json: Json = False) -> None:
     settings = Settings.load()
     storage = Storage.open(settings.lake)
     known = cards.load(settings.home / "datasets")
-    answer = _status(storage, known, settings.now())
+    answer = describe(storage, known, settings.now())
     if as_json:
         _print_json(answer)
     else:
-        _print_status(answer)
+        print_status(err, answer)
 
 
 @app.command()
@@ -301,72 +299,6 @@ def _candidate(storage: Storage) -> Candidate:
     if found is None:
         raise UsageError("there is no candidate; run `catalunya build` first")
     return found
-
-
-def _status(storage: Storage, known: dict[str, Dataset], now: datetime) -> dict[str, Any]:
-    shown = pointer.read(storage)
-    release = publish.current(storage)
-    holder = who_holds(storage, "run")
-    last = records.newest(storage)
-    return {
-        "lake": storage.url,
-        "release_id": release.release_id if release else None,
-        "release": storage.uri(layout.release(release.release_id)) if release else None,
-        "released_at": release.released_at.isoformat() if release else None,
-        "demo": release.demo if release else None,
-        "previous": shown[0].previous if shown else None,
-        "releases": storage.folders(layout.RELEASES),
-        "stale": [s.model_dump() for s in release.stale] if release else [],
-        "datasets": {name: _dataset_status(storage, name, now) for name in known},
-        "holder": holder.model_dump(mode="json") if holder else None,
-        "last_run": last.model_dump(mode="json", include={"run_id", "status", "message", "started_at"})
-        if last
-        else None,
-    }
-
-
-def _dataset_status(storage: Storage, dataset_id: str, now: datetime) -> dict[str, Any]:
-    accepted = snapshot.accepted(storage, dataset_id)
-    newest = accepted[-1] if accepted else None
-    hours = (now - layout.moment_of(newest)).total_seconds() / 3600 if newest else None
-    return {
-        "snapshots": len(accepted),
-        "snapshot_id": newest,
-        "age_hours": round(hours, 2) if hours is not None else None,
-        "refused": {
-            name: refusal.model_dump(mode="json")
-            for name, refusal in snapshot.refused(storage, dataset_id).items()
-        },
-    }
-
-
-def _print_status(answer: dict[str, Any]) -> None:
-    table = Table(title=f"lake {answer['lake']}", title_justify="left")
-    for name in ("dataset", "snapshots", "newest accepted", "age", "refused"):
-        table.add_column(name)
-    for dataset_id, d in answer["datasets"].items():
-        age = "" if d["age_hours"] is None else f"{d['age_hours']:.1f} h"
-        table.add_row(
-            dataset_id,
-            str(d["snapshots"]),
-            d["snapshot_id"] or "none",
-            age,
-            ", ".join(d["refused"]) or "none",
-        )
-    err.print(table)
-    lines = [f"release {answer['release_id'] or 'none yet'}"]
-    if answer["demo"]:
-        lines.append(catalogue.DEMO_NOTICE)
-    if answer["release"]:
-        lines.append(answer["release"])
-    for dataset_id, d in answer["datasets"].items():
-        lines += [f"{dataset_id} {name}: {refusal['reason']}" for name, refusal in d["refused"].items()]
-    if answer["last_run"]:
-        lines.append(f"last run {answer['last_run']['run_id']}: {answer['last_run']['status']}")
-    if answer["holder"]:
-        lines.append(f"the lake is held by run {answer['holder']['holder']}")
-    for line in lines:
-        err.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _answer(as_json: bool, content: dict[str, Any], words: str) -> None:

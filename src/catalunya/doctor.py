@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import duckdb
 import yaml
+from packaging.requirements import Requirement
 
 from catalunya import dbt
 from catalunya.build import code_digest
@@ -82,29 +82,16 @@ def _adapter(settings: Settings) -> str:
 
 def _supported(package: str) -> str:
     """The installed version; wrong when it is missing or not one that this project was tested with."""
-    wanted = next(
-        (line for line in requires("catalunya") or [] if re.match(rf"{package}\b(?!-)", line)), package
-    )
-    bounds = re.findall(r"([<>=]=?)\s*([\d.]+)", wanted)
+    declared = (Requirement(line) for line in requires("catalunya") or [])
+    wanted = next((known for known in declared if known.name == package), Requirement(package))
     remedy = f"Install it from the lock: `make setup` (wanted: {wanted})"
     try:
         found = version(package)
     except PackageNotFoundError:
         raise _Wrong(f"{package} is not installed", remedy) from None
-    for sign, bound in bounds:
-        if not _holds(_numbers(found), sign, _numbers(bound)):
-            raise _Wrong(f"{package} {found} is installed, wanted is {wanted}", remedy)
+    if not wanted.specifier.contains(found, prereleases=True):
+        raise _Wrong(f"{package} {found} is installed, wanted is {wanted}", remedy)
     return f"{package} {found}"
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
-
-
-def _holds(found: tuple[int, ...], sign: str, bound: tuple[int, ...]) -> bool:
-    return {">=": found >= bound, "<": found < bound, "==": found == bound, "<=": found <= bound}.get(
-        sign, found > bound
-    )
 
 
 def _home(settings: Settings) -> Path:

@@ -17,8 +17,8 @@ from catalunya.lake.lock import lake_lock
 from catalunya.lake.snapshot import LandedFile, Manifest
 from catalunya.lake.storage import MissingKey, Storage
 
-ABANDONED = timedelta(days=7)
-"""After so long nobody takes up what the parts of a broken run left."""
+ABANDONED = timedelta(days=2)
+"""After so long nobody takes up what the parts of a run that ended badly left."""
 
 
 @dataclass(frozen=True)

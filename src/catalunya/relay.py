@@ -81,8 +81,11 @@ class Relay:
         found = self.storage.list(f"{layout.RUNS}/{self.run_id}")
         return {e.key.removeprefix(prefix).removesuffix(".json") for e in found if e.key.startswith(prefix)}
 
-    def anything_new(self, *, missing: tuple[str, ...] = ()) -> tuple[bool, str]:
-        """Whether there is anything to release, and why not; `missing` are datasets that left no word."""
+    def anything_new(self, *, missing: tuple[str, ...] = (), asked: bool = False) -> tuple[bool, str]:
+        """Whether there is anything to release, and why not.
+
+        `missing` are datasets whose reading left no word; with `asked` a release is made in any case.
+        """
         with self._part("wait", "run") as run:
             for dataset_id in missing:
                 words = f"{dataset_id}: its reading left no word; its last snapshot is used"
@@ -91,13 +94,13 @@ class Relay:
                     snapshot_id=None, outcome="unreadable", message=words
                 )
             run.require_snapshots()
-            if run.nothing_new():
-                drifted = [d.message for d in run.record.datasets.values() if d.outcome == "drifted"]
-                if drifted:
-                    raise Refused("; ".join(drifted))
-                run.skip("stage", "build", "audit", "publish")
-                return False, run.record.message
-        return True, ""
+            if asked or not run.nothing_new():
+                return True, ""
+            drifted = [d.message for d in run.record.datasets.values() if d.outcome == "drifted"]
+            if drifted:
+                run.fail(Refused("; ".join(drifted)))
+            run.skip("stage", "build", "audit", "publish")
+            return False, run.record.message
 
     def stage(self, dataset_id: str, *, again: bool = False) -> DatasetRecord:
         """Stage what landed of one dataset, with `again` every kept snapshot; raises `Refused` on drift."""
@@ -107,9 +110,12 @@ class Relay:
             return run.record.datasets[dataset_id]
 
     def build(self) -> Candidate:
-        """Build the candidate of this run."""
+        """Build the candidate of this run, of what landed since its datasets were staged as well."""
         with self._part("build", "run") as run:
             run.tidy()
+            for dataset_id in self.datasets:
+                with _hold(self.storage, self.run_id, _lock_of(dataset_id)):
+                    run.stage(only=(dataset_id,))
             run.count_datasets()
             run.require_snapshots()
             return run.build()
@@ -139,24 +145,32 @@ class Relay:
         return release_id is not None and self.storage.exists(layout.docs(release_id, docs.INDEX))
 
     def finish(self) -> RunRecord:
-        """Make one record of all parts, keep it in the ledger, and clear away what the parts left."""
+        """Make one record of all parts and keep it in the ledger.
+
+        What the parts left goes when nothing is left to do; after a run that ended badly it stays for a while,
+        so that its tasks can be repeated by hand.
+        """
         with _hold(self.storage, self.run_id, "run") as lock:
-            record = merged(self._parts())
-            if record is None:
-                kept = layout.ledger(self.run_id)
-                if self.storage.exists(kept):
-                    return RunRecord.model_validate_json(self.storage.read(kept))
-                record = self._run(lock).record
+            record = merged(self._parts()) or self._run(lock).record
+            kept = layout.ledger(self.run_id)
+            if not record.message and self.storage.exists(kept):
+                # A try that was killed while it cleared away had done all else.
+                record = RunRecord.model_validate_json(self.storage.read(kept))
             record.seen = last_seen(self.storage) | record.seen
             if not record.message:
                 last = record.stages[-1].name if record.stages else "nothing"
                 record.message = f"broken off before it was published; the last stage on record is {last}"
             if record.release_id:
                 record.release = self.storage.uri(layout.release(record.release_id))
-            self.storage.put(layout.ledger(self.run_id), record.model_dump_json(indent=1).encode())
-            self.storage.delete_folder(f"{layout.CANDIDATES}/{self.run_id}")
-            self.storage.delete_folder(f"{layout.RUNS}/{self.run_id}")
+            self.storage.put(kept, record.model_dump_json(indent=1).encode())
+            done = record.status == "released" and self.documented(record.release_id)
+            if done or record.status == "unchanged":
+                self._clear()
         return record
+
+    def _clear(self) -> None:
+        self.storage.delete_folder(f"{layout.CANDIDATES}/{self.run_id}")
+        self.storage.delete_folder(f"{layout.RUNS}/{self.run_id}")
 
     def _candidate(self) -> Candidate:
         found = read_candidate(self.storage, self.run_id)

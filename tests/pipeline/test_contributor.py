@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import date
-from pathlib import Path
-
-import pytest
 
 from tests.conftest import ROOT
 from tests.pipeline.conftest import query
 
 LATER = "2026-03-02T06:00:00Z"
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A copy of what CATALUNYA_HOME names, to make mistakes in."""
-    copy = tmp_path / "home"
-    for folder in ("datasets", "dbt/mart"):
-        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("target", "logs"))
-    return copy
 
 
 def test_a_wrong_test_is_not_blamed_on_the_new_snapshot(released, demo, home):

@@ -9,7 +9,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from catalunya import notify
 from catalunya.demo import portal
+from catalunya.lake.storage import Storage
 from tests.pipeline.conftest import DAY, Command
 
 
@@ -56,6 +58,16 @@ def test_an_address_that_does_not_answer_is_said_and_changes_no_exit_code(tmp_pa
     answer = Command(str(tmp_path / "lake"), "http://127.0.0.1:9", env=env).run()
     assert answer.code == 4
     assert "CATALUNYA_NOTIFY_URLS" in answer.words
+
+
+def test_people_are_told_also_when_the_lake_cannot_remember_it(tmp_path, receiver):
+    address, heard = receiver
+    lake = Storage.open(str(tmp_path / "lake"))
+    (tmp_path / "lake" / "alerts").write_text("in the way")
+    alert = notify.Alert(kind="failed", subject="ingest", reason="the disk is full", event="x")
+    assert notify.deliver(lake, (address,), [alert])
+    assert notify.deliver(None, (address,), [alert])
+    assert len(heard) == 2
 
 
 def test_an_unusual_change_is_told_of_once(tmp_path, receiver):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 from rich.console import Console
 
@@ -17,7 +19,7 @@ from catalunya.report import PlainReporter
 from catalunya.settings import Settings
 
 NOW = "2026-01-05T06:00:00Z"
-MOMENT = Settings(CATALUNYA_NOW=NOW).now()  # type: ignore[call-arg]
+MOMENT = Settings(CATALUNYA_NOW=NOW).now()
 
 
 def part_of(name: str, lake: str, url: str) -> Relay:
@@ -150,10 +152,34 @@ def test_a_source_that_drifted_is_a_refused_run_also_when_nothing_else_is_new(re
     monkeypatch.setattr("catalunya.pipeline.ingest", lambda *_, **__: drifted)
     with pytest.raises(Refused, match="CODICOMAR"):
         one.ingest("boundaries")
-    with pytest.raises(Refused, match="CODICOMAR"):
-        one.anything_new()
+    new, why = one.anything_new()
+    assert not new
+    assert "CODICOMAR" in why
     ended = one.finish()
     assert (ended.status, ended.exit_code) == ("refused", 3)
+
+
+def test_a_finish_that_was_killed_while_it_cleared_away_keeps_its_record(released, demo):
+    one = part_of("a", released.lake, demo.url)
+    for dataset_id in one.datasets:
+        one.ingest(dataset_id)
+    one.anything_new()
+    left = one.storage.read(layout.part(one.run_id, "ingest.population"))
+    ended = one.finish()
+    assert ended.status == "unchanged"
+    one.storage.put(layout.part(one.run_id, "ingest.population"), left)
+    assert one.finish() == ended
+    assert one.storage.folders(layout.RUNS) == []
+
+
+def test_what_was_landed_by_hand_before_the_build_is_staged_by_it(released, demo):
+    one = part_of("a", released.lake, demo.url)
+    read_and_stage(one)
+    demo.set_day(date(2026, 3, 1))
+    landed = released("ingest", "--dataset", "social_services").json["datasets"]["social_services"]
+    assert landed["outcome"] == "new"
+    candidate = one.build()
+    assert len(candidate.inputs.snapshots["social_services"]) == 2
 
 
 def test_a_reading_that_broke_does_not_hide_the_release_that_followed(released, demo, monkeypatch):

@@ -11,6 +11,7 @@ from datetime import datetime
 from airflow.sdk import Param, dag, task
 
 from catalunya_airflow import assets, steps, wiring
+from catalunya_airflow.deadline import deadline
 from catalunya_airflow.sensor import WaitForNewData
 
 
@@ -22,7 +23,7 @@ from catalunya_airflow.sensor import WaitForNewData
     catchup=False,
     max_active_runs=1,
     default_args=wiring.DEFAULTS,
-    deadline=wiring.deadline(),
+    deadline=deadline(),
     params={
         "datasets": Param(
             [],
@@ -46,7 +47,10 @@ def catalunya_data_pipeline() -> None:
     """Read each source, wait for what is new, transform, judge, publish."""
     checked = task(steps.check_dbt_connection)()
     read = task(map_index_template=wiring.BY_DATASET, outlets=[assets.landed])(steps.ingest)
-    waited = WaitForNewData(task_id="wait_for_new_data", trigger_rule="all_done", poke_interval=5)
+    # `ingest` has ended when this begins: a word that is missing then, of a task that was killed, never comes.
+    waited = WaitForNewData(
+        task_id="wait_for_new_data", trigger_rule="all_done", poke_interval=5, patience_s=30
+    )
     staged, built, finished = wiring.stage_to_release()
     read.expand(dataset_id=assets.DATASETS) >> waited >> [staged, finished]
     checked >> built

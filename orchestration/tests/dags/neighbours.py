@@ -7,7 +7,8 @@ import time
 
 from airflow.sdk import dag, get_current_context, task
 
-from catalunya_airflow import assets, wiring
+from catalunya_airflow import assets
+from catalunya_airflow.deadline import deadline
 from catalunya_airflow.sensor import WaitForNewData
 
 
@@ -29,10 +30,12 @@ def sensor_alone() -> None:
 os.environ["CATALUNYA_DEADLINE_MINUTES"] = "0.05"
 
 
-@dag(dag_id="always_late", schedule=None, catchup=False, deadline=wiring.deadline())
+@dag(dag_id="always_late", schedule=None, catchup=False, deadline=deadline(), params={"fail": False})
 def always_late() -> None:
     @task
     def dawdle() -> None:
+        if get_current_context()["params"]["fail"]:
+            raise RuntimeError("as the test asked")
         time.sleep(30)
 
     dawdle()

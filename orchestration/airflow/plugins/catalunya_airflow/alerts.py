@@ -48,11 +48,13 @@ def failed(context: Context) -> None:
 
 async def late(context: dict[str, Any], **kwargs: Any) -> None:
     """Callback of a DAG run that is not done by its deadline."""
+    from airflow.configuration import conf
+
     from catalunya.notify import Alert
 
     run = context.get("dag_run") or {}
     if run.get("state") in {"success", "failed"}:
-        # Airflow forgets the deadline of a run that succeeded, but not of one that failed.
+        # Airflow does not forget the deadline of a run that failed (apache/airflow#60927).
         return
     name = run.get("dag_run_id") or run.get("run_id") or "unknown"
     dag_id = run.get("dag_id", "catalunya_data_pipeline")
@@ -61,6 +63,7 @@ async def late(context: dict[str, Any], **kwargs: Any) -> None:
         subject=f"run {name} of {dag_id}",
         reason=f"It was queued at {run.get('queued_at', 'an unknown time')} and is not done.",
         event=f"late {dag_id} {name}",
+        link=f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/dags/{dag_id}/runs/{name}",
     )
     await asyncio.to_thread(_deliver, alert)
 

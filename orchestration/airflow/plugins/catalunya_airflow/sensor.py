@@ -40,13 +40,13 @@ class WaitForNewData(BaseSensorOperator):
 
     def decide(self, context: Context, event: dict[str, Any] | None = None) -> str:
         """Ask the library whether anything is new; `event` names the datasets that left no word."""
-        if context["params"].get("force") or context["params"].get("full_rebuild"):
-            return "asked for"
+        asked = any(context["params"].get(name) for name in ("force", "full_rebuild"))
+        missing = tuple((event or {}).get("missing", ()))
         with steps.explained():
-            new, why = steps.relay_of(context).anything_new(missing=tuple((event or {}).get("missing", ())))
+            new, why = steps.relay_of(context).anything_new(missing=missing, asked=asked)
         if not new:
             raise AirflowSkipException(why)
-        return "new data"
+        return "asked for" if asked else "new data"
 
 
 class ReadingsEnded(BaseTrigger):

@@ -80,9 +80,9 @@ def explained() -> Iterator[None]:
 
 def check_dbt_connection() -> list[str]:
     """Look at the dbt set-up without starting dbt; fails with what is wrong and how to mend it."""
-    context = get_current_context()
     from catalunya.doctor import examine
 
+    context = get_current_context()
     with explained():
         settings = settings_of(context)
         findings = examine(settings)
@@ -171,9 +171,9 @@ def docs() -> str:
 
 def finish() -> dict[str, Any]:
     """Put the run into the ledger and tell what somebody should know; fails when the run did not end well."""
-    context = get_current_context()
     from catalunya import notify
 
+    context = get_current_context()
     with explained():
         relay = relay_of(context)
         record = relay.finish()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import AsyncCallback, DeadlineAlert, DeadlineReference, Param, task
+from airflow.sdk import Param, task
 
 from catalunya_airflow import alerts, assets, steps
 
@@ -26,21 +25,6 @@ ENGINE = Param(
     enum=[None, "duckdb", "athena", "trino"],
     description="Build on this engine; none means the environment's own.",
 )
-
-
-def deadline() -> DeadlineAlert | None:
-    """An alert for a run that takes longer than CATALUNYA_DEADLINE_MINUTES, 60 by default; 0 means none.
-
-    `airflow dags test` of Airflow 3.3.2 cannot end a run that has a deadline (apache/airflow#73428).
-    """
-    minutes = float(os.environ.get("CATALUNYA_DEADLINE_MINUTES", "60"))
-    if not minutes or sys.argv[1:3] == ["dags", "test"]:
-        return None
-    return DeadlineAlert(
-        reference=DeadlineReference.DAGRUN_QUEUED_AT,
-        interval=timedelta(minutes=minutes),
-        callback=AsyncCallback(alerts.late),
-    )
 
 
 def stage_to_release() -> tuple[Any, Any, Any]:

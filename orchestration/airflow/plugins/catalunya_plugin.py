@@ -1,29 +1,32 @@
-"""Loads what every task needs once, in the process that tasks are forked from.
+"""Makes the deadline's reference known to Airflow, and loads what every task needs in the process that forks tasks.
 
-Importing dbt and parsing the project take some five seconds, and three tasks of a run need both. The scheduler
+Importing dbt and parsing the project take seconds, and three tasks of a run need both. The scheduler
 (LocalExecutor) and a Celery worker fork a process for every task; what they have loaded, the task has for nothing.
-Without this plugin everything works all the same, only slower. Measured by `bench/orchestration.py`.
+What it costs to run the DAG is measured by `bench/orchestration.py`.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
+
+from catalunya_airflow.deadline import SinceCreation
 
 log = logging.getLogger(__name__)
 
 
-class Preload(AirflowPlugin):
-    """Acts in processes that fork tasks and nowhere else."""
+class Catalunya(AirflowPlugin):
+    """What Airflow has to know of the pipeline beside its DAGs."""
 
-    name = "catalunya_preload"
+    name = "catalunya"
+    deadline_references: ClassVar = [SinceCreation]
 
     @classmethod
     def on_load(cls, *args: Any, **kwargs: Any) -> None:
-        """Import the library and dbt, and parse the dbt project."""
+        """Import the library and dbt and parse the dbt project, in processes that fork tasks and nowhere else."""
         if "scheduler" not in sys.argv[1:2] and sys.argv[1:3] != ["celery", "worker"]:
             return
         try:
