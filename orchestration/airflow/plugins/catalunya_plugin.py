@@ -32,7 +32,8 @@ class Catalunya(AirflowPlugin):
         try:
             import catalunya.doctor
             import catalunya.notify
-            import catalunya.relay  # noqa: F401
+            import catalunya.relay
+            import catalunya.sources.keys  # noqa: F401
             from catalunya import dbt
             from catalunya.build import code_digest
             from catalunya.settings import Settings

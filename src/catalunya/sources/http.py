@@ -158,11 +158,14 @@ class Http:
         path: Path,
         *,
         dataset: str,
+        begin: Callable[[], Callable[[memoryview | bytes], None]] | None = None,
         check: Callable[[Path], object] | None = None,
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """The body of `url` stored at `path`, hashed on the way, that `check` did not call `Unfit`.
+
+        `begin` is called at each try; what it returns is handed the body in pieces, good until the next.
 
         With a condition in `headers` the answer may be 304 (`unchanged`), and nothing is stored.
         """
@@ -174,11 +177,14 @@ class Http:
                 return Answer(304, response.headers, str(response.request.url))
             digest = hashlib.sha256()
             size = 0
+            feed = begin() if begin else None
             with path.open("wb", buffering=0) as file:
                 for piece in pieces(response):
                     digest.update(piece)
                     file.write(piece)
                     size += len(piece)
+                    if feed is not None:
+                        feed(piece)
             if not size:
                 raise Unfit("found an empty body")
             if check is not None:

@@ -6,14 +6,15 @@ import hashlib
 import mmap
 import shutil
 import threading
-from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from catalunya.sources.http import Unfit, not_json, portal_message
 
@@ -24,10 +25,16 @@ _READ_ONLY: dict[str, int] = (
 )
 """Linux maps a whole page file at once, which saves a fault per 4 KiB."""
 
-_KEYS_IN_MEMORY = 100_000
+_ROW_BORDER = b"\n,{"
+"""How Socrata parts one row from the next. A line break cannot stand inside a JSON text."""
+
+_LONGEST_ROW = 1 << 23
+_KEYS_IN_MEMORY = 500_000
 _WAITING = 250_000
 _NAMED_ROWS = 10_000
-_ABSENT = {hash(None), hash(msgspec.UNSET)}
+Hashes = npt.NDArray[np.int64]
+_NONE: Hashes = np.empty(0, dtype=np.int64)
+_ABSENT: Hashes = np.array([hash(None), hash(msgspec.UNSET)], dtype=np.int64)
 _Text = str | None | msgspec.UnsetType
 """What keys nearly always are; reading just that takes three quarters of the time."""
 
@@ -41,8 +48,8 @@ class KeyCheck:
 
     def __init__(self, folder: Path, rows: int) -> None:
         self._folder = folder
-        self._parts = [array("q") for _ in range(1 << (rows // _KEYS_IN_MEMORY).bit_length())]
-        self._waiting = 0
+        self._buckets = 1 + rows // _KEYS_IN_MEMORY
+        self._waiting: list[Hashes] = []
         self._lock = threading.Lock()
         self._doubled: int | None = None
 
@@ -56,19 +63,12 @@ class KeyCheck:
     ) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def add(self, hashes: Sequence[int]) -> None:
+    def add(self, hashes: Hashes) -> None:
         """Take the hashes of one page's keys."""
-        buckets: list[list[int]] = [[] for _ in self._parts]
-        append = [bucket.append for bucket in buckets]
-        mask = len(buckets) - 1
-        for value in hashes:
-            append[value & mask](value)
         with self._lock:
-            for part, bucket in zip(self._parts, buckets, strict=True):
-                part.fromlist(bucket)
             self._doubled = None
-            self._waiting += len(hashes)
-            if self._waiting > _WAITING:
+            self._waiting.append(hashes)
+            if sum(map(len, self._waiting)) > _WAITING:
                 self._spill()
 
     def doubled(self) -> int:
@@ -79,18 +79,19 @@ class KeyCheck:
         return self._doubled
 
     def _spill(self) -> None:
-        for number, part in enumerate(self._parts):
+        hashes = np.concatenate([_NONE, *self._waiting])
+        self._waiting = []
+        bucket = hashes % self._buckets
+        for number in range(self._buckets):
             with (self._folder / str(number)).open("ab") as file:
-                part.tofile(file)
-            del part[:]
-        self._waiting = 0
+                hashes[bucket == number].tofile(file)
 
 
 def _doubled(bucket: Path) -> int:
-    hashes = array("q", bucket.read_bytes())
-    distinct = set(hashes)
-    absent = sum(hashes.count(value) - 1 for value in _ABSENT & distinct)
-    return len(hashes) - len(distinct) - absent
+    hashes = np.fromfile(bucket, dtype=np.int64)
+    hashes.sort()
+    again = hashes[1:][hashes[1:] == hashes[:-1]]
+    return int(np.isin(again, _ABSENT, invert=True).sum())
 
 
 class PageReader:
@@ -104,16 +105,36 @@ class PageReader:
         self._decoder = msgspec.json.Decoder(list[_struct(renamed, _Text)])  # type: ignore[misc]
         self._any = msgspec.json.Decoder(list[_struct(renamed, Any)])  # type: ignore[misc]
 
-    def read(self, path: Path, offset: int) -> int:
+    def scan(self) -> PageScan:
+        """A look at one page while it arrives."""
+        return PageScan(self)
+
+    def read(self, path: Path) -> int:
         """The number of rows in the page at `path`; `Unfit` when it is not a whole list of objects."""
-        if path.stat().st_size == 0:
-            raise Unfit("found an empty body")
         with self._one_page:
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, **_READ_ONLY) as body:
                 rows = self._decode(body)
-            if self._check is not None:
-                self._check.add(self._hashes(rows))
+            self.keep([self.hashes(rows)])
             return len(rows)
+
+    def rows(self, body: memoryview) -> list[Any]:
+        """The keys of the rows in a JSON list; msgspec's error when it is none, or a key is no text."""
+        return self._decoder.decode(body)  # type: ignore[no-any-return]
+
+    def hashes(self, rows: list[Any]) -> Hashes:
+        """A hash per row of its key; nothing when keys are not looked at."""
+        if self._check is None:
+            return _NONE
+        key_of = attrgetter(*self._fields)
+        try:
+            return np.fromiter(map(hash, map(key_of, rows)), np.int64, len(rows))
+        except TypeError:
+            return np.fromiter((hash(repr(key_of(row))) for row in rows), np.int64, len(rows))
+
+    def keep(self, hashes: list[Hashes]) -> None:
+        """Take the hashes of a whole page into the check."""
+        if self._check is not None:
+            self._check.add(np.concatenate([_NONE, *hashes]))
 
     def field_names(self, path: Path) -> dict[str, None]:
         """The names that rows of the page have, in the order they come; from 10,000 rows spread over it."""
@@ -136,12 +157,67 @@ class PageReader:
         except msgspec.DecodeError as error:
             raise Unfit(not_json(body[:200], error)) from None
 
-    def _hashes(self, rows: list[Any]) -> list[int]:
-        key_of = attrgetter(*self._fields)
-        try:
-            return list(map(hash, map(key_of, rows)))
-        except TypeError:
-            return [hash(repr(key_of(row))) for row in rows]
+
+class PageScan:
+    """Reads one page while it arrives, as the rows between two borders; gives up what has no borders.
+
+    Rows are read while they are still in the processor's cache, and other threads wait for the
+    interpreter's lock no longer than one piece takes. A page that does not fall into rows this way is
+    read whole by `PageReader.read` once it is stored; the result is the same.
+    """
+
+    def __init__(self, reader: PageReader) -> None:
+        self._reader = reader
+        self._left = b""
+        self._first = True
+        self._borders = True
+        self._rows = 0
+        self._hashes: list[Hashes] = []
+
+    def feed(self, piece: memoryview | bytes) -> None:
+        """Take the next bytes of the page."""
+        if not self._borders:
+            return
+        body = bytearray(self._left)
+        body += piece
+        border = body.rfind(_ROW_BORDER)
+        if border >= 0:
+            self._left = bytes(memoryview(body)[border + 1 :])
+            body[border] = ord("]")
+            self._take(body, border + 1)
+        elif len(body) <= _LONGEST_ROW:
+            self._left = bytes(body)
+        else:
+            self._give_up()
+
+    def finish(self, path: Path) -> int:
+        """The number of rows in the page, now stored at `path`; `Unfit` when it is not a whole list."""
+        if self._borders and not self._first:
+            self._take(bytearray(self._left), len(self._left))
+        if not self._borders or self._first:
+            return self._reader.read(path)
+        self._reader.keep(self._hashes)
+        return self._rows
+
+    def _take(self, body: bytearray, end: int) -> None:
+        """Read `[…]` or `,…]`, a part of the page that holds at least one row, for a list in itself."""
+        if body[0] == ord("[" if self._first else ","):
+            body[0] = ord("[")
+            try:
+                rows = self._reader.rows(memoryview(body)[:end])
+            except msgspec.DecodeError:
+                rows = []
+            if rows:
+                self._first = False
+                self._rows += len(rows)
+                self._hashes.append(self._reader.hashes(rows))
+                return
+        self._give_up()
+
+    def _give_up(self) -> None:
+        self._borders = False
+        self._left = b""
+        self._hashes = []
 
 
 def _struct(renamed: dict[str, str], kind: Any) -> type[msgspec.Struct]:

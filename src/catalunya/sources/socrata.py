@@ -7,6 +7,7 @@ exactly those, its metadata did not move meanwhile, and no row came or went betw
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from catalunya.errors import SourceUnreadable
 from catalunya.sources.http import Answer, Http, Rejected, Unfit
-from catalunya.sources.keys import KeyCheck, PageReader, fingerprint
 from catalunya.sources.protocol import Fetched, Progress, SourceColumn, SourceFile, file_name
 
 if TYPE_CHECKING:
     from catalunya.datasets import SocrataSource
+    from catalunya.sources.keys import PageReader
 
 PAGE_ROWS = 50_000
 """The most that a page of the version 2.0 endpoints holds."""
@@ -106,6 +107,21 @@ def _read_once(
     portal: _Portal, before: _Metadata, spool: Path, key: tuple[str, ...], progress: Progress | None
 ) -> Fetched:
     """One consistent reading, or `_Moved`."""
+    # NumPy takes 0.15 s to import, and most runs read no page.
+    from catalunya.sources.keys import KeyCheck, PageReader, fingerprint
+
+    def again(longest_page: int) -> tuple[int, int]:
+        """The fingerprint of a second reading, with other page borders.
+
+        Rows that the source doubles come again whatever the borders; those that a border doubles do not.
+        """
+        limit = max(1, longest_page * 3 // 5)
+        second = _read_pages(portal, counted, spool / "second", PageReader((), None), None, limit)
+        try:
+            return fingerprint(page.path for page in second.pages)
+        finally:
+            shutil.rmtree(spool / "second", ignore_errors=True)
+
     counted = portal.count()
     present = {column.name for column in before.columns}
     usable = key if key and set(key) <= present else ()
@@ -122,29 +138,12 @@ def _read_once(
                 f"{counted_after} after them"
             )
         longest = max(page.rows for page in reading.pages)
-        if check.doubled() and _fingerprint(reading) != _again(portal, counted, spool, longest):
+        if check.doubled() and fingerprint(page.path for page in reading.pages) != again(longest):
             raise _Moved(
                 f"{check.doubled()} keys came twice among {reading.rows} rows, and not the same when the "
                 "pages were read again: rows come and go between pages"
             )
     return _landed(portal, before, reading, spool, counted, counted_after)
-
-
-def _again(portal: _Portal, counted: int, spool: Path, longest_page: int) -> tuple[int, int]:
-    """The fingerprint of a second reading, with other page borders.
-
-    Rows that the source doubles come again whatever the borders; those that a border doubles do not.
-    """
-    limit = max(1, longest_page * 3 // 5)
-    second = _read_pages(portal, counted, spool / "second", PageReader((), None), None, limit)
-    try:
-        return _fingerprint(second)
-    finally:
-        shutil.rmtree(spool / "second", ignore_errors=True)
-
-
-def _fingerprint(reading: _Reading) -> tuple[int, int]:
-    return fingerprint(page.path for page in reading.pages)
 
 
 def _landed(
@@ -280,11 +279,17 @@ class _Portal:
 
     def page(self, offset: int, limit: int, folder: Path, reader: PageReader) -> _Page:
         path = folder / f"{offset:012d}.json"
+        scan = reader.scan()
         rows = 0
+
+        def begin() -> Callable[[memoryview | bytes], None]:
+            nonlocal scan
+            scan = reader.scan()
+            return scan.feed
 
         def check(stored: Path) -> None:
             nonlocal rows
-            rows = reader.read(stored, offset)
+            rows = scan.finish(stored)
 
         answer = self._http.store(
             self.rows_url,
@@ -292,6 +297,7 @@ class _Portal:
             dataset=self.dataset,
             params={"$limit": str(limit), "$offset": str(offset), "$order": ":id"},
             headers=self._headers,
+            begin=begin,
             check=check,
         )
         return _Page(offset, limit, rows, path, answer)

@@ -19,7 +19,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import BaseHTTPResponse, HTTPResponse
 
-_PIECE = 1 << 18
+_PIECE = 1 << 19
 _current = threading.local()
 
 
