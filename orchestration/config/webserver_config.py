@@ -1,0 +1,8 @@
+"""Who may log in to the web interface: the users of Airflow's database."""
+
+from __future__ import annotations
+
+from flask_appbuilder.const import AUTH_DB
+
+AUTH_TYPE = AUTH_DB
+WTF_CSRF_ENABLED = True

@@ -1,0 +1,170 @@
+#!/usr/bin/env bash
+# What every container of the image does before its service: settings checked, secrets read, database awaited.
+#
+#     entrypoint.sh init | api-server | scheduler | dag-processor | triggerer | worker | portal | COMMAND…
+#
+# `init` makes the secrets and the database once, and ends; any other command is run as it is.
+set -euo pipefail
+
+secrets=${CATALUNYA_SECRETS:-/run/catalunya}
+patience=${CATALUNYA_WAIT_SECONDS:-60}
+export ENVIRONMENT=${ENVIRONMENT:-demo}
+
+say() { echo "entrypoint: $*" >&2; }
+fail() {
+    say "$*"
+    exit 1
+}
+
+# Production starts with secrets of its own or not at all. Every one that is wrong is named, not the first alone.
+check_production() {
+    local wrong=0 name value
+    complain() {
+        say "$*"
+        wrong=1
+    }
+    for name in AIRFLOW__CORE__FERNET_KEY AIRFLOW__API__SECRET_KEY AIRFLOW__API_AUTH__JWT_SECRET POSTGRES_PASSWORD \
+        REDIS_PASSWORD AIRFLOW_ADMIN_PASSWORD CATALUNYA_LAKE; do
+        value=${!name:-}
+        case "$name=$value" in
+            CATALUNYA_LAKE=s3://?*) ;;
+            CATALUNYA_LAKE=*) complain "set CATALUNYA_LAKE to s3://bucket/prefix: production keeps its lake there" ;;
+            *=) complain "set $name: production has no default for it" ;;
+            *=airflow | *=postgres | *=redis | *=admin | *=password | *=changeme)
+                complain "set $name to a secret of your own: '$value' is a development credential" ;;
+            AIRFLOW__CORE__FERNET_KEY=*)
+                python -c 'import sys; from cryptography.fernet import Fernet; Fernet(sys.argv[1])' "$value" \
+                    2>/dev/null || complain "set AIRFLOW__CORE__FERNET_KEY to a Fernet key: 32 bytes in URL-safe base64" ;;
+            *) [ "${#value}" -ge 16 ] || complain "set $name to a longer secret: it has ${#value} of at least 16 characters" ;;
+        esac
+    done
+    case "${AIRFLOW_BIND:-127.0.0.1}" in
+        127.* | ::1 | localhost) ;;
+        *) complain "set AIRFLOW_BIND to 127.0.0.1 and put a proxy with TLS before it: '$AIRFLOW_BIND' is open to the world" ;;
+    esac
+    [ "$wrong" = 0 ] || fail "production does not start with these settings; nothing was changed"
+}
+
+# dbt's threads and DuckDB's memory from what the container was given: half of it on a developer's machine, where
+# other things run too, nearly all in production.
+size_dbt() {
+    local memory cpus quota period share threads
+    memory=$(cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || echo max)
+    total=$(($(awk '/^MemTotal/ {print $2}' /proc/meminfo) * 1024))
+    case "$memory" in max | ???????????????*) memory=$total ;; esac
+    if [ -r /sys/fs/cgroup/cpu.max ]; then
+        read -r quota period </sys/fs/cgroup/cpu.max
+    else
+        quota=$(cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || echo -1)
+        period=$(cat /sys/fs/cgroup/cpu/cpu.cfs_period_us 2>/dev/null || echo 100000)
+    fi
+    cpus=$(nproc)
+    case "$quota" in max | -1) ;; *) cpus=$(((quota + period - 1) / period)) ;; esac
+    if [ "$ENVIRONMENT" = production ]; then
+        share=70 threads=$cpus
+    else
+        share=40 threads=$((cpus < 2 ? cpus : 2))
+    fi
+    export CATALUNYA_DBT_THREADS=${CATALUNYA_DBT_THREADS:-$threads}
+    export CATALUNYA_DUCKDB_MEMORY=${CATALUNYA_DUCKDB_MEMORY:-$((memory / 100 * share / 1048576))MB}
+}
+
+# A secret of that name: what the environment says, else what is there, else made now. $3 is who may read it.
+keep() {
+    local name=$1 given=$2 mode=$3 make=${4:-token}
+    if [ -z "$given" ] && [ -s "$secrets/$name" ]; then return; fi
+    if [ -z "$given" ]; then given=$($make); fi
+    printf '%s' "$given" >"$secrets/.$name"
+    chmod "$mode" "$secrets/.$name"
+    mv "$secrets/.$name" "$secrets/$name"
+}
+token() { head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n'; }
+fernet() { head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n'; }
+
+make_secrets() {
+    [ -w "$secrets" ] || fail "$secrets cannot be written by user $(id -u): give the volume of the secrets to user 50000"
+    # The database and the broker read theirs as users of their own; nothing else mounts this folder.
+    keep postgres_password "${POSTGRES_PASSWORD:-}" 0444
+    keep redis_password "${REDIS_PASSWORD:-}" 0444
+    keep fernet_key "${AIRFLOW__CORE__FERNET_KEY:-}" 0400 fernet
+    keep api_secret_key "${AIRFLOW__API__SECRET_KEY:-}" 0400
+    keep jwt_secret "${AIRFLOW__API_AUTH__JWT_SECRET:-}" 0400
+    local password
+    password=$(cat "$secrets/postgres_password")
+    keep sql_alchemy_conn "postgresql+psycopg2://airflow:$password@postgres:5432/airflow" 0400
+    keep result_backend "db+postgresql://airflow:$password@postgres:5432/airflow" 0400
+    keep broker_url "redis://:$(cat "$secrets/redis_password")@redis:6379/0" 0400
+    keep executor LocalExecutor 0644
+}
+
+check_lake() {
+    case "$CATALUNYA_LAKE" in
+        *://*) ;;
+        *) [ -d "$CATALUNYA_LAKE" ] && [ -w "$CATALUNYA_LAKE" ] || fail \
+            "the lake $CATALUNYA_LAKE cannot be written by user $(id -u): on the host run 'chown -R 50000:0' on the folder in CATALUNYA_LAKE_FOLDER" ;;
+    esac
+}
+
+await() {
+    local host=$1 port=$2 until=$((SECONDS + patience))
+    until (exec 3<>"/dev/tcp/$host/$port") 2>/dev/null; do
+        [ "$SECONDS" -lt "$until" ] || fail "$host:$port did not answer within $patience s; see 'docker compose logs $host'"
+        sleep 0.3
+    done
+}
+
+# The demo environment reads from the portal's container where it runs; else the library brings its own.
+find_portal() {
+    if [ "$ENVIRONMENT" = demo ] && [ -z "${CATALUNYA_SOCRATA_URL:-}" ] && getent hosts demo-portal >/dev/null; then
+        export CATALUNYA_SOCRATA_URL=http://demo-portal:8000 CATALUNYA_IDESCAT_URL=http://demo-portal:8000 \
+            CATALUNYA_ICGC_URL=http://demo-portal:8000
+    fi
+}
+
+case "$ENVIRONMENT" in
+    demo | development) ;;
+    production) check_production ;;
+    *) fail "set ENVIRONMENT to demo, development or production, not '$ENVIRONMENT'" ;;
+esac
+size_dbt
+service=${1:-bash}
+case "$service" in
+    init)
+        check_lake
+        make_secrets
+        await postgres 5432
+        export AIRFLOW__LOGGING__LOGGING_LEVEL=WARNING AIRFLOW__LOGGING__FAB_LOGGING_LEVEL=ERROR
+        airflow db migrate
+        airflow users create --role Admin --username "${AIRFLOW_ADMIN_USERNAME:-airflow}" \
+            --password "${AIRFLOW_ADMIN_PASSWORD:-airflow}" --firstname Catalunya --lastname Data \
+            --email "${AIRFLOW_ADMIN_EMAIL:-airflow@localhost.invalid}"
+        catalunya doctor
+        say "ready: environment $ENVIRONMENT, lake $CATALUNYA_LAKE"
+        ;;
+    api-server | scheduler | dag-processor | triggerer | worker)
+        [ -r "$secrets/sql_alchemy_conn" ] || fail "there are no secrets in $secrets yet; airflow-init makes them"
+        await postgres 5432
+        case "$service" in
+            api-server) exec airflow api-server ;;
+            dag-processor) exec airflow dag-processor ;;
+            triggerer) exec airflow triggerer --skip-serve-logs ;;
+        esac
+        find_portal
+        if [ "$service" = worker ]; then
+            await redis 6379
+            keep executor CeleryExecutor 0644
+            export AIRFLOW__CORE__EXECUTOR=CeleryExecutor
+            exec airflow celery worker --skip-serve-logs
+        fi
+        AIRFLOW__CORE__EXECUTOR=$(cat "$secrets/executor")
+        export AIRFLOW__CORE__EXECUTOR
+        say "$AIRFLOW__CORE__EXECUTOR, dbt on $CATALUNYA_DBT_THREADS threads, DuckDB with $CATALUNYA_DUCKDB_MEMORY"
+        exec airflow scheduler --skip-serve-logs
+        ;;
+    portal)
+        exec catalunya demo serve --host 0.0.0.0 --port 8000
+        ;;
+    *)
+        exec "$@"
+        ;;
+esac
