@@ -48,6 +48,12 @@ class Settings(BaseSettings):
     home: Path = Field(ROOT, validation_alias="CATALUNYA_HOME")
     """Where `datasets/` and `dbt/mart/` lie."""
     keep_releases: int = Field(30, ge=2, validation_alias="CATALUNYA_KEEP_RELEASES")
+    dbt_threads: int = Field(2, ge=1, validation_alias="CATALUNYA_DBT_THREADS")
+    """Models built at once; the profile reads the variable itself."""
+    duckdb_memory: str | None = Field(
+        None, pattern=r"^[1-9]\d*(MB|GB)$", validation_alias="CATALUNYA_DUCKDB_MEMORY"
+    )
+    """What DuckDB may take while it builds; likewise. None is up to four fifths of the machine."""
     http_attempts: int = Field(5, ge=1, le=10, validation_alias="CATALUNYA_HTTP_ATTEMPTS")
     """Tries of one request, the first included."""
     http_timeout_s: float = Field(300.0, gt=0, validation_alias="CATALUNYA_HTTP_TIMEOUT")
