@@ -5,7 +5,9 @@ PYTHON ?= python3
 export UV_PYTHON ?= $(PYTHON)
 export UV_PYTHON_DOWNLOADS ?= never
 
-.PHONY: help setup setup-dev run airflow health test lint format bench clean
+COMPOSE := docker compose --project-directory orchestration --profile demo --profile scale
+
+.PHONY: help setup setup-dev run airflow up down logs health test test-stack lint format bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -26,16 +28,35 @@ airflow: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv) ## Airflow without containe
 	@$(UV) sync --frozen --quiet --no-dev --inexact --group airflow
 	@exec .venv/bin/python orchestration/scripts/airflow_local.py
 
-health: ## Airflow, portals, lake and dbt: is everything well?
-	@ENVIRONMENT=$${ENVIRONMENT:-demo} .venv/bin/python orchestration/scripts/health_check.py
+up: ## The stack in containers: http://localhost:8080, airflow/airflow
+	@orchestration/scripts/up.sh $(UP_ARGS)
+
+down: ## Stop the stack; its data stay
+	@$(COMPOSE) down --remove-orphans
+
+logs: ## Follow the logs of the stack
+	@$(COMPOSE) logs --follow --tail 100
+
+health: ## Airflow, portals, lake and dbt: is everything well, in the stack or on this machine?
+	@if [ -n "$$($(COMPOSE) ps --quiet 2>/dev/null)" ]; then \
+	    $(COMPOSE) ps --all && $(COMPOSE) run --rm --no-deps --quiet-pull -T airflow-scheduler \
+	        python orchestration/scripts/health_check.py --url http://airflow-apiserver:8080; \
+	else \
+	    ENVIRONMENT=$${ENVIRONMENT:-demo} .venv/bin/python orchestration/scripts/health_check.py; \
+	fi
 
 test: setup-dev ## Every test that needs no container engine
-	@.venv/bin/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	@.venv/bin/pytest -n 2 --dist loadgroup -m "not stack" $(PYTEST_ARGS)
 
-lint: setup-dev ## ruff, mypy, sqlfluff, and the cards
+test-stack: setup-dev ## The stack in containers, on a real engine; without one: orchestration/scripts/engine.sh make test-stack
+	@.venv/bin/pytest -m stack orchestration/tests/stack $(PYTEST_ARGS)
+
+lint: setup-dev ## ruff, mypy, hadolint, shellcheck, sqlfluff, and the cards
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
+	@.venv/bin/hadolint orchestration/Dockerfile orchestration/docker/base/Dockerfile
+	@.venv/bin/shellcheck .ci/run orchestration/docker/*.sh orchestration/docker/base/*.sh orchestration/scripts/*.sh
 	@.venv/bin/sqlfluff lint --processes 2 --disable-progress-bar dbt/mart
 	@.venv/bin/catalunya datasets check
 	@.venv/bin/catalunya datasets generate --check

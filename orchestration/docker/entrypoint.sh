@@ -66,7 +66,25 @@ size_dbt() {
         share=40 threads=$((cpus < 2 ? cpus : 2))
     fi
     export CATALUNYA_DBT_THREADS=${CATALUNYA_DBT_THREADS:-$threads}
-    export CATALUNYA_DUCKDB_MEMORY=${CATALUNYA_DUCKDB_MEMORY:-$((memory / 100 * share / 1048576))MB}
+    export CATALUNYA_DUCKDB_MEMORY=${CATALUNYA_DUCKDB_MEMORY:-$((memory * share / 104857600))MB}
+}
+
+# Connections that each service may hold to the database: SQLAlchemy's pool and what it may add in a rush, both for
+# the synchronous and the asynchronous engine of a process. All services together stay below PostgreSQL's limit, which
+# the environment sets too (POSTGRES_MAX_CONNECTIONS in docker-compose.yml).
+size_pools() {
+    local pool=2 rush=1
+    case "$ENVIRONMENT:$1" in
+        production:api-server) pool=10 rush=5 ;;
+        production:scheduler) pool=6 rush=4 ;;
+        production:*) pool=3 rush=2 ;;
+        *:api-server) pool=5 rush=3 ;;
+        *:scheduler) pool=3 rush=2 ;;
+    esac
+    export AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_SIZE=${AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_SIZE:-$pool}
+    export AIRFLOW__DATABASE__SQL_ALCHEMY_MAX_OVERFLOW=${AIRFLOW__DATABASE__SQL_ALCHEMY_MAX_OVERFLOW:-$rush}
+    # So that pg_stat_activity says whose a connection is.
+    export PGAPPNAME=$1
 }
 
 # A secret of that name: what the environment says, else what is there, else made now. $3 is who may read it.
@@ -95,6 +113,13 @@ make_secrets() {
     keep result_backend "db+postgresql://airflow:$password@postgres:5432/airflow" 0400
     keep broker_url "redis://:$(cat "$secrets/redis_password")@redis:6379/0" 0400
     keep executor LocalExecutor 0644
+}
+
+check_memory() {
+    local needed=${CATALUNYA_LEAST_MEMORY_MB:-1500} free
+    free=$(($(awk '/^MemAvailable/ {print $2}' /proc/meminfo) / 1024))
+    [ "$free" -ge "$needed" ] || fail \
+        "only $free MB of memory are free and the stack needs $needed: end other programs, or give Docker more memory (CATALUNYA_LEAST_MEMORY_MB sets the limit)"
 }
 
 check_lake() {
@@ -126,10 +151,13 @@ case "$ENVIRONMENT" in
     production) check_production ;;
     *) fail "set ENVIRONMENT to demo, development or production, not '$ENVIRONMENT'" ;;
 esac
-size_dbt
 service=${1:-bash}
+size_dbt
+size_pools "$service"
+find_portal
 case "$service" in
     init)
+        check_memory
         check_lake
         make_secrets
         await postgres 5432
@@ -149,7 +177,6 @@ case "$service" in
             dag-processor) exec airflow dag-processor ;;
             triggerer) exec airflow triggerer --skip-serve-logs ;;
         esac
-        find_portal
         if [ "$service" = worker ]; then
             await redis 6379
             keep executor CeleryExecutor 0644
