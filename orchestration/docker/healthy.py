@@ -38,7 +38,10 @@ def heartbeat(job: str) -> str:
     import psycopg2
 
     address = (SECRETS / "sql_alchemy_conn").read_text().strip().replace("+psycopg2", "")
-    with psycopg2.connect(address, connect_timeout=5) as connection, connection.cursor() as cursor:
+    with (
+        psycopg2.connect(address, connect_timeout=5, application_name="health") as connection,
+        connection.cursor() as cursor,
+    ):
         cursor.execute(
             "select extract(epoch from now() - max(latest_heartbeat)) from job"
             " where job_type = %s and hostname = %s and state = 'running'",

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,14 +24,13 @@ from catalunya.lake.storage import Storage
 from catalunya.relay import run_id_of
 from catalunya.settings import Settings
 from orchestration.scripts import airflow_local
+from orchestration.tests.api import PIPELINE, Api, Ended
 from tests.conftest import ROOT, copy_home
 from tests.pipeline.conftest import CLEAN, DAY, demo, first_release, warm
 
-__all__ = ["demo", "first_release", "warm"]
+__all__ = ["PIPELINE", "Ended", "demo", "first_release", "warm"]
 
 NOW = "2026-01-05T06:00:00Z"
-PIPELINE = "catalunya_data_pipeline"
-ENDED = {"success", "failed"}
 
 
 @dataclass
@@ -74,33 +73,12 @@ def listen() -> tuple[ThreadingHTTPServer, Ear]:
 
 
 @dataclass
-class Ended:
-    """A DAG run that has ended."""
-
-    dag_id: str
-    run_id: str
-    state: str
-    seconds: float
-    tasks: dict[str, dict[str, Any]]
-    """By task id, mapped ones as `ingest[population]`."""
-
-    def states(self) -> dict[str, str]:
-        return {name: task["state"] for name, task in self.tasks.items()}
-
-    def tries(self) -> dict[str, int]:
-        return {name: task["try_number"] for name, task in self.tasks.items()}
-
-
-@dataclass
-class Airflow:
+class Airflow(Api):
     """A running Airflow and what is around it."""
 
-    url: str
-    folder: Path
     env: dict[str, str]
     portal: RunningPortal
     ear: Ear
-    token: str = ""
 
     @property
     def lake(self) -> Path:
@@ -113,48 +91,6 @@ class Airflow:
     @property
     def sabotage(self) -> Path:
         return Path(self.env["CATALUNYA_SABOTAGE"])
-
-    def ask(self, path: str, content: Any = None, method: str | None = None) -> Any:
-        self.token = self.token or airflow_local.token(self.url)
-        return airflow_local.ask(f"{self.url}/api/v2{path}", content, self.token, method)
-
-    def trigger(self, dag_id: str = PIPELINE, *, name: str | None = None, **conf: Any) -> str:
-        content = {"logical_date": None, "conf": conf, **({"dag_run_id": name} if name else {})}
-        return str(self.ask(f"/dags/{dag_id}/dagRuns", content)["dag_run_id"])
-
-    def run(self, dag_id: str = PIPELINE, **conf: Any) -> Ended:
-        return self.ended(self.trigger(dag_id, **conf), dag_id)
-
-    def ended(self, run_id: str, dag_id: str = PIPELINE, patience_s: float = 240) -> Ended:
-        path = f"/dags/{dag_id}/dagRuns/{run_id}"
-        run = self.wait(lambda: self._if_ended(path), f"{dag_id} {run_id} did not end", patience_s)
-        found = self.ask(f"{path}/taskInstances?limit=100")["task_instances"]
-        tasks = {}
-        for task in found:
-            name = task["task_id"]
-            if task["map_index"] >= 0:
-                name += f"[{task['rendered_map_index']}]"
-            tasks[name] = task
-        return Ended(dag_id, run_id, run["state"], run["duration"], tasks)
-
-    def _if_ended(self, path: str) -> Any:
-        run = self.ask(path)
-        return run if run["state"] in ENDED else None
-
-    def wait(self, look: Callable[[], Any], complaint: str, patience_s: float = 60) -> Any:
-        give_up = time.monotonic() + patience_s
-        while time.monotonic() < give_up:
-            found = look()
-            if found:
-                return found
-            time.sleep(0.3)
-        pytest.fail(f"{complaint} within {patience_s:g} s; its logs: {self.folder}")
-
-    def log_of(self, ended: Ended, name: str) -> str:
-        task = ended.tasks[name]
-        path = f"/dags/{ended.dag_id}/dagRuns/{ended.run_id}/taskInstances/{task['task_id']}/logs/{task['try_number']}"
-        content = self.ask(f"{path}?map_index={task['map_index']}&full_content=true")["content"]
-        return "\n".join(str(line["event"]) for line in content)
 
     def pointer(self) -> str | None:
         path = self.lake / "current.json"

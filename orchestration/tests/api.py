@@ -1,0 +1,86 @@
+"""What tests ask of an Airflow through its API, wherever it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestration.scripts import airflow_local
+
+PIPELINE = "catalunya_data_pipeline"
+ENDED = {"success", "failed"}
+
+
+@dataclass
+class Ended:
+    """A DAG run that has ended."""
+
+    dag_id: str
+    run_id: str
+    state: str
+    seconds: float
+    tasks: dict[str, dict[str, Any]]
+    """By task id, mapped ones as `ingest[population]`."""
+
+    def states(self) -> dict[str, str]:
+        return {name: task["state"] for name, task in self.tasks.items()}
+
+    def tries(self) -> dict[str, int]:
+        return {name: task["try_number"] for name, task in self.tasks.items()}
+
+
+@dataclass
+class Api:
+    """The API of a running Airflow, as the development user."""
+
+    url: str
+    folder: Path
+    """Where what it wrote can be looked at."""
+    token: str = field(default="", kw_only=True)
+
+    def ask(self, path: str, content: Any = None, method: str | None = None) -> Any:
+        self.token = self.token or airflow_local.token(self.url)
+        return airflow_local.ask(f"{self.url}/api/v2{path}", content, self.token, method)
+
+    def trigger(self, dag_id: str = PIPELINE, *, name: str | None = None, **conf: Any) -> str:
+        content = {"logical_date": None, "conf": conf, **({"dag_run_id": name} if name else {})}
+        return str(self.ask(f"/dags/{dag_id}/dagRuns", content)["dag_run_id"])
+
+    def run(self, dag_id: str = PIPELINE, **conf: Any) -> Ended:
+        return self.ended(self.trigger(dag_id, **conf), dag_id)
+
+    def ended(self, run_id: str, dag_id: str = PIPELINE, patience_s: float = 240) -> Ended:
+        path = f"/dags/{dag_id}/dagRuns/{run_id}"
+        run = self.wait(lambda: self._if_ended(path), f"{dag_id} {run_id} did not end", patience_s)
+        found = self.ask(f"{path}/taskInstances?limit=100")["task_instances"]
+        tasks = {}
+        for task in found:
+            name = task["task_id"]
+            if task["map_index"] >= 0:
+                name += f"[{task['rendered_map_index']}]"
+            tasks[name] = task
+        return Ended(dag_id, run_id, run["state"], run["duration"], tasks)
+
+    def _if_ended(self, path: str) -> Any:
+        run = self.ask(path)
+        return run if run["state"] in ENDED else None
+
+    def wait(self, look: Callable[[], Any], complaint: str, patience_s: float = 60) -> Any:
+        give_up = time.monotonic() + patience_s
+        while time.monotonic() < give_up:
+            found = look()
+            if found:
+                return found
+            time.sleep(0.3)
+        pytest.fail(f"{complaint} within {patience_s:g} s; its logs: {self.folder}")
+
+    def log_of(self, ended: Ended, name: str) -> str:
+        task = ended.tasks[name]
+        path = f"/dags/{ended.dag_id}/dagRuns/{ended.run_id}/taskInstances/{task['task_id']}/logs/{task['try_number']}"
+        content = self.ask(f"{path}?map_index={task['map_index']}&full_content=true")["content"]
+        return "\n".join(str(line["event"]) for line in content)

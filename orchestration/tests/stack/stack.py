@@ -1,0 +1,159 @@
+"""The stack in containers as tests hold it: compose, its containers, and the API in front."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.error
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestration.tests.api import PIPELINE, Api, Ended
+from tests.conftest import ROOT
+
+ORCHESTRATION = ROOT / "orchestration"
+HURRY = Path(__file__).with_name("hurry.yml")
+"""What makes Airflow notice killed tasks in seconds; laid over the stack's own files."""
+
+DEVELOPMENT = (
+    ORCHESTRATION / "docker-compose.yml",
+    ORCHESTRATION / "docker-compose.override.yml",
+    HURRY,
+)
+PRODUCTION = (ORCHESTRATION / "docker-compose.yml",)
+CLEAN = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith(("AIRFLOW", "CATALUNYA_", "COMPOSE_", "AWS_", "ENVIRONMENT"))
+}
+
+
+@dataclass
+class Stack(Api):
+    """One compose project on a port of its own."""
+
+    project: str
+    env: dict[str, str]
+    files: tuple[Path, ...] = DEVELOPMENT
+    profiles: tuple[str, ...] = ("demo",)
+    restarts: dict[str, int] = field(default_factory=dict)
+
+    def compose(self, *words: str, check: bool = True, timeout_s: float = 300) -> str:
+        """What `docker compose` prints; fails with all it said."""
+        named = [word for path in self.files for word in ("--file", str(path))]
+        chosen = [word for name in self.profiles for word in ("--profile", name)]
+        command = ["docker", "compose", "--project-directory", str(ORCHESTRATION), *named, *chosen, *words]
+        return docker(command, self.env, check=check, timeout_s=timeout_s)
+
+    def up(self, *options: str) -> float:
+        """Start everything and wait until all is well; returns the seconds it took."""
+        began = time.monotonic()
+        self.compose("up", "--wait", "--wait-timeout", "240", *options)
+        return time.monotonic() - began
+
+    def down(self, *options: str) -> None:
+        """Stop everything."""
+        self.compose("down", "--timeout", "20", "--remove-orphans", *options)
+
+    def containers(self) -> list[dict[str, Any]]:
+        """What the engine knows of every container of the project, ended ones too."""
+        label = f"label=com.docker.compose.project={self.project}"
+        ids = docker(["docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", label], self.env).split()
+        if not ids:
+            return []
+        found: list[dict[str, Any]] = json.loads(docker(["docker", "inspect", *ids], self.env))
+        return sorted(found, key=service_of)
+
+    def of(self, service: str) -> list[dict[str, Any]]:
+        """The containers of one service."""
+        return [one for one in self.containers() if service_of(one) == service]
+
+    def inside(self, service: str, *command: str, check: bool = True) -> str:
+        """What a command prints that is run in a container of a service."""
+        return self.compose("exec", "--no-TTY", service, *command, check=check)
+
+    def kill(self, container: dict[str, Any]) -> None:
+        """SIGKILL to the main process, as if it had crashed: the engine does not know that it was us."""
+        os.kill(container["State"]["Pid"], signal.SIGKILL)
+
+    def is_back(self, before: dict[str, Any]) -> bool:
+        """True when a container that was killed runs again and is well."""
+        found = json.loads(docker(["docker", "inspect", before["Id"]], self.env))[0]
+        again = found["RestartCount"] > before["RestartCount"]
+        return bool(again and found["State"].get("Health", {}).get("Status") == "healthy")
+
+    def ask(self, path: str, content: Any = None, method: str | None = None) -> Any:
+        """Like `Api.ask`, patient with an API server that is away for a while."""
+        give_up = time.monotonic() + 120
+        while True:
+            try:
+                return super().ask(path, content, method)
+            except (urllib.error.HTTPError, OSError) as error:
+                away = not isinstance(error, urllib.error.HTTPError) or error.code >= 500
+                if not away or time.monotonic() > give_up:
+                    raise
+                time.sleep(0.5)
+
+    def running(self, run_id: str, task_id: str, patience_s: float = 90) -> dict[str, Any]:
+        """The instance of a task as soon as it runs."""
+
+        def look() -> Any:
+            found = self.ask(f"/dags/{PIPELINE}/dagRuns/{run_id}/taskInstances?limit=100")["task_instances"]
+            return next(
+                (task for task in found if task["task_id"] == task_id and task["state"] == "running"), None
+            )
+
+        found: dict[str, Any] = self.wait(look, f"{task_id} of {run_id} did not run", patience_s)
+        return found
+
+    def pointer(self) -> str:
+        """The release that readers see."""
+        found = json.loads(self.inside("airflow-scheduler", "cat", "/var/lib/catalunya/lake/current.json"))
+        return str(found["release_id"])
+
+    def assert_release_is_whole(self) -> None:
+        """Every file of the release that readers see is what its checksums say."""
+        folder = f"/var/lib/catalunya/lake/releases/{self.pointer()}"
+        script = f"cd {folder} && sha256sum --check --quiet SHA256SUMS && wc -l < SHA256SUMS"
+        assert int(self.inside("airflow-scheduler", "sh", "-c", script)) > 20
+
+    def ends_well_or_the_next_run_does(self, run_id: str) -> Ended:
+        """A run that something happened to ends; right, or so that the next run mends it."""
+        ended = self.ended(run_id, patience_s=300)
+        if ended.state != "success":
+            mended = self.run(force=True)
+            assert mended.state == "success", (ended.states(), mended.states())
+        self.assert_release_is_whole()
+        return ended
+
+
+def service_of(container: dict[str, Any]) -> str:
+    """The service that a container belongs to."""
+    return str(container["Config"]["Labels"]["com.docker.compose.service"])
+
+
+def docker(
+    command: list[str], env: dict[str, str] | None = None, *, check: bool = True, timeout_s: float = 300
+) -> str:
+    """What a command prints; on a bad end an error with all it said, unless it is not `check`ed."""
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, check=False)
+    if done.returncode and check:
+        raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout + ("" if check else done.stderr)
+
+
+@contextmanager
+def removed_at_the_end(stack: Stack) -> Iterator[Stack]:
+    """A stack of which nothing is left at the end; its logs are kept in its folder."""
+    try:
+        yield stack
+    finally:
+        (stack.folder / "containers.log").write_text(stack.compose("logs", "--no-color", check=False))
+        stack.profiles = ("demo", "scale")
+        stack.down("--volumes")

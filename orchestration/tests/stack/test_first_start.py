@@ -1,0 +1,244 @@
+"""From no container to a release, down and up again; what runs, as whom, with what and for whom to reach."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import threading
+import urllib.error
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from orchestration.scripts import airflow_local
+from orchestration.tests.api import PIPELINE
+from orchestration.tests.stack.stack import ORCHESTRATION, docker, service_of
+from tests.conftest import missing
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
+
+SERVICES = {
+    "postgres", "redis", "airflow-init", "airflow-apiserver", "airflow-scheduler", "airflow-dag-processor",
+    "airflow-triggerer", "demo-portal",
+}  # fmt: skip
+MOST_IDLE_MIB = 1536
+MOST_START_S = 45
+UNITS = {"B": 1 / 2**20, "KiB": 1 / 2**10, "MiB": 1.0, "GiB": 2.0**10}
+
+
+def test_every_service_is_well_and_none_but_init_has_ended(stack):
+    containers = {service_of(one): one for one in stack.containers()}
+    assert set(containers) == SERVICES
+    init = containers.pop("airflow-init")
+    assert (init["State"]["Status"], init["State"]["ExitCode"]) == ("exited", 0)
+    assert {name: one["State"]["Health"]["Status"] for name, one in containers.items()} == dict.fromkeys(
+        SERVICES - {"airflow-init"}, "healthy"
+    )
+    assert all(one["RestartCount"] == 0 for one in containers.values())
+
+
+def test_the_first_run_starts_by_itself_and_ends_in_a_release(stack):
+    [run] = stack.wait(
+        lambda: stack.ask(f"/dags/{PIPELINE}/dagRuns")["dag_runs"], "no run was scheduled", patience_s=90
+    )
+    ended = stack.ended(run["dag_run_id"])
+    assert ended.state == "success", ended.states()
+    stack.assert_release_is_whole()
+    status = json.loads(stack.inside("airflow-scheduler", "catalunya", "status", "--json"))
+    assert status["release_id"] == stack.pointer()
+
+
+def test_dbt_and_duckdb_are_sized_by_what_the_container_was_given(stack):
+    [scheduler] = stack.of("airflow-scheduler")
+    given = scheduler["HostConfig"]["Memory"]
+    main = "tr '\\0' '\\n' < /proc/$(cat /proc/1/task/1/children | cut -d' ' -f1)/environ"
+    env = dict(
+        line.split("=", 1)
+        for line in stack.inside("airflow-scheduler", "sh", "-c", main).splitlines()
+        if line.startswith("CATALUNYA_D")
+    )
+    assert env["CATALUNYA_DUCKDB_MEMORY"] == f"{given * 40 // 104857600}MB"
+    assert env["CATALUNYA_DBT_THREADS"] == "2"
+    production = docker(
+        [
+            *("docker", "run", "--rm", "--memory", "2g", "--cpus", "1"),
+            *("--entrypoint", "bash", stack.env["AIRFLOW_IMAGE_NAME"], "-c"),
+            "sed '/^case \"$ENVIRONMENT\" in/,$d' orchestration/docker/entrypoint.sh > /tmp/e.sh; . /tmp/e.sh;"
+            " ENVIRONMENT=production; size_dbt; echo $CATALUNYA_DUCKDB_MEMORY $CATALUNYA_DBT_THREADS",
+        ]
+    )
+    assert production.split() == [f"{2 * 1024 * 70 // 100}MB", "1"]
+
+
+def test_log_in_unpause_trigger_success_through_the_api_within_the_database_s_connections(stack):
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        airflow_local.ask(f"{stack.url}/auth/token", {"username": "airflow", "password": "wrong"})
+    stack.ask(f"/dags/{PIPELINE}?update_mask=is_paused", {"is_paused": True}, "PATCH")
+    assert stack.ask(f"/dags/{PIPELINE}")["is_paused"] is True
+    stack.ask(f"/dags/{PIPELINE}?update_mask=is_paused", {"is_paused": False}, "PATCH")
+    before = stack.pointer()
+    with Connections(stack) as connections:
+        ended = stack.run(force=True)
+    assert ended.state == "success", ended.states()
+    assert stack.pointer() != before
+    stack.assert_release_is_whole()
+    assert len(connections.seen) > 10, "too few looks to say anything"
+    limits = pool_limits()
+    most = {
+        name: max(look.get(name, 0) for look in connections.seen)
+        for name in {name for look in connections.seen for name in look}
+    }
+    assert set(most) <= set(limits), most
+    assert {name: count for name, count in most.items() if count > limits[name]} == {}
+    most_allowed = int(stack.inside("postgres", "psql", "-U", "airflow", "-Atc", "show max_connections"))
+    # The reserve that PostgreSQL keeps for its superuser is 3; three workers of a scaled stack hold 6 each.
+    assert sum(limits.values()) + 3 * 6 <= most_allowed - 3
+
+
+class Connections:
+    """Counts the connections to the database by service, several times a second, while it is entered."""
+
+    SQL = (
+        "select coalesce(json_object_agg(name, held), '{}') from (select application_name as name,"
+        " count(*) as held from pg_stat_activity where datname = 'airflow' and application_name <> 'psql'"
+        " group by 1) as counted"
+    )
+
+    def __init__(self, stack) -> None:
+        self.seen: list[dict[str, int]] = []
+        self._stack = stack
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.3):
+            answer = self._stack.inside("postgres", "psql", "-U", "airflow", "-Atc", self.SQL)
+            self.seen.append(json.loads(answer))
+
+
+def pool_limits() -> dict[str, int]:
+    """What size_pools allows each service in development, for both engines of its process."""
+    text = (ORCHESTRATION / "docker" / "entrypoint.sh").read_text()
+    declared = re.search(r"local pool=(\d+) rush=(\d+)", text)
+    assert declared is not None
+    limits = dict.fromkeys(("dag-processor", "triggerer", "init"), 2 * sum(map(int, declared.groups())))
+    for name, pool, rush in re.findall(r"\*:([a-z-]+)\) pool=(\d+) rush=(\d+)", text):
+        limits[name] = 2 * (int(pool) + int(rush))
+    assert set(limits) == {"dag-processor", "triggerer", "init", "api-server", "scheduler"}
+    return {**limits, "health": 3}
+
+
+def test_a_person_logs_in_and_sees_the_dags(stack):
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        missing("no Chromium on the path; install your system's package `chromium`")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1500, "height": 900})
+        page.goto(stack.url)
+        page.fill("input[name=username]", "airflow")
+        page.fill("input[name=password]", "airflow")
+        page.click("input[type=submit], button[type=submit]")
+        page.goto(f"{stack.url}/dags")
+        expect(page.get_by_text(PIPELINE).first).to_be_visible(timeout=30_000)
+        browser.close()
+
+
+def test_the_idle_stack_takes_at_most_one_and_a_half_gigabytes(stack):
+    stack.wait(lambda: not busy(stack), "runs are still going on", patience_s=120)
+    names = [one["Name"].lstrip("/") for one in stack.containers() if one["State"]["Running"]]
+    lines = docker(["docker", "stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *names])
+    used = {}
+    for line in lines.splitlines():
+        name, amount = line.split()[:2]
+        number, unit = re.fullmatch(r"([\d.]+)(\w+)", amount).groups()
+        used[name] = float(number) * UNITS[unit]
+    assert len(used) == len(SERVICES) - 1
+    assert sum(used.values()) <= MOST_IDLE_MIB, used
+
+
+def busy(stack) -> bool:
+    return bool(stack.ask("/dags/~/dagRuns?state=running&state=queued")["dag_runs"])
+
+
+def test_nothing_listens_beyond_loopback_runs_as_root_or_can_write_its_own_code(stack):
+    for one in stack.containers():
+        name, host = service_of(one), one["HostConfig"]
+        assert one["Config"]["User"] not in {"", "0", "root"}, name
+        assert host["ReadonlyRootfs"] is True, name
+        assert host["CapDrop"] == ["ALL"] and not host["CapAdd"], name
+        assert "no-new-privileges:true" in host["SecurityOpt"], name
+        assert host["Privileged"] is False and host["Memory"] > 0, name
+        assert all("docker.sock" not in mount["Source"] for mount in one["Mounts"]), name
+        published = [binding for bindings in (host["PortBindings"] or {}).values() for binding in bindings]
+        assert [binding["HostIp"] for binding in published] == (
+            ["127.0.0.1"] if name == "airflow-apiserver" else []
+        ), name
+        if one["State"]["Running"]:
+            lines = docker(["docker", "top", one["Id"], "-o", "pid,uid"]).splitlines()[1:]
+            users = [line.split()[1] for line in lines]
+            assert users and not set(users) & {"0", "root"}, (name, users)
+
+
+def test_no_file_of_the_image_s_code_can_be_written_by_the_user_it_runs_as(stack):
+    script = "find /opt/catalunya /usr/bin /usr/lib -writable -not -type l | head"
+    found = docker(
+        ["docker", "run", "--rm", "--entrypoint", "sh", stack.env["AIRFLOW_IMAGE_NAME"], "-c", script]
+    )
+    assert found == ""
+    for folder in (
+        "src/catalunya",
+        "dbt/mart",
+        "orchestration/airflow/dags",
+        "orchestration/config",
+        ".venv",
+    ):
+        said = stack.inside("airflow-scheduler", "touch", f"/opt/catalunya/{folder}/x", check=False)
+        assert "Read-only file system" in said, folder
+
+
+def test_no_secret_is_in_the_image_or_the_files(stack):
+    inside = stack.inside(
+        "airflow-scheduler", "sh", "-c", "cat /run/catalunya/*_key /run/catalunya/jwt_secret"
+    )
+    password = stack.inside("postgres", "cat", "/run/catalunya/postgres_password")
+    assert len(inside) > 100 and len(password) == 64
+    shown = stack.compose("config") + json.dumps(stack.containers())
+    history = docker(["docker", "history", "--no-trunc", stack.env["AIRFLOW_IMAGE_NAME"]])
+    assert password not in shown + history
+    files = " ".join(path.read_text() for path in ORCHESTRATION.glob("docker-compose*.yml"))
+    assert not re.search(r"(PASSWORD|SECRET|FERNET)[A-Z_]*:[ \t]*[^\s$/#]", files)
+
+
+def test_down_and_up_again_keeps_users_runs_variables_and_releases(stack):
+    stack.ask("/variables", {"key": "kept", "value": "yes"})
+    runs = {run["dag_run_id"] for run in stack.ask(f"/dags/{PIPELINE}/dagRuns")["dag_runs"]}
+    release, before = stack.pointer(), stack.containers()
+    pids = [one["State"]["Pid"] for one in before if one["State"]["Running"]]
+    stack.inside(
+        "airflow-scheduler", "airflow", "users", "create", "--role", "Viewer", "--username", "guest",
+        "--password", "of the house", "--firstname", "G", "--lastname", "G", "--email", "g@localhost.invalid",
+    )  # fmt: skip
+    stack.down()
+    assert stack.containers() == []
+    assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+    label = f"label=com.docker.compose.project={stack.project}"
+    assert docker(["docker", "network", "ls", "--quiet", "--filter", label]) == ""
+    seconds = stack.up()
+    assert seconds <= MOST_START_S
+    assert stack.ask("/variables/kept")["value"] == "yes"
+    assert runs <= {run["dag_run_id"] for run in stack.ask(f"/dags/{PIPELINE}/dagRuns")["dag_runs"]}
+    assert stack.pointer() == release
+    assert airflow_local.ask(f"{stack.url}/auth/token", {"username": "guest", "password": "of the house"})
+    names = docker(["docker", "ps", "--all", "--format", "{{.Names}}", "--filter", label]).split()
+    assert len(names) == len(SERVICES)

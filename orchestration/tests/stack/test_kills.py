@@ -1,0 +1,60 @@
+"""Every service is killed in turn while a run goes on; the database is away for a minute."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
+
+BUILD = "run_dbt_transformations"
+AWAY_S = 60
+
+
+@pytest.mark.parametrize("service", ["airflow-scheduler", "airflow-apiserver", "postgres"])
+def test_a_service_that_runs_depend_on_is_killed_and_the_run_ends_right_or_the_next_one_does(stack, service):
+    [before] = stack.of(service)
+    run_id = stack.trigger(force=True)
+    stack.running(run_id, BUILD)
+    stack.kill(before)
+    stack.wait(lambda: stack.is_back(before), f"{service} did not come back", patience_s=120)
+    stack.ends_well_or_the_next_run_does(run_id)
+
+
+def test_services_that_runs_can_do_without_are_killed_in_turn_and_come_back(stack):
+    run_id = stack.trigger(force=True)
+    killed = []
+    for service, task_id in (
+        ("demo-portal", "ingest"),
+        ("airflow-triggerer", "ingest"),
+        ("redis", BUILD),
+        ("airflow-dag-processor", BUILD),
+    ):
+        stack.running(run_id, task_id)
+        [before] = stack.of(service)
+        stack.kill(before)
+        killed.append(before)
+    for before in killed:
+        stack.wait(lambda before=before: stack.is_back(before), f"{before['Name']} did not come back", 120)
+    stack.ends_well_or_the_next_run_does(run_id)
+
+
+def test_a_database_that_is_away_for_a_minute_in_the_middle_of_a_run_loses_nothing(stack):
+    before = stack.pointer()
+    run_id = stack.trigger(force=True)
+    stack.running(run_id, BUILD)
+    stack.compose("stop", "postgres")
+    time.sleep(AWAY_S)
+    stack.compose("start", "postgres")
+    stack.wait(
+        lambda: all(
+            one["State"].get("Health", {}).get("Status") == "healthy"
+            for one in stack.containers()
+            if one["State"]["Running"] or one["State"]["ExitCode"]
+        ),
+        "not every service came back",
+        patience_s=180,
+    )
+    ended = stack.ends_well_or_the_next_run_does(run_id)
+    assert stack.pointer() != before, ended.states()

@@ -1,0 +1,42 @@
+"""With workers: tasks are handed over Redis to three of them, and a killed one loses nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
+
+WORKERS = 3
+
+
+@pytest.fixture(scope="module")
+def scaled(stack):
+    stack.profiles = ("demo", "scale")
+    stack.up("--scale", f"airflow-worker={WORKERS}")
+    yield stack
+    stack.compose("rm", "--stop", "--force", "airflow-worker")
+    stack.profiles = ("demo",)
+
+
+def test_a_run_s_tasks_ran_on_more_than_one_worker(scaled):
+    workers = {one["Config"]["Hostname"] for one in scaled.of("airflow-worker")}
+    assert len(workers) == WORKERS
+    ended = scaled.run(force=True)
+    assert ended.state == "success", ended.states()
+    hosts = {task["hostname"] for task in ended.tasks.values()}
+    assert len(hosts) > 1 and hosts <= workers, hosts
+    scaled.assert_release_is_whole()
+
+
+def test_a_worker_killed_in_the_middle_loses_nothing(scaled):
+    before = scaled.pointer()
+    run_id = scaled.trigger(force=True)
+    task = scaled.running(run_id, "run_dbt_transformations")
+    [worker] = [one for one in scaled.of("airflow-worker") if one["Config"]["Hostname"] == task["hostname"]]
+    scaled.kill(worker)
+    ended = scaled.ended(run_id, patience_s=300)
+    assert ended.state == "success", ended.states()
+    assert ended.tries()["run_dbt_transformations"] > 1
+    assert scaled.pointer() != before
+    scaled.assert_release_is_whole()
+    scaled.wait(lambda: scaled.is_back(worker), "the worker did not come back", 120)
