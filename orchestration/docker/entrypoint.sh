@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # What every container of the image does before its service: settings checked, secrets read, database awaited.
 #
-#     entrypoint.sh init | api-server | scheduler | dag-processor | triggerer | worker | portal | COMMAND…
+#     entrypoint.sh secrets | init | api-server | scheduler | dag-processor | triggerer | worker | portal | COMMAND…
 #
-# `init` makes the secrets and the database once, and ends; any other command is run as it is.
+# `secrets` makes the secrets and `init` the database, once, and they end; any other command is run as it is.
 set -euo pipefail
 
 secrets=${CATALUNYA_SECRETS:-/run/catalunya}
@@ -26,10 +26,13 @@ check_production() {
     for name in AIRFLOW__CORE__FERNET_KEY AIRFLOW__API__SECRET_KEY AIRFLOW__API_AUTH__JWT_SECRET POSTGRES_PASSWORD \
         REDIS_PASSWORD AIRFLOW_ADMIN_PASSWORD CATALUNYA_LAKE; do
         value=${!name:-}
+        if [ -z "$value" ] && [ "$name" != CATALUNYA_LAKE ]; then
+            complain "set $name: production has no default for it"
+            continue
+        fi
         case "$name=$value" in
             CATALUNYA_LAKE=s3://?*) ;;
             CATALUNYA_LAKE=*) complain "set CATALUNYA_LAKE to s3://bucket/prefix: production keeps its lake there" ;;
-            *=) complain "set $name: production has no default for it" ;;
             *=airflow | *=postgres | *=redis | *=admin | *=password | *=changeme)
                 complain "set $name to a secret of your own: '$value' is a development credential" ;;
             AIRFLOW__CORE__FERNET_KEY=*)
@@ -112,7 +115,6 @@ make_secrets() {
     keep sql_alchemy_conn "postgresql+psycopg2://airflow:$password@postgres:5432/airflow" 0400
     keep result_backend "db+postgresql://airflow:$password@postgres:5432/airflow" 0400
     keep broker_url "redis://:$(cat "$secrets/redis_password")@redis:6379/0" 0400
-    keep executor LocalExecutor 0644
 }
 
 check_memory() {
@@ -156,10 +158,12 @@ size_dbt
 size_pools "$service"
 find_portal
 case "$service" in
-    init)
+    secrets)
         check_memory
         check_lake
         make_secrets
+        ;;
+    init)
         await postgres 5432
         export AIRFLOW__LOGGING__LOGGING_LEVEL=WARNING AIRFLOW__LOGGING__FAB_LOGGING_LEVEL=ERROR
         airflow db migrate
@@ -170,7 +174,7 @@ case "$service" in
         say "ready: environment $ENVIRONMENT, lake $CATALUNYA_LAKE"
         ;;
     api-server | scheduler | dag-processor | triggerer | worker)
-        [ -r "$secrets/sql_alchemy_conn" ] || fail "there are no secrets in $secrets yet; airflow-init makes them"
+        [ -r "$secrets/sql_alchemy_conn" ] || fail "there are no secrets in $secrets yet; secrets-init makes them"
         await postgres 5432
         case "$service" in
             api-server) exec airflow api-server ;;
@@ -179,11 +183,12 @@ case "$service" in
         esac
         if [ "$service" = worker ]; then
             await redis 6379
-            keep executor CeleryExecutor 0644
             export AIRFLOW__CORE__EXECUTOR=CeleryExecutor
             exec airflow celery worker --skip-serve-logs
         fi
-        AIRFLOW__CORE__EXECUTOR=$(cat "$secrets/executor")
+        # Where there are workers, tasks are handed to them; healthy.py notices when they come or go.
+        AIRFLOW__CORE__EXECUTOR=LocalExecutor
+        if getent hosts airflow-worker >/dev/null; then AIRFLOW__CORE__EXECUTOR=CeleryExecutor; fi
         export AIRFLOW__CORE__EXECUTOR
         say "$AIRFLOW__CORE__EXECUTOR, dbt on $CATALUNYA_DBT_THREADS threads, DuckDB with $CATALUNYA_DUCKDB_MEMORY"
         exec airflow scheduler --skip-serve-logs

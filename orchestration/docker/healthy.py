@@ -12,11 +12,15 @@ import os
 import signal
 import socket
 import sys
+import tempfile
+import time
 import urllib.request
 from pathlib import Path
 
 SECRETS = Path(os.environ.get("CATALUNYA_SECRETS", "/run/catalunya"))
 LATE_S = 30
+GONE_S = 60
+GONE_SINCE = Path(tempfile.gettempdir(), "workers-gone")
 JOBS = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob", "triggerer": "TriggererJob"}
 
 
@@ -54,13 +58,28 @@ def heartbeat(job: str) -> str:
 
 
 def executor() -> str:
-    """With workers started or stopped since, the scheduler has to start again with the other executor."""
-    wanted = (SECRETS / "executor").read_text().strip()
-    running = environment(1).get("AIRFLOW__CORE__EXECUTOR", wanted)
+    """The scheduler starts again with the other executor when workers came, or are gone for a while."""
+    running = environment(1)["AIRFLOW__CORE__EXECUTOR"]
+    wanted = "CeleryExecutor" if workers() else "LocalExecutor"
     if running == wanted:
+        GONE_SINCE.unlink(missing_ok=True)
         return ""
+    if wanted == "LocalExecutor":
+        # Workers that crash are back within seconds.
+        if not GONE_SINCE.exists():
+            GONE_SINCE.touch()
+        if time.time() - GONE_SINCE.stat().st_mtime < GONE_S:
+            return ""
     os.kill(1, signal.SIGTERM)
     return f"starting again with {wanted} instead of {running}"
+
+
+def workers() -> bool:
+    """True when at least one worker's container runs."""
+    try:
+        return bool(socket.gethostbyname("airflow-worker"))
+    except socket.gaierror:
+        return False
 
 
 def environment(process: int) -> dict[str, str]:

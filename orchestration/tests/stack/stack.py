@@ -10,7 +10,7 @@ import time
 import urllib.error
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,14 @@ class Stack(Api):
     env: dict[str, str]
     files: tuple[Path, ...] = DEVELOPMENT
     profiles: tuple[str, ...] = ("demo",)
-    restarts: dict[str, int] = field(default_factory=dict)
+    env_file: Path | None = None
 
     def compose(self, *words: str, check: bool = True, timeout_s: float = 300) -> str:
         """What `docker compose` prints; fails with all it said."""
         named = [word for path in self.files for word in ("--file", str(path))]
         chosen = [word for name in self.profiles for word in ("--profile", name)]
+        if self.env_file:
+            named += ["--env-file", str(self.env_file)]
         command = ["docker", "compose", "--project-directory", str(ORCHESTRATION), *named, *chosen, *words]
         return docker(command, self.env, check=check, timeout_s=timeout_s)
 
