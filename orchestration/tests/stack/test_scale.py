@@ -21,7 +21,7 @@ def scaled(stack):
 def test_a_run_s_tasks_ran_on_more_than_one_worker(scaled):
     workers = {one["Config"]["Hostname"] for one in scaled.of("airflow-worker")}
     assert len(workers) == WORKERS
-    ended = scaled.run(force=True)
+    ended = scaled.ended(scaled.trigger(force=True), patience_s=300)
     assert ended.state == "success", ended.states()
     hosts = {task["hostname"] for task in ended.tasks.values()}
     assert len(hosts) > 1 and hosts <= workers, hosts
