@@ -136,6 +136,7 @@ def generated_files(home: Path, datasets: dict[str, Dataset]) -> dict[Path, str]
     cards = [datasets[name] for name in sorted(datasets)]
     return {
         home / "dbt" / "mart" / "models" / "staging" / "_sources.yml": dbt_sources(cards),
+        home / "dbt" / "mart" / "macros" / "declared_datasets.sql": dbt_declarations(cards),
         home / "docs" / "datasets.md": card_pages(cards),
         home / "docs" / "licences.md": f"<!-- {_GENERATED} -->\n\n{licences(cards, demo=False)}",
     }
@@ -173,6 +174,17 @@ def dbt_sources(datasets: Iterable[Dataset]) -> str:
     }
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
     return f"# {_GENERATED}\n{text}"
+
+
+def dbt_declarations(datasets: Iterable[Dataset]) -> str:
+    """A dbt macro that knows the key and the other columns of every card, for models that treat all alike."""
+    lines = [f"{{# {_GENERATED} #}}", "{% macro declared_datasets() -%}", "    {{ return({"]
+    for d in datasets:
+        keys = ", ".join(f"'{name}'" for name in d.key)
+        lines += [f"        '{d.id}': {{", f"            'key': [{keys}],", "            'columns': {"]
+        lines += [f"                '{c.name}': '{_DBT_TYPES[c.type]}'," for c in d.columns if c.name not in d.key]
+        lines += ["            },", "        },"]
+    return "\n".join([*lines, "    }) }}", "{%- endmacro %}", ""])
 
 
 def card_pages(datasets: Iterable[Dataset]) -> str:
