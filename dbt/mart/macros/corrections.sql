@@ -10,42 +10,46 @@
 
 {#
   The staged rows of a dataset with the corrections of its known errors, as a relation to select from. Where there is
-  no correction it costs next to nothing.
+  no correction it costs next to nothing. It reads the seed and its own source alone, so that a bad snapshot of
+  another dataset is never blamed for what this one does.
 #}
 {% macro corrected(dataset_id) -%}
-    {%- set rows = source('staging', dataset_id) -%}
-    {%- set corrections = ref('int_corrections') -%}
     {%- set columns = declared_datasets()[dataset_id]['columns'] -%}
     (
         select
-            uncorrected.snapshot_id,
-            uncorrected.snapshot_date
+            staged.snapshot_id,
+            staged.snapshot_date
             {%- for column in declared_datasets()[dataset_id]['key'] %},
-            uncorrected.{{ column }}
+            staged.{{ column }}
             {%- endfor %}
             {%- for column, type in columns.items() %},
             case
-                when corrections.{{ column }}_is_wrong then cast(corrections.{{ column }} as {{ type }})
-                else uncorrected.{{ column }}
+                when
+                    corrections.corrects_{{ column }}
+                    and {{ text_of('staged.' ~ column) }} = corrections.wrong_{{ column }}
+                    then cast(corrections.right_{{ column }} as {{ type }})
+                else staged.{{ column }}
             end as {{ column }}
             {%- endfor %}
-        from {{ rows }} as uncorrected
+        from {{ source('staging', dataset_id) }} as staged
         left join (
             select
-                snapshot_id,
                 row_key
                 {%- for column in columns %},
-                max(case when column_name = '{{ column }}' then right_value end) as {{ column }},
-                max(case when column_name = '{{ column }}' then 1 else 0 end) = 1 as {{ column }}_is_wrong
+                max(case when column_name = '{{ column }}' then coalesce(wrong_value, '') end) as wrong_{{ column }},
+                max(case when column_name = '{{ column }}' then right_value end) as right_{{ column }},
+                max(case when column_name = '{{ column }}' then 1 else 0 end) = 1 as corrects_{{ column }}
                 {%- endfor %}
-            from {{ corrections }}
+            from {{ ref('source_corrections') }}
             where dataset_id = '{{ dataset_id }}'
-            group by
-                snapshot_id,
-                row_key
+            group by row_key
         ) as corrections
-            on
-                uncorrected.snapshot_id = corrections.snapshot_id
-                and {{ row_key(dataset_id, 'uncorrected') }} = corrections.row_key
+            on {{ row_key(dataset_id, 'staged') }} = corrections.row_key
     )
+{%- endmacro %}
+
+
+{# A value as the seed writes it: empty where there is none. #}
+{% macro text_of(value) -%}
+    coalesce(cast({{ value }} as varchar), '')
 {%- endmacro %}

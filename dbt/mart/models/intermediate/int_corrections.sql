@@ -13,7 +13,7 @@ inner join {{ ref('source_corrections') }} as corrections
 where
     case corrections.column_name
         {%- for column in declared['columns'] %}
-        when '{{ column }}' then coalesce(cast(staged.{{ column }} as varchar), '')
+        when '{{ column }}' then {{ text_of('staged.' ~ column) }}
         {%- endfor %}
     end = coalesce(corrections.wrong_value, '')
 {%- if not loop.last %}

@@ -33,17 +33,10 @@ matched_services as (
 contradicting_boundaries as (
 
     select
-        boundaries.snapshot_id,
+        snapshot_id,
         count(*) as rows_unmatched
-    from {{ corrected('boundaries') }} as boundaries
-    inner join {{ ref('dim_municipality') }} as municipalities
-        on
-            boundaries.area_id = municipalities.municipality_id
-            and municipalities.is_current
-    where
-        boundaries.level = 'municipality'
-        and boundaries.comarca_id <> municipalities.comarca_id
-    group by boundaries.snapshot_id
+    from {{ ref('int_contradicting_boundaries') }}
+    group by snapshot_id
 
 ),
 
