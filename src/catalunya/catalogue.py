@@ -182,7 +182,9 @@ def dbt_declarations(datasets: Iterable[Dataset]) -> str:
     for d in datasets:
         keys = ", ".join(f"'{name}'" for name in d.key)
         lines += [f"        '{d.id}': {{", f"            'key': [{keys}],", "            'columns': {"]
-        lines += [f"                '{c.name}': '{_DBT_TYPES[c.type]}'," for c in d.columns if c.name not in d.key]
+        lines += [
+            f"                '{c.name}': '{_DBT_TYPES[c.type]}'," for c in d.columns if c.name not in d.key
+        ]
         lines += ["            },", "        },"]
     return "\n".join([*lines, "    }) }}", "{%- endmacro %}", ""])
 
