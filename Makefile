@@ -32,11 +32,13 @@ health: ## Airflow, portals, lake and dbt: is everything well?
 test: setup-dev ## Every test that needs no container engine
 	@.venv/bin/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
-lint: setup-dev ## ruff, mypy, sqlfluff, and the cards
+lint: setup-dev ## ruff, mypy, sqlfluff, the rules of the dbt project, and the cards
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/sqlfluff lint --processes 2 --disable-progress-bar dbt/mart
+	@CATALUNYA_CANDIDATE=candidate.duckdb .venv/bin/dbt parse --quiet --project-dir dbt/mart --profiles-dir dbt/mart
+	@.venv/bin/dbt-bouncer run --config-file dbt/dbt-bouncer.yml
 	@.venv/bin/catalunya datasets check
 	@.venv/bin/catalunya datasets generate --check
 

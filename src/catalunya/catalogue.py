@@ -13,6 +13,7 @@ import yaml
 
 from catalunya.datasets import Column, Dataset, DownloadSource, IdescatSource
 from catalunya.dbt import Mart
+from catalunya.dictionary import warehouse_dictionary
 
 DEMO_NOTICE = (
     "DEMO DATA. Made by a seeded generator from published totals; no row describes a real service or person."
@@ -132,12 +133,13 @@ def _resource(mart: Mart, file: tuple[int, str]) -> dict[str, Any]:
 
 
 def generated_files(home: Path, datasets: dict[str, Dataset]) -> dict[Path, str]:
-    """Every file of the repository that is made from the cards, and what it must hold."""
+    """Every file of the repository that is made from the cards or from dbt's YAML, and what it must hold."""
     cards = [datasets[name] for name in sorted(datasets)]
     return {
         home / "dbt" / "mart" / "models" / "staging" / "_sources.yml": dbt_sources(cards),
         home / "dbt" / "mart" / "macros" / "declared_datasets.sql": dbt_declarations(cards),
         home / "docs" / "datasets.md": card_pages(cards),
+        home / "docs" / "dictionary.md": warehouse_dictionary(home / "dbt" / "mart"),
         home / "docs" / "licences.md": f"<!-- {_GENERATED} -->\n\n{licences(cards, demo=False)}",
     }
 

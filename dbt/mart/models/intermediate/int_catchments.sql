@@ -17,7 +17,7 @@ people as (
     from {{ ref('int_population_by_year') }} as population
     where
         population.level = 'municipality'
-        and population.year = (select max(years.year) from {{ ref('int_years') }} as years)
+        and population.year = (select max(years.year) from {{ ref('int_population_by_year') }} as years)
 
 ),
 
@@ -41,9 +41,7 @@ site_ratios as (
         sites.places,
         case
             when people_of_sites.people_aged_65_over > 0
-                then cast(
-                    round(cast(sites.places as double) * 1e9 / people_of_sites.people_aged_65_over) as bigint
-                )
+                then cast(round(sites.places * 1e9 / people_of_sites.people_aged_65_over) as bigint)
         end as places_per_billion
     from {{ ref('int_service_sites') }} as sites
     left join people_of_sites on sites.municipality_id = people_of_sites.municipality_id

@@ -72,6 +72,6 @@ left join {{ ref('int_population_by_year') }} as population
     on
         population.level = 'municipality'
         and municipalities.municipality_id = population.territory_id
-        and population.year = (select max(years.year) from {{ ref('int_years') }} as years)
+        and population.year = (select max(years.year) from {{ ref('int_population_by_year') }} as years)
 left join not_located on service_groups.service_group = not_located.service_group
 where municipalities.is_current

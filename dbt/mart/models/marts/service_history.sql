@@ -1,8 +1,7 @@
-with observed as (
+with timeline as (
 
     select
         service_id,
-        first_number,
         name,
         service_type_id,
         registered_on,
@@ -26,13 +25,10 @@ with observed as (
         last_snapshot_id
     from {{ ref('int_service_periods') }}
 
-),
-
-inscribed as (
+    union all
 
     select
         service_id,
-        first_number,
         name,
         service_type_id,
         registered_on,
@@ -54,18 +50,10 @@ inscribed as (
         valid_from as valid_to,
         first_snapshot_id,
         first_snapshot_id as last_snapshot_id
-    from observed
+    from {{ ref('int_service_periods') }}
     where
         first_number = 1
         and registered_on < valid_from
-
-),
-
-timeline as (
-
-    select * from observed
-    union all
-    select * from inscribed
 
 )
 
