@@ -166,6 +166,11 @@ def corrupted(history: Warehouse, work: Path, tmp_path_factory: pytest.TempPathF
             update marts.service_changes set change = 'exploded' where service_id = 'OPENS';
             update marts.data_quality set rows_staged = rows_staged - 1 where dataset_id = 'population';
             update marts.dim_service_type set name = null;
+            update marts.access_municipality set accessibility_ratio = accessibility_ratio + 1;
+            delete from marts.coverage_municipality where municipality_id = '081496' and year = 2024;
+            update marts.residence_places_control set is_within_tolerance = false where comarca_id = '11';
+            insert into reference.source_corrections
+                values ('population', '081496/2024', 'people', '1', '2', 'caught up with', 'https://example.org');
             update marts.dim_municipality set latitude = 91 where municipality_id = '081691';
             insert into staging.controls
                 select 'population', snapshot_id, 'people', '2024', 5, 5 from marts.population limit 1;

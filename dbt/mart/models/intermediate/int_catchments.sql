@@ -9,15 +9,21 @@ with within_reach as (
 
 ),
 
+newest_year as (
+
+    select max(year) as year
+    from {{ ref('int_population_by_year') }}
+
+),
+
 people as (
 
     select
         population.territory_id as municipality_id,
         population.people_aged_65_over_latest as people_aged_65_over
     from {{ ref('int_population_by_year') }} as population
-    where
-        population.level = 'municipality'
-        and population.year = (select max(years.year) from {{ ref('int_population_by_year') }} as years)
+    inner join newest_year on population.year = newest_year.year
+    where population.level = 'municipality'
 
 ),
 

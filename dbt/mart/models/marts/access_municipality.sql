@@ -24,6 +24,25 @@ not_located as (
 
 ),
 
+newest_year as (
+
+    select max(year) as year
+    from {{ ref('int_population_by_year') }}
+
+),
+
+people as (
+
+    select
+        population.territory_id as municipality_id,
+        population.people_aged_65_over_latest,
+        population.population_year_latest
+    from {{ ref('int_population_by_year') }} as population
+    inner join newest_year on population.year = newest_year.year
+    where population.level = 'municipality'
+
+),
+
 register as (
 
     select snapshot_date as register_on
@@ -53,8 +72,8 @@ select
             then coalesce(catchments.places, 0)
     end as places_in_catchment,
     cast({{ var('access_catchment_km') }} as integer) as catchment_km,
-    population.people_aged_65_over_latest,
-    population.population_year_latest,
+    people.people_aged_65_over_latest,
+    people.population_year_latest,
     cast(coalesce(not_located.services, 0) as bigint) as services_not_located,
     register.register_on
 from {{ ref('dim_municipality') }} as municipalities
@@ -68,10 +87,6 @@ left join {{ ref('int_catchments') }} as catchments
     on
         municipalities.municipality_id = catchments.municipality_id
         and service_groups.service_group = catchments.service_group
-left join {{ ref('int_population_by_year') }} as population
-    on
-        population.level = 'municipality'
-        and municipalities.municipality_id = population.territory_id
-        and population.year = (select max(years.year) from {{ ref('int_population_by_year') }} as years)
+left join people on municipalities.municipality_id = people.municipality_id
 left join not_located on service_groups.service_group = not_located.service_group
 where municipalities.is_current
