@@ -51,13 +51,15 @@ test: setup-dev ## Every test that needs no container engine
 test-stack: setup-dev ## The stack in containers, on a real engine; without one: orchestration/scripts/engine.sh make test-stack
 	@.venv/bin/pytest -m stack orchestration/tests/stack $(PYTEST_ARGS)
 
-lint: setup-dev ## ruff, mypy, hadolint, shellcheck, sqlfluff, and the cards
+lint: setup-dev ## ruff, mypy, hadolint, shellcheck, sqlfluff, the rules of the dbt project, and the cards
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/hadolint orchestration/Dockerfile orchestration/docker/base/Dockerfile
 	@.venv/bin/shellcheck .ci/run orchestration/docker/*.sh orchestration/docker/base/*.sh orchestration/scripts/*.sh
 	@.venv/bin/sqlfluff lint --processes 2 --disable-progress-bar dbt/mart
+	@CATALUNYA_CANDIDATE=candidate.duckdb .venv/bin/dbt parse --quiet --project-dir dbt/mart --profiles-dir dbt/mart
+	@.venv/bin/dbt-bouncer run --config-file dbt/dbt-bouncer.yml
 	@.venv/bin/catalunya datasets check
 	@.venv/bin/catalunya datasets generate --check
 

@@ -79,6 +79,23 @@ def test_loading_a_wrong_card_stops_with_every_mistake(tmp_path):
 
 def test_generated_files_are_not_stale():
     wanted = catalogue.generated_files(ROOT, load(ROOT / "datasets"))
-    assert len(wanted) == 3
+    assert len(wanted) == 5
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]
     assert stale == [], "run `catalunya datasets generate`"
+
+
+def test_the_dictionary_has_every_table_and_column_of_the_warehouse():
+    text = (ROOT / "docs" / "dictionary.md").read_text("utf-8")
+    for folder in ("models/marts", "models/intermediate", "seeds"):
+        tables = {
+            path.stem for kind in ("sql", "csv") for path in (ROOT / "dbt/mart" / folder).glob(f"*.{kind}")
+        }
+        assert tables
+        assert {name for name in tables if f"\n### {name}\n" not in text} == set()
+    for column in (
+        "accessibility_ratio",
+        "postal_code_contradicts",
+        "largest_difference_reason",
+        "rows_corrected",
+    ):
+        assert f"| `{column}` | " in text

@@ -13,6 +13,7 @@ import yaml
 
 from catalunya.datasets import Column, Dataset, DownloadSource, IdescatSource
 from catalunya.dbt import Mart
+from catalunya.dictionary import warehouse_dictionary
 
 DEMO_NOTICE = (
     "DEMO DATA. Made by a seeded generator from published totals; no row describes a real service or person."
@@ -132,11 +133,13 @@ def _resource(mart: Mart, file: tuple[int, str]) -> dict[str, Any]:
 
 
 def generated_files(home: Path, datasets: dict[str, Dataset]) -> dict[Path, str]:
-    """Every file of the repository that is made from the cards, and what it must hold."""
+    """Every file of the repository that is made from the cards or from dbt's YAML, and what it must hold."""
     cards = [datasets[name] for name in sorted(datasets)]
     return {
         home / "dbt" / "mart" / "models" / "staging" / "_sources.yml": dbt_sources(cards),
+        home / "dbt" / "mart" / "macros" / "declared_datasets.sql": dbt_declarations(cards),
         home / "docs" / "datasets.md": card_pages(cards),
+        home / "docs" / "dictionary.md": warehouse_dictionary(home / "dbt" / "mart"),
         home / "docs" / "licences.md": f"<!-- {_GENERATED} -->\n\n{licences(cards, demo=False)}",
     }
 
@@ -173,6 +176,19 @@ def dbt_sources(datasets: Iterable[Dataset]) -> str:
     }
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
     return f"# {_GENERATED}\n{text}"
+
+
+def dbt_declarations(datasets: Iterable[Dataset]) -> str:
+    """A dbt macro that knows the key and the other columns of every card, for models that treat all alike."""
+    lines = [f"{{# {_GENERATED} #}}", "{% macro declared_datasets() -%}", "    {{ return({"]
+    for d in datasets:
+        keys = ", ".join(f"'{name}'" for name in d.key)
+        lines += [f"        '{d.id}': {{", f"            'key': [{keys}],", "            'columns': {"]
+        lines += [
+            f"                '{c.name}': '{_DBT_TYPES[c.type]}'," for c in d.columns if c.name not in d.key
+        ]
+        lines += ["            },", "        },"]
+    return "\n".join([*lines, "    }) }}", "{%- endmacro %}", ""])
 
 
 def card_pages(datasets: Iterable[Dataset]) -> str:

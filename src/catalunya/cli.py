@@ -22,16 +22,17 @@ from catalunya import datasets as cards
 from catalunya.build import Candidate, newest_candidate
 from catalunya.demo.borrow import portals
 from catalunya.doctor import examine
-from catalunya.errors import CatalunyaError, SourceUnreadable, UsageError
+from catalunya.errors import CatalunyaError, LakeCorrupt, SourceUnreadable, UsageError
 from catalunya.lake import layout, snapshot
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.storage import Storage
 from catalunya.pipeline import Run
 from catalunya.record import new_run_id
 from catalunya.relay import whole_lake
-from catalunya.report import print_run, reporter
+from catalunya.report import print_run, print_trace, reporter
 from catalunya.settings import Settings
 from catalunya.status import describe, print_status
+from catalunya.trace import Selection, trace
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 datasets_app = typer.Typer(no_args_is_help=True, help="The dataset cards.")
@@ -127,6 +128,31 @@ def status(as_json: Json = False) -> None:
         _print_json(answer)
     else:
         print_status(err, answer)
+
+
+@app.command(name="trace")
+def trace_command(
+    mart: Annotated[str, typer.Argument(help="A table of the release, such as coverage_comarca.")],
+    municipality: Annotated[str | None, typer.Option(help="Rows of this municipality_id.")] = None,
+    comarca: Annotated[str | None, typer.Option(help="Rows of this comarca_id.")] = None,
+    year: Annotated[int | None, typer.Option(help="Rows of this year.")] = None,
+    service_group: Annotated[str | None, typer.Option(help="Rows of this service_group.")] = None,
+    ownership: Annotated[str | None, typer.Option(help="Rows of this ownership.")] = None,
+    service: Annotated[str | None, typer.Option(help="Rows of this service_id.")] = None,
+    release: Annotated[str | None, typer.Option(help="Release; the one that readers see by default.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every file again and compare.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Follow rows of a mart back to the snapshots, files, addresses and checksums behind them."""
+    selection = Selection(municipality, comarca, year, service_group, ownership, service)
+    storage = Storage.open(Settings.load().lake)
+    found = trace(storage, mart, selection, release_id=release, verify=verify)
+    if as_json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        print_trace(err, found)
+    if found.faults:
+        raise typer.Exit(LakeCorrupt.exit_code)
 
 
 @app.command()

@@ -44,23 +44,30 @@ def verify(
 
     Returns the number of files looked at, and a sentence for each that is missing or is not what was landed.
     """
-    looked, wrong = 0, []
+    looked: int = 0
+    wrong: list[str] = []
     work = storage.scratch() / f"verify-{dataset_id}"
     for snapshot_id in snapshot.complete(storage, dataset_id):
         manifest = snapshot.read(storage, dataset_id, snapshot_id)
         if manifest is None:
             continue
+        looked += len(manifest.files)
         try:
-            for file in manifest.files:
-                looked += 1
-                fault = _fault(storage, manifest, file, work)
-                if fault:
-                    wrong.append(fault)
+            wrong += faults(storage, dataset_id, snapshot_id, work)
         finally:
             shutil.rmtree(work, ignore_errors=True)
         if told is not None:
             told(f"{dataset_id} {snapshot_id}: {len(manifest.files)} files")
     return looked, wrong
+
+
+def faults(storage: Storage, dataset_id: str, snapshot_id: str, work: Path) -> list[str]:
+    """A sentence for each landed file of a snapshot that is missing or is not what its manifest says."""
+    manifest = snapshot.read(storage, dataset_id, snapshot_id)
+    if manifest is None:
+        return [f"{dataset_id}: snapshot {snapshot_id} has no manifest"]
+    found = (_fault(storage, manifest, file, work) for file in manifest.files)
+    return [fault for fault in found if fault]
 
 
 def _fault(storage: Storage, manifest: Manifest, file: LandedFile, work: Path) -> str | None:

@@ -30,7 +30,7 @@ from catalunya.lake.storage import Storage
 log = structlog.get_logger(__name__)
 
 RELEASE_DATABASE = "catalunya.duckdb"
-_SUMS = "SHA256SUMS"
+SUMS = "SHA256SUMS"
 _RECORD = "release.json"
 
 
@@ -62,6 +62,8 @@ class Release(BaseModel):
     snapshots: dict[str, tuple[str, ...]]
     """Every snapshot of every dataset that the marts were built from, oldest first."""
     datasets: dict[str, ReleasedSnapshot]
+    lineage: dict[str, tuple[str, ...]] = {}
+    """Mart to the datasets that it depends on, however far upstream."""
     stale: tuple[Stale, ...]
     rows: dict[str, int]
     """Mart to its number of rows."""
@@ -139,6 +141,7 @@ def publish(
             code_sha256=candidate.inputs.code,
             snapshots=candidate.inputs.snapshots,
             datasets=_released(candidate),
+            lineage=_lineage(candidate),
             stale=stale,
             rows=rows,
             warnings=tuple(dict.fromkeys([*warnings, *verdict.sentences("warn")])),
@@ -153,6 +156,14 @@ def publish(
         shutil.rmtree(work, ignore_errors=True)
     retain(storage, keep)
     return release
+
+
+def _lineage(candidate: Candidate) -> dict[str, tuple[str, ...]]:
+    sources = {node.relation: node.sources for node in candidate.nodes}
+    return {
+        mart.name: tuple(s for s in sources.get(f"marts.{mart.name}", ()) if s in candidate.inputs.snapshots)
+        for mart in candidate.marts
+    }
 
 
 def _verdict(storage: Storage, candidate: Candidate) -> Audit:
@@ -274,7 +285,7 @@ def _write_papers(
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     ]
-    (folder / _SUMS).write_text("".join(sums))
+    (folder / SUMS).write_text("".join(sums))
 
 
 def _upload(storage: Storage, folder: Path, release_id: str) -> None:

@@ -11,7 +11,9 @@ from rich.table import Table
 
 from catalunya.pipeline import Reporter
 from catalunya.record import RunRecord
+from catalunya.trace import Trace, TracedFile
 
+_SHOWN_ROWS = 20
 _COLOURS = {"done": "green", "released": "green", "unchanged": "cyan", "skipped": "dim"}
 
 
@@ -127,3 +129,43 @@ def _datasets(record: RunRecord) -> Table:
             f"{d.bytes / 1e6:.2f}",
         )
     return table
+
+
+def print_trace(console: Console, trace: Trace) -> None:
+    """Rows of a mart, then the snapshots behind them, each with its files, addresses and checksums."""
+
+    def say(words: str) -> None:
+        console.print(words, highlight=False, markup=False, soft_wrap=True)
+
+    demo = " (DEMO DATA)" if trace.demo else ""
+    say(f"{trace.mart} of release {trace.release_id}{demo}: {trace.rows_found:,} rows")
+    for row in trace.rows[:_SHOWN_ROWS]:
+        say("  " + ", ".join(f"{name}={value}" for name, value in row.items() if value is not None))
+    if trace.rows_found > _SHOWN_ROWS:
+        say(f"  and {trace.rows_found - _SHOWN_ROWS:,} more")
+    for file in trace.files:
+        say(_file("released", file))
+    for snapshot in trace.snapshots:
+        say(
+            f"{snapshot.dataset_id} {snapshot.snapshot_id}, taken {snapshot.taken_at:%Y-%m-%d %H:%M} UTC: {snapshot.gives}"
+        )
+        for file in snapshot.landing:
+            say(_file("landed", file))
+        if snapshot.staging:
+            say(_file("staged", snapshot.staging))
+    built = ", ".join(f"{count} of {name}" for name, count in trace.built_from.items())
+    code = f"code {trace.code_sha256[:16]}" + (
+        f", revision {trace.code_revision}" if trace.code_revision else ""
+    )
+    say(f"built from all accepted snapshots ({built}) by {code}")
+    for fault in trace.faults:
+        say(f"fault: {fault}")
+    if trace.verified and not trace.faults:
+        say("verified: every landed and released file named here has the SHA-256 that was recorded")
+
+
+def _file(kind: str, file: TracedFile) -> str:
+    size = f", {file.size:,} bytes" if file.size is not None else ""
+    rows = f", {file.rows:,} rows" if file.rows is not None else ""
+    source = f"\n           from {file.url}" if file.url else ""
+    return f"  {kind:<8} {file.address}{size}{rows}\n           SHA-256 {file.sha256}{source}"

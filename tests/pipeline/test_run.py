@@ -21,6 +21,7 @@ DATASETS = sorted(path.stem for path in (ROOT / "datasets").glob("*.yml"))
 MARTS = {
     "dim_municipality", "dim_comarca", "dim_service_type", "population", "service_history",
     "coverage_municipality", "coverage_comarca", "coverage_catalonia", "data_quality",
+    "access_municipality", "residence_places_control", "service_changes",
 }  # fmt: skip
 LATER = "2026-03-02T06:00:00Z"
 
@@ -91,6 +92,50 @@ def test_every_table_and_column_of_a_release_is_described(first_release):
     assert bare == []
     dictionary = Path(folder, "dictionary.md").read_text("utf-8")
     assert "places_per_100_aged_65_over" in dictionary
+
+
+def test_the_audit_warns_of_a_difference_from_published_places_with_territory_and_both_figures(first_release):
+    [warning] = [w for w in first_release[1].json["warnings"] if "residence_places_agree" in w]
+    for part in (
+        "comarca_id=",
+        "comarca=",
+        "ownership=",
+        "places_official=",
+        "places_computed=",
+        "read_back",
+    ):
+        assert part in warning
+    [(compared, differing, published, computed, difference, reason)] = query(
+        first_release[1],
+        """
+        select controls, controls_differing, largest_difference_published, largest_difference_computed,
+            largest_difference, largest_difference_reason
+        from marts.data_quality where dataset_id = 'social_services' and is_newest
+        """,
+    )
+    assert (compared, reason) == (129, "read_back")
+    assert 0 < differing < compared
+    assert computed - published == difference != 0
+
+
+def test_people_reach_together_exactly_the_places_that_there_are(first_release):
+    rows = query(
+        first_release[1],
+        """
+        select a.service_group, count(*), count(nearest_km), sum(accessibility_ratio * people_aged_65_over_latest),
+            (
+                select sum(places) from marts.service_history as h
+                where h.is_current and h.service_group = a.service_group and h.municipality_id is not null
+            ),
+            max(nearest_km), count(distinct register_on)
+        from marts.access_municipality as a group by a.service_group
+        """,
+    )
+    assert len(rows) == 4
+    for group, municipalities, near, reached, places, farthest, days in rows:
+        assert (municipalities, near, days) == (947, 947, 1), group
+        assert reached == pytest.approx(float(places), abs=2), group
+        assert 5 < farthest < 100, group
 
 
 def test_demo_data_say_so_wherever_a_person_meets_them(first_release):

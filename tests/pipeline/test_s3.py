@@ -39,6 +39,9 @@ def test_a_run_on_s3_releases_the_same_bytes_as_one_on_a_folder(
     for path in sorted([*folder.glob("csv/*"), *folder.glob("parquet/*")]):
         name = path.relative_to(folder).as_posix()
         assert bytes(obstore.get(store, f"{key}/{name}").bytes()) == path.read_bytes(), name
+    traced = command("trace", "coverage_comarca", "--comarca", "11", "--year", "2024", "--verify")
+    assert (traced.code, traced.json["faults"]) == (0, []), traced.words
+    assert traced.json["files"][0]["address"].startswith(f"s3://{s3_bucket}/lake/releases/")
     again = command.run(now="2026-01-05T12:00:00Z")
     assert (again.code, again.json["status"]) == (0, "unchanged")
 

@@ -126,7 +126,7 @@ def real(tmp_path_factory: pytest.TempPathFactory, work: Path, shared: Path) -> 
         ]
     warehouse.add("social_services", "2026-09-01", services)
     warehouse.add("population", "2026-09-01", _population_of_2019(shared))
-    warehouse.add("boundaries", "2026-09-01", [])
+    warehouse.add("boundaries", "2026-09-01", _boundaries_of_2026(shared))
     warehouse.add("service_users", "2026-09-01", [])
     return warehouse.build("--exclude-resource-type", "unit_test")
 
@@ -166,6 +166,11 @@ def corrupted(history: Warehouse, work: Path, tmp_path_factory: pytest.TempPathF
             update marts.service_changes set change = 'exploded' where service_id = 'OPENS';
             update marts.data_quality set rows_staged = rows_staged - 1 where dataset_id = 'population';
             update marts.dim_service_type set name = null;
+            update marts.access_municipality set accessibility_ratio = accessibility_ratio + 1;
+            delete from marts.coverage_municipality where municipality_id = '081496' and year = 2024;
+            update marts.residence_places_control set is_within_tolerance = false where comarca_id = '11';
+            insert into reference.source_corrections
+                values ('population', '081496/2024', 'people', '1', '2', 'caught up with', 'https://example.org');
             update marts.dim_municipality set latitude = 91 where municipality_id = '081691';
             insert into staging.controls
                 select 'population', snapshot_id, 'people', '2024', 5, 5 from marts.population limit 1;
@@ -179,7 +184,7 @@ def corrupted(history: Warehouse, work: Path, tmp_path_factory: pytest.TempPathF
 def _list_of_2023(shared: Path) -> list[Row]:
     with (shared / "municipalities" / "9aju-tpwc_2023-05.csv").open(newline="", encoding="utf-8-sig") as file:
         return [
-            municipality(row["Codi"], row["Nom"], row["Codi comarca"], row["Nom comarca"])
+            municipality(row["Codi"], row["Nom"], row["Codi comarca"], row["Nom comarca"]) | _centre(row)
             for row in csv.DictReader(file)
         ]
 
@@ -191,9 +196,27 @@ def _list_of_2024(shared: Path) -> list[Row]:
     names = [column["name"] for column in export["meta"]["view"]["columns"]]
     rows = [dict(zip(names, values, strict=True)) for values in export["data"]]
     return [
-        municipality(row["Codi"], row["Nom"], row["Codi comarca"], row["Nom comarca"])
+        municipality(row["Codi"], row["Nom"], row["Codi comarca"], row["Nom comarca"]) | _centre(row)
         for row in rows
         if row["Codi"] not in {"999998", "999999"}
+    ]
+
+
+def _centre(row: Row) -> Row:
+    return {"longitude": float(row["Longitud"]), "latitude": float(row["Latitud"])}
+
+
+def _boundaries_of_2026(shared: Path) -> list[Row]:
+    (file,) = (shared / "boundaries").glob("*municipis*.geojson")
+    properties = [feature["properties"] for feature in json.loads(file.read_text("utf-8"))["features"]]
+    return [
+        {
+            "level": "municipality",
+            "area_id": p["CODIMUNI"],
+            "name": p["NOMMUNI"],
+            "comarca_id": p["CODICOMAR"],
+        }
+        for p in properties
     ]
 
 

@@ -20,6 +20,8 @@ BROKEN = [
     "accepted_values_coverage_catalonia_basis__observed__inscription",
     "not_negative_population_people__people_aged_65_over",
     "rows_are_all_accounted_for",
+    "access_shares_out_every_place_once",
+    "every_municipality_has_a_row_per_category",
     "within_range_dim_municipality_latitude__90___90",
 ]
 
@@ -36,6 +38,15 @@ def test_a_broken_column_fails_its_test(corrupted: Warehouse, prefix: str) -> No
 
 def test_a_published_total_that_differs_only_warns(corrupted: Warehouse) -> None:
     assert corrupted.results["population_sums_to_its_published_total"] == "warn"
+
+
+def test_a_correction_that_is_no_longer_needed_is_warned_of(history: Warehouse, corrupted: Warehouse) -> None:
+    assert history.results["corrections_are_still_needed"] == "pass"
+    assert corrupted.results["corrections_are_still_needed"] == "warn"
+
+
+def test_a_difference_beyond_tolerance_only_warns(corrupted: Warehouse) -> None:
+    assert corrupted.results["residence_places_agree_with_the_published_table"] == "warn"
 
 
 def test_every_mart_states_its_grain_and_describes_every_column(history: Warehouse) -> None:

@@ -24,9 +24,28 @@
 {%- endmacro %}
 
 
-{# Municipality and comarca as the register states them, in one text to join on, whether or not one is missing. #}
-{% macro stated_place(relation) -%}
-    coalesce({{ relation }}.municipality_name, '') || '␟' || coalesce({{ relation }}.comarca_name, '')
+{#
+  Municipality and comarca as the register states them, and the province of the postal code, in one text to join on,
+  whether or not one is missing.
+#}
+{% macro stated_place(relation, postal_province) -%}
+    coalesce({{ relation }}.municipality_name, '')
+    || '␟' || coalesce({{ relation }}.comarca_name, '')
+    || '␟' || coalesce({{ postal_province }}, '')
+{%- endmacro %}
+
+
+{#
+  Province of a Spanish postal code, its first two digits; null for what is no postal code. A code of four digits lost
+  the zero in front.
+#}
+{% macro province_of(postal_code) -%}
+    case
+        when
+            length(trim({{ postal_code }})) in (4, 5)
+            and translate(trim({{ postal_code }}), '0123456789', '          ') in ('    ', '     ')
+            then substr(lpad(trim({{ postal_code }}), 5, '0'), 1, 2)
+    end
 {%- endmacro %}
 
 

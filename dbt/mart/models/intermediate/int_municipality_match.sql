@@ -1,9 +1,10 @@
 with pairs as (
 
     select distinct
-        municipality_name,
-        comarca_name
-    from {{ source('staging', 'social_services') }}
+        services.municipality_name,
+        services.comarca_name,
+        {{ province_of('services.postal_code') }} as postal_province
+    from {{ corrected('social_services') }} as services
 
 ),
 
@@ -12,7 +13,8 @@ stated as (
     select distinct
         nullif(pairs.municipality_name, '') as municipality_name,
         nullif(pairs.comarca_name, '') as comarca_name,
-        {{ stated_place('pairs') }} as stated_place
+        pairs.postal_province,
+        {{ stated_place('pairs', 'pairs.postal_province') }} as stated_place
     from pairs
 
 ),
@@ -51,6 +53,7 @@ keyed as (
         stated.stated_place,
         stated.municipality_name,
         stated.comarca_name,
+        stated.postal_province,
         {{ place_key('stated.municipality_name') }} as name_key,
         {{ place_key('stated.comarca_name') }} as comarca_key
     from stated
@@ -122,23 +125,51 @@ found as (
     where place = 1
     group by stated_place
 
+),
+
+checked as (
+
+    select
+        keyed.stated_place,
+        keyed.municipality_name,
+        keyed.name_key,
+        keyed.comarca_name,
+        keyed.postal_province,
+        found.rivals,
+        case when found.rivals = 1 then found.municipality_id end as municipality_id,
+        found.municipality_match,
+        coalesce(
+            found.rivals = 1 and keyed.comarca_name is not null and not found.is_or_was_in_comarca,
+            false
+        ) as comarca_contradicts,
+        coalesce(
+            found.rivals = 1 and keyed.postal_province <> substr(found.municipality_id, 1, 2),
+            false
+        ) as postal_code_contradicts
+    from keyed
+    left join found on keyed.stated_place = found.stated_place
+
 )
 
+-- A name is taken against the stated comarca or against the postal code, never against both.
 select
-    keyed.stated_place,
-    keyed.municipality_name,
-    keyed.comarca_name,
-    case when found.rivals = 1 then found.municipality_id end as municipality_id,
-    case when found.rivals = 1 then found.municipality_match else 'unmatched' end as municipality_match,
+    stated_place,
+    municipality_name,
+    comarca_name,
+    postal_province,
+    case when not (comarca_contradicts and postal_code_contradicts) then municipality_id end as municipality_id,
     case
-        when found.rivals = 1 then cast(null as varchar)
-        when keyed.municipality_name is null or keyed.name_key = 'no consta' then 'no_name'
-        when found.rivals > 1 then 'ambiguous_name'
+        when municipality_id is not null and not (comarca_contradicts and postal_code_contradicts)
+            then municipality_match
+        else 'unmatched'
+    end as municipality_match,
+    case
+        when comarca_contradicts and postal_code_contradicts then 'contradicted'
+        when municipality_id is not null then cast(null as varchar)
+        when municipality_name is null or name_key = 'no consta' then 'no_name'
+        when rivals > 1 then 'ambiguous_name'
         else 'unknown_name'
     end as unmatched_reason,
-    coalesce(
-        found.rivals = 1 and keyed.comarca_name is not null and not found.is_or_was_in_comarca,
-        false
-    ) as comarca_contradicts
-from keyed
-left join found on keyed.stated_place = found.stated_place
+    comarca_contradicts,
+    postal_code_contradicts
+from checked

@@ -35,6 +35,7 @@ resolved as (
         matches.municipality_match,
         matches.unmatched_reason,
         matches.comarca_contradicts,
+        matches.postal_code_contradicts,
         states.owner_name,
         case ownership_names.ownership_key
             when 'entitat d''iniciativa publica' then 'public'
@@ -46,7 +47,7 @@ resolved as (
     left join service_types on states.service_type = service_types.service_type
     left join ownership_names on states.ownership_name = ownership_names.ownership_name
     left join {{ ref('int_municipality_match') }} as matches
-        on {{ stated_place('states') }} = matches.stated_place
+        on {{ stated_place('states', province_of('states.postal_code')) }} = matches.stated_place
 
 ),
 
@@ -99,6 +100,7 @@ select
     resolved.municipality_match,
     resolved.unmatched_reason,
     resolved.comarca_contradicts,
+    resolved.postal_code_contradicts,
     resolved.owner_name,
     resolved.ownership,
     first_snapshots.snapshot_date as valid_from,

@@ -25,7 +25,7 @@ stretches as (
         {{ register_columns('services') }},
         snapshots.snapshot_number as first_number,
         snapshots.snapshot_number as last_number
-    from {{ source('staging', 'social_services') }} as services
+    from {{ corrected('social_services') }} as services
     inner join interrupted on services.service_id = interrupted.service_id
     inner join {{ ref('int_snapshots') }} as snapshots
         on

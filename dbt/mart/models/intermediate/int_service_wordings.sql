@@ -5,7 +5,7 @@ select
     min(snapshots.snapshot_number) as first_number,
     max(snapshots.snapshot_number) as last_number,
     count(*) = max(snapshots.snapshot_number) - min(snapshots.snapshot_number) + 1 as is_unbroken
-from {{ source('staging', 'social_services') }} as services
+from {{ corrected('social_services') }} as services
 inner join {{ ref('int_snapshots') }} as snapshots
     on
         services.snapshot_id = snapshots.snapshot_id

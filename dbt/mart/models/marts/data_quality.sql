@@ -1,27 +1,31 @@
 with places as (
 
     select
-        snapshot_id,
-        municipality_name,
-        comarca_name,
+        services.snapshot_id,
+        services.municipality_name,
+        services.comarca_name,
+        {{ province_of('services.postal_code') }} as postal_province,
         count(*) as services
-    from {{ source('staging', 'social_services') }}
+    from {{ corrected('social_services') }} as services
     group by
-        snapshot_id,
-        municipality_name,
-        comarca_name
+        services.snapshot_id,
+        services.municipality_name,
+        services.comarca_name,
+        {{ province_of('services.postal_code') }}
 
 ),
 
-unmatched_services as (
+matched_services as (
 
     select
         places.snapshot_id,
-        sum(places.services) as rows_unmatched
+        sum(case when matches.municipality_id is null then places.services else 0 end) as rows_unmatched,
+        sum(case when matches.comarca_contradicts then places.services else 0 end) as rows_comarca_contradicts,
+        sum(case when matches.postal_code_contradicts then places.services else 0 end)
+            as rows_postal_code_contradicts
     from places
     inner join {{ ref('int_municipality_match') }} as matches
-        on {{ stated_place('places') }} = matches.stated_place
-    where matches.municipality_id is null
+        on {{ stated_place('places', 'places.postal_province') }} = matches.stated_place
     group by places.snapshot_id
 
 ),
@@ -29,17 +33,10 @@ unmatched_services as (
 contradicting_boundaries as (
 
     select
-        boundaries.snapshot_id,
+        snapshot_id,
         count(*) as rows_unmatched
-    from {{ source('staging', 'boundaries') }} as boundaries
-    inner join {{ ref('dim_municipality') }} as municipalities
-        on
-            boundaries.area_id = municipalities.municipality_id
-            and municipalities.is_current
-    where
-        boundaries.level = 'municipality'
-        and boundaries.comarca_id <> municipalities.comarca_id
-    group by boundaries.snapshot_id
+    from {{ ref('int_contradicting_boundaries') }}
+    group by snapshot_id
 
 ),
 
@@ -48,16 +45,84 @@ unmatched as (
     select
         'social_services' as dataset_id,
         snapshot_id,
-        rows_unmatched
-    from unmatched_services
+        rows_unmatched,
+        rows_comarca_contradicts,
+        rows_postal_code_contradicts
+    from matched_services
 
     union all
 
     select
         'boundaries' as dataset_id,
         snapshot_id,
-        rows_unmatched
+        rows_unmatched,
+        0 as rows_comarca_contradicts,
+        0 as rows_postal_code_contradicts
     from contradicting_boundaries
+
+),
+
+corrections as (
+
+    select
+        dataset_id,
+        snapshot_id,
+        count(distinct row_key) as rows_corrected
+    from {{ ref('int_corrections') }}
+    group by
+        dataset_id,
+        snapshot_id
+
+),
+
+compared as (
+
+    select
+        controls.dataset_id,
+        controls.snapshot_id,
+        controls.control || ' of Catalonia, ' || controls.period as compared_in,
+        controls.published,
+        controls.computed,
+        case when snapshots.rows_quarantined > 0 then 'rows_quarantined' else 'unexplained' end as reason
+    from {{ source('staging', 'controls') }} as controls
+    left join {{ source('staging', 'snapshots') }} as snapshots
+        on
+            controls.dataset_id = snapshots.dataset_id
+            and controls.snapshot_id = snapshots.snapshot_id
+
+    union all
+
+    select
+        newest.dataset_id,
+        newest.snapshot_id,
+        'residence places of comarca ' || control.comarca_id || ', ' || control.ownership || ', '
+        || cast(control.year as varchar) as compared_in,
+        control.places_official as published,
+        control.places_computed as computed,
+        control.difference_reason as reason
+    from {{ ref('residence_places_control') }} as control
+    inner join {{ ref('int_snapshots') }} as newest
+        on
+            newest.dataset_id = 'social_services'
+            and newest.is_newest
+    where control.places_computed is not null
+
+),
+
+ranked as (
+
+    select
+        dataset_id,
+        snapshot_id,
+        compared_in,
+        published,
+        computed,
+        reason,
+        row_number() over (
+            partition by dataset_id, snapshot_id
+            order by abs(computed - published) desc, compared_in asc
+        ) as place
+    from compared
 
 ),
 
@@ -68,10 +133,26 @@ controls as (
         snapshot_id,
         count(*) as controls,
         sum(case when published = computed then 0 else 1 end) as controls_differing
-    from {{ source('staging', 'controls') }}
+    from compared
     group by
         dataset_id,
         snapshot_id
+
+),
+
+largest as (
+
+    select
+        dataset_id,
+        snapshot_id,
+        compared_in,
+        published,
+        computed,
+        reason
+    from ranked
+    where
+        place = 1
+        and published <> computed
 
 )
 
@@ -86,8 +167,16 @@ select
     cast(snapshots.rows_quarantined as bigint) as rows_quarantined,
     cast(snapshots.rows_duplicated as bigint) as rows_duplicated,
     cast(coalesce(unmatched.rows_unmatched, 0) as bigint) as rows_unmatched,
+    cast(coalesce(unmatched.rows_comarca_contradicts, 0) as bigint) as rows_comarca_contradicts,
+    cast(coalesce(unmatched.rows_postal_code_contradicts, 0) as bigint) as rows_postal_code_contradicts,
+    cast(coalesce(corrections.rows_corrected, 0) as bigint) as rows_corrected,
     cast(coalesce(controls.controls, 0) as bigint) as controls,
-    cast(coalesce(controls.controls_differing, 0) as bigint) as controls_differing
+    cast(coalesce(controls.controls_differing, 0) as bigint) as controls_differing,
+    largest.compared_in as largest_difference_in,
+    cast(largest.published as bigint) as largest_difference_published,
+    cast(largest.computed as bigint) as largest_difference_computed,
+    cast(largest.computed - largest.published as bigint) as largest_difference,
+    largest.reason as largest_difference_reason
 from {{ source('staging', 'snapshots') }} as snapshots
 left join {{ ref('int_snapshots') }} as last_of_day
     on
@@ -101,3 +190,11 @@ left join controls
     on
         snapshots.dataset_id = controls.dataset_id
         and snapshots.snapshot_id = controls.snapshot_id
+left join largest
+    on
+        snapshots.dataset_id = largest.dataset_id
+        and snapshots.snapshot_id = largest.snapshot_id
+left join corrections
+    on
+        snapshots.dataset_id = corrections.dataset_id
+        and snapshots.snapshot_id = corrections.snapshot_id

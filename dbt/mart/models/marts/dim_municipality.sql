@@ -8,7 +8,7 @@ with listed as (
         municipalities.latitude,
         municipalities.longitude,
         snapshots.snapshot_number
-    from {{ source('staging', 'municipalities') }} as municipalities
+    from {{ corrected('municipalities') }} as municipalities
     inner join {{ ref('int_snapshots') }} as snapshots
         on
             municipalities.snapshot_id = snapshots.snapshot_id

@@ -9,7 +9,7 @@ with published as (
         snapshots.snapshot_id,
         snapshots.snapshot_number,
         max(snapshots.snapshot_number) over (partition by population.year) as newest_number
-    from {{ source('staging', 'population') }} as population
+    from {{ corrected('population') }} as population
     inner join {{ ref('int_snapshots') }} as snapshots
         on
             population.snapshot_id = snapshots.snapshot_id

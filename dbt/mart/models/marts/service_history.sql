@@ -1,8 +1,7 @@
-with observed as (
+with timeline as (
 
     select
         service_id,
-        first_number,
         name,
         service_type_id,
         registered_on,
@@ -16,6 +15,7 @@ with observed as (
         municipality_match,
         unmatched_reason,
         comarca_contradicts,
+        postal_code_contradicts,
         owner_name,
         ownership,
         'observed' as basis,
@@ -25,13 +25,10 @@ with observed as (
         last_snapshot_id
     from {{ ref('int_service_periods') }}
 
-),
-
-inscribed as (
+    union all
 
     select
         service_id,
-        first_number,
         name,
         service_type_id,
         registered_on,
@@ -45,6 +42,7 @@ inscribed as (
         municipality_match,
         unmatched_reason,
         comarca_contradicts,
+        postal_code_contradicts,
         owner_name,
         ownership,
         'inscription' as basis,
@@ -52,18 +50,10 @@ inscribed as (
         valid_from as valid_to,
         first_snapshot_id,
         first_snapshot_id as last_snapshot_id
-    from observed
+    from {{ ref('int_service_periods') }}
     where
         first_number = 1
         and registered_on < valid_from
-
-),
-
-timeline as (
-
-    select * from observed
-    union all
-    select * from inscribed
 
 )
 
@@ -76,6 +66,7 @@ select
     timeline.municipality_match,
     timeline.unmatched_reason,
     timeline.comarca_contradicts,
+    timeline.postal_code_contradicts,
     municipalities.comarca_id,
     timeline.stated_municipality_name,
     timeline.stated_comarca_name,

@@ -12,7 +12,7 @@ select
     users.men,
     users.people,
     users.snapshot_id
-from {{ source('staging', 'service_users') }} as users
+from {{ corrected('service_users') }} as users
 inner join {{ ref('int_snapshots') }} as snapshots
     on
         users.snapshot_id = snapshots.snapshot_id

@@ -1,0 +1,14 @@
+select
+    boundaries.snapshot_id,
+    boundaries.area_id,
+    boundaries.name,
+    boundaries.comarca_id,
+    municipalities.comarca_id as comarca_id_listed
+from {{ corrected('boundaries') }} as boundaries
+inner join {{ ref('dim_municipality') }} as municipalities
+    on
+        boundaries.area_id = municipalities.municipality_id
+        and municipalities.is_current
+where
+    boundaries.level = 'municipality'
+    and boundaries.comarca_id <> municipalities.comarca_id
