@@ -137,7 +137,7 @@ select
         else 'unknown_name'
     end as unmatched_reason,
     coalesce(
-        found.rivals = 1 and keyed.comarca_name is not null and not found.is_or_was_in_comarca,
+        found.rivals = 1 and keyed.comarca_key <> 'no consta' and not found.is_or_was_in_comarca,
         false
     ) as comarca_contradicts
 from keyed
