@@ -75,7 +75,9 @@ def main() -> int:
             f"{sizes[-1]} weekly snapshots, of {made[0]:,} services at first and {made[-1]:,} at last; "
             f"best of {options.runs} builds on two threads\n"
         )
-        print(f"{'snapshots':>10}{'staged rows':>14}{'periods':>10}{'seconds':>10}{'peak MB':>10}", flush=True)
+        print(
+            f"{'snapshots':>10}{'staged rows':>14}{'periods':>10}{'seconds':>10}{'peak MB':>10}", flush=True
+        )
         results = []
         for count in sizes:
             found = measure(whole, Path(work, f"lake-{count}"), made[:count], options.runs)
@@ -86,9 +88,7 @@ def main() -> int:
             results.append(found)
     print(f"\nbound at {BOUND_AT} snapshots: below {MOST_SECONDS:g} seconds and {MOST_MB} MB")
     broken = [
-        r
-        for r in results
-        if r.snapshots >= BOUND_AT and (r.seconds >= MOST_SECONDS or r.peak_mb >= MOST_MB)
+        r for r in results if r.snapshots >= BOUND_AT and (r.seconds >= MOST_SECONDS or r.peak_mb >= MOST_MB)
     ]
     if broken:
         print("a bound is broken", file=sys.stderr)

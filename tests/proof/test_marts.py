@@ -1,0 +1,75 @@
+"""Every mart equals what plain Python makes of the same bytes, row for row and column for column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from .compare import differences, report
+from .conftest import Proof
+from .coverage import Coverage
+from .history import Histories, dim_service_type
+from .quality import data_quality, service_users
+from .territory import dim_comarca, dim_municipality, gazetteer, population
+
+pytestmark = pytest.mark.xdist_group("proof")
+
+Row = dict[str, Any]
+COVERAGE = ("year", "service_group", "ownership")
+KEYS = {
+    "dim_municipality": ("municipality_id", "valid_from"),
+    "dim_comarca": ("comarca_id",),
+    "dim_service_type": ("service_type_id",),
+    "population": ("municipality_id", "year"),
+    "service_history": ("service_id", "valid_from"),
+    "service_changes": ("service_id", "changed_on", "change"),
+    "coverage_municipality": ("municipality_id", *COVERAGE),
+    "coverage_comarca": ("comarca_id", *COVERAGE),
+    "coverage_catalonia": COVERAGE,
+    "data_quality": ("dataset_id", "snapshot_id"),
+    "service_users": ("comarca_id", "year"),
+    "residence_places_control": ("year", "comarca_id", "ownership"),
+}
+
+
+@pytest.fixture(scope="module")
+def plain(proof: Proof) -> dict[str, Callable[[], Iterable[Row]]]:
+    """The plain computation of each mart."""
+    kept = proof.kept
+    heeds_postal_code = "postal_code_contradicts" in proof.columns("service_history")
+    places = gazetteer(kept)
+    people = list(population(kept))
+    histories = Histories(kept, places, heeds_postal_code=heeds_postal_code)
+    coverage = Coverage(kept, histories.service_history(), people)
+    return {
+        "dim_municipality": lambda: dim_municipality(kept),
+        "dim_comarca": lambda: dim_comarca(kept),
+        "dim_service_type": lambda: dim_service_type(kept),
+        "population": lambda: people,
+        "service_history": histories.service_history,
+        "service_changes": histories.service_changes,
+        "coverage_municipality": coverage.municipalities,
+        "coverage_comarca": coverage.comarques,
+        "coverage_catalonia": coverage.catalonia,
+        "data_quality": lambda: data_quality(kept, places, heeds_postal_code=heeds_postal_code),
+        "service_users": lambda: service_users(kept),
+        "residence_places_control": coverage.residence_places_control,
+    }
+
+
+@pytest.mark.parametrize("mart", KEYS)
+def test_a_mart_equals_the_plain_computation(
+    proof: Proof, plain: dict[str, Callable[[], Iterable[Row]]], mart: str
+) -> None:
+    columns = proof.columns(mart)
+    found = proof.rows(f"select * from marts.{mart}")
+    told = differences(mart, KEYS[mart], columns, found, plain[mart]())
+    assert not told, report(told)
+    assert found
+
+
+def test_no_mart_goes_without_a_plain_computation(proof: Proof) -> None:
+    found = proof.rows("select table_name from information_schema.tables where table_schema = 'marts'")
+    assert {name for (name,) in found} == set(KEYS)
