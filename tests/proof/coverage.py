@@ -14,6 +14,7 @@ from .territory import comarca_of_today
 GROUPS = ("assisted_residence", "home_residence", "sheltered_housing", "day_centre")
 OWNERSHIPS = ("public", "social_initiative", "mercantile", "unknown")
 RESIDENCES = ("assisted_residence", "home_residence")
+TOLERATED_PLACES, TOLERATED_RATIO = 10, 0.05
 CATALONIA = "catalonia"
 UNMATCHED = "unmatched"
 
@@ -80,17 +81,41 @@ class Coverage:
         for row in seed("official_residence_places"):
             year, comarca_id, official = int(row["year"]), row["comarca_id"], int(row["places"])
             covered = year in basis_of and self._members[comarca_id] > 0
-            computed = sum(self._counts[comarca_id, year, g, row["ownership"]][1] for g in RESIDENCES)
+            computed = self._residence_places(comarca_id, year, row["ownership"]) if covered else None
+            difference = None if computed is None else computed - official
             yield {
                 "year": year,
                 "comarca_id": comarca_id,
                 "ownership": row["ownership"],
                 "basis": basis_of[year] if covered else None,
                 "places_official": official,
-                "places_computed": computed if covered else None,
-                "places_difference": computed - official if covered else None,
+                "places_computed": computed,
+                "places_difference": difference,
+                "is_within_tolerance": _is_within_tolerance(difference, official),
+                "difference_reason": self._reason(
+                    difference, basis_of.get(year), comarca_id, year, row["ownership"]
+                ),
                 "source": row["source"],
             }
+
+    def _residence_places(self, territory: str, year: int, ownership: str) -> int:
+        return sum(self._counts[territory, year, group, ownership][1] for group in RESIDENCES)
+
+    def _reason(
+        self, difference: int | None, basis: str | None, comarca_id: str, year: int, ownership: str
+    ) -> str | None:
+        """The first thing known to make a difference from the published figure."""
+        if difference is None:
+            return "not_covered"
+        if difference == 0:
+            return None
+        if basis == "inscription":
+            return "read_back"
+        if 0 < -difference <= self._residence_places(comarca_id, year, "unknown"):
+            return "unknown_ownership"
+        if 0 < -difference <= self._residence_places(UNMATCHED, year, ownership):
+            return "unmatched_services"
+        return "unexplained"
 
     def _count(self, history: list[Row]) -> dict[tuple[str, int, str, str], Count]:
         counts: dict[tuple[str, int, str, str], Count] = defaultdict(lambda: [0, 0])
@@ -154,6 +179,12 @@ class Coverage:
             "population_year_latest": latest,
             "people_aged_65_over_latest": None if latest is None else self._aged[territory, latest][0],
         }
+
+
+def _is_within_tolerance(difference: int | None, official: int) -> bool | None:
+    if difference is None:
+        return None
+    return abs(difference) <= TOLERATED_PLACES or abs(difference) <= TOLERATED_RATIO * official
 
 
 def per_100(places: int, people: int | None) -> float | None:

@@ -43,6 +43,12 @@ def kind_id(name: str) -> str:
     return re.sub("[^a-z0-9]+", "-", plain(name)).strip("-")
 
 
+def province_of(postal_code: str | None) -> str | None:
+    """The first two digits of a Spanish postal code, which may have lost a zero in front; None for anything else."""
+    digits = postal_code or ""
+    return digits.zfill(5)[:2] if re.fullmatch("[0-9]{4,5}", digits) else None
+
+
 @dataclass(frozen=True)
 class Match:
     """What a stated municipality and comarca mean."""
@@ -103,7 +109,8 @@ class Gazetteer:
         if how == "name_unique" and municipality_id in former:
             how = "former_name"
         comarca = self._says_something(comarca_name) and municipality_id not in belonged
-        post = bool(postal_code) and postal_code[:2] != municipality_id[:2]
+        province = province_of(postal_code)
+        post = province is not None and province != municipality_id[:2]
         if comarca and post:
             return Match(None, "unmatched", "contradicted", comarca, post)
         return Match(municipality_id, how, None, comarca, post)

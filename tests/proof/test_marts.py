@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from .access import access_municipality
 from .compare import differences, report
 from .conftest import Proof
 from .coverage import Coverage
@@ -28,6 +29,7 @@ KEYS = {
     "coverage_municipality": ("municipality_id", *COVERAGE),
     "coverage_comarca": ("comarca_id", *COVERAGE),
     "coverage_catalonia": COVERAGE,
+    "access_municipality": ("municipality_id", "service_group"),
     "data_quality": ("dataset_id", "snapshot_id"),
     "service_users": ("comarca_id", "year"),
     "residence_places_control": ("year", "comarca_id", "ownership"),
@@ -39,6 +41,7 @@ def plain(proof: Proof) -> dict[str, Callable[[], Iterable[Row]]]:
     """The plain computation of each mart."""
     kept = proof.kept
     heeds_postal_code = "postal_code_contradicts" in proof.columns("service_history")
+    explains_differences = "difference_reason" in proof.columns("residence_places_control")
     places = gazetteer(kept)
     people = list(population(kept))
     histories = Histories(kept, places, heeds_postal_code=heeds_postal_code)
@@ -53,7 +56,15 @@ def plain(proof: Proof) -> dict[str, Callable[[], Iterable[Row]]]:
         "coverage_municipality": coverage.municipalities,
         "coverage_comarca": coverage.comarques,
         "coverage_catalonia": coverage.catalonia,
-        "data_quality": lambda: data_quality(kept, places, heeds_postal_code=heeds_postal_code),
+        "access_municipality": lambda: access_municipality(
+            kept, histories.service_history(), coverage.municipalities()
+        ),
+        "data_quality": lambda: data_quality(
+            kept,
+            places,
+            coverage.residence_places_control() if explains_differences else [],
+            heeds_postal_code=heeds_postal_code,
+        ),
         "service_users": lambda: service_users(kept),
         "residence_places_control": coverage.residence_places_control,
     }

@@ -129,7 +129,7 @@ def test_every_kind_of_spelling_finds_every_municipality(matcher: Matcher) -> No
         for spelling in ONE_BY_ONE
     }
     found = matcher.find(wanted)
-    assert len({m for m in wanted.values()}) == 947
+    assert len(set(wanted.values())) == 947
     assert {pair: found[pair][0] for pair in wanted} == wanted
 
 
