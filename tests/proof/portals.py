@@ -110,7 +110,7 @@ def disturbed(row: Row, dice: random.Random) -> Row:
 
 
 def _lists(shared: Path | None) -> Iterator[Sent]:
-    """The lists before and after Lluçanès, and one to come: a name taken back, one municipality less, one more."""
+    """The lists before and after Lluçanès, and one to come: a name taken back, a municipality less, a namesake more."""
     before = _real_list_of_2023(shared) if shared else municipality_rows_at(date(2023, 1, 1))
     after = _real_list_of_2024(shared) if shared else municipality_rows_at(date(2024, 12, 19))
     coming = []
@@ -123,13 +123,15 @@ def _lists(shared: Path | None) -> Iterator[Sent]:
                 changed["nom"] = "Masarac"
             case "080142":
                 changed |= {"codi_comarca": "24", "nom_comarca": "Osona"}
+            case "080018":
+                del changed["latitud"]
             case "080193":
                 changed |= {"latitud": "41.40000000", "longitud": "2.100000000"}
         if row["codi_comarca"] == "39":
             changed["nom_comarca"] = "Val d'Aran"
         coming.append(changed)
     coming.append(
-        {"codi": "089990", "nom": "Vilaprova, la", "codi_comarca": "11", "nom_comarca": "Baix Llobregat",
+        {"codi": "089990", "nom": "Masarac", "codi_comarca": "11", "nom_comarca": "Baix Llobregat",
          "latitud": "41.5", "longitud": "2.0"}
     )  # fmt: skip
     coming += [coming[3], {**coming[5], "codi": "08999"}]
