@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -135,9 +136,8 @@ def test_every_kind_of_spelling_finds_every_municipality(matcher: Matcher) -> No
     wanted = {
         (spelling.of(named.name), named.comarca): named.found for named in NAMED for spelling in ONE_BY_ONE
     }
-    found = matcher.find(wanted)
     assert len({municipality_id for municipality_id, _ in wanted.values()}) == 947
-    assert found == wanted
+    assert wrong(matcher.find(wanted), wanted) == []
 
 
 @QUICK
@@ -148,7 +148,7 @@ def test_any_mixture_of_spellings_finds_the_municipality(
     wanted = {
         (name.of(named.name), comarca.of(named.comarca)): named.found for named, name, comarca in examples
     }
-    assert matcher.find(wanted) == wanted
+    assert wrong(matcher.find(wanted), wanted) == []
 
 
 def test_no_two_municipalities_are_confused_wherever_they_are_said_to_be(matcher: Matcher) -> None:
@@ -156,10 +156,9 @@ def test_no_two_municipalities_are_confused_wherever_they_are_said_to_be(matcher
     spelling = Spelling(article="in front", case="capitals", accents="left out", hyphen=" ")
     spelt = {spelling.of(name): key for key, name in current.items()}
     wanted = {(name, comarca): key for name, key in spelt.items() for comarca in [*COMARQUES, None]}
-    found = matcher.find(wanted)
-    confused = {pair: found[pair] for pair, key in wanted.items() if found[pair][0] not in {key, None}}
-    assert confused == {}
+    found = {pair: municipality_id for pair, (municipality_id, _) in matcher.find(wanted).items()}
     assert len(wanted) == 947 * 44
+    assert wrong(found, wanted) == []
 
 
 def test_names_that_differ_by_a_letter_are_told_apart(matcher: Matcher) -> None:
@@ -170,8 +169,8 @@ def test_names_that_differ_by_a_letter_are_told_apart(matcher: Matcher) -> None:
         for one, other in near
         for spelling in ONE_BY_ONE
     }
-    found = matcher.find(wanted)
-    assert {pair: found[pair][0] for pair in wanted} == wanted
+    found = {pair: municipality_id for pair, (municipality_id, _) in matcher.find(wanted).items()}
+    assert wrong(found, wanted) == []
 
 
 @QUICK
@@ -203,8 +202,12 @@ def test_an_unknown_name_is_never_matched(
 ) -> None:
     spelt = {(spelling.of(name), comarca) for name, spelling, comarca in examples}
     unknown = [pair for pair in spelt if pair[0] and place_key(pair[0]) not in KEYS]
-    found = matcher.find(unknown)
-    assert {pair: what for pair, what in found.items() if what != (None, "unmatched")} == {}
+    assert wrong(matcher.find(unknown), dict.fromkeys(unknown, (None, "unmatched"))) == []
+
+
+def wrong(found: dict[Stated, Any], wanted: dict[Stated, Any]) -> list[tuple[Stated, Any, Any]]:
+    """The first pairs that mean something else than they are to: what was found, and what was wanted."""
+    return [(pair, found.get(pair), wanted[pair]) for pair in wanted if found.get(pair) != wanted[pair]][:20]
 
 
 def _near_names() -> Iterator[tuple[Named, Named]]:
