@@ -76,7 +76,9 @@ def _all_named() -> Iterator[Named]:
                 yield Named(m.municipality_id, name, comarques()[comarca_id].name, how)
 
 
-NAMED = list(_all_named())
+GEMINATE = Named("081496", "Vil·la d'Olost, la", "Lluçanès", "former_name")
+"""No municipality of today has l·l in its name, so one is given such a name of before."""
+NAMED = [*_all_named(), GEMINATE]
 KEYS = {place_key(named.name) for named in NAMED} | {place_key(m.former_name) for m in municipalities()}
 COMARQUES = [comarca.name for comarca in comarques().values()]
 
@@ -113,8 +115,9 @@ class Matcher:
 
 @pytest.fixture(scope="module")
 def matcher(tmp_path_factory: pytest.TempPathFactory, work: Path) -> Iterator[Matcher]:
-    """The matching on the list of 2024-12, after that of 2023-05."""
+    """The matching on the list of 2024-12, after that of 2023-05 and one with the invented name."""
     warehouse = Warehouse(tmp_path_factory.mktemp("names") / "candidate.duckdb", work)
+    geminate = municipality(GEMINATE.municipality_id, GEMINATE.name, "24", "Osona")
     before, after = [], []
     for m in municipalities():
         for rows, name, comarca_id in (
@@ -122,6 +125,7 @@ def matcher(tmp_path_factory: pytest.TempPathFactory, work: Path) -> Iterator[Ma
             (after, m.name, m.comarca_id),
         ):
             rows.append(municipality(m.municipality_id, name, comarca_id, comarques()[comarca_id].name))
+    warehouse.add("municipalities", "2022-05-15", [geminate])
     warehouse.add("municipalities", "2023-05-15", before)
     warehouse.add("municipalities", "2024-12-19", after)
     warehouse.build(
