@@ -139,7 +139,7 @@ checked as (
         case when found.rivals = 1 then found.municipality_id end as municipality_id,
         found.municipality_match,
         coalesce(
-            found.rivals = 1 and keyed.comarca_name is not null and not found.is_or_was_in_comarca,
+            found.rivals = 1 and keyed.comarca_key <> 'no consta' and not found.is_or_was_in_comarca,
             false
         ) as comarca_contradicts,
         coalesce(

@@ -1,0 +1,72 @@
+"""One lake and one warehouse for every comparison: landed, staged and built by the pipeline itself."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from catalunya import build, stage
+from catalunya.lake.storage import Storage
+from catalunya.settings import Settings
+from tests.conftest import ROOT
+from tests.landing import CARDS, land
+
+from .kept import Kept, Snapshot
+from .portals import Sent, everything_sent
+from .typed import typed
+
+NOW = datetime(2027, 2, 1, 12, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the portals sent, and the warehouse that the pipeline made of it."""
+
+    kept: Kept
+    path: Path
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What the query finds in the warehouse."""
+        with duckdb.connect(self.path, read_only=True) as con:
+            return con.execute(query).fetchall()
+
+    def columns(self, mart: str) -> list[str]:
+        """The columns of a mart, in order; none where there is no such mart."""
+        found = self.rows(
+            "select column_name from information_schema.columns where table_schema = 'marts' "
+            f"and table_name = '{mart}' order by ordinal_position"
+        )
+        return [name for (name,) in found]
+
+
+@pytest.fixture(scope="session")
+def proof(tmp_path_factory: pytest.TempPathFactory) -> Proof:
+    """The warehouse of the generated register at full size, over eight snapshots of six days."""
+    lake = tmp_path_factory.mktemp("proof")
+    storage = Storage.open(str(lake))
+    shared = Path(os.environ.get("CATALUNYA_SHARED", ROOT.parent / "shared" / "data"))
+    snapshots = [_landed(storage, sent) for sent in everything_sent(shared if shared.is_dir() else None)]
+    for dataset in CARDS.values():
+        stage.stage(storage, dataset, run_id="20270201T120000Z-00000000", now=NOW)
+    settings = Settings.model_validate({"ENVIRONMENT": "development", "CATALUNYA_LAKE": str(lake)})
+    candidate = build.build(storage, CARDS, settings, candidate_id="20270201T120000Z-00000000", now=NOW)
+    path = lake / "candidates" / candidate.candidate_id / build.DATABASE
+    return Proof(Kept(snapshots), path)
+
+
+def _landed(storage: Storage, sent: Sent) -> Snapshot:
+    manifest = land(storage, CARDS[sent.dataset_id], sent.pages, now=sent.taken_at)
+    return Snapshot(
+        sent.dataset_id,
+        manifest.snapshot_id,
+        sent.taken_at,
+        len(sent.rows),
+        typed(sent.dataset_id, sent.rows),
+        sent.totals,
+    )

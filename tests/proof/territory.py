@@ -1,0 +1,89 @@
+"""Municipalities, comarques and their people, in plain Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from .kept import Kept, Row, seed
+from .names import ARTICLES, Gazetteer
+
+
+def dim_municipality(kept: Kept) -> Iterator[Row]:
+    """One row per municipality and period in which its name and comarca did not change."""
+    lists = kept.counting("municipalities")
+    by_code = [{row["municipality_id"]: row for row in listed.typed.rows} for listed in lists]
+    for municipality_id in {code for rows in by_code for code in rows}:
+        period: Row | None = None
+        for listed, rows in zip(lists, by_code, strict=True):
+            row = rows.get(municipality_id)
+            same = period and row and all(period[c] == row[c] for c in ("name", "comarca_id"))
+            if period and not same:
+                yield {**period, "valid_to": listed.day, "is_current": False}
+                period = None
+            if row:
+                begun = period["valid_from"] if period else listed.day
+                period = {**row, "valid_from": begun, "display_name": display_name(row["name"])}
+        if period:
+            yield {**period, "valid_to": None, "is_current": True}
+
+
+def display_name(name: str) -> str:
+    """The name with its article in front, in the list's own letters."""
+    stem, comma, article = name.rpartition(", ")
+    if not comma or article.lower().replace("’", "'") not in ARTICLES:
+        return name
+    return article + stem if article.endswith(("'", "’")) else f"{article} {stem}"
+
+
+def dim_comarca(kept: Kept) -> Iterator[Row]:
+    """One row per comarca of today's division."""
+    newest = kept.newest("municipalities")
+    names: dict[str, str] = {}
+    members: dict[str, int] = {}
+    for row in newest.typed.rows:
+        comarca_id = row["comarca_id"]
+        members[comarca_id] = members.get(comarca_id, 0) + 1
+        names[comarca_id] = max(names.get(comarca_id, ""), row["comarca_name"])
+    for comarca_id, count in members.items():
+        yield {
+            "comarca_id": comarca_id,
+            "name": names[comarca_id],
+            "municipalities": count,
+            "division_on": newest.day,
+        }
+
+
+def population(kept: Kept) -> Iterator[Row]:
+    """One row per municipality and year, from the newest snapshot that has the year."""
+    newest_with: dict[int, Any] = {}
+    for snapshot in kept.counting("population"):
+        for year in {row["year"] for row in snapshot.typed.rows}:
+            newest_with[year] = snapshot
+    for year, snapshot in newest_with.items():
+        for row in snapshot.typed.rows:
+            if row["year"] == year:
+                yield {**row, "snapshot_id": snapshot.snapshot_id}
+
+
+def comarca_of_today(kept: Kept) -> dict[str, str]:
+    """Municipality of the newest list to its comarca."""
+    return {row["municipality_id"]: row["comarca_id"] for row in kept.newest("municipalities").typed.rows}
+
+
+def gazetteer(kept: Kept) -> Gazetteer:
+    """All names and comarques that the lists and the seeds know of the municipalities of today."""
+    found = Gazetteer(comarca_of=comarca_of_today(kept))
+    for row in dim_municipality(kept):
+        if row["municipality_id"] in found.comarca_of:
+            found.add_name(row["municipality_id"], row["name"], is_current=row["is_current"])
+            found.former_comarques.setdefault(row["municipality_id"], set()).add(row["comarca_id"])
+        found.add_comarca_name(row["comarca_id"], row["comarca_name"])
+    for row in seed("municipality_former_names"):
+        if row["municipality_id"] in found.comarca_of:
+            found.add_name(row["municipality_id"], row["former_name"], is_current=False)
+    for row in seed("municipality_former_comarques"):
+        found.former_comarques.setdefault(row["municipality_id"], set()).add(row["comarca_id"])
+    for row in seed("comarca_names"):
+        found.add_comarca_name(row["comarca_id"], row["name"])
+    return found

@@ -1,0 +1,119 @@
+"""Every mart equals what plain Python makes of the same bytes, row for row and column for column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+
+from .access import access_municipality
+from .compare import differences, report
+from .conftest import Proof
+from .coverage import Coverage
+from .history import Histories, dim_service_type
+from .quality import data_quality, service_users
+from .territory import dim_comarca, dim_municipality, gazetteer, population
+
+pytestmark = pytest.mark.xdist_group("proof")
+
+Row = dict[str, Any]
+COVERAGE = ("year", "service_group", "ownership")
+KEYS = {
+    "dim_municipality": ("municipality_id", "valid_from"),
+    "dim_comarca": ("comarca_id",),
+    "dim_service_type": ("service_type_id",),
+    "population": ("municipality_id", "year"),
+    "service_history": ("service_id", "valid_from"),
+    "service_changes": ("service_id", "changed_on", "change"),
+    "coverage_municipality": ("municipality_id", *COVERAGE),
+    "coverage_comarca": ("comarca_id", *COVERAGE),
+    "coverage_catalonia": COVERAGE,
+    "access_municipality": ("municipality_id", "service_group"),
+    "data_quality": ("dataset_id", "snapshot_id"),
+    "service_users": ("comarca_id", "year"),
+    "residence_places_control": ("year", "comarca_id", "ownership"),
+}
+MARTS = [mart for mart in KEYS if (ROOT / "dbt" / "mart" / "models" / "marts" / f"{mart}.sql").is_file()]
+
+
+@pytest.fixture(scope="module")
+def plain(proof: Proof) -> dict[str, Callable[[], Iterable[Row]]]:
+    """The plain computation of each mart."""
+    kept = proof.kept
+    heeds_postal_code = "postal_code_contradicts" in proof.columns("service_history")
+    explains_differences = "difference_reason" in proof.columns("residence_places_control")
+    places = gazetteer(kept)
+    people = list(population(kept))
+    histories = Histories(kept, places, heeds_postal_code=heeds_postal_code)
+    coverage = Coverage(kept, histories.service_history(), people)
+    return {
+        "dim_municipality": lambda: dim_municipality(kept),
+        "dim_comarca": lambda: dim_comarca(kept),
+        "dim_service_type": lambda: dim_service_type(kept),
+        "population": lambda: people,
+        "service_history": histories.service_history,
+        "service_changes": histories.service_changes,
+        "coverage_municipality": coverage.municipalities,
+        "coverage_comarca": coverage.comarques,
+        "coverage_catalonia": coverage.catalonia,
+        "access_municipality": lambda: access_municipality(
+            kept, histories.service_history(), coverage.municipalities()
+        ),
+        "data_quality": lambda: data_quality(
+            kept,
+            places,
+            coverage.residence_places_control() if explains_differences else [],
+            heeds_postal_code=heeds_postal_code,
+        ),
+        "service_users": lambda: service_users(kept),
+        "residence_places_control": coverage.residence_places_control,
+    }
+
+
+@pytest.mark.parametrize("mart", MARTS)
+def test_a_mart_equals_the_plain_computation(
+    proof: Proof, plain: dict[str, Callable[[], Iterable[Row]]], mart: str
+) -> None:
+    columns = proof.columns(mart)
+    found = proof.rows(f"select * from marts.{mart}")
+    told = differences(mart, KEYS[mart], columns, found, plain[mart]())
+    assert not told, report(told)
+    assert found
+
+
+def test_no_mart_goes_without_a_plain_computation(proof: Proof) -> None:
+    found = proof.rows("select table_name from information_schema.tables where table_schema = 'marts'")
+    assert {name for (name,) in found} <= set(KEYS)
+
+
+def test_the_snapshots_hold_every_case_that_the_marts_tell_apart(proof: Proof) -> None:
+    changes = {
+        "opened",
+        "closed",
+        "reopened",
+        "capacity_changed",
+        "moved",
+        "owner_changed",
+        "type_changed",
+        "renamed",
+    }
+    matches = {"name_in_comarca", "name_in_former_comarca", "former_name", "name_unique", "unmatched"}
+    found = {
+        column: {value for (value,) in proof.rows(f"select distinct {column} from marts.{mart}")}
+        for mart, column in [
+            ("service_changes", "change"),
+            ("service_history", "municipality_match"),
+            ("service_history", "unmatched_reason"),
+            ("service_history", "basis"),
+        ]
+    }
+    assert found["change"] == changes
+    assert found["municipality_match"] == matches
+    assert found["unmatched_reason"] >= {None, "no_name", "unknown_name", "ambiguous_name"}
+    assert found["basis"] == {"observed", "inscription"}
+    assert proof.rows("select count(distinct service_id) > 11000 from marts.service_history") == [(True,)]
+    assert len(proof.kept.counting("social_services")) == 6
+    assert len(proof.kept.counting("municipalities")) == 3
