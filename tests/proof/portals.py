@@ -131,7 +131,7 @@ def _lists(shared: Path | None) -> Iterator[Sent]:
             changed["nom_comarca"] = "Val d'Aran"
         coming.append(changed)
     coming.append(
-        {"codi": "089990", "nom": "Masarac", "codi_comarca": "11", "nom_comarca": "Baix Llobregat",
+        {"codi": "089990", "nom": "Olost", "codi_comarca": "24", "nom_comarca": "Osona",
          "latitud": "41.5", "longitud": "2.0"}
     )  # fmt: skip
     coming += [coming[3], {**coming[5], "codi": "08999"}]
