@@ -12,7 +12,7 @@ HYPHENS = "–—‐‑-"
 DOTS = "·.•‧∙"
 ARTICLES = ("els", "el", "la", "les", "los", "lo", "l'", "es", "ses", "sa", "s'")
 
-_BEHIND = re.compile(rf"(.+?)(?: ?, ?| ?\()({'|'.join(ARTICLES)})\)?")
+_BEHIND = re.compile(rf"(.+?)(?: ?, ?| ?\()({'|'.join(ARTICLES)}) ?\)?")
 _GEMINATE = re.compile(f"l ?[{DOTS}] ?l")
 _ELIDED = re.compile(r"\s*'\s*")
 

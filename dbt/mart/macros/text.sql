@@ -11,7 +11,7 @@
 {# A place name with its article in front: `Prat de Llobregat, el` becomes `el Prat de Llobregat`. #}
 {% macro article_in_front(name) -%}
     {%- set articles = "[Ee]ls?|[Ll]es|[Ll]a|[Ll]os?|[Ee]s|[Ss]es|[Ss]a|[Ll]''|[Ss]''" -%}
-    {%- set moved = replace_pattern(name, "^(.*?)(?:\\s*,\\s*|\\s*\\()(" ~ articles ~ ")\\)?$", "\\2 \\1") -%}
+    {%- set moved = replace_pattern(name, "^(.*?)(?:\\s*,\\s*|\\s*\\()(" ~ articles ~ ")\\s*\\)?$", "\\2 \\1") -%}
     {{ replace_pattern(moved, "^([LlSs]'') ", "\\1") }}
 {%- endmacro %}
 
