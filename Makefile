@@ -5,7 +5,7 @@ PYTHON ?= python3
 export UV_PYTHON ?= $(PYTHON)
 export UV_PYTHON_DOWNLOADS ?= never
 
-.PHONY: help setup setup-dev run airflow health test lint format bench clean
+.PHONY: help setup setup-dev run airflow health test setup-aws test-aws package lint format bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -30,7 +30,16 @@ health: ## Airflow, portals, lake and dbt: is everything well?
 	@ENVIRONMENT=$${ENVIRONMENT:-demo} .venv/bin/python orchestration/scripts/health_check.py
 
 test: setup-dev ## Every test that needs no container engine
-	@.venv/bin/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	@.venv/bin/pytest -n 2 --dist loadgroup -m "not aws" $(PYTEST_ARGS)
+
+setup-aws: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
+	@$(UV) sync --frozen --quiet --inexact --group airflow --group infrastructure
+
+test-aws: setup-aws ## What needs node or an emulator of AWS
+	@.venv/bin/pytest -n 0 -m aws $(PYTEST_ARGS)
+
+package: setup ## The functions for AWS Lambda, as zips in .artefacts/
+	@.venv/bin/python -m infrastructure.package
 
 lint: setup-dev ## ruff, mypy, sqlfluff, and the cards
 	@.venv/bin/ruff check .

@@ -1,0 +1,62 @@
+"""Functions and infrastructure, against emulators on loopback."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import pytest
+
+from catalunya.demo import portal
+from catalunya.demo.portal import RunningPortal
+from infrastructure import package
+from infrastructure.package import Package
+from tests.s3 import S3Emulator, s3_bucket, s3_emulator
+
+__all__ = ["S3Emulator", "s3_bucket", "s3_emulator"]
+
+DAY = date(2026, 1, 5)
+
+
+@dataclass
+class Invocation:
+    """What AWS would say of an invocation."""
+
+    aws_request_id: str = "request-1"
+    memory_limit_in_mb: str = "1024"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 900_000
+
+
+@pytest.fixture
+def demo() -> Iterator[RunningPortal]:
+    with portal.running(day=DAY) as running:
+        yield running
+
+
+def variables(bucket: str, url: str) -> dict[str, str]:
+    """The environment of a function whose lake is `bucket` and whose portals are at `url`."""
+    portals = dict.fromkeys(("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL"), url)
+    own = {
+        "ENVIRONMENT": "production",
+        "CATALUNYA_LAKE": f"s3://{bucket}/lake",
+        "CATALUNYA_HTTP_ATTEMPTS": "1",
+    }
+    return {**own, **portals}
+
+
+def order(dataset: str, **more: Any) -> dict[str, Any]:
+    return {"run_id": "20260105T060000Z-1a2b3c4d", "dataset": dataset, **more}
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    """The functions' package for the Python and the processor of this machine."""
+    architecture = {"aarch64": "arm64", "arm64": "arm64"}.get(platform.machine(), "x86_64")
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return package.build(architecture, tmp_path_factory.mktemp("bundle"), version)
