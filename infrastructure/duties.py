@@ -13,7 +13,8 @@ from catalunya.lake import layout
 LOCKS = "locks"
 """Leases of `catalunya.lake.lock`."""
 _PART = f"{layout.RUNS}/*"
-_NOTES = (layout.CURRENT, f"{layout.RELEASES}/*/release.json", f"{layout.LEDGER}/*", _PART, f"{LOCKS}/*")
+_STATE = (layout.CURRENT, f"{layout.RELEASES}/*/release.json", f"{layout.LEDGER}/*", f"{LOCKS}/*")
+_NOTES = (*_STATE, _PART)
 """What every part of a run reads before its own work: what is shown, what is on record, who holds what."""
 REFUSAL = f"{layout.LANDING}/*/*/refused.json"
 ACCEPTANCE = f"{layout.LANDING}/*/*/accepted.json"
@@ -77,7 +78,9 @@ BUILD = Duty(
     "build",
     "builds a candidate and judges it",
     reads=(
-        f"{layout.LANDING}/*/*/*.json",
+        f"{layout.LANDING}/*/*/manifest.json",
+        REFUSAL,
+        ACCEPTANCE,
         f"{layout.STAGING}/*",
         f"{layout.CANDIDATES}/*",
         *_NOTES,
@@ -120,15 +123,23 @@ PUBLISH = Duty(
 MONITOR = Duty(
     "monitor",
     "looks whether bytes are whole and portals alive, and tells people",
-    reads=(f"{layout.LANDING}/*", f"{layout.ALERTS}/*", *_NOTES),
+    reads=(f"{layout.LANDING}/*", f"{layout.ALERTS}/*", *_STATE),
     writes=(f"{layout.ALERTS}/*",),
     deletes=(f"{layout.ALERTS}/*",),
 )
 STEWARD = Duty(
     "steward",
     "a person who lifts a refusal",
-    reads=(f"{layout.LANDING}/*/*/*.json",),
+    reads=(REFUSAL, ACCEPTANCE),
     writes=(ACCEPTANCE,),
     deletes=(REFUSAL,),
 )
-DUTIES = (INGEST, STAGE, BUILD, PUBLISH, MONITOR, STEWARD)
+ORCHESTRATOR = Duty(
+    "orchestrator",
+    "asks the functions and takes the roles of its tasks",
+    reads=(f"{_PART}/ingest.*.json", f"{_PART}/stage.*.json", f"{layout.ALERTS}/*"),
+    writes=(f"{layout.ALERTS}/*",),
+    # A word of failure is taken away before a function is asked again.
+    deletes=(f"{_PART}/ingest.*.json", f"{_PART}/stage.*.json", f"{layout.ALERTS}/*"),
+)
+DUTIES = (INGEST, STAGE, BUILD, PUBLISH, MONITOR, STEWARD, ORCHESTRATOR)

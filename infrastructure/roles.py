@@ -9,14 +9,15 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from catalunya.lake import layout
 from infrastructure import duties
 from infrastructure.duties import Duty
 from infrastructure.parameters import Parameters
 from infrastructure.storage import Storage
 
 BY_FUNCTION = ("ingest", "stage")
-"""Duties that the functions have; the orchestrator takes the roles of the others, or people do."""
+"""Duties that the functions have."""
+BY_TASK = ("build", "publish", "monitor")
+"""Roles that the orchestrator's tasks take."""
 BY_PEOPLE = ("publish", "steward")
 """Roles that people of the account may take, with a second factor: to roll back, and to lift a refusal."""
 _BOOTSTRAP = "hnb659fds"
@@ -31,8 +32,10 @@ class Roles(Construct):
         super().__init__(scope, name)
         self.settings = settings
         self.storage = storage
-        self.orchestrator = self._orchestrator()
-        self.by_duty = {duty.name: self._duty(duty) for duty in duties.DUTIES}
+        self.by_duty: dict[str, iam.Role] = {}
+        for duty in (duties.ORCHESTRATOR, *duties.DUTIES[:-1]):
+            self.by_duty[duty.name] = self._duty(duty)
+        self.orchestrator = self.by_duty["orchestrator"]
         self.deployment = self._deployment()
         self._let_orchestrate()
         storage.only_moves_the_pointer(self.by_duty["publish"])
@@ -65,28 +68,21 @@ class Roles(Construct):
         explain(role, why)
 
     def _trusted(self, duty: str) -> iam.IPrincipal:
+        if duty == "orchestrator":
+            arns = self.settings.workers
+            return (
+                iam.CompositePrincipal(*map(iam.ArnPrincipal, arns)) if arns else iam.AccountRootPrincipal()
+            )
         if duty in BY_FUNCTION:
             return iam.ServicePrincipal("lambda.amazonaws.com")
         people = iam.AccountRootPrincipal().with_conditions({"Bool": {"aws:MultiFactorAuthPresent": "true"}})
         if duty == "steward":
             return people
-        worker = iam.ArnPrincipal(self.orchestrator.role_arn)
+        worker = iam.ArnPrincipal(self.by_duty["orchestrator"].role_arn)
         return iam.CompositePrincipal(worker, people) if duty in BY_PEOPLE else worker
-
-    def _orchestrator(self) -> iam.Role:
-        arns = self.settings.workers
-        trusted = iam.CompositePrincipal(*map(iam.ArnPrincipal, arns)) if arns else iam.AccountRootPrincipal()
-        return iam.Role(
-            self,
-            "Orchestrator",
-            role_name=f"{self.settings.prefix}-orchestrator",
-            description=f"Catalunya, {self.settings.environment}: asks the functions and takes the roles of its tasks.",
-            assumed_by=trusted,
-        )
 
     def _let_orchestrate(self) -> None:
         role = self.orchestrator
-        lake = self.storage.lake
         stack = Stack.of(self)
         functions = [
             stack.format_arn(
@@ -98,18 +94,8 @@ class Roles(Construct):
             for name in BY_FUNCTION
         ]
         role.add_to_policy(_allow(["lambda:InvokeFunction"], functions))
-        taken = [r.role_arn for name, r in self.by_duty.items() if name not in {*BY_FUNCTION, "steward"}]
+        taken = [self.by_duty[name].role_arn for name in BY_TASK]
         role.add_to_policy(_allow(["sts:AssumeRole"], taken))
-        words = [f"{layout.RUNS}/*/{name}.*.json" for name in BY_FUNCTION]
-        noted = [f"{prefix}/*" for prefix in (layout.RUNS, layout.ALERTS)]
-        # A word of failure is taken away before a function is asked again; of success none ever is.
-        role.add_to_policy(_allow(["s3:DeleteObject"], [lake.arn_for_objects(p) for p in words]))
-        role.add_to_policy(_allow(["s3:GetObject"], [lake.arn_for_objects(p) for p in noted]))
-        # An alert of a task that failed is noted, so that it is told of once.
-        alerts = [lake.arn_for_objects(f"{layout.ALERTS}/*")]
-        role.add_to_policy(_allow(["s3:PutObject", "s3:DeleteObject"], alerts))
-        role.add_to_policy(_allow(["s3:ListBucket"], [lake.bucket_arn]))
-        self._explain(role, {*words, *noted})
 
     def _deployment(self) -> iam.Role:
         """Taken by the repository's workflows; it may take the roles that `cdk bootstrap` made, and nothing else."""

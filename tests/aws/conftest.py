@@ -27,6 +27,14 @@ from tests.s3 import S3Emulator, s3_bucket, s3_emulator
 
 __all__ = ["S3Emulator", "s3_bucket", "s3_emulator"]
 
+SYNTHESISE = """
+import json, sys
+from pathlib import Path
+from infrastructure import app
+made = app.build(Path(sys.argv[1]), json.loads(sys.argv[2]))
+{more}
+made.synth()
+"""
 DAY = date(2026, 1, 5)
 
 
@@ -75,12 +83,13 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Account]:
     }
 
 
-def synthesise(out: Path, zip_file: Path, **context: str) -> None:
-    """The templates, by the app in a process of its own; fails with what cdk-nag found."""
+def synthesise(out: Path, zip_file: Path, *, more: str = "", **context: str) -> None:
+    """The templates, by the app in a process of its own; fails with what cdk-nag found.
+
+    `more` is code that adds to the app, called `made`.
+    """
     given = {"package": str(zip_file), "alert_email": "nobody@example.org", **context}
-    code = "import json, sys; from pathlib import Path; from infrastructure import app; "
-    code += "app.build(Path(sys.argv[1]), json.loads(sys.argv[2])).synth()"
-    words = [sys.executable, "-c", code, str(out), json.dumps(given)]
+    words = [sys.executable, "-c", SYNTHESISE.format(more=more), str(out), json.dumps(given)]
     env = {**os.environ, "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1"}
     if shutil.which("node") is None:
         missing("node is missing: the templates are synthesised by it")

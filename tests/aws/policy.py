@@ -61,6 +61,8 @@ class Account:
                 return self._attribute(*inner)
             if name == "Fn::Join":
                 return inner[0].join(str(self.resolve(one)) for one in inner[1])
+            if name == "Fn::Sub" and isinstance(inner, str):
+                return re.sub(r"\$\{(AWS::\w+)\}", lambda found: _PSEUDO[found[1]], inner)
             if name.startswith("Fn::"):
                 raise NotImplementedError(name)
         return {key: self.resolve(one) for key, one in value.items()}
@@ -86,7 +88,8 @@ class Account:
         """What the policies of a role say."""
         found = [
             statement
-            for policy in self.of_type("AWS::IAM::Policy").values()
+            for kind in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy")
+            for policy in self.of_type(kind).values()
             if role in policy["Roles"]
             for statement in policy["PolicyDocument"]["Statement"]
         ]
@@ -102,7 +105,7 @@ class Account:
             yield from policy["PolicyDocument"]["Statement"]
 
     def may(self, role: str, action: str, resource: str, **context: str) -> bool:
-        """Whether the role may, over TLS 1.3; None as role is an administrator who is allowed everything."""
+        """Whether the role may, over TLS 1.3 unless the context says otherwise."""
         arn = self.roles()[role]
         said = {"aws:SecureTransport": "true", "s3:TlsVersion": "1.3", "aws:PrincipalArn": arn, **context}
         own = self.statements(role)
