@@ -19,7 +19,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from catalunya import relay
-from catalunya.errors import LakeBusy, Refused, UsageError
+from catalunya.errors import CatalunyaError, LakeBusy, Refused, SourceUnreadable, UsageError
 from catalunya.lake import layout
 from catalunya.lake.lock import who_holds
 from catalunya.record import DatasetRecord, RunRecord
@@ -32,6 +32,10 @@ _BUNDLE = Path(__file__).resolve().parents[1]
 """Where the package of the functions was unpacked; the cards lie beside the library there."""
 
 log = structlog.get_logger(__name__)
+
+
+class FunctionFailed(CatalunyaError):
+    """A function ended in an error that is on record."""
 
 
 class Order(BaseModel):
@@ -93,13 +97,43 @@ def part_of(stage: Stage, dataset_id: str) -> str:
 
 
 def is_done(stage: Stage, dataset_id: str, word: RunRecord | None) -> bool:
-    """True when a part needs no other try: it ended well, or in a refusal."""
+    """True when no other try would change a part's end: it ended well, or in a refusal."""
     if word is None:
         return False
-    outcome = word.datasets[dataset_id].outcome if dataset_id in word.datasets else "none"
-    if stage == "ingest" and outcome in {"none", "unreadable"}:
+    try:
+        judged(stage, dataset_id, word)
+    except Refused:
+        return True
+    except CatalunyaError:
         return False
-    return not word.message or word.status == "refused"
+    return True
+
+
+def is_well(stage: Stage, dataset_id: str, word: RunRecord | None) -> bool:
+    """True when a part is on record and ended well."""
+    try:
+        return word is not None and bool(judged(stage, dataset_id, word))
+    except CatalunyaError:
+        return False
+
+
+def judged(stage: Stage, dataset_id: str, word: RunRecord) -> DatasetRecord:
+    """What a part's word says: the dataset's record, or the error it ended in.
+
+    Raises `Refused`, `SourceUnreadable`, or `FunctionFailed` for whatever else kept it from being done.
+    """
+    record = word.datasets.get(dataset_id)
+    if word.status == "refused":
+        raise Refused(word.message)
+    if word.message or record is None:
+        raise FunctionFailed(
+            f"{stage} of {dataset_id} by a function failed: {word.message or 'it says nothing'}"
+        )
+    if stage == "ingest" and record.outcome == "drifted":
+        raise Refused(record.message)
+    if stage == "ingest" and record.outcome == "unreadable":
+        raise SourceUnreadable(record.message)
+    return record
 
 
 def _handle(stage: Stage, event: dict[str, Any], context: Context) -> dict[str, Any]:

@@ -144,6 +144,10 @@ class Relay:
         key = layout.part(self.run_id, name)
         return RunRecord.model_validate_json(self.storage.read(key)) if self.storage.exists(key) else None
 
+    def retract(self, name: str) -> None:
+        """Take back what the part `name` of this run left, before it is done again elsewhere."""
+        self.storage.delete(layout.part(self.run_id, name))
+
     def has_ended(self) -> bool:
         """True when the run is in the ledger and nothing of it is left to repeat."""
         left = self.storage.list(f"{layout.RUNS}/{self.run_id}")
