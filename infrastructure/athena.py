@@ -21,11 +21,14 @@ _QUERY = (
     "athena:StopQueryExecution",
     "athena:GetQueryExecution",
     "athena:GetQueryResults",
+    "athena:ListQueryExecutions",
+    "athena:BatchGetQueryExecution",
     "athena:GetWorkGroup",
 )
-_LOOK = ("glue:GetDatabase", "glue:GetTable", "glue:GetTables", "glue:GetPartitions")
+_LOOK = ("glue:GetDatabase", "glue:GetDatabases", "glue:GetTable", "glue:GetTables", "glue:GetPartitions")
 _CHANGE = ("glue:CreateTable", "glue:UpdateTable", "glue:DeleteTable")
 _SCHEMA = ("glue:CreateDatabase", "glue:DeleteDatabase")
+"""Of candidates; the published ones are made by the stack, and `create schema if not exists` asks all the same."""
 _PARTITION = ("glue:BatchCreatePartition", "glue:CreatePartition", "glue:GetPartition")
 
 
@@ -52,27 +55,35 @@ class Athena(Construct):
         for role in (builder, publisher):
             self._may_query(role)
         staged, marts = self._tables("staging", staging_tables), self._tables("marts", mart_tables)
-        candidates = self._tables("candidate_*", ("*",))
+        releases, candidates = (
+            self._tables("marts_releases", ("*",)),
+            self._tables("marts_candidate_*", ("*",)),
+        )
         self._may(builder, _LOOK, [*staged, *candidates])
         self._may(builder, (*_CHANGE, *_PARTITION, *_SCHEMA), candidates)
-        self._may(publisher, _LOOK, [*staged, *marts, *candidates])
-        self._may(publisher, _CHANGE, marts)
+        self._may(publisher, _LOOK, [*marts, *releases, *candidates])
+        self._may(publisher, (*_CHANGE, "glue:CreateDatabase"), [*marts, *releases])
         # The schema of a run that is not kept goes with its files.
         self._may(publisher, ("glue:DeleteTable", "glue:DeleteDatabase"), candidates)
         self._may(roles.by_duty["monitor"], _LOOK, [*staged, *marts])
-        for role in (builder, publisher):
-            self._explain(role)
+        self._explain(builder)
+        self._explain(publisher, releases=True)
 
-    def _explain(self, role: iam.Role) -> None:
+    def _explain(self, role: iam.Role, *, releases: bool = False) -> None:
         glue = "arn:<AWS::Partition>:glue:<AWS::Region>:<AWS::AccountId>"
-        candidate = f"{self.settings.database}_candidate_*"
+        candidate = f"{self.settings.database}_marts_candidate_*"
         why = "A candidate's schema is named after its run, whose id is made when it begins."
+        of_releases = f"{glue}:table/{self.settings.database}_marts_releases/*"
+        more = {
+            of_releases: "A table of a release is named after it, whose id is made of its moment and content."
+        }
         results = shown(self.storage.results, "build/*")
         explain(
             role,
             {
                 f"{glue}:database/{candidate}": why,
                 f"{glue}:table/{candidate}/*": why,
+                **(more if releases else {}),
                 results: "Athena names a result after its query, whose id it makes.",
             },
         )

@@ -20,7 +20,7 @@ _PARQUET = "org.apache.hadoop.hive.ql.io.parquet"
 
 
 class Catalogue(Construct):
-    """`<database>_staging` with tables generated from the cards, and `<database>_marts`."""
+    """`<database>_staging` with tables generated from the cards, and the schemas of what is published."""
 
     def __init__(
         self, scope: Construct, name: str, settings: Parameters, datasets: dict[str, Dataset], lake: str
@@ -30,14 +30,15 @@ class Catalogue(Construct):
         self.staging = self._database(
             "staging", "Typed snapshots, one partition a day; written by the pipeline."
         )
-        self.marts = self._database("marts", "What was published last.")
+        self._database("marts", "What was published last; set CATALUNYA_SCHEMA to its name.")
+        self._database("marts_releases", "Tables that the views of what was published read.")
         for dataset in datasets.values():
             self._table(dataset, lake).add_resource_dependency(self.staging)
 
     def _database(self, kind: str, description: str) -> glue.CfnDatabase:
         return glue.CfnDatabase(
             self,
-            kind.title(),
+            "".join(word.title() for word in kind.split("_")),
             catalog_id=Aws.ACCOUNT_ID,
             database_input=glue.CfnDatabase.DatabaseInputProperty(
                 name=f"{self.settings.database}_{kind}", description=description

@@ -26,11 +26,12 @@ STAGED = f"staging/population/snapshot_date=2026-01-05/{SNAPSHOT}.parquet"
 SET_ASIDE = f"quarantine/population/snapshot_date=2026-01-05/{SNAPSHOT}.parquet"
 CANDIDATE = f"candidates/{SNAPSHOT}/candidate.duckdb"
 RELEASE = f"releases/{SNAPSHOT}/csv/population.csv"
+COPY = f"published/files/{SNAPSHOT}/population/population.parquet"
 KEYS = (
     PAGE, MANIFEST, REFUSED, ACCEPTED, STAGED, SET_ASIDE, CANDIDATE, RELEASE, "current.json", f"ledger/{SNAPSHOT}.json",
     f"runs/{SNAPSHOT}/ingest.population.json", f"runs/{SNAPSHOT}/stage.population.json", f"runs/{SNAPSHOT}/wait.json",
     f"runs/{SNAPSHOT}/build.json", f"runs/{SNAPSHOT}/publish.json", "alerts/1a2b.json", f"docs/{SNAPSHOT}/index.html",
-    "locks/run.json", "locks/dataset-population.json", "locks/call-ingest-population.json",
+    COPY, "locks/run.json", "locks/dataset-population.json", "locks/call-ingest-population.json",
     "locks/call-stage-population.json", "something/else.json",
 )  # fmt: skip
 PUTS = {
@@ -47,7 +48,7 @@ PUTS = {
         "locks/dataset-population.json",
     },
     "publish": {
-        RELEASE, "current.json", f"ledger/{SNAPSHOT}.json", f"runs/{SNAPSHOT}/publish.json", "alerts/1a2b.json",
+        RELEASE, COPY, "current.json", f"ledger/{SNAPSHOT}.json", f"runs/{SNAPSHOT}/publish.json", "alerts/1a2b.json",
         f"docs/{SNAPSHOT}/index.html", "locks/run.json",
     },
     "monitor": {"alerts/1a2b.json"},
@@ -58,7 +59,7 @@ PUTS = {
 DELETES = {
     "build": {CANDIDATE},
     "publish": {
-        CANDIDATE, RELEASE, f"docs/{SNAPSHOT}/index.html", "alerts/1a2b.json",
+        CANDIDATE, RELEASE, COPY, f"docs/{SNAPSHOT}/index.html", "alerts/1a2b.json",
         *(key for key in KEYS if key.startswith("runs/")),
     },
     "monitor": {"alerts/1a2b.json"},
@@ -187,12 +188,13 @@ def test_build_changes_candidates_and_publish_the_marts_in_the_catalogue(account
     def may(duty: str, action: str, resource: str) -> bool:
         return account.may(f"catalunya-{environment}-{duty}", action, f"{glue}:{resource}")
 
-    candidate = f"table/{database}_candidate_20260105t060000z_1a2b3c4d/population"
+    candidate = f"table/{database}_marts_candidate_20260105t060000z_1a2b3c4d/population"
     for action in ("glue:CreateTable", "glue:DeleteTable"):
         assert may("build", action, candidate)
         assert not may("build", action, f"table/{database}_marts/population")
         assert not may("build", action, f"table/{database}_staging/population")
         assert may("publish", action, f"table/{database}_marts/population")
+        assert may("publish", action, f"table/{database}_marts_releases/population_20260105t060000z_1a2b3c4d")
         assert not may("monitor", action, f"table/{database}_marts/population")
     assert may("build", "glue:GetTable", f"table/{database}_staging/population")
     assert not may("build", "glue:GetTable", "table/somebody_elses/population")
@@ -230,7 +232,7 @@ def test_the_lake_is_private_encrypted_versioned_and_each_prefix_has_a_life_of_i
     rules = {rule["Prefix"]: rule for rule in lake["LifecycleConfiguration"]["Rules"] if "Prefix" in rule}
     assert {prefix.split("/")[0] for prefix in rules} == {
         "landing", "staging", "quarantine", "candidates", "releases", "ledger", "runs", "alerts", "docs", "locks",
-        "current.json",
+        "published", "current.json",
     }  # fmt: skip
     expiring = {prefix for prefix, rule in rules.items() if "ExpirationInDays" in rule}
     assert expiring == {"candidates/", "runs/", "locks/", "alerts/"}
