@@ -264,12 +264,12 @@ def first(airflow: Airflow) -> Ended:
     return first_of(airflow)
 
 
-def first_of(airflow: Airflow) -> Ended:
+def first_of(airflow: Airflow, patience_s: float = 240) -> Ended:
     """The run that the scheduler started by itself."""
     runs = airflow.wait(
         lambda: airflow.ask("/dags/catalunya_data_pipeline/dagRuns")["dag_runs"], "no run was scheduled"
     )
-    return airflow.ended(runs[0]["dag_run_id"])
+    return airflow.ended(runs[0]["dag_run_id"], patience_s=patience_s)
 
 
 @pytest.fixture

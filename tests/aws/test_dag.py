@@ -47,7 +47,7 @@ def production(
         "CATALUNYA_LAKE": stack.lake,
         "CATALUNYA_NOW": "",
         "CATALUNYA_LAMBDA_PREFIX": stack.name,
-        "CATALUNYA_LAMBDA_PATIENCE_SECONDS": "60",
+        "CATALUNYA_LAMBDA_PATIENCE_SECONDS": "90",
         "CATALUNYA_ROLES": f"arn:aws:iam::{stack.account}:role/{stack.name}-",
     }
     with started(tmp_path_factory.mktemp("production"), portals, more) as airflow:
@@ -56,7 +56,7 @@ def production(
 
 @pytest.fixture(scope="module")
 def first(production: Airflow) -> Ended:
-    return first_of(production)
+    return first_of(production, patience_s=420)
 
 
 @pytest.fixture

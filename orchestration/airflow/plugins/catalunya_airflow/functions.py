@@ -13,7 +13,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from catalunya_airflow import steps
+from catalunya_airflow import roles, steps
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -156,4 +156,4 @@ def _client() -> Any:
     from botocore.config import Config
 
     once = Config(connect_timeout=10, read_timeout=30, retries={"total_max_attempts": 1, "mode": "standard"})
-    return boto3.client("lambda", config=once)
+    return boto3.client("lambda", region_name=roles.region(), config=once)

@@ -46,7 +46,12 @@ def acting(duty: Duty) -> Iterator[None]:
 def _credentials(role_arn: str, duty: Duty) -> dict[str, str]:
     import boto3
 
-    given = boto3.client("sts").assume_role(
+    given = boto3.client("sts", region_name=region()).assume_role(
         RoleArn=role_arn, RoleSessionName=f"catalunya-{duty}", DurationSeconds=_LONGEST_S
     )["Credentials"]
     return {name: given[field] for name, field in _NAMES.items()}
+
+
+def region() -> str | None:
+    """The region that the rest of the pipeline uses; boto3 itself knows AWS_DEFAULT_REGION alone."""
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
