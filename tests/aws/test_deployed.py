@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
+import boto3
 import pytest
 
 from catalunya import datasets, lambdas
 from catalunya.demo import portal
+from catalunya.errors import SourceUnreadable
 from catalunya.lake import layout, snapshot
 from catalunya.lake.storage import Storage
 from catalunya.record import RunRecord
@@ -106,3 +111,94 @@ def test_a_failure_is_on_record_and_in_the_queue_and_the_next_try_mends_it(stack
     lake.delete(layout.part(run_id, "ingest.population"))
     ask(stack, "ingest", run_id=run_id, dataset="population")
     assert word(lake, run_id, "ingest", "population").datasets["population"].outcome == "new"
+
+
+@pytest.fixture
+def as_airflow(stack: Deployed, lake: Storage, monkeypatch: pytest.MonkeyPatch) -> Deployed:
+    """The environment of Airflow's tasks, and its plugins to be imported."""
+    monkeypatch.syspath_prepend(ROOT / "orchestration" / "airflow" / "plugins")
+    for name, value in {
+        "ENVIRONMENT": "production",
+        "CATALUNYA_LAKE": stack.lake,
+        "CATALUNYA_LAMBDA_PREFIX": stack.name,
+        "CATALUNYA_ROLES": f"arn:aws:iam::{stack.account}:role/{stack.name}-",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return stack
+
+
+def context(name: str) -> dict[str, Any]:
+    from catalunya_airflow import assets
+
+    run = SimpleNamespace(
+        dag_id="catalunya_data_pipeline", run_id=name, run_after=datetime(2026, 1, 5, tzinfo=UTC)
+    )
+    told = SimpleNamespace(events=[], add=lambda asset, extra: told.events.append((asset.name, extra)))
+    return {"params": {}, "dag_run": run, "outlet_events": {assets.landed: told}}
+
+
+def perform(task: Any, given: dict[str, Any]) -> Any:
+    """What Airflow does with a task: its beginning, its trigger where it has one, its end."""
+    from airflow.sdk.exceptions import TaskDeferred
+
+    try:
+        return type(task).execute.__wrapped__(task, given)
+    except TaskDeferred as deferred:
+        kind, words = deferred.trigger.serialize()
+        assert kind == "catalunya_airflow.functions.WordLeft"
+        event = asyncio.run(anext(aiter(type(deferred.trigger)(**words).run())))
+        return getattr(task, deferred.method_name)(given, event=event.payload)
+
+
+def test_a_task_asks_a_function_waits_for_its_word_and_answers_as_if_it_had_done_it(as_airflow, lake):
+    from catalunya_airflow.functions import AskFunction
+
+    given = context("first")
+    read = perform(
+        AskFunction(task_id="ingest", stage="ingest", dataset_id="municipalities", poll_s=0.2), given
+    )
+    assert read["outcome"] == "new"
+    assert [name for name, _ in next(iter(given["outlet_events"].values())).events] == [
+        "landing/municipalities"
+    ]
+    typed = perform(
+        AskFunction(task_id="stage", stage="stage", dataset_id="municipalities", poll_s=0.2), given
+    )
+    assert (typed["rows_in"], typed["rows_quarantined"]) == (949, 2)
+    again = perform(AskFunction(task_id="again", stage="ingest", dataset_id="municipalities"), given)
+    assert again == read
+
+
+def test_a_task_whose_function_fails_says_where_to_look_and_its_next_try_asks_again(
+    as_airflow, lake, portals
+):
+    from catalunya_airflow.functions import AskFunction
+
+    given = context("second")
+    task = AskFunction(task_id="ingest", stage="ingest", dataset_id="service_users", poll_s=0.2)
+    portals.faults.add("service_users:cut_json")
+    with pytest.raises(SourceUnreadable, match="service_users"):
+        perform(task, given)
+    portals.faults.clear()
+    assert perform(task, given)["outcome"] == "new"
+    as_airflow.failed("ingest")
+    silent = AskFunction(task_id="silent", stage="stage", dataset_id="boundaries", patience_s=0, poll_s=0.01)
+    with pytest.raises(
+        Exception, match=r"/catalunya/catalunya-production-stage.*catalunya-production-stage-failed"
+    ):
+        perform(silent, given)
+
+
+def test_a_task_works_under_the_role_of_its_duty_and_gives_it_back(as_airflow, lake):
+    from catalunya_airflow import roles
+
+    boto3.client("sts", region_name="us-east-1").get_caller_identity()
+    before = dict(os.environ)
+    with roles.acting("build"):
+        assert os.environ["AWS_ACCESS_KEY_ID"] != before["AWS_ACCESS_KEY_ID"]
+        # A client of the session that boto3 shares, which others of this process use.
+        used = boto3.client("s3", region_name="us-east-1")._request_signer._credentials
+        assert used.token == os.environ["AWS_SESSION_TOKEN"]
+        Storage.open(as_airflow.lake).put("candidates/20260105T000000Z-00000000/x", b"x")
+    assert dict(os.environ) == before
+    assert boto3.client("s3", region_name="us-east-1")._request_signer._credentials.token is None

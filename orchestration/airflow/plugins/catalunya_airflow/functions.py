@@ -156,4 +156,4 @@ def _client() -> Any:
     from botocore.config import Config
 
     once = Config(connect_timeout=10, read_timeout=30, retries={"total_max_attempts": 1, "mode": "standard"})
-    return boto3.client("lambda", region_name=roles.region(), config=once)
+    return boto3.Session(region_name=roles.region()).client("lambda", config=once)

@@ -31,12 +31,17 @@ def acting(duty: Duty) -> Iterator[None]:
     if prefix is None:
         yield
         return
+    import boto3
+
     before = {name: os.environ.get(name) for name in (*_NAMES, "AWS_PROFILE")}
     try:
         os.environ.update(_credentials(f"{prefix}{duty}", duty))
         os.environ.pop("AWS_PROFILE", None)
+        # The session that boto3 shares would go on with the credentials that it found first.
+        boto3.setup_default_session()
         yield
     finally:
+        boto3.DEFAULT_SESSION = None
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:
@@ -46,9 +51,13 @@ def acting(duty: Duty) -> Iterator[None]:
 def _credentials(role_arn: str, duty: Duty) -> dict[str, str]:
     import boto3
 
-    given = boto3.client("sts", region_name=region()).assume_role(
-        RoleArn=role_arn, RoleSessionName=f"catalunya-{duty}", DurationSeconds=_LONGEST_S
-    )["Credentials"]
+    given = (
+        boto3.Session(region_name=region())
+        .client("sts")
+        .assume_role(RoleArn=role_arn, RoleSessionName=f"catalunya-{duty}", DurationSeconds=_LONGEST_S)[
+            "Credentials"
+        ]
+    )
     return {name: given[field] for name, field in _NAMES.items()}
 
 
