@@ -171,7 +171,7 @@ def measure(folder: Path) -> tuple[Measured, costs.Run, costs.Run]:
         nothing_new, new = bench.run()
         assert not new
         before = sizes(storage)
-        demo.set_day(date(2026, 1, 6))
+        demo.set_day(date(2026, 2, 1))
         changed, new = bench.run()
         assert new
         after = sizes(storage)

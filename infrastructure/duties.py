@@ -135,8 +135,8 @@ MONITOR = Duty(
 STEWARD = Duty(
     "steward",
     "a person who lifts a refusal",
-    reads=(REFUSAL, ACCEPTANCE),
-    writes=(ACCEPTANCE,),
+    reads=(REFUSAL, ACCEPTANCE, *_locks("run")),
+    writes=(ACCEPTANCE, *_locks("run")),
     deletes=(REFUSAL,),
 )
 ORCHESTRATOR = Duty(

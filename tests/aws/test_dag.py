@@ -112,10 +112,10 @@ def test_a_function_that_fails_is_tried_again_then_told_and_holds_up_nobody(
     assert [alert for alert in production.ear.heard if "population" in str(alert)]
 
 
-def test_a_function_that_says_nothing_is_named_with_where_to_look(production, first, stack, lake):
-    """A reserved concurrency of none is how a function is switched off; so is one that is gone."""
+def test_a_function_that_is_gone_is_told_of_by_its_name(production, first, stack, lake):
     stack.client("lambda").delete_function(FunctionName=f"{stack.name}-ingest")
     ended = production.run(datasets=["population"])
     assert ended.states()["ingest[population]"] == "failed"
-    said = production.log_of(ended, "ingest[population]")
-    assert f"{stack.name}-ingest" in said
+    told = [str(alert) for alert in production.ear.heard if "could not be asked" in str(alert)]
+    assert len(told) == 1
+    assert f"{stack.name}-ingest" in told[0]

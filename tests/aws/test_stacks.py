@@ -52,7 +52,7 @@ PUTS = {
         f"docs/{SNAPSHOT}/index.html", "locks/run.json",
     },
     "monitor": {"alerts/1a2b.json"},
-    "steward": {ACCEPTED},
+    "steward": {ACCEPTED, "locks/run.json"},
     "orchestrator": {"alerts/1a2b.json"},
     "deployment": set(),
 }  # fmt: skip

@@ -97,10 +97,19 @@ class AskFunction(BaseOperator):
         return steps.ingested(context, self.dataset_id, answer)
 
     def _invoke(self, relay: Relay, context: Context) -> None:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        from catalunya import lambdas
+
         name = function_name(relay.settings, self.stage)
         force = bool(context["params"].get("force" if self.stage == "ingest" else "full_rebuild"))
         order = {"run_id": relay.run_id, "dataset": self.dataset_id, "force": force}
-        response = _client().invoke(FunctionName=name, InvocationType="Event", Payload=json.dumps(order))
+        try:
+            response = _client().invoke(FunctionName=name, InvocationType="Event", Payload=json.dumps(order))
+        except (BotoCoreError, ClientError) as error:
+            raise lambdas.FunctionFailed(
+                f"{name} could not be asked: {error}; is the stack deployed, and may this role invoke it?"
+            ) from error
         self.log.info("asked %s for %s: status %s", name, order, response["StatusCode"])
 
 
