@@ -7,7 +7,7 @@ export UV_PYTHON_DOWNLOADS ?= never
 
 COMPOSE := docker compose --project-directory orchestration --profile demo --profile scale
 
-.PHONY: help setup setup-dev run airflow up down logs health test test-stack lint format bench clean
+.PHONY: help setup setup-dev run airflow up down logs health test test-stack setup-aws test-aws package lint format bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -46,7 +46,16 @@ health: ## Airflow, portals, lake and dbt: is everything well, in the stack or o
 	fi
 
 test: setup-dev ## Every test that needs no container engine
-	@.venv/bin/pytest -n 2 --dist loadgroup -m "not stack" $(PYTEST_ARGS)
+	@.venv/bin/pytest -n 2 --dist loadgroup -m "not stack and not aws" $(PYTEST_ARGS)
+
+setup-aws: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
+	@$(UV) sync --frozen --quiet --inexact --group airflow --group infrastructure
+
+test-aws: setup-aws ## What needs node or an emulator of AWS
+	@.venv/bin/pytest -n 0 -m aws $(PYTEST_ARGS)
+
+package: setup ## The functions for AWS Lambda, as zips in .artefacts/
+	@.venv/bin/python -m infrastructure.package
 
 test-stack: setup-dev ## The stack in containers, on a real engine; without one: orchestration/scripts/engine.sh make test-stack
 	@.venv/bin/pytest -m stack orchestration/tests/stack $(PYTEST_ARGS)

@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +47,14 @@ class S3Emulator:
 
 @pytest.fixture(scope="session")
 def s3_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Emulator]:
+    with running(tmp_path_factory.mktemp("ministack"), "s3") as emulator:
+        yield emulator
+
+
+@contextmanager
+def running(folder: Path, services: str, **more: str) -> Iterator[S3Emulator]:
+    """A server of these services of AWS, with `more` in its environment; its log is `folder / "log"`."""
     command = _installed()
-    folder = tmp_path_factory.mktemp("ministack")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -57,8 +64,9 @@ def s3_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Emulator
         "TMPDIR": str(folder),
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
-        "SERVICES": "s3",
+        "SERVICES": services,
         "LOG_LEVEL": "WARNING",
+        **more,
     }
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(

@@ -81,6 +81,15 @@ def test_production_refuses_what_is_only_for_a_laptop(monkeypatch, variable, val
         load(monkeypatch, **{"ENVIRONMENT": "production", "CATALUNYA_LAKE": "s3://b/p", variable: value})
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("CATALUNYA_LAMBDA_PREFIX", "catalunya-production"), ("CATALUNYA_ROLES", "catalunya-production-")],
+)
+def test_functions_need_a_lake_that_they_reach_and_roles_an_address(monkeypatch, variable, value):
+    with pytest.raises(UsageError, match=variable):
+        load(monkeypatch, **{variable: value})
+
+
 def test_other_variables_of_the_machine_are_not_settings(monkeypatch):
     settings = load(monkeypatch, HOME="/nowhere", LAKE="elsewhere", ENGINE="trino")
     assert settings.lake == "./data"

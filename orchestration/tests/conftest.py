@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -105,47 +106,51 @@ class Airflow(Api):
 
 @pytest.fixture(scope="session")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    folder = tmp_path_factory.mktemp("airflow")
+    with portal.running(day=DAY) as demo, started(tmp_path_factory.mktemp("airflow"), demo) as found:
+        yield found
+
+
+@contextmanager
+def started(folder: Path, demo: RunningPortal, more: dict[str, str] | None = None) -> Iterator[Airflow]:
+    """An Airflow of its own in `folder`, on the demo portal's data, with `more` in its environment."""
     home = copy_home(folder / "home")
     server, ear = listen()
-    with portal.running(day=DAY) as demo:
-        port = _free_port()
-        env = {
-            **CLEAN,
-            **_surroundings(folder),
-            **dict.fromkeys(
-                ("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL"), demo.url
-            ),
-            "CATALUNYA_HOME": str(home),
-            "CATALUNYA_LAKE": str(folder / "lake"),
-            "CATALUNYA_NOW": NOW,
-            "CATALUNYA_HTTP_ATTEMPTS": "1",
-            "CATALUNYA_RETRY_DELAY_SECONDS": "1",
-            "CATALUNYA_NOTIFY_URLS": f"json://{ear.url}",
-            "CATALUNYA_SABOTAGE": str(folder / "sabotage.json"),
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
-            "ENVIRONMENT": "demo",
-        }
-        url = f"http://localhost:{port}"
-        command = [
-            sys.executable,
-            airflow_local.__file__,
-            *("--port", str(port), "--home", str(folder / "airflow"), "--dags", str(folder / "dags")),
-        ]
-        with (folder / "out.log").open("wb") as out:
-            process = subprocess.Popen(command, env=env, stdout=out, stderr=out)
-        found = Airflow(url, folder, env, demo, ear)
-        try:
-            _wait_until_ready(found, process)
-            yield found
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
-            server.shutdown()
-        left = _processes_of(folder)
-        if process.returncode or left:
-            pytest.fail(f"Ctrl-C ended Airflow with code {process.returncode} and left {left}")
+    port = _free_port()
+    env = {
+        **CLEAN,
+        **_surroundings(folder),
+        **dict.fromkeys(("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL"), demo.url),
+        "CATALUNYA_HOME": str(home),
+        "CATALUNYA_LAKE": str(folder / "lake"),
+        "CATALUNYA_NOW": NOW,
+        "CATALUNYA_HTTP_ATTEMPTS": "1",
+        "CATALUNYA_RETRY_DELAY_SECONDS": "1",
+        "CATALUNYA_NOTIFY_URLS": f"json://{ear.url}",
+        "CATALUNYA_SABOTAGE": str(folder / "sabotage.json"),
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+        "ENVIRONMENT": "demo",
+        **(more or {}),
+    }
+    url = f"http://localhost:{port}"
+    command = [
+        sys.executable,
+        airflow_local.__file__,
+        *("--port", str(port), "--home", str(folder / "airflow"), "--dags", str(folder / "dags")),
+    ]
+    with (folder / "out.log").open("wb") as out:
+        process = subprocess.Popen(command, env=env, stdout=out, stderr=out)
+    found = Airflow(url, folder, env, demo, ear)
+    try:
+        _wait_until_ready(found, process)
+        yield found
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+        server.shutdown()
+    left = _processes_of(folder)
+    if process.returncode or left:
+        pytest.fail(f"Ctrl-C ended Airflow with code {process.returncode} and left {left}")
 
 
 def _surroundings(folder: Path) -> dict[str, str]:
@@ -192,10 +197,15 @@ def _free_port() -> int:
 @pytest.fixture(scope="session")
 def first(airflow: Airflow) -> Ended:
     """The first run, which the scheduler starts by itself once the DAG is read and unpaused."""
+    return first_of(airflow)
+
+
+def first_of(airflow: Airflow, patience_s: float = 240) -> Ended:
+    """The run that the scheduler started by itself."""
     runs = airflow.wait(
         lambda: airflow.ask("/dags/catalunya_data_pipeline/dagRuns")["dag_runs"], "no run was scheduled"
     )
-    return airflow.ended(runs[0]["dag_run_id"])
+    return airflow.ended(runs[0]["dag_run_id"], patience_s=patience_s)
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ for dag in [d for d, _ in DagContext.autoregistered_dags]:
         "catchup": dag.catchup, "max_active_runs": dag.max_active_runs, "params": sorted(dag.params),
         "deadline_s": dag.deadline[0].interval.total_seconds() if dag.deadline else None,
         "tasks": {t.task_id: {"up": sorted(t.upstream_task_ids), "retries": t.retries,
-                  "delay": t.retry_delay.total_seconds(), "mapped": t.is_mapped, "rule": t.trigger_rule.value,
+                  "delay": t.retry_delay.total_seconds(), "kind": t.task_type, "mapped": t.is_mapped, "rule": t.trigger_rule.value,
                   "owner": t.owner, "inlets": [a.name for a in t.inlets], "outlets": [a.name for a in t.outlets]}
                   for t in dag.tasks},
     }
@@ -106,6 +106,16 @@ def test_the_tasks_and_their_order(pipeline):
     assert {
         task["rule"] for name, task in tasks.items() if name not in {"wait_for_new_data", "finish_run"}
     } == {"all_success"}
+
+
+def test_functions_take_the_place_of_two_tasks_and_change_nothing_else(surroundings, pipeline):
+    env = {**surroundings, "CATALUNYA_LAMBDA_PREFIX": "catalunya-production"}
+    found = describe(DAGS / "catalunya_data_pipeline.py", env)["dags"]["catalunya_data_pipeline"]["tasks"]
+    kinds = {name: task.pop("kind") for name, task in found.items()}
+    asked = {name for name, kind in kinds.items() if kind == "AskFunction"}
+    assert asked == {"ingest", "stage"}
+    own = pipeline["dags"]["catalunya_data_pipeline"]["tasks"]
+    assert found == {name: {k: v for k, v in task.items() if k != "kind"} for name, task in own.items()}
 
 
 def test_lineage_leads_from_datasets_to_marts(pipeline):

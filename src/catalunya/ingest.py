@@ -60,7 +60,9 @@ def ingest(
     `known` are validators seen later than those of the last manifest. A source that cannot be read gives
     the outcome "unreadable" with the reason; it raises nothing, so that the others are landed all the same.
     """
-    snapshot.discard_incomplete(storage, dataset.id)
+    if storage.is_local:
+        # On S3 no role may delete what was landed; what is not complete is passed over in any case.
+        snapshot.discard_incomplete(storage, dataset.id)
     last = snapshot.latest(storage, dataset.id)
     validators = (known or last.validators) if last else {}
     spool = storage.scratch() / f"ingest-{dataset.id}"

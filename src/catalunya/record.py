@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import secrets
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from datetime import datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,6 +121,7 @@ def merged(parts: Iterable[RunRecord]) -> RunRecord | None:
             _add_stage(whole.stages, stage)
         whole.datasets |= part.datasets
         whole.seen |= part.seen
+        whole.versions |= part.versions
         whole.stale = part.stale or whole.stale
         whole.findings = part.findings or whole.findings
         whole.seconds = round(whole.seconds + part.seconds, 3)
@@ -143,9 +145,13 @@ def _add_stage(stages: list[StageRecord], more: StageRecord) -> None:
 
 
 def versions() -> dict[str, str]:
-    """The versions of this project, of Python and of what transforms the data."""
-    used = ("dbt-core", "dbt-duckdb", "duckdb")
-    return {"catalunya": __version__, "python": platform.python_version(), **{n: version(n) for n in used}}
+    """The versions of this project, of Python and of what transforms the data, as far as it is installed."""
+    found = {"catalunya": __version__, "python": platform.python_version()}
+    for name in ("dbt-core", "dbt-duckdb", "duckdb"):
+        # The functions on AWS come without dbt.
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def code_revision(home: Path) -> str | None:

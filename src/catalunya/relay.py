@@ -18,7 +18,7 @@ import structlog
 from catalunya import datasets as cards
 from catalunya import docs, publish
 from catalunya.audit import Audit
-from catalunya.build import Candidate, read_candidate
+from catalunya.build import Candidate, discard_candidates, read_candidate
 from catalunya.datasets import Dataset
 from catalunya.demo.borrow import portals
 from catalunya.errors import CatalunyaError, LakeBusy, Refused, SourceUnreadable, UsageError
@@ -48,7 +48,7 @@ def whole_lake(storage: Storage, run_id: str, datasets: dict[str, Dataset]) -> I
     with ExitStack() as held:
         lock = held.enter_context(lake_lock(storage, run_id))
         for dataset_id in datasets:
-            held.enter_context(lake_lock(storage, run_id, _lock_of(dataset_id)))
+            held.enter_context(lake_lock(storage, run_id, lock_of(dataset_id)))
         yield lock
 
 
@@ -64,7 +64,7 @@ class Relay:
 
     def ingest(self, dataset_id: str, *, force: bool = False) -> DatasetRecord:
         """Read one source. Raises `SourceUnreadable`, or `Refused` when declared columns are gone."""
-        with self._part(f"ingest.{dataset_id}", _lock_of(dataset_id)) as run:
+        with self._part(f"ingest.{dataset_id}", lock_of(dataset_id)) as run:
             with portals(self.settings) as chosen:
                 run.settings = chosen
                 run.ingest(force=force, only=(dataset_id,))
@@ -104,7 +104,7 @@ class Relay:
 
     def stage(self, dataset_id: str, *, again: bool = False) -> DatasetRecord:
         """Stage what landed of one dataset, with `again` every kept snapshot; raises `Refused` on drift."""
-        with self._part(f"stage.{dataset_id}", _lock_of(dataset_id)) as run:
+        with self._part(f"stage.{dataset_id}", lock_of(dataset_id)) as run:
             run.stage(again=again, only=(dataset_id,))
             run.count_dataset(dataset_id)
             return run.record.datasets[dataset_id]
@@ -112,9 +112,10 @@ class Relay:
     def build(self) -> Candidate:
         """Build the candidate of this run, of what landed since its datasets were staged as well."""
         with self._part("build", "run") as run:
-            run.tidy()
+            self.storage.clean_scratch()
+            discard_candidates(self.storage)
             for dataset_id in self.datasets:
-                with _hold(self.storage, self.run_id, _lock_of(dataset_id)):
+                with hold(self.storage, self.run_id, lock_of(dataset_id)):
                     run.stage(only=(dataset_id,))
             run.count_datasets()
             run.require_snapshots()
@@ -134,7 +135,23 @@ class Relay:
                 # A try that was killed after the swap had published it.
                 run.adopt(shown)
                 return shown
+            # Here and not before the build: on AWS no other role may touch a release.
+            publish.discard_unpublished(self.storage)
             return run.publish(candidate)
+
+    def word(self, name: str) -> RunRecord | None:
+        """What the part `name` of this run, such as `ingest.population`, left on record; None when nothing."""
+        key = layout.part(self.run_id, name)
+        return RunRecord.model_validate_json(self.storage.read(key)) if self.storage.exists(key) else None
+
+    def retract(self, name: str) -> None:
+        """Take back what the part `name` of this run left, before it is done again elsewhere."""
+        self.storage.delete(layout.part(self.run_id, name))
+
+    def has_ended(self) -> bool:
+        """True when the run is in the ledger and nothing of it is left to repeat."""
+        left = self.storage.list(f"{layout.RUNS}/{self.run_id}")
+        return not left and self.storage.exists(layout.ledger(self.run_id))
 
     def docs(self) -> str:
         """Write dbt's documentation of what this run released; returns its address."""
@@ -150,7 +167,7 @@ class Relay:
         What the parts left goes when nothing is left to do; after a run that ended badly it stays for a while,
         so that its tasks can be repeated by hand.
         """
-        with _hold(self.storage, self.run_id, "run") as lock:
+        with hold(self.storage, self.run_id, "run") as lock:
             record = merged(self._parts()) or self._run(lock).record
             kept = layout.ledger(self.run_id)
             if not record.message and self.storage.exists(kept):
@@ -193,7 +210,7 @@ class Relay:
     @contextmanager
     def _part(self, name: str, lock_name: str) -> Iterator[Run]:
         """A part of the run: what it does is on record when it ends, however it ends."""
-        with _hold(self.storage, self.run_id, lock_name) as lock:
+        with hold(self.storage, self.run_id, lock_name) as lock:
             run = self._run(lock)
             known = dict(run.record.seen)
             began = time.monotonic()
@@ -212,13 +229,14 @@ class Relay:
                 self.storage.put(layout.part(self.run_id, name), data)
 
 
-def _lock_of(dataset_id: str) -> str:
+def lock_of(dataset_id: str) -> str:
+    """The lock that a dataset is read and staged under."""
     return f"dataset-{dataset_id}"
 
 
 @contextmanager
-def _hold(storage: Storage, run_id: str, what: str) -> Iterator[Lock]:
-    """The lock `what`, waiting up to `PATIENCE_S` for another run to end."""
+def hold(storage: Storage, run_id: str, what: str) -> Iterator[Lock]:
+    """The lock `what`, waiting up to `PATIENCE_S` for who holds it to end; then raises `LakeBusy`."""
     give_up = time.monotonic() + PATIENCE_S
     with ExitStack() as held:
         while True:

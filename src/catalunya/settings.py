@@ -59,6 +59,15 @@ class Settings(BaseSettings):
     http_timeout_s: float = Field(300.0, gt=0, validation_alias="CATALUNYA_HTTP_TIMEOUT")
     """Seconds that one response may take in all."""
 
+    lambda_prefix: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9-]+$", validation_alias="CATALUNYA_LAMBDA_PREFIX"
+    )
+    """Functions `<prefix>-ingest` and `<prefix>-stage` do these stages for the DAG; none: its own tasks do."""
+    roles: str | None = Field(
+        None, pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/\S+$", validation_alias="CATALUNYA_ROLES"
+    )
+    """What the ARNs of the duties' roles begin with; each task of the DAG works under its own. None: as it is."""
+
     @field_validator("socrata_url", "idescat_url", "icgc_url")
     @classmethod
     def _base_url(cls, url: str) -> str:
@@ -87,6 +96,15 @@ class Settings(BaseSettings):
         scheme = self.lake.split("://", 1)[0] if "://" in self.lake else "file"
         if scheme not in {"file", "s3"}:
             raise ValueError(f"CATALUNYA_LAKE: {self.lake!r} is neither a folder nor s3://bucket/prefix")
+        return self
+
+    @model_validator(mode="after")
+    def _functions_share_the_lake(self) -> Self:
+        if self.lambda_prefix and not self.lake.startswith("s3://"):
+            raise ValueError(
+                f"CATALUNYA_LAMBDA_PREFIX: functions on AWS cannot reach the lake {self.lake!r}; "
+                "set CATALUNYA_LAKE=s3://bucket/prefix, or unset it"
+            )
         return self
 
     @model_validator(mode="after")

@@ -25,6 +25,8 @@ class FaultyFront:
         """Method and path to an answer given instead of the real one."""
         self.lose_answer: Callable[[str, str], bool] = lambda method, path: False
         """True: the request is carried out, its answer replaced by 503."""
+        self.listener: Callable[[str, str, bytes], None] = lambda method, path, body: None
+        """Told of every request with its body."""
         self.clock_ahead_s = 0
         """How far the storage's clock differs from ours."""
         self._server = _server(self, urlsplit(backend).netloc)
@@ -62,6 +64,7 @@ def _server(front: FaultyFront, backend: str) -> ThreadingHTTPServer:
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             front.requests.append((self.command, self.path))
+            front.listener(self.command, self.path, body)
             fault = front.fault(self.command, self.path)
             if fault is not None:
                 self._answer(fault[0], {}, fault[1])

@@ -46,13 +46,13 @@ from catalunya_airflow.sensor import WaitForNewData
 def catalunya_data_pipeline() -> None:
     """Read each source, wait for what is new, transform, judge, publish."""
     checked = task(steps.check_dbt_connection)()
-    read = task(map_index_template=wiring.BY_DATASET, outlets=[assets.landed])(steps.ingest)
+    read = wiring.by_dataset("ingest", outlets=[assets.landed])
     # `ingest` has ended when this begins: a word that is missing then, of a task that was killed, never comes.
     waited = WaitForNewData(
         task_id="wait_for_new_data", trigger_rule="all_done", poke_interval=5, patience_s=30
     )
     staged, built, finished = wiring.stage_to_release()
-    read.expand(dataset_id=assets.DATASETS) >> waited >> [staged, finished]
+    read >> waited >> [staged, finished]
     checked >> built
 
 

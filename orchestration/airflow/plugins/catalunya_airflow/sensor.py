@@ -12,6 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from catalunya_airflow import steps
+from catalunya_airflow.roles import acting
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -42,7 +43,7 @@ class WaitForNewData(BaseSensorOperator):
         """Ask the library whether anything is new; `event` names the datasets that left no word."""
         asked = any(context["params"].get(name) for name in ("force", "full_rebuild"))
         missing = tuple((event or {}).get("missing", ()))
-        with steps.explained():
+        with acting("build"), steps.explained():
             new, why = steps.relay_of(context).anything_new(missing=missing, asked=asked)
         if not new:
             raise AirflowSkipException(why)

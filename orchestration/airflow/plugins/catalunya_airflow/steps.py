@@ -11,9 +11,11 @@ from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from catalunya_airflow import assets, lineage
+from catalunya_airflow.roles import acting
 
 if TYPE_CHECKING:
     from catalunya.dbt import NodeResult
+    from catalunya.record import DatasetRecord
     from catalunya.relay import Relay
     from catalunya.settings import Settings
 
@@ -106,6 +108,11 @@ def ingest(dataset_id: str) -> dict[str, Any]:
         raise AirflowSkipException(f"{dataset_id} was not asked for")
     with explained():
         answer = relay_of(context).ingest(dataset_id, force=bool(context["params"].get("force")))
+    return ingested(context, dataset_id, answer)
+
+
+def ingested(context: Mapping[str, Any], dataset_id: str, answer: DatasetRecord) -> dict[str, Any]:
+    """What a task of `ingest` answers; tells of new content."""
     if answer.outcome == "new":
         extra = {"snapshot_id": answer.snapshot_id, "rows": answer.rows_in}
         context["outlet_events"][assets.landed].add(assets.dataset(dataset_id), extra=extra)
@@ -117,10 +124,16 @@ def stage(dataset_id: str) -> dict[str, Any]:
     context = get_current_context()
     with explained():
         answer = relay_of(context).stage(dataset_id, again=bool(context["params"].get("full_rebuild")))
+    return staged(answer)
+
+
+def staged(answer: DatasetRecord) -> dict[str, Any]:
+    """What a task of `stage` answers."""
     counts = {"rows_in", "rows_staged", "rows_quarantined", "rows_duplicated", "reasons", "snapshot_id"}
     return answer.model_dump(include=counts)
 
 
+@acting("build")
 def build() -> dict[str, int]:
     """Build the marts with dbt, in this process."""
     from catalunya.errors import BuildFailed
@@ -138,6 +151,7 @@ def build() -> dict[str, int]:
     return _table("models and seeds", nodes)
 
 
+@acting("build")
 def audit() -> dict[str, int]:
     """Judge the candidate."""
     context = get_current_context()
@@ -148,6 +162,7 @@ def audit() -> dict[str, int]:
     return _table("tests", verdict.nodes)
 
 
+@acting("publish")
 def publish() -> str:
     """Publish the candidate and say so to everyone who waits for a mart."""
     context = get_current_context()
@@ -160,6 +175,7 @@ def publish() -> str:
     return release.release_id
 
 
+@acting("publish")
 def docs() -> str:
     """Write dbt's documentation of the release."""
     context = get_current_context()
@@ -169,6 +185,7 @@ def docs() -> str:
     return address
 
 
+@acting("publish")
 def finish() -> dict[str, Any]:
     """Put the run into the ledger and tell what somebody should know; fails when the run did not end well."""
     from catalunya import notify
@@ -195,6 +212,7 @@ def finish() -> dict[str, Any]:
     return record.model_dump(mode="json", include={"run_id", "status", "release_id", "release", "message"})
 
 
+@acting("publish")
 def apply_retention() -> list[str]:
     """Delete old releases and what abandoned runs left."""
     from catalunya import maintain
@@ -209,6 +227,7 @@ def apply_retention() -> list[str]:
     return gone
 
 
+@acting("monitor")
 def verify_snapshots(dataset_id: str) -> int:
     """Compare every landed file of one dataset with its manifest; fails when one differs."""
     from catalunya import maintain
@@ -221,6 +240,7 @@ def verify_snapshots(dataset_id: str) -> int:
     return looked
 
 
+@acting("monitor")
 def check_freshness() -> dict[str, int]:
     """Tell of sources that published nothing for longer than their cadence; returns days since the last news."""
     from catalunya import datasets as cards

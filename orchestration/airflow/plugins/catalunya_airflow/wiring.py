@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Param, task
 
 from catalunya_airflow import alerts, assets, steps
+from catalunya_airflow.functions import AskFunction
+
+if TYPE_CHECKING:
+    from catalunya.lambdas import Stage
 
 DEFAULTS: dict[str, Any] = {
     "owner": "catalunya-data-team",
@@ -27,9 +31,17 @@ ENGINE = Param(
 )
 
 
+def by_dataset(stage: Stage, **options: Any) -> Any:
+    """A task per dataset: in this process, or by a function on AWS where CATALUNYA_LAMBDA_PREFIX names one."""
+    named = {"task_id": stage, "map_index_template": BY_DATASET, **options}
+    if os.environ.get("CATALUNYA_LAMBDA_PREFIX"):
+        return AskFunction.partial(stage=stage, **named).expand(dataset_id=assets.DATASETS)
+    return task(**named)(getattr(steps, stage)).expand(dataset_id=assets.DATASETS)
+
+
 def stage_to_release() -> tuple[Any, Any, Any]:
     """The tasks from staging to the ledger, in their order; returns the first, the build, and the last."""
-    staged = task(map_index_template=BY_DATASET)(steps.stage).expand(dataset_id=assets.DATASETS)
+    staged = by_dataset("stage")
     built = task(task_id="run_dbt_transformations")(steps.build)()
     audited = task(task_id="validate_data_quality")(steps.audit)()
     published = task(

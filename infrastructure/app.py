@@ -1,0 +1,39 @@
+"""The CDK app: `catalunya-development` and `catalunya-production`, in whatever account it is deployed to.
+
+.venv/bin/python -m infrastructure.app        # templates into .artefacts/cdk, without an account or a network
+cd infrastructure && npx cdk deploy catalunya-production -c alert_email=you@example.org
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from aws_cdk import App, Validations
+from cdk_nag import AwsSolutionsChecks
+
+from infrastructure.package import ROOT
+from infrastructure.parameters import parameters
+from infrastructure.stack import CatalunyaStack
+
+_FLAGS = {
+    # Access logs are allowed by the bucket's policy; without it by an ACL, which private buckets do not have.
+    "@aws-cdk/aws-s3:serverAccessLogsUseBucketPolicy": True,
+}
+ENVIRONMENTS = ("development", "production")
+
+
+def build(outdir: Path | None = None, context: dict[str, Any] | None = None) -> App:
+    """The app with both stacks, not synthesised yet; its checks are those of cdk-nag's AwsSolutions."""
+    app = App(outdir=str(outdir) if outdir else None, context={**_FLAGS, **(context or {})})
+    for environment in ENVIRONMENTS:
+        settings = parameters(environment, app.node.try_get_context)
+        CatalunyaStack(app, settings.prefix, settings)
+    Validations.of(app).add_plugins(AwsSolutionsChecks(app))
+    return app
+
+
+if __name__ == "__main__":
+    own = os.environ.get("CDK_OUTDIR")
+    build(Path(own) if own else ROOT / ".artefacts" / "cdk").synth()

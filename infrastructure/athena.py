@@ -1,0 +1,152 @@
+"""The workgroups of Athena, and what building and publishing may do with them and with the catalogue.
+
+There are two, for a reason: a workgroup that enforces where results go refuses every `create table as` that names a
+place of its own, and the pipeline gives each candidate a place of its own. So the builder's workgroup does not
+enforce it, and the builder's role may write nowhere else; the readers' workgroup enforces all.
+"""
+
+from __future__ import annotations
+
+from aws_cdk import ArnFormat, Stack
+from aws_cdk import aws_athena as athena
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from infrastructure.parameters import Parameters
+from infrastructure.roles import Roles, explain, shown
+from infrastructure.storage import Storage
+
+_QUERY = (
+    "athena:StartQueryExecution",
+    "athena:StopQueryExecution",
+    "athena:GetQueryExecution",
+    "athena:GetQueryResults",
+    "athena:ListQueryExecutions",
+    "athena:BatchGetQueryExecution",
+    "athena:GetWorkGroup",
+)
+_LOOK = ("glue:GetDatabase", "glue:GetDatabases", "glue:GetTable", "glue:GetTables", "glue:GetPartitions")
+_CHANGE = ("glue:CreateTable", "glue:UpdateTable", "glue:DeleteTable")
+_SCHEMA = ("glue:CreateDatabase", "glue:DeleteDatabase")
+"""Of candidates; the published ones are made by the stack, and `create schema if not exists` asks all the same."""
+_PARTITION = ("glue:BatchCreatePartition", "glue:CreatePartition", "glue:GetPartition")
+
+
+class Athena(Construct):
+    """Workgroups `<prefix>-build` and `<prefix>-read`."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        name: str,
+        settings: Parameters,
+        storage: Storage,
+        roles: Roles,
+        *,
+        staging_tables: tuple[str, ...],
+        mart_tables: tuple[str, ...],
+    ) -> None:
+        super().__init__(scope, name)
+        self.settings = settings
+        self.storage = storage
+        self._workgroup("build", enforced=False)
+        self._workgroup("read", enforced=True)
+        builder, publisher = roles.by_duty["build"], roles.by_duty["publish"]
+        for role in (builder, publisher):
+            self._may_query(role)
+        staged, marts = self._tables("staging", staging_tables), self._tables("marts", mart_tables)
+        releases, candidates = (
+            self._tables("marts_releases", ("*",)),
+            self._tables("marts_candidate_*", ("*",)),
+        )
+        self._may(builder, _LOOK, [*staged, *candidates])
+        self._may(builder, (*_CHANGE, *_PARTITION, *_SCHEMA), candidates)
+        self._may(publisher, _LOOK, [*marts, *releases, *candidates])
+        self._may(publisher, (*_CHANGE, "glue:CreateDatabase"), [*marts, *releases])
+        # The schema of a run that is not kept goes with its files.
+        self._may(publisher, ("glue:DeleteTable", "glue:DeleteDatabase"), candidates)
+        self._may(roles.by_duty["monitor"], _LOOK, [*staged, *marts])
+        self._explain(builder)
+        self._explain(publisher, releases=True)
+
+    def _explain(self, role: iam.Role, *, releases: bool = False) -> None:
+        glue = "arn:<AWS::Partition>:glue:<AWS::Region>:<AWS::AccountId>"
+        candidate = f"{self.settings.database}_marts_candidate_*"
+        why = "A candidate's schema is named after its run, whose id is made when it begins."
+        of_releases = f"{glue}:table/{self.settings.database}_marts_releases/*"
+        more = {
+            of_releases: "A table of a release is named after it, whose id is made of its moment and content."
+        }
+        results = shown(self.storage.results, "build/*")
+        explain(
+            role,
+            {
+                f"{glue}:database/{candidate}": why,
+                f"{glue}:table/{candidate}/*": why,
+                **(more if releases else {}),
+                results: "Athena names a result after its query, whose id it makes.",
+            },
+        )
+
+    def _workgroup(self, kind: str, *, enforced: bool) -> None:
+        results = athena.CfnWorkGroup.ResultConfigurationProperty(
+            output_location=f"s3://{self.storage.results.bucket_name}/{kind}/",
+            encryption_configuration=athena.CfnWorkGroup.EncryptionConfigurationProperty(
+                encryption_option="SSE_S3"
+            ),
+        )
+        athena.CfnWorkGroup(
+            self,
+            kind.title(),
+            name=f"{self.settings.prefix}-{kind}",
+            description={
+                "build": "The pipeline's own queries.",
+                "read": "Everybody's queries of what was published.",
+            }[kind],
+            recursive_delete_option=True,
+            state="ENABLED",
+            work_group_configuration=athena.CfnWorkGroup.WorkGroupConfigurationProperty(
+                bytes_scanned_cutoff_per_query=self.settings.scan_limit_bytes,
+                enforce_work_group_configuration=enforced,
+                publish_cloud_watch_metrics_enabled=True,
+                requester_pays_enabled=False,
+                engine_version=athena.CfnWorkGroup.EngineVersionProperty(
+                    selected_engine_version="Athena engine version 3"
+                ),
+                result_configuration=results,
+            ),
+        )
+
+    def _may_query(self, role: iam.Role) -> None:
+        group = self._arn("athena", "workgroup", f"{self.settings.prefix}-build")
+        catalogue = self._arn("athena", "datacatalog", "AwsDataCatalog")
+        role.add_to_policy(iam.PolicyStatement(actions=[*_QUERY], resources=[group]))
+        role.add_to_policy(iam.PolicyStatement(actions=["athena:GetDataCatalog"], resources=[catalogue]))
+        results = self.storage.results
+        role.add_to_policy(
+            iam.PolicyStatement(
+                actions=["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"],
+                resources=[results.arn_for_objects("build/*")],
+            )
+        )
+        role.add_to_policy(
+            iam.PolicyStatement(
+                actions=["s3:GetBucketLocation", "s3:ListBucket"], resources=[results.bucket_arn]
+            )
+        )
+
+    def _tables(self, kind: str, names: tuple[str, ...]) -> list[str]:
+        """Addresses of a database and its tables. Glue asks for both, and the catalogue's, in every call."""
+        database = f"{self.settings.database}_{kind}"
+        tables = [self._arn("glue", "table", f"{database}/{name}") for name in names]
+        return [self._arn("glue", "database", database), *tables]
+
+    def _may(self, role: iam.Role, actions: tuple[str, ...], resources: list[str]) -> None:
+        catalogue = self._arn("glue", "catalog")
+        role.add_to_policy(iam.PolicyStatement(actions=[*actions], resources=[catalogue, *resources]))
+
+    def _arn(self, service: str, resource: str, name: str | None = None) -> str:
+        shape = ArnFormat.SLASH_RESOURCE_NAME if name else ArnFormat.NO_RESOURCE_NAME
+        return Stack.of(self).format_arn(
+            service=service, resource=resource, resource_name=name, arn_format=shape
+        )

@@ -1,0 +1,123 @@
+"""What a month on AWS costs: list prices times what was measured of a run. `bench/aws.py` measures and prints it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+RUNS_A_MONTH = 4 * 30
+"""One every six hours."""
+GB = 1024**3
+
+
+@dataclass(frozen=True)
+class Prices:
+    """US dollars, list prices of US East (N. Virginia) without any free tier; Ireland is up to a tenth dearer.
+
+    From aws.amazon.com/s3/pricing, /lambda/pricing, /athena/pricing and /cloudwatch/pricing as they stood in 2025;
+    look again before you rely on them.
+    """
+
+    stored_gb_month: float = 0.023
+    cold_gb_month: float = 0.0125
+    """Standard - Infrequent Access, where landed bytes go after 90 days."""
+    writes_1000: float = 0.005
+    """PUT, COPY, POST and LIST."""
+    reads_1000: float = 0.0004
+    """GET and all others; DELETE is free."""
+    function_gb_second: float = 0.0000133334
+    """On arm64."""
+    scratch_gb_second: float = 0.0000000309
+    """Of what is above 512 MB."""
+    invocations_million: float = 0.20
+    athena_tb: float = 5.0
+    log_gb: float = 0.50
+    alarm_month: float = 0.10
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run asked for, measured."""
+
+    writes: int
+    reads: int
+    function_seconds: float
+    invocations: int
+    log_bytes: int
+    landed_bytes: int
+    """In landing, staging and quarantine."""
+    released_bytes: int
+    scanned_bytes: int = 0
+    """Read by Athena, which bills ten megabytes a query at least; none where DuckDB builds."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the bill."""
+
+    what: str
+    amount: str
+    usd: float
+
+
+def month(
+    nothing_new: Run,
+    new: Run,
+    *,
+    days_with_news: int,
+    memory_mb: int,
+    scratch_mb: int,
+    slower: float,
+    months: int = 12,
+    releases_kept: int = 30,
+    alarms: int = 6,
+    prices: Prices | None = None,
+) -> list[Line]:
+    """The bill of the month after `months` months, with news on so many days of it.
+
+    `slower` is by how much a function is slower than the machine that was measured on.
+    """
+    price = prices or Prices()
+    quiet = RUNS_A_MONTH - days_with_news
+
+    def total(name: str) -> float:
+        return float(quiet * getattr(nothing_new, name) + days_with_news * getattr(new, name))
+
+    seconds = total("function_seconds") * slower
+    landed = new.landed_bytes * days_with_news / GB
+    warm, cold = landed * min(months, 3), landed * max(months - 3, 0)
+    released = new.released_bytes * releases_kept / GB
+    return [
+        Line("S3, storage", f"{warm + released:.2f} GB", (warm + released) * price.stored_gb_month),
+        Line("S3, storage of landed bytes after 90 days", f"{cold:.2f} GB", cold * price.cold_gb_month),
+        Line("S3, writes and lists", f"{total('writes'):,.0f}", total("writes") / 1000 * price.writes_1000),
+        Line("S3, reads", f"{total('reads'):,.0f}", total("reads") / 1000 * price.reads_1000),
+        Line(
+            "Lambda, memory",
+            f"{seconds * memory_mb / 1024:,.0f} GB-s",
+            seconds * memory_mb / 1024 * price.function_gb_second,
+        ),
+        Line(
+            "Lambda, scratch space",
+            f"{seconds * (scratch_mb - 512) / 1024:,.0f} GB-s",
+            seconds * (scratch_mb - 512) / 1024 * price.scratch_gb_second,
+        ),
+        Line(
+            "Lambda, invocations",
+            f"{total('invocations'):,.0f}",
+            total("invocations") / 1e6 * price.invocations_million,
+        ),
+        Line("Logs", f"{total('log_bytes') / GB:.3f} GB", total("log_bytes") / GB * price.log_gb),
+        Line("Alarms", str(alarms), alarms * price.alarm_month),
+        Line(
+            "Athena, bytes read",
+            f"{total('scanned_bytes') / GB:.2f} GB",
+            total("scanned_bytes") / 1024**4 * price.athena_tb,
+        ),
+    ]
+
+
+def table(lines: list[Line]) -> str:
+    """The bill as a Markdown table, its sum last."""
+    rows = [f"| {line.what} | {line.amount} | {line.usd:.2f} |" for line in lines]
+    whole = f"| **all** | | **{sum(line.usd for line in lines):.2f}** |"
+    return "\n".join(["| what | a month | US dollars |", "|---|---:|---:|", *rows, whole])

@@ -1,0 +1,150 @@
+"""Who may do what in the lake: one duty a role, by the keys of `catalunya.lake.layout`.
+
+Every duty may list names, unbounded: S3 answers the question for a key that is not there with "denied" instead of
+"not found" to a role that may list only a part, and the pipeline asks that question all the time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from catalunya.lake import layout
+
+LOCKS = "locks"
+"""Leases of `catalunya.lake.lock`."""
+PUBLISHED = "published"
+"""Copies of released files that Athena's tables lie over, where Athena is the engine."""
+_PART = f"{layout.RUNS}/*"
+_STATE = (layout.CURRENT, f"{layout.RELEASES}/*/release.json", f"{layout.LEDGER}/*", f"{LOCKS}/*")
+_NOTES = (*_STATE, _PART)
+"""What every part of a run reads before its own work: what is shown, what is on record, who holds what."""
+REFUSAL = f"{layout.LANDING}/*/*/refused.json"
+ACCEPTANCE = f"{layout.LANDING}/*/*/accepted.json"
+LANDED = tuple(f"{layout.LANDING}/*/*/{name}" for name in ("page-*", "manifest.json", "accepted.json"))
+"""What no role may delete, nor an administrator while the bucket's policy stands."""
+
+WHY_PATTERNS = {
+    layout.LANDING: "A snapshot's id is made of the moment and the content that it is read with.",
+    layout.STAGING: "Files are named after snapshots, whose ids are made when they are read.",
+    layout.QUARANTINE: "Files are named after snapshots, whose ids are made when they are read.",
+    layout.CANDIDATES: "A candidate is named after its run, whose id is made when it begins.",
+    layout.RELEASES: "A release's id is made of its moment and content.",
+    layout.DOCS: "Documentation is named after its release, whose id is made of its moment and content.",
+    PUBLISHED: "Copies are named after their release, whose id is made of its moment and content.",
+    layout.LEDGER: "A record is named after its run, whose id is made when it begins.",
+    layout.RUNS: "A run's id is made when it begins.",
+    layout.ALERTS: "The note of an alert is named after a digest of its event.",
+    LOCKS: "Datasets have locks of their own; a new card brings a new one.",
+}
+"""Why keys below a prefix cannot be named one by one."""
+
+
+@dataclass(frozen=True)
+class Duty:
+    """What one role may do with objects of the lake; patterns as IAM has them."""
+
+    name: str
+    what: str
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    deletes: tuple[str, ...] = ()
+
+
+def _locks(*names: str) -> tuple[str, ...]:
+    return tuple(f"{LOCKS}/{name}.json" for name in names)
+
+
+INGEST = Duty(
+    "ingest",
+    "reads a portal and lands what it sent",
+    reads=(f"{layout.LANDING}/*/*/manifest.json", *_NOTES),
+    writes=(
+        f"{layout.LANDING}/*/*/page-*",
+        f"{layout.LANDING}/*/*/manifest.json",
+        f"{_PART}/ingest.*.json",
+        *_locks("call-ingest-*", "dataset-*"),
+    ),
+)
+STAGE = Duty(
+    "stage",
+    "types what landed, or refuses it",
+    reads=(f"{layout.LANDING}/*", f"{layout.STAGING}/*", *_NOTES),
+    writes=(
+        f"{layout.STAGING}/*",
+        f"{layout.QUARANTINE}/*",
+        REFUSAL,
+        f"{_PART}/stage.*.json",
+        *_locks("call-stage-*", "dataset-*"),
+    ),
+)
+BUILD = Duty(
+    "build",
+    "builds a candidate and judges it",
+    reads=(
+        f"{layout.LANDING}/*/*/manifest.json",
+        REFUSAL,
+        ACCEPTANCE,
+        f"{layout.STAGING}/*",
+        f"{layout.CANDIDATES}/*",
+        *_NOTES,
+    ),
+    writes=(
+        f"{layout.CANDIDATES}/*",
+        REFUSAL,
+        *(f"{_PART}/{name}.json" for name in ("wait", "build", "audit")),
+        *_locks("run", "dataset-*"),
+    ),
+    deletes=(f"{layout.CANDIDATES}/*",),
+)
+PUBLISH = Duty(
+    "publish",
+    "shows a candidate as a release, keeps the record, and clears away",
+    reads=(
+        f"{layout.CANDIDATES}/*",
+        f"{layout.RELEASES}/*",
+        f"{layout.DOCS}/*",
+        f"{layout.ALERTS}/*",
+        *_NOTES,
+    ),
+    writes=(
+        layout.CURRENT,
+        f"{layout.RELEASES}/*",
+        f"{layout.DOCS}/*",
+        f"{layout.LEDGER}/*",
+        f"{layout.ALERTS}/*",
+        f"{PUBLISHED}/*",
+        f"{_PART}/publish.json",
+        *_locks("run"),
+    ),
+    deletes=(
+        f"{layout.CANDIDATES}/*",
+        f"{layout.RELEASES}/*",
+        f"{layout.DOCS}/*",
+        f"{layout.ALERTS}/*",
+        f"{PUBLISHED}/*",
+        _PART,
+    ),
+)
+MONITOR = Duty(
+    "monitor",
+    "looks whether bytes are whole and portals alive, and tells people",
+    reads=(f"{layout.LANDING}/*", f"{layout.ALERTS}/*", *_STATE),
+    writes=(f"{layout.ALERTS}/*",),
+    deletes=(f"{layout.ALERTS}/*",),
+)
+STEWARD = Duty(
+    "steward",
+    "a person who lifts a refusal",
+    reads=(REFUSAL, ACCEPTANCE, *_locks("run")),
+    writes=(ACCEPTANCE, *_locks("run")),
+    deletes=(REFUSAL,),
+)
+ORCHESTRATOR = Duty(
+    "orchestrator",
+    "asks the functions and takes the roles of its tasks",
+    reads=(f"{_PART}/ingest.*.json", f"{_PART}/stage.*.json", f"{layout.ALERTS}/*"),
+    writes=(f"{layout.ALERTS}/*",),
+    # A word of failure is taken away before a function is asked again.
+    deletes=(f"{_PART}/ingest.*.json", f"{_PART}/stage.*.json", f"{layout.ALERTS}/*"),
+)
+DUTIES = (INGEST, STAGE, BUILD, PUBLISH, MONITOR, STEWARD, ORCHESTRATOR)

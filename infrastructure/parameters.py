@@ -1,0 +1,74 @@
+"""What differs between the stacks, from the context of the CDK app: `-c alert_email=…`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from infrastructure.package import OUTPUT
+
+
+class Parameters(BaseModel):
+    """One environment. Names in AWS begin with `prefix`, so that both fit into one account."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    environment: str = Field(pattern="^(development|production)$")
+    package: Path
+    """The functions' zip, for arm64."""
+    alert_email: str | None = Field(None, pattern=r"^[^@\s]+@[^@\s]+$")
+    """Who is told of alarms and of the budget; nobody by default."""
+    budget_usd: int = Field(gt=0)
+    """A month's costs of what carries the project's tag; a warning at 80 percent of them, foreseen or spent."""
+    scan_limit_bytes: int = Field(ge=10_000_000)
+    """The most that one query may read."""
+    github_repository: str = Field("catalunya/pipeline", pattern=r"^[\w.-]+/[\w.-]+$")
+    """Whose workflows may deploy, from their environment of the same name as the stack's."""
+    github_provider_arn: str | None = None
+    """The account's OIDC provider of GitHub, when it has one already; an account can have but one."""
+    workers: tuple[str, ...] = ()
+    """ARNs of the roles that Airflow runs under, which may take the role of the orchestrator; none: the account."""
+    first_day: str = Field("2024-01-01", pattern=r"^\d{4}-\d\d-\d\d$")
+    """No snapshot is older; Athena looks for partitions from here on."""
+    socrata_url: str | None = None
+    idescat_url: str | None = None
+    icgc_url: str | None = None
+    """Base URLs of portals that are not the public ones."""
+    memory_mb: int = Field(1024, ge=512, le=10_240)
+    scratch_mb: int = Field(2048, ge=512, le=10_240)
+    timeout_s: int = Field(900, ge=60, le=900)
+
+    @property
+    def prefix(self) -> str:
+        """What names in AWS begin with."""
+        return f"catalunya-{self.environment}"
+
+    @property
+    def database(self) -> str:
+        """What names of Glue databases begin with: no hyphens there."""
+        return re.sub("-", "_", self.prefix)
+
+    @property
+    def is_production(self) -> bool:
+        """True where data must outlive the stack."""
+        return self.environment == "production"
+
+
+_OWN: dict[str, dict[str, Any]] = {
+    "development": {"budget_usd": 5, "scan_limit_bytes": 1_000_000_000},
+    "production": {"budget_usd": 25, "scan_limit_bytes": 10_000_000_000},
+}
+
+
+def parameters(environment: str, context: Callable[[str], Any]) -> Parameters:
+    """The environment's own values under those of the context; raises pydantic's `ValidationError`."""
+    given = {name: context(name) for name in Parameters.model_fields if name != "environment"}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if isinstance(chosen.get("workers"), str):
+        chosen["workers"] = tuple(arn for arn in chosen["workers"].split(",") if arn)
+    package = {"package": OUTPUT / "functions-arm64.zip"}
+    return Parameters(environment=environment, **{**package, **_OWN[environment], **chosen})

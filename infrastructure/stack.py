@@ -1,0 +1,56 @@
+"""One environment of the pipeline on AWS, put together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aws_cdk import CfnOutput, Stack, Tags
+from constructs import Construct
+
+from catalunya import datasets
+from infrastructure.athena import Athena
+from infrastructure.catalogue import Catalogue
+from infrastructure.functions import Functions
+from infrastructure.package import ROOT
+from infrastructure.parameters import Parameters
+from infrastructure.roles import Roles
+from infrastructure.storage import Storage
+from infrastructure.watch import TAG, Watch
+
+
+class CatalunyaStack(Stack):
+    """Everything that one environment needs in an account."""
+
+    def __init__(self, scope: Construct, name: str, settings: Parameters, **kwargs: Any) -> None:
+        kept = settings.is_production
+        super().__init__(scope, name, termination_protection=kept, **kwargs)
+        Tags.of(self).add(TAG, settings.prefix)
+        storage = Storage(self, "Storage", settings)
+        roles = Roles(self, "Roles", settings, storage)
+        watch = Watch(self, "Watch", settings)
+        lake = storage.lake.bucket_name
+        cards = datasets.load(ROOT / "datasets")
+        marts = sorted(path.stem for path in (ROOT / "dbt" / "mart" / "models" / "marts").glob("*.sql"))
+        Catalogue(self, "Catalogue", settings, cards, lake)
+        Athena(
+            self, "Athena", settings, storage, roles, staging_tables=tuple(cards), mart_tables=tuple(marts)
+        )
+        Functions(self, "Functions", settings, _environment(settings, lake), roles.by_duty, watch.topic)
+        for title, value in {
+            "Lake": f"s3://{lake}",
+            "Alerts": watch.topic.topic_arn,
+            "Orchestrator": roles.orchestrator.role_arn,
+            "Deployment": roles.deployment.role_arn,
+        }.items():
+            CfnOutput(self, title, value=value)
+
+
+def _environment(settings: Parameters, lake: str) -> dict[str, str]:
+    """What the functions are told. Of secrets there is none: the portals are public."""
+    portals = {
+        "CATALUNYA_SOCRATA_URL": settings.socrata_url,
+        "CATALUNYA_IDESCAT_URL": settings.idescat_url,
+        "CATALUNYA_ICGC_URL": settings.icgc_url,
+    }
+    own = {"ENVIRONMENT": settings.environment, "CATALUNYA_LAKE": f"s3://{lake}"}
+    return {**own, **{name: url for name, url in portals.items() if url}}

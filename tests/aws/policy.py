@@ -1,0 +1,167 @@
+"""May role X do action Y on resource Z? Answered from a synthesised template, as IAM would within one account.
+
+An explicit deny of the role's policies or of the bucket's wins; else an allow of the role's policies is needed. What
+IAM knows and this does not (permission boundaries, session policies, organisations) does not occur in the templates;
+an operator or a function that is not known here raises.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+ACCOUNT, REGION = "111122223333", "eu-west-1"
+_PSEUDO = {
+    "AWS::AccountId": ACCOUNT,
+    "AWS::Region": REGION,
+    "AWS::Partition": "aws",
+    "AWS::URLSuffix": "amazonaws.com",
+}
+_NAMES = {
+    "AWS::S3::Bucket": ("BucketName", "arn:aws:s3:::{}"),
+    "AWS::IAM::Role": ("RoleName", f"arn:aws:iam::{ACCOUNT}:role/{{}}"),
+    "AWS::SQS::Queue": ("QueueName", f"arn:aws:sqs:{REGION}:{ACCOUNT}:{{}}"),
+    "AWS::SNS::Topic": ("TopicName", f"arn:aws:sns:{REGION}:{ACCOUNT}:{{}}"),
+    "AWS::Logs::LogGroup": ("LogGroupName", f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{{}}:*"),
+    "AWS::Lambda::Function": ("FunctionName", f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{{}}"),
+}
+
+
+@dataclass
+class Account:
+    """What one template makes of an account."""
+
+    template: dict[str, Any]
+    resources: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.resources = self.template["Resources"]
+
+    def of_type(self, kind: str) -> dict[str, Any]:
+        """Logical id to resolved properties."""
+        return {
+            name: self.resolve(resource.get("Properties", {}))
+            for name, resource in self.resources.items()
+            if resource["Type"] == kind
+        }
+
+    def resolve(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self.resolve(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        if len(value) == 1:
+            name, inner = next(iter(value.items()))
+            if name == "Ref":
+                return _PSEUDO.get(inner) or self._name(inner)
+            if name == "Fn::GetAtt":
+                return self._attribute(*inner)
+            if name == "Fn::Join":
+                return inner[0].join(str(self.resolve(one)) for one in inner[1])
+            if name == "Fn::Sub" and isinstance(inner, str):
+                return re.sub(r"\$\{(AWS::\w+)\}", lambda found: _PSEUDO[found[1]], inner)
+            if name.startswith("Fn::"):
+                raise NotImplementedError(name)
+        return {key: self.resolve(one) for key, one in value.items()}
+
+    def _name(self, logical_id: str) -> str:
+        resource = self.resources[logical_id]
+        known = _NAMES.get(resource["Type"])
+        properties = resource.get("Properties", {})
+        return str(self.resolve(properties[known[0]])) if known and known[0] in properties else logical_id
+
+    def _attribute(self, logical_id: str, attribute: str) -> str:
+        if attribute != "Arn":
+            return f"{logical_id}.{attribute}"
+        known = _NAMES.get(self.resources[logical_id]["Type"])
+        return known[1].format(self._name(logical_id)) if known else f"arn:of:{logical_id}"
+
+    def roles(self) -> dict[str, str]:
+        """Role name to its ARN."""
+        found = (role["RoleName"] for role in self.of_type("AWS::IAM::Role").values())
+        return {name: f"arn:aws:iam::{ACCOUNT}:role/{name}" for name in found}
+
+    def statements(self, role: str) -> list[dict[str, Any]]:
+        """What the policies of a role say."""
+        found = [
+            statement
+            for kind in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy")
+            for policy in self.of_type(kind).values()
+            if role in policy["Roles"]
+            for statement in policy["PolicyDocument"]["Statement"]
+        ]
+        assert not any(
+            r.get("ManagedPolicyArns") or r.get("Policies")
+            for r in self.of_type("AWS::IAM::Role").values()
+            if r["RoleName"] == role
+        ), f"{role} has policies that are not looked at"
+        return found
+
+    def of_buckets(self) -> Iterator[dict[str, Any]]:
+        for policy in self.of_type("AWS::S3::BucketPolicy").values():
+            yield from policy["PolicyDocument"]["Statement"]
+
+    def may(self, role: str, action: str, resource: str, **context: str) -> bool:
+        """Whether the role may, over TLS 1.3 unless the context says otherwise."""
+        arn = self.roles()[role]
+        said = {"aws:SecureTransport": "true", "s3:TlsVersion": "1.3", "aws:PrincipalArn": arn, **context}
+        own = self.statements(role)
+        if _says("Deny", [*own, *self.of_buckets()], action, resource, said):
+            return False
+        return _says("Allow", own, action, resource, said)
+
+    def administrator_may(self, action: str, resource: str) -> bool:
+        """Whether somebody with all rights in the account may: only a bucket's own policy can forbid it."""
+        said = {
+            "aws:SecureTransport": "true",
+            "s3:TlsVersion": "1.3",
+            "aws:PrincipalArn": f"arn:aws:iam::{ACCOUNT}:role/administrator",
+        }
+        return not _says("Deny", list(self.of_buckets()), action, resource, said)
+
+
+def _says(effect: str, statements: list[Any], action: str, resource: str, context: dict[str, str]) -> bool:
+    return any(
+        one["Effect"] == effect
+        and _any(one["Action"], action, ignore_case=True)
+        and _any(one["Resource"], resource)
+        and _holds(one.get("Condition", {}), context)
+        for one in statements
+    )
+
+
+def _any(patterns: Any, value: str, *, ignore_case: bool = False) -> bool:
+    listed = patterns if isinstance(patterns, list) else [patterns]
+    flags = re.IGNORECASE if ignore_case else 0
+    return any(re.match(_regex(pattern), value, flags) for pattern in listed)
+
+
+def _regex(pattern: str) -> str:
+    return fnmatch.translate(pattern.replace("[", "[[]"))
+
+
+def _holds(conditions: dict[str, Any], context: dict[str, str]) -> bool:
+    return all(
+        _compare(operator, context.get(key), wanted)
+        for operator, pairs in conditions.items()
+        for key, wanted in pairs.items()
+    )
+
+
+def _compare(operator: str, found: str | None, wanted: Any) -> bool:
+    if operator == "ArnNotEquals":
+        return found is None or not _any(wanted, found)
+    if found is None:
+        return False
+    if operator == "Bool":
+        return found == str(wanted).lower()
+    if operator == "NumericLessThan":
+        return float(found) < float(wanted)
+    if operator in {"StringEquals", "ArnEquals"}:
+        return found == wanted
+    if operator in {"StringLike", "ArnLike"}:
+        return _any(wanted, found)
+    raise NotImplementedError(operator)

@@ -1,0 +1,204 @@
+"""The stack deployed to an emulator of AWS, and its functions asked as the DAG asks them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+
+from catalunya import datasets, lambdas
+from catalunya.demo import portal
+from catalunya.errors import SourceUnreadable
+from catalunya.lake import layout, snapshot
+from catalunya.lake.storage import Storage
+from catalunya.record import RunRecord
+from infrastructure.package import Package
+from tests.aws.conftest import DAY
+from tests.aws.emulator import UNSUPPORTED, Deployed, deployed
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.aws
+
+
+@pytest.fixture(scope="module")
+def portals() -> Iterator[portal.RunningPortal]:
+    with portal.running(day=DAY) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, bundle: Package, portals: portal.RunningPortal
+) -> Iterator[Deployed]:
+    with deployed(tmp_path_factory.mktemp("aws"), bundle, portals.url) as one:
+        yield one
+
+
+@pytest.fixture
+def lake(stack: Deployed, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    for name, value in stack.emulator.env.items():
+        monkeypatch.setenv(name, value)
+    return Storage.open(stack.lake)
+
+
+def ask(stack: Deployed, stage: str, **order: Any) -> None:
+    answer = stack.client("lambda").invoke(
+        FunctionName=f"{stack.name}-{stage}", InvocationType="Event", Payload=json.dumps(order)
+    )
+    assert answer["StatusCode"] == 202
+
+
+def wait(look: Callable[[], Any], what: str, patience_s: float = 60) -> Any:
+    give_up = time.monotonic() + patience_s
+    while not (found := look()):
+        assert time.monotonic() < give_up, f"no {what} within {patience_s:g} s"
+        time.sleep(0.2)
+    return found
+
+
+def word(lake: Storage, run_id: str, stage: lambdas.Stage, dataset: str) -> RunRecord:
+    key = layout.part(run_id, lambdas.part_of(stage, dataset))
+    wait(lambda: lake.exists(key), f"word of {stage}")
+    return RunRecord.model_validate_json(lake.read(key))
+
+
+def test_only_what_the_emulator_lacks_was_left_out_of_the_stack(stack, templates):
+    found = stack.client("cloudformation").list_stack_resources(StackName=stack.name)
+    kinds = {resource["ResourceType"] for resource in found["StackResourceSummaries"]}
+    whole = {resource["Type"] for resource in templates["production"].template["Resources"].values()}
+    assert whole - kinds == UNSUPPORTED | {"AWS::IAM::OIDCProvider"}
+
+
+def test_the_catalogue_and_the_workgroups_are_there(stack):
+    glue = stack.client("glue")
+    tables = {t["Name"] for t in glue.get_tables(DatabaseName="catalunya_production_staging")["TableList"]}
+    assert tables == set(datasets.load(ROOT / "datasets"))
+    group = stack.client("athena").get_work_group(WorkGroup="catalunya-production-read")["WorkGroup"]
+    assert group["Configuration"]["EnforceWorkGroupConfiguration"] is True
+
+
+def test_a_function_asked_twice_lands_once_and_the_other_stages_it(stack, lake, portals):
+    run_id = layout.make_id(datetime.now(UTC), "1a2b3c4d")
+    for _ in range(2):
+        ask(stack, "ingest", run_id=run_id, dataset="social_services")
+    read = word(lake, run_id, "ingest", "social_services")
+    assert lambdas.judged("ingest", "social_services", read).outcome == "new"
+    ask(stack, "stage", run_id=run_id, dataset="social_services")
+    staged = lambdas.judged("stage", "social_services", word(lake, run_id, "stage", "social_services"))
+    assert staged.rows_in == staged.rows_staged + staged.rows_quarantined + staged.rows_duplicated > 11_000
+    (only,) = snapshot.ids(lake, "social_services")
+    assert lake.exists(layout.staged("social_services", only))
+    assert stack.failed("ingest") == stack.failed("stage") == []
+
+
+def test_a_failure_is_on_record_and_in_the_queue_and_the_next_try_mends_it(stack, lake, portals):
+    run_id = layout.make_id(datetime.now(UTC), "2b3c4d5e")
+    portals.faults.add("population:cut_json")
+    ask(stack, "ingest", run_id=run_id, dataset="population")
+    failed = word(lake, run_id, "ingest", "population")
+    assert failed.datasets["population"].outcome == "unreadable"
+    (message,) = wait(lambda: stack.failed("ingest"), "failed invocation")
+    assert message["requestPayload"] == {"run_id": run_id, "dataset": "population"}
+    portals.faults.clear()
+    lake.delete(layout.part(run_id, "ingest.population"))
+    ask(stack, "ingest", run_id=run_id, dataset="population")
+    assert word(lake, run_id, "ingest", "population").datasets["population"].outcome == "new"
+
+
+@pytest.fixture
+def as_airflow(stack: Deployed, lake: Storage, monkeypatch: pytest.MonkeyPatch) -> Deployed:
+    """The environment of Airflow's tasks, and its plugins to be imported."""
+    monkeypatch.syspath_prepend(ROOT / "orchestration" / "airflow" / "plugins")
+    for name, value in {
+        "ENVIRONMENT": "production",
+        "CATALUNYA_LAKE": stack.lake,
+        "CATALUNYA_LAMBDA_PREFIX": stack.name,
+        "CATALUNYA_ROLES": f"arn:aws:iam::{stack.account}:role/{stack.name}-",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return stack
+
+
+def context(name: str) -> dict[str, Any]:
+    from catalunya_airflow import assets
+
+    run = SimpleNamespace(
+        dag_id="catalunya_data_pipeline", run_id=name, run_after=datetime(2026, 1, 5, tzinfo=UTC)
+    )
+    told = SimpleNamespace(events=[], add=lambda asset, extra: told.events.append((asset.name, extra)))
+    return {"params": {}, "dag_run": run, "outlet_events": {assets.landed: told}}
+
+
+def perform(task: Any, given: dict[str, Any]) -> Any:
+    """What Airflow does with a task: its beginning, its trigger where it has one, its end."""
+    from airflow.sdk.exceptions import TaskDeferred
+
+    try:
+        return type(task).execute.__wrapped__(task, given)
+    except TaskDeferred as deferred:
+        kind, words = deferred.trigger.serialize()
+        assert kind == "catalunya_airflow.functions.WordLeft"
+        event = asyncio.run(anext(aiter(type(deferred.trigger)(**words).run())))
+        return getattr(task, deferred.method_name)(given, event=event.payload)
+
+
+def test_a_task_asks_a_function_waits_for_its_word_and_answers_as_if_it_had_done_it(as_airflow, lake):
+    from catalunya_airflow.functions import AskFunction
+
+    given = context("first")
+    read = perform(
+        AskFunction(task_id="ingest", stage="ingest", dataset_id="municipalities", poll_s=0.2), given
+    )
+    assert read["outcome"] == "new"
+    assert [name for name, _ in next(iter(given["outlet_events"].values())).events] == [
+        "landing/municipalities"
+    ]
+    typed = perform(
+        AskFunction(task_id="stage", stage="stage", dataset_id="municipalities", poll_s=0.2), given
+    )
+    assert (typed["rows_in"], typed["rows_quarantined"]) == (949, 2)
+    again = perform(AskFunction(task_id="again", stage="ingest", dataset_id="municipalities"), given)
+    assert again == read
+
+
+def test_a_task_whose_function_fails_says_where_to_look_and_its_next_try_asks_again(
+    as_airflow, lake, portals
+):
+    from catalunya_airflow.functions import AskFunction
+
+    given = context("second")
+    task = AskFunction(task_id="ingest", stage="ingest", dataset_id="service_users", poll_s=0.2)
+    portals.faults.add("service_users:cut_json")
+    with pytest.raises(SourceUnreadable, match="service_users"):
+        perform(task, given)
+    portals.faults.clear()
+    assert perform(task, given)["outcome"] == "new"
+    as_airflow.failed("ingest")
+    silent = AskFunction(task_id="silent", stage="stage", dataset_id="boundaries", patience_s=0, poll_s=0.01)
+    with pytest.raises(
+        Exception, match=r"/catalunya/catalunya-production-stage.*catalunya-production-stage-failed"
+    ):
+        perform(silent, given)
+
+
+def test_a_task_works_under_the_role_of_its_duty_and_gives_it_back(as_airflow, lake):
+    from catalunya_airflow import roles
+
+    boto3.client("sts", region_name="us-east-1").get_caller_identity()
+    before = dict(os.environ)
+    with roles.acting("build"):
+        assert os.environ["AWS_ACCESS_KEY_ID"] != before["AWS_ACCESS_KEY_ID"]
+        # A client of the session that boto3 shares, which others of this process use.
+        used = boto3.client("s3", region_name="us-east-1")._request_signer._credentials
+        assert used.token == os.environ["AWS_SESSION_TOKEN"]
+        Storage.open(as_airflow.lake).put("candidates/20260105T000000Z-00000000/x", b"x")
+    assert dict(os.environ) == before
+    assert boto3.client("s3", region_name="us-east-1")._request_signer._credentials.token is None

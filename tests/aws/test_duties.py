@@ -1,0 +1,248 @@
+"""Each role is allowed what its part of the pipeline asks of S3, heard while a whole life of a lake goes by."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import date
+from fnmatch import fnmatch
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from catalunya import audit, lambdas, maintain, notify, publish, status
+from catalunya import datasets as cards
+from catalunya.demo import portal
+from catalunya.errors import CatalunyaError, Refused
+from catalunya.lake import layout, snapshot
+from catalunya.lake.lock import lake_lock
+from catalunya.lake.storage import Storage
+from catalunya.relay import Relay
+from catalunya.settings import Settings
+from infrastructure.duties import DUTIES, PUBLISHED
+from tests.aws.conftest import DAY, Invocation, variables
+from tests.aws.policy import ACCOUNT
+from tests.aws.recorder import Asked, Recorder
+from tests.conftest import ROOT
+from tests.s3 import S3Emulator
+
+UNHEARD = {
+    "publish": {
+        ("deletes", "docs/*"),
+        ("reads", "alerts/*"),
+        ("writes", "alerts/*"),
+        ("deletes", "alerts/*"),
+    },
+}
+"""Rights for what does not happen here: old releases' documentation to delete, alerts with an address to go to."""
+pytestmark = pytest.mark.aws
+
+
+class Life:
+    """A lake from its first release on, every part of every run under the duty that does it."""
+
+    def __init__(self, bucket: str, demo: portal.RunningPortal, recorder: Recorder) -> None:
+        self.demo = demo
+        self.recorder = recorder
+        self.settings = Settings.load().model_copy(update={"engine": "duckdb"})
+        self.datasets = cards.load(ROOT / "datasets")
+        self.number = 0
+
+    def storage(self) -> Storage:
+        return Storage.open(self.settings.lake)
+
+    def new_run(self) -> str:
+        self.number += 1
+        return f"20260105T0{self.number}0000Z-0000000{self.number}"
+
+    def ask(self, stage: lambdas.Stage, run_id: str, dataset_id: str) -> None:
+        """As a task of the DAG does: ask, look at the word, take one of failure back and ask again."""
+        part = lambdas.part_of(stage, dataset_id)
+        for _ in range(2):
+            with self.recorder.duty(stage), suppress(CatalunyaError):
+                getattr(lambdas, stage)({"run_id": run_id, "dataset": dataset_id}, Invocation())
+            with self.recorder.duty("orchestrator"):
+                word = self.relay(run_id).word(part)
+                if lambdas.is_done(stage, dataset_id, word):
+                    return
+                self.relay(run_id).retract(part)
+
+    def relay(self, run_id: str) -> Relay:
+        return Relay(self.settings, run_id, lambdas._Silent())
+
+    def read(self, run_id: str) -> None:
+        for dataset_id in self.datasets:
+            self.ask("ingest", run_id, dataset_id)
+        with self.recorder.duty("monitor"):
+            assert self.relay(run_id).read_so_far() == set(self.datasets)
+
+    def run(self) -> str:
+        """One run of the DAG."""
+        run_id = self.new_run()
+        self.read(run_id)
+        with self.recorder.duty("build"):
+            new, _ = self.relay(run_id).anything_new()
+        try:
+            if new:
+                self.transform(run_id)
+        finally:
+            with self.recorder.duty("publish"):
+                one = self.relay(run_id)
+                notify.deliver(one.storage, (), notify.of_findings(one.finish()))
+        return run_id
+
+    def transform(self, run_id: str) -> None:
+        for dataset_id in self.datasets:
+            self.ask("stage", run_id, dataset_id)
+        with self.recorder.duty("build"):
+            self.relay(run_id).build()
+            self.relay(run_id).audit()
+        with self.recorder.duty("publish"):
+            self.relay(run_id).publish()
+            self.relay(run_id).docs()
+
+
+@pytest.fixture(scope="module")
+def heard(s3_emulator: S3Emulator) -> Iterator[dict[str, set[Asked]]]:
+    """By duty, all that was asked for in runs that release, find nothing, meet drift and refusal, and are mended."""
+    recorder = Recorder(s3_emulator.endpoint)
+    bucket = s3_emulator.new_bucket()
+    with pytest.MonkeyPatch.context() as patch, recorder.front, portal.running(day=DAY, rows=300) as demo:
+        for name, value in {
+            **s3_emulator.env,
+            **variables(bucket, demo.url),
+            "CATALUNYA_LAKE": f"s3://{bucket}",
+            "AWS_ENDPOINT_URL": recorder.front.endpoint,
+        }.items():
+            patch.setenv(name, value)
+        _live(Life(bucket, demo, recorder))
+        yield recorder.heard
+
+
+def _live(life: Life) -> None:
+    life.run()
+    life.run()
+    # Killed runs left a release that nobody saw and a candidate: the next one clears them away.
+    life.storage().put(layout.release("20270101T000000Z-00000000", "csv/x.csv"), b"left")
+    life.storage().put(layout.candidate("20250101T000000Z-00000000", "candidate.duckdb"), b"left")
+    life.demo.set_day(date(2026, 3, 1))
+    life.run()
+    life.demo.faults.add("social_services:missing_column=telefon")
+    life.demo.faults.add("service_users:down=1")
+    _break_a_staging(life)
+    life.demo.set_day(date(2026, 4, 1))
+    with suppress(Refused):
+        life.run()
+    life.demo.faults.clear()
+    _refuse_in_audit(life)
+    _mend(life)
+    _look_after(life)
+    _tell(life)
+
+
+def _break_a_staging(life: Life) -> None:
+    """A stage that fails by a fault of the code leaves a word of failure, which is taken back."""
+    with pytest.MonkeyPatch.context() as broken:
+        broken.setattr("catalunya.pipeline.stage", _broken)
+        life.ask("stage", life.new_run(), "population")
+
+
+def _broken(*_: object, **__: object) -> None:
+    raise CatalunyaError("a fault of the code")
+
+
+def _refuse_in_audit(life: Life) -> None:
+    newest = snapshot.latest(life.storage(), "population")
+    assert newest is not None
+    finding = audit.Finding(
+        gate="rows", severity="error", message="too few", dataset_id="population",
+        snapshot_id=newest.snapshot_id, figures={},
+    )  # fmt: skip
+    verdict = audit.Audit(
+        candidate_id="x", audited_at=life.settings.now(), findings=(finding,), passed=False, tests=1
+    )
+    with life.recorder.duty("build"), suppress(Refused):
+        audit.refuse(life.storage(), verdict, run_id=life.new_run(), now=life.settings.now())
+
+
+def _mend(life: Life) -> None:
+    held = {name: snapshot.refused(life.storage(), name) for name in ("population", "social_services")}
+    with life.recorder.duty("steward"), lake_lock(life.storage(), "20260105T230000Z-00000000"):
+        for refused in held.values():
+            for snapshot_id in refused:
+                snapshot.accept(life.storage(), life.datasets, snapshot_id, "it is real", life.settings.now())
+    with life.recorder.duty("publish"), lake_lock(life.storage(), "20260106T000000Z-00000000") as lock:
+        publish.rollback(life.storage(), lock, run_id="20260106T000000Z-00000000", now=life.settings.now())
+
+
+def _look_after(life: Life) -> None:
+    with life.recorder.duty("publish"):
+        maintain.retain(life.storage(), "20260106T010000Z-00000000", 1, life.settings.now())
+    with life.recorder.duty("monitor"):
+        lake = life.storage()
+        for dataset_id in life.datasets:
+            maintain.verify(lake, dataset_id)
+        maintain.freshness(lake, life.datasets, life.settings.now())
+        status.describe(lake, life.datasets, life.settings.now())
+
+
+@pytest.mark.parametrize("duty", [duty.name for duty in DUTIES])
+def test_a_role_may_do_what_its_part_of_the_pipeline_did(heard, templates, duty):
+    account = templates["production"]
+    bucket = f"arn:aws:s3:::catalunya-production-lake-{ACCOUNT}"
+    assert heard[duty]
+    refused = [
+        (action, key)
+        for action, key in sorted(heard[duty])
+        if not account.may(f"catalunya-production-{duty}", action, f"{bucket}/{key}" if key else bucket)
+    ]
+    assert refused == []
+
+
+def test_no_part_of_the_pipeline_deleted_what_landed_or_moved_the_pointer_but_publish(heard):
+    for duty, found in heard.items():
+        deleted = [key for action, key in found if action == "s3:DeleteObject" and key.startswith("landing/")]
+        assert all(duty == "steward" and key.endswith("/refused.json") for key in deleted), (duty, deleted)
+        assert (("s3:PutObject", "current.json") in found) == (duty == "publish")
+
+
+@pytest.mark.parametrize("duty", DUTIES, ids=lambda duty: duty.name)
+def test_every_pattern_of_a_duty_was_needed(heard, duty):
+    """A right that nothing asked for in a whole life of a lake is one too many; this lake is built by DuckDB."""
+    spare = {
+        (kind, pattern)
+        for kind, action, patterns in (
+            ("reads", "s3:GetObject", duty.reads),
+            ("writes", "s3:PutObject", duty.writes),
+            ("deletes", "s3:DeleteObject", duty.deletes),
+        )
+        for pattern in patterns
+        if not pattern.startswith(PUBLISHED)
+        and not any(asked == action and fnmatch(key, pattern) for asked, key in heard[duty.name])
+    }
+    assert spare == set()
+
+
+def _tell(life: Life) -> None:
+    """Alerts that were heard, that were told before, and that nobody heard."""
+    server = HTTPServer(("127.0.0.1", 0), Ear)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    ear, nobody = f"json://127.0.0.1:{server.server_port}", "json://127.0.0.1:9"
+    for duty in ("publish", "monitor", "orchestrator"):
+        with life.recorder.duty(duty):
+            for address, event in ((ear, "heard"), (ear, "heard"), (nobody, "unheard")):
+                alert = notify.Alert(kind="failed", subject="x", reason="y", event=f"{event} {duty}")
+                notify.deliver(life.storage(), (address,), [alert])
+    server.shutdown()
+    server.server_close()
+
+
+class Ear(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        return

@@ -1,0 +1,176 @@
+"""The functions on AWS, called as AWS calls them, on a lake in S3 and portals on loopback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+
+import obstore
+import pytest
+from obstore.store import S3Store
+
+from catalunya import lambdas, relay
+from catalunya.errors import LakeBusy, SourceUnreadable, UsageError
+from catalunya.ingest import Ingested
+from catalunya.lake import layout, snapshot
+from catalunya.lake.lock import lake_lock
+from catalunya.lake.storage import Storage
+from catalunya.record import RunRecord
+from tests.aws.conftest import Invocation, order, variables
+
+CALL = """
+import json, sys
+from catalunya import lambdas
+from catalunya.record import RunRecord
+from tests.aws.conftest import Invocation
+print("ANSWER", json.dumps(getattr(lambdas, sys.argv[1])(json.loads(sys.argv[2]), Invocation())))
+"""
+
+
+@pytest.fixture
+def lake(s3_bucket, demo, monkeypatch) -> Storage:
+    for name, value in variables(s3_bucket, demo.url).items():
+        monkeypatch.setenv(name, value)
+    return Storage.open(f"s3://{s3_bucket}/lake")
+
+
+def versions(lake: Storage) -> dict[str, str]:
+    """Every object but the locks, with its ETag."""
+    store = S3Store(
+        lake.bucket, endpoint=lake.endpoint, region="us-east-1", client_options={"allow_http": True}
+    )
+    found = [meta for chunk in obstore.list(store) for meta in chunk]
+    return {meta["path"]: meta["e_tag"] for meta in found if "/locks/" not in meta["path"]}
+
+
+def record_of(lake: Storage, part: str) -> RunRecord:
+    return RunRecord.model_validate_json(lake.read(layout.part(order("x")["run_id"], part)))
+
+
+def test_a_second_invocation_of_the_same_key_asks_no_portal_and_writes_nothing(lake, demo):
+    first = lambdas.ingest(order("population"), Invocation())
+    staged = lambdas.stage(order("population"), Invocation())
+    assert (first["outcome"], staged["outcome"]) == ("new", "staged")
+    assert staged["rows_staged"] + staged["rows_quarantined"] + staged["rows_duplicated"] == first["rows_in"]
+    before, asked = versions(lake), len(demo.log)
+    for function in (lambdas.ingest, lambdas.stage):
+        again = function(order("population", force=True), Invocation())
+        assert again["outcome"] == "done before"
+        assert again["snapshot_id"] == first["snapshot_id"]
+    assert (versions(lake), len(demo.log)) == (before, asked)
+
+
+def test_two_invocations_of_one_key_at_once_do_the_work_once(lake, demo):
+    words = [sys.executable, "-c", CALL, "ingest", json.dumps(order("social_services"))]
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=60)[0] for process in both]
+    answers = [json.loads(text.split("ANSWER ")[1]) for text in said]
+    assert sorted(answer["outcome"] for answer in answers) == ["done before", "new"]
+    assert len(snapshot.ids(lake, "social_services")) == 1
+    pages = [path for _, path, _ in demo.log if "ivft-vegh" in path and "offset" in path]
+    assert pages
+    assert len(pages) == len(set(pages))
+
+
+def test_an_invocation_that_finds_its_key_under_way_for_long_ends_quietly_and_another_run_does_not(
+    lake, demo, monkeypatch
+):
+    monkeypatch.setattr(relay, "PATIENCE_S", 0.0)
+    with lake_lock(lake, order("population")["run_id"], "call-ingest-population"):
+        assert lambdas.ingest(order("population"), Invocation())["outcome"] == "under way"
+        with pytest.raises(LakeBusy):
+            lambdas.ingest({**order("population"), "run_id": "20260105T120000Z-00000000"}, Invocation())
+    assert demo.log == []
+
+
+def test_a_portal_that_is_down_is_raised_and_recorded_and_the_next_try_reads_it(lake, demo):
+    demo.faults.add("population:down")
+    with pytest.raises(SourceUnreadable, match="population"):
+        lambdas.ingest(order("population"), Invocation())
+    assert record_of(lake, "ingest.population").datasets["population"].outcome == "unreadable"
+    demo.faults.clear()
+    assert lambdas.ingest(order("population"), Invocation())["outcome"] == "new"
+
+
+def test_a_fault_of_the_code_is_raised_recorded_and_tried_again(lake, demo, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr("catalunya.pipeline.ingest", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            lambdas.ingest(order("population"), Invocation())
+    assert lambdas.ingest(order("population"), Invocation())["outcome"] == "new"
+
+
+def test_a_source_that_drifted_is_an_answer_and_on_record_and_not_read_again(lake, demo, monkeypatch):
+    drifted = Ingested("boundaries", "drifted", None, {}, 1, 1, "boundaries: CODICOMAR is gone")
+    monkeypatch.setattr("catalunya.pipeline.ingest", lambda *_, **__: drifted)
+    first = lambdas.ingest(order("boundaries"), Invocation())
+    assert (first["outcome"], first["message"]) == ("refused", drifted.message)
+    monkeypatch.undo()
+    assert lambdas.is_done("ingest", "boundaries", record_of(lake, "ingest.boundaries"))
+
+
+def test_a_snapshot_that_drifted_is_an_answer_and_on_record_and_not_staged_again(lake, demo):
+    demo.faults.add("social_services:missing_column=telefon")
+    lambdas.ingest(order("social_services"), Invocation())
+    first = lambdas.stage(order("social_services"), Invocation())
+    assert first["outcome"] == "refused"
+    assert "telefon" in first["message"]
+    assert list(snapshot.refused(lake, "social_services")) == snapshot.ids(lake, "social_services")
+    before = versions(lake)
+    assert lambdas.stage(order("social_services"), Invocation())["outcome"] == "done before"
+    assert versions(lake) == before
+
+
+def test_an_invocation_that_comes_after_its_run_has_ended_does_nothing(lake, demo):
+    lake.put(layout.ledger(order("population")["run_id"]), b"{}")
+    before = versions(lake)
+    assert lambdas.ingest(order("population"), Invocation())["outcome"] == "ended"
+    assert (versions(lake), demo.log) == (before, [])
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ({"run_id": "yesterday", "dataset": "population"}, "run_id"),
+        ({"run_id": order("x")["run_id"]}, "dataset"),
+        (order("population", forced=True), "forced"),
+        (order("weather"), "no dataset weather"),
+    ],
+)
+def test_an_event_that_is_no_order_is_named(lake, event, words):
+    with pytest.raises(UsageError, match=words):
+        lambdas.ingest(event, Invocation())
+
+
+def test_the_log_is_json_with_run_time_and_memory(lake, capsys):
+    lambdas.ingest(order("population"), Invocation())
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["run_id"] for line in lines} == {order("population")["run_id"]}
+    ended = next(line for line in lines if line["event"] == "ended")
+    assert {
+        "dataset": "population",
+        "outcome": "new",
+        "memory_mb": 1024,
+        "remaining_ms": 900_000,
+    }.items() <= (ended.items())
+    assert ended["peak_memory_mb"] > 0
+    assert ended["tmp_free_mb"] > 0
+
+
+def test_a_killed_invocation_leaves_no_word_and_the_next_takes_over(lake, demo):
+    demo.faults.add("population:slow=30")
+    words = [sys.executable, "-c", CALL, "ingest", json.dumps(order("population"))]
+    killed = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    seen = threading.Event()
+    while not demo.log and not seen.wait(0.05):
+        assert killed.poll() is None
+    killed.kill()
+    killed.wait()
+    demo.faults.clear()
+    assert lake.list(layout.RUNS) == []
+    # What a minute does to a lease that nobody renews.
+    for key in [entry.key for entry in lake.list("locks")]:
+        lake.delete(key)
+    assert lambdas.ingest(order("population"), Invocation())["outcome"] == "new"

@@ -1,0 +1,311 @@
+"""The templates: who may do what and who may not, and what the resources are."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from catalunya import datasets
+from tests.aws.conftest import synthesise
+from tests.aws.policy import ACCOUNT, REGION, Account
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.aws
+
+SNAPSHOT = "20260105T060000Z-1a2b3c4d"
+PAGE = f"landing/population/{SNAPSHOT}/page-00000.json"
+MANIFEST = f"landing/population/{SNAPSHOT}/manifest.json"
+REFUSED = f"landing/population/{SNAPSHOT}/refused.json"
+ACCEPTED = f"landing/population/{SNAPSHOT}/accepted.json"
+STAGED = f"staging/population/snapshot_date=2026-01-05/{SNAPSHOT}.parquet"
+SET_ASIDE = f"quarantine/population/snapshot_date=2026-01-05/{SNAPSHOT}.parquet"
+CANDIDATE = f"candidates/{SNAPSHOT}/candidate.duckdb"
+RELEASE = f"releases/{SNAPSHOT}/csv/population.csv"
+COPY = f"published/files/{SNAPSHOT}/population/population.parquet"
+KEYS = (
+    PAGE, MANIFEST, REFUSED, ACCEPTED, STAGED, SET_ASIDE, CANDIDATE, RELEASE, "current.json", f"ledger/{SNAPSHOT}.json",
+    f"runs/{SNAPSHOT}/ingest.population.json", f"runs/{SNAPSHOT}/stage.population.json", f"runs/{SNAPSHOT}/wait.json",
+    f"runs/{SNAPSHOT}/build.json", f"runs/{SNAPSHOT}/publish.json", "alerts/1a2b.json", f"docs/{SNAPSHOT}/index.html",
+    COPY, "locks/run.json", "locks/dataset-population.json", "locks/call-ingest-population.json",
+    "locks/call-stage-population.json", "something/else.json",
+)  # fmt: skip
+PUTS = {
+    "ingest": {
+        PAGE, MANIFEST, f"runs/{SNAPSHOT}/ingest.population.json", "locks/dataset-population.json",
+        "locks/call-ingest-population.json",
+    },
+    "stage": {
+        REFUSED, STAGED, SET_ASIDE, f"runs/{SNAPSHOT}/stage.population.json", "locks/dataset-population.json",
+        "locks/call-stage-population.json",
+    },
+    "build": {
+        REFUSED, CANDIDATE, f"runs/{SNAPSHOT}/wait.json", f"runs/{SNAPSHOT}/build.json", "locks/run.json",
+        "locks/dataset-population.json",
+    },
+    "publish": {
+        RELEASE, COPY, "current.json", f"ledger/{SNAPSHOT}.json", f"runs/{SNAPSHOT}/publish.json", "alerts/1a2b.json",
+        f"docs/{SNAPSHOT}/index.html", "locks/run.json",
+    },
+    "monitor": {"alerts/1a2b.json"},
+    "steward": {ACCEPTED, "locks/run.json"},
+    "orchestrator": {"alerts/1a2b.json"},
+    "deployment": set(),
+}  # fmt: skip
+DELETES = {
+    "build": {CANDIDATE},
+    "publish": {
+        CANDIDATE, RELEASE, COPY, f"docs/{SNAPSHOT}/index.html", "alerts/1a2b.json",
+        *(key for key in KEYS if key.startswith("runs/")),
+    },
+    "monitor": {"alerts/1a2b.json"},
+    "steward": {REFUSED},
+    "orchestrator": {
+        "alerts/1a2b.json", f"runs/{SNAPSHOT}/ingest.population.json", f"runs/{SNAPSHOT}/stage.population.json",
+    },
+}  # fmt: skip
+READS_DATA = {
+    "ingest": {MANIFEST},
+    "stage": {PAGE, MANIFEST, REFUSED, ACCEPTED, STAGED},
+    "build": {MANIFEST, REFUSED, ACCEPTED, STAGED, CANDIDATE},
+    "publish": {CANDIDATE, RELEASE},
+    "monitor": {PAGE, MANIFEST, REFUSED, ACCEPTED},
+    "steward": {REFUSED, ACCEPTED},
+    "orchestrator": set(),
+    "deployment": set(),
+}
+DATA = (PAGE, MANIFEST, REFUSED, ACCEPTED, STAGED, SET_ASIDE, CANDIDATE, RELEASE)
+
+
+@pytest.fixture(params=["development", "production"])
+def environment(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def account(templates: dict[str, Account], environment: str) -> Account:
+    return templates[environment]
+
+
+def in_lake(environment: str, key: str) -> str:
+    return f"arn:aws:s3:::catalunya-{environment}-lake-{ACCOUNT}/{key}"
+
+
+def allowed(account: Account, environment: str, duty: str, action: str, keys: tuple[str, ...]) -> set[str]:
+    role = f"catalunya-{environment}-{duty}"
+    return {key for key in keys if account.may(role, action, in_lake(environment, key))}
+
+
+def test_there_is_a_role_for_each_duty_and_no_other(account, environment):
+    assert set(account.roles()) == {f"catalunya-{environment}-{duty}" for duty in PUTS}
+
+
+@pytest.mark.parametrize("duty", PUTS)
+def test_a_role_may_write_delete_and_read_what_its_duty_needs_and_nothing_else(account, environment, duty):
+    assert allowed(account, environment, duty, "s3:PutObject", KEYS) == PUTS[duty]
+    assert allowed(account, environment, duty, "s3:DeleteObject", KEYS) == DELETES.get(duty, set())
+    assert allowed(account, environment, duty, "s3:GetObject", DATA) == READS_DATA[duty]
+
+
+def test_no_role_but_publish_and_no_administrator_can_move_the_pointer(account, environment):
+    pointer = in_lake(environment, "current.json")
+    for action in ("s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"):
+        may = {role for role in account.roles() if account.may(role, action, pointer)}
+        assert may == ({f"catalunya-{environment}-publish"} if action == "s3:PutObject" else set())
+        assert not account.administrator_may(action, pointer)
+
+
+def test_nobody_can_delete_what_landed_an_administrator_neither(account, environment):
+    for key in (PAGE, MANIFEST, ACCEPTED):
+        for action in ("s3:DeleteObject", "s3:DeleteObjectVersion"):
+            arn = in_lake(environment, key)
+            assert not [role for role in account.roles() if account.may(role, action, arn)]
+            assert not account.administrator_may(action, arn)
+    assert account.administrator_may("s3:DeleteObject", in_lake(environment, RELEASE))
+
+
+def test_nothing_is_allowed_without_tls(account, environment):
+    arn = in_lake(environment, MANIFEST)
+    role = f"catalunya-{environment}-ingest"
+    assert account.may(role, "s3:GetObject", arn)
+    assert not account.may(role, "s3:GetObject", arn, **{"aws:SecureTransport": "false"})
+    assert not account.may(role, "s3:GetObject", arn, **{"s3:TlsVersion": "1.1"})
+
+
+def test_the_orchestrator_asks_the_functions_and_takes_the_roles_of_its_tasks(account, environment):
+    role = f"catalunya-{environment}-orchestrator"
+    function = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:catalunya-{environment}-"
+    assert account.may(role, "lambda:InvokeFunction", f"{function}ingest")
+    assert account.may(role, "lambda:InvokeFunction", f"{function}stage")
+    assert not account.may(role, "lambda:InvokeFunction", f"{function}other")
+    assert not account.may(role, "lambda:UpdateFunctionCode", f"{function}ingest")
+    taken = {other for other, arn in account.roles().items() if account.may(role, "sts:AssumeRole", arn)}
+    assert taken == {f"catalunya-{environment}-{duty}" for duty in ("build", "publish", "monitor")}
+
+
+def trusted(account: Account, duty: str, environment: str) -> str:
+    roles = account.of_type("AWS::IAM::Role").values()
+    role = next(r for r in roles if r["RoleName"] == f"catalunya-{environment}-{duty}")
+    return json.dumps(role["AssumeRolePolicyDocument"]["Statement"])
+
+
+def test_roles_trust_the_service_the_orchestrator_or_people_with_a_second_factor(account, environment):
+    orchestrator = f"role/catalunya-{environment}-orchestrator"
+    for duty in ("ingest", "stage"):
+        assert "lambda.amazonaws.com" in trusted(account, duty, environment)
+        assert f":iam::{ACCOUNT}:" not in trusted(account, duty, environment)
+    for duty in ("build", "publish", "monitor"):
+        assert orchestrator in trusted(account, duty, environment)
+    assert "root" not in trusted(account, "build", environment)
+    for duty in ("publish", "steward"):
+        assert '"aws:MultiFactorAuthPresent": "true"' in trusted(account, duty, environment)
+
+
+def test_a_deployment_is_trusted_from_its_repository_and_environment_alone_and_takes_cdks_roles(
+    account, environment
+):
+    said = trusted(account, "deployment", environment)
+    assert '"token.actions.githubusercontent.com:aud": "sts.amazonaws.com"' in said
+    assert (
+        f'"token.actions.githubusercontent.com:sub": "repo:catalunya/pipeline:environment:{environment}"'
+        in said
+    )
+    role = f"catalunya-{environment}-deployment"
+    for kind in ("deploy", "file-publishing", "lookup"):
+        arn = f"arn:aws:iam::{ACCOUNT}:role/cdk-hnb659fds-{kind}-role-{ACCOUNT}-{REGION}"
+        assert account.may(role, "sts:AssumeRole", arn)
+    assert not account.may(role, "sts:AssumeRole", f"arn:aws:iam::{ACCOUNT}:role/administrator")
+
+
+def test_build_changes_candidates_and_publish_the_marts_in_the_catalogue(account, environment):
+    database = f"catalunya_{environment}"
+    glue = f"arn:aws:glue:{REGION}:{ACCOUNT}"
+
+    def may(duty: str, action: str, resource: str) -> bool:
+        return account.may(f"catalunya-{environment}-{duty}", action, f"{glue}:{resource}")
+
+    candidate = f"table/{database}_marts_candidate_20260105t060000z_1a2b3c4d/population"
+    for action in ("glue:CreateTable", "glue:DeleteTable"):
+        assert may("build", action, candidate)
+        assert not may("build", action, f"table/{database}_marts/population")
+        assert not may("build", action, f"table/{database}_staging/population")
+        assert may("publish", action, f"table/{database}_marts/population")
+        assert may("publish", action, f"table/{database}_marts_releases/population_20260105t060000z_1a2b3c4d")
+        assert not may("monitor", action, f"table/{database}_marts/population")
+    assert may("build", "glue:GetTable", f"table/{database}_staging/population")
+    assert not may("build", "glue:GetTable", "table/somebody_elses/population")
+    assert not may("publish", "glue:CreateTable", f"table/{database}_staging/population")
+    group = f"arn:aws:athena:{REGION}:{ACCOUNT}:workgroup/"
+    for duty in PUTS:
+        role = f"catalunya-{environment}-{duty}"
+        may_query = account.may(role, "athena:StartQueryExecution", f"{group}catalunya-{environment}-build")
+        assert may_query == (duty in {"build", "publish"})
+        assert not account.may(role, "athena:StartQueryExecution", f"{group}primary")
+
+
+def test_no_statement_allows_every_action_or_every_resource(account):
+    for role in account.roles():
+        for statement in account.statements(role):
+            actions, resources = (
+                value if isinstance(value, list) else [value]
+                for value in (statement["Action"], statement["Resource"])
+            )
+            assert not [action for action in actions if "*" in action], (role, actions)
+            assert not [arn for arn in resources if arn == "*" or arn.split(":", 5)[2] == "*"], (
+                role,
+                resources,
+            )
+
+
+def test_the_lake_is_private_encrypted_versioned_and_each_prefix_has_a_life_of_its_own(account, environment):
+    buckets = {b["BucketName"].split("-")[2]: b for b in account.of_type("AWS::S3::Bucket").values()}
+    assert set(buckets) == {"lake", "results", "logs"}
+    for bucket in buckets.values():
+        assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+        assert bucket["BucketEncryption"]
+    lake = buckets["lake"]
+    assert lake["VersioningConfiguration"] == {"Status": "Enabled"}
+    rules = {rule["Prefix"]: rule for rule in lake["LifecycleConfiguration"]["Rules"] if "Prefix" in rule}
+    assert {prefix.split("/")[0] for prefix in rules} == {
+        "landing", "staging", "quarantine", "candidates", "releases", "ledger", "runs", "alerts", "docs", "locks",
+        "published", "current.json",
+    }  # fmt: skip
+    expiring = {prefix for prefix, rule in rules.items() if "ExpirationInDays" in rule}
+    assert expiring == {"candidates/", "runs/", "locks/", "alerts/"}
+    assert "ExpirationInDays" in buckets["results"]["LifecycleConfiguration"]["Rules"][0]
+    raw = account.resources.values()
+    kept = next(r for r in raw if "VersioningConfiguration" in r.get("Properties", {}))
+    assert kept["DeletionPolicy"] == ("Retain" if environment == "production" else "Delete")
+
+
+def test_a_table_per_card_has_its_columns_and_finds_its_partitions_by_rule(account, environment):
+    tables = {t["TableInput"]["Name"]: t for t in account.of_type("AWS::Glue::Table").values()}
+    cards = datasets.load(ROOT / "datasets")
+    assert set(tables) == set(cards)
+    kinds = {"string": "string", "integer": "int", "number": "double", "date": "date"}
+    for name, card in cards.items():
+        table = tables[name]["TableInput"]
+        columns = {c["Name"]: c["Type"] for c in table["StorageDescriptor"]["Columns"]}
+        own = {c.name: kinds[c.type] for c in card.columns}
+        assert columns == {**own, "raw": "string", "snapshot_id": "string"}
+        assert table["Parameters"]["storage.location.template"] == (
+            f"s3://catalunya-{environment}-lake-{ACCOUNT}/staging/{name}/snapshot_date=${{snapshot_date}}/"
+        )
+        assert [key["Name"] for key in table["PartitionKeys"]] == ["snapshot_date"]
+
+
+def test_queries_have_a_limit_and_readers_no_choice_of_where_results_go(account, environment):
+    groups = {
+        g["Name"]: g["WorkGroupConfiguration"] for g in account.of_type("AWS::Athena::WorkGroup").values()
+    }
+    limit = {"development": 1_000_000_000, "production": 10_000_000_000}[environment]
+    assert {g["BytesScannedCutoffPerQuery"] for g in groups.values()} == {limit}
+    assert groups[f"catalunya-{environment}-read"]["EnforceWorkGroupConfiguration"] is True
+    for group in groups.values():
+        assert group["EngineVersion"]["SelectedEngineVersion"] == "Athena engine version 3"
+        assert group["ResultConfiguration"]["EncryptionConfiguration"]["EncryptionOption"] == "SSE_S3"
+
+
+def test_the_functions_are_small_end_in_a_queue_and_are_not_tried_again_by_aws(account, environment):
+    functions = {f["FunctionName"]: f for f in account.of_type("AWS::Lambda::Function").values()}
+    assert set(functions) == {f"catalunya-{environment}-{stage}" for stage in ("ingest", "stage")}
+    for function in functions.values():
+        assert function["Architectures"] == ["arm64"]
+        assert function["Environment"]["Variables"] == {
+            "ENVIRONMENT": environment, "CATALUNYA_LAKE": f"s3://catalunya-{environment}-lake-{ACCOUNT}",
+        }  # fmt: skip
+    for config in account.of_type("AWS::Lambda::EventInvokeConfig").values():
+        assert config["MaximumRetryAttempts"] == 0
+        assert "-failed" in config["DestinationConfig"]["OnFailure"]["Destination"]
+    prefix = f"catalunya-{environment}-"
+    found = account.of_type("AWS::CloudWatch::Alarm").values()
+    alarms = {alarm["AlarmName"].removeprefix(prefix) for alarm in found}
+    assert alarms == {f"{s}-{kind}" for s in ("ingest", "stage") for kind in ("failed", "errors", "slow")}
+    budget = next(iter(account.of_type("AWS::Budgets::Budget").values()))
+    assert [n["Notification"]["NotificationType"] for n in budget["NotificationsWithSubscribers"]] == [
+        "ACTUAL", "FORECASTED",
+    ]  # fmt: skip
+
+
+def test_cfn_lint_finds_nothing(templates, tmp_path):
+    for name, account in templates.items():
+        (tmp_path / f"{name}.template.json").write_text(json.dumps(account.template))
+    words = [
+        str(Path(sys.executable).with_name("cfn-lint")),
+        "--",
+        *map(str, sorted(tmp_path.glob("*.json"))),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_cdk_nag_stops_what_breaks_its_rules(tmp_path):
+    with zipfile.ZipFile(tmp_path / "functions.zip", "w") as archive:
+        archive.writestr("catalunya/lambdas.py", "")
+    bare = "from aws_cdk import aws_s3; aws_s3.Bucket(made.node.find_child('catalunya-development'), 'Bare')"
+    with pytest.raises(AssertionError, match="AwsSolutions-S10"):
+        synthesise(tmp_path / "out", tmp_path / "functions.zip", more=bare)
