@@ -22,6 +22,7 @@ from catalunya import datasets as cards
 from catalunya.build import Candidate, newest_candidate
 from catalunya.demo.borrow import portals
 from catalunya.doctor import examine
+from catalunya.engines import open_engine
 from catalunya.errors import CatalunyaError, SourceUnreadable, UsageError
 from catalunya.lake import layout, snapshot
 from catalunya.lake.lock import lake_lock
@@ -159,6 +160,7 @@ def rollback(
     run_id = new_run_id(now)
     with lake_lock(storage, run_id) as lock:
         after = publish.rollback(storage, lock, run_id=run_id, now=now, to=to)
+        publish.show(storage, open_engine(storage, settings))
     address = storage.uri(layout.release(after.release_id))
     _answer(
         as_json,

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from datetime import datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from catalunya import __version__
 from catalunya.audit import Finding, Stale
+from catalunya.engines.protocol import Cost
 from catalunya.lake import layout
 from catalunya.lake.storage import Storage
 
@@ -81,6 +82,8 @@ class RunRecord(BaseModel):
     seconds: float = 0.0
     versions: dict[str, str] = {}
     code_revision: str | None = None
+    cost: Cost | None = None
+    """What was asked of a distributed engine; None of one in this process, and of a run that asked nothing."""
     seen: dict[str, Seen] = {}
 
     def warn(self, sentence: str) -> None:
@@ -122,6 +125,8 @@ def merged(parts: Iterable[RunRecord]) -> RunRecord | None:
         whole.seen |= part.seen
         whole.stale = part.stale or whole.stale
         whole.findings = part.findings or whole.findings
+        if part.cost is not None:
+            whole.cost = part.cost if whole.cost is None else whole.cost + part.cost
         whole.seconds = round(whole.seconds + part.seconds, 3)
         for sentence in part.warnings:
             whole.warn(sentence)
@@ -142,10 +147,19 @@ def _add_stage(stages: list[StageRecord], more: StageRecord) -> None:
     stages.append(more.model_copy())
 
 
-def versions() -> dict[str, str]:
-    """The versions of this project, of Python and of what transforms the data."""
-    used = ("dbt-core", "dbt-duckdb", "duckdb")
+def versions(engine: str = "duckdb") -> dict[str, str]:
+    """The versions of this project, of Python and of what transforms the data; an adapter may be missing so far."""
+    adapter = f"dbt-{engine}"
+    used = ("dbt-core", *((adapter,) if _is_installed(adapter) else ()), "duckdb")
     return {"catalunya": __version__, "python": platform.python_version(), **{n: version(n) for n in used}}
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def code_revision(home: Path) -> str | None:
