@@ -75,7 +75,7 @@ def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path
         if process.poll() is not None
         else f"is not up after {patience_s:g} s"
     )
-    raise NotStarted(f"{process.args} {state}: {words}")
+    raise NotStarted(f"{log.parent.name} {state}: {words}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

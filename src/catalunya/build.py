@@ -114,7 +114,7 @@ def build(
             sample=workspace.sample,
             on_node=on_node,
         )
-        _raise_for(outcome)
+        raise_for(outcome)
         record = Candidate(
             candidate_id=candidate_id,
             built_at=now,
@@ -186,7 +186,8 @@ def _require_one_kind(staged: list[Staged]) -> None:
         )
 
 
-def _raise_for(outcome: dbt.Outcome) -> None:
+def raise_for(outcome: dbt.Outcome) -> None:
+    """Raise `BuildFailed` with the nodes that failed, if any did."""
     failed = [r for r in outcome.results if r.status in {"error", "fail"}]
     if failed:
         lines = "\n".join(f"  {r.kind} {r.name}: {r.message.strip()}" for r in failed)

@@ -147,6 +147,37 @@ def doctor(
 
 
 @app.command()
+def parity(
+    engines: Annotated[
+        str, typer.Option(help="Engines to compare with the first of them, comma-separated.")
+    ] = "duckdb,trino,athena",
+    as_json: Json = False,
+) -> None:
+    """Build every mart from the staged snapshots on each engine and compare them row for row."""
+    from catalunya import parity as comparison
+
+    settings = Settings.load()
+    names = comparison.parse_engines(engines)
+    storage = Storage.open(settings.lake)
+    known = cards.load(settings.home / "datasets")
+    now = settings.now()
+    with lake_lock(storage, new_run_id(now)), reporter(err) as told:
+        told.begin("parity")
+        found = comparison.parity(
+            storage, known, settings, names, now=now, on_step=lambda line: told.step("parity", line)
+        )
+    words = [str(difference) for difference in found.differences]
+    words += [f"{table}: {count} differences" for table, count in found.different.items()]
+    rows = sum(found.built[0].rows.values())
+    if not words:
+        words = [f"{', '.join(names)} agree on {rows} rows of {len(found.built[0].rows)} marts"]
+    status = "different" if found.different else "equal"
+    _answer(as_json, {"status": status, **found.model_dump(mode="json")}, "\n".join(words))
+    if found.different:
+        raise typer.Exit(1)
+
+
+@app.command()
 def rollback(
     to: Annotated[
         str | None, typer.Option("--to", help="Release to go back to; the one before by default.")

@@ -291,6 +291,16 @@ def marts(manifest: dict[str, Any]) -> tuple[Mart, ...]:
     return tuple(sorted(found, key=lambda mart: mart.name))
 
 
+def keys(manifest: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Model or seed to the columns that its test `unique_combination` declares for its key."""
+    found: dict[str, tuple[str, ...]] = {}
+    for node in manifest["nodes"].values():
+        test = node.get("test_metadata") or {}
+        if test.get("name") == "unique_combination" and node.get("attached_node"):
+            found[node["attached_node"].rsplit(".", 1)[-1]] = tuple(test["kwargs"]["columns"])
+    return found
+
+
 def _sources(node_id: str, parents: dict[str, list[str]]) -> tuple[str, ...]:
     seen: set[str] = set()
     waiting = [node_id]
