@@ -5,7 +5,7 @@ PYTHON ?= python3
 export UV_PYTHON ?= $(PYTHON)
 export UV_PYTHON_DOWNLOADS ?= never
 
-.PHONY: help setup setup-dev run airflow health test test-aws lint format bench clean
+.PHONY: help setup setup-dev run airflow health test setup-aws test-aws lint format bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -32,10 +32,12 @@ health: ## Airflow, portals, lake and dbt: is everything well?
 test: setup-dev ## Every test that needs no container engine
 	@.venv/bin/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
-test-aws: setup-dev ## Trino and Athena on a local stand-in: its own tests, production runs, the marts on every engine
+setup-aws: setup-dev
 	@$(UV) sync --frozen --quiet --inexact --group airflow --group athena --group trino
 	@.venv/bin/python -m standin --install
-	@CATALUNYA_REQUIRE_ALL=1 .venv/bin/pytest -n 0 -m aws $(or $(PYTEST_ARGS),tests/aws)
+
+test-aws: setup-aws ## Trino and Athena on a local stand-in: its own tests, production runs, every mart on every engine
+	@CATALUNYA_REQUIRE_ALL=1 .venv/bin/pytest -n 0 -m aws $(PYTEST_ARGS)
 
 lint: setup-dev ## ruff, mypy, sqlfluff, and the cards
 	@.venv/bin/ruff check .

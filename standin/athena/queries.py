@@ -30,9 +30,14 @@ class WorkGroup:
     """Bytes that one query may scan."""
     created: float = field(default_factory=time.time)
 
+    @property
+    def insists(self) -> bool:
+        """True when everything that its queries write goes to its own place."""
+        return self.enforced and self.output is not None
+
     def location(self, asked: str | None) -> str | None:
         """Where results go: the workgroup's own place when it insists, else what the query asks for."""
-        chosen = self.output if self.enforced and self.output else asked or self.output
+        chosen = self.output if self.insists else asked or self.output
         return chosen.rstrip("/") + "/" if chosen else None
 
     def described(self) -> dict[str, Any]:
@@ -171,10 +176,16 @@ class Queries:
             _end(query, "SUCCEEDED")
 
     def _carry_out(self, query: Query) -> None:
-        order = translate.translate(query.sql, f"{query.location}tables/{query.id}")
+        own_place = f"{query.location}tables/{query.id}"
+        order = translate.translate(query.sql, own_place)
         if not isinstance(order, translate.Trino):
             self._glue.carry_out(order, query.database)
             return
+        if order.writes_to not in {None, own_place} and query.group.insists:
+            raise refusals.Refused(
+                "The Create Table As Select query failed because it was submitted with an 'external_location' property "
+                "to an Athena Workgroup that enforces a centralized output location for all queries."
+            )
         if order.writes_to and self._store.anything_in(order.writes_to):
             raise refusals.Refused(
                 f"HIVE_PATH_ALREADY_EXISTS: Target directory for table already exists: {order.writes_to}"

@@ -109,6 +109,23 @@ class AthenaEngine(Distributed):
         except glue.exceptions.EntityNotFoundException:
             return
 
+    def check(self) -> str:
+        """Ask Athena for nothing; raises `UsageError` when the workgroup cannot be used."""
+        group = self.settings.athena_workgroup
+        with _explained("get work group"):
+            found = self._client("athena").get_work_group(WorkGroup=group)["WorkGroup"]["Configuration"]
+        place = found.get("ResultConfiguration", {}).get("OutputLocation")
+        if found.get("EnforceWorkGroupConfiguration") and place:
+            raise UsageError(
+                f"CATALUNYA_ATHENA_WORKGROUP: {group} enforces its own place for results ({place}), so that no table "
+                "can be made under a run's own prefix; build in a workgroup that does not"
+            )
+        if not place and not self.settings.athena_results:
+            raise UsageError(
+                f"CATALUNYA_ATHENA_RESULTS: the workgroup {group} has no place for results; set an s3:// address"
+            )
+        return f"Athena answers in the workgroup {group}"
+
     def cost(self) -> Cost | None:
         """Queries on this lake's databases since the engine was opened; None when nothing was asked.
 

@@ -124,6 +124,10 @@ class Distributed(ABC):
         """Remove an empty schema, if there is one."""
 
     @abstractmethod
+    def check(self) -> str:
+        """See whether the engine can be used."""
+
+    @abstractmethod
     def cost(self) -> Cost | None:
         """What was asked of the engine so far."""
 
@@ -149,6 +153,7 @@ class Distributed(ABC):
         self, candidate_id: str, datasets: dict[str, Dataset], snapshots: Snapshots
     ) -> Iterator[tuple[Candidate, list[Staged]]]:
         """New schemas of the candidate, the first of them over exactly these snapshots."""
+        self.check()
         self.discard(candidate_id)
         note = json.dumps({"engine": self.name}).encode()
         self.storage.put(layout.candidate(candidate_id, ENGINE_NOTE), note)

@@ -13,6 +13,7 @@ from catalunya import dbt, declaration
 from catalunya.datasets import Dataset
 from catalunya.engines import staging
 from catalunya.engines.protocol import Cost, Shown, Snapshots
+from catalunya.errors import CatalunyaError
 from catalunya.lake import layout
 from catalunya.lake.storage import Storage
 from catalunya.stage import Staged, read_record
@@ -63,6 +64,17 @@ class DuckDBEngine:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+
+    def check(self) -> str:
+        """Write and close a file."""
+        with self._work("check") as work:
+            try:
+                with duckdb.connect(work / "probe.duckdb") as con:
+                    con.execute("create table probe as select 42 as answer")
+                    con.execute("checkpoint")
+            except duckdb.Error as error:
+                raise CatalunyaError(f"DuckDB cannot write to {work}: {error}") from None
+        return f"DuckDB {duckdb.__version__} opens, writes and closes a file"
 
     @contextmanager
     def build(

@@ -75,6 +75,9 @@ class Engine(Protocol):
     has_readers: bool
     """True when people query it, so that it has to show them the release."""
 
+    def check(self) -> str:
+        """See whether it can be used, and say so in a sentence; raises an explained error when it cannot."""
+
     def build(
         self, candidate_id: str, datasets: dict[str, Dataset], snapshots: Snapshots
     ) -> AbstractContextManager[tuple[Workspace, list[Staged]]]:

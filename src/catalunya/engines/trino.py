@@ -107,6 +107,11 @@ class TrinoEngine(Distributed):
         """Remove an empty schema."""
         self.query(f"drop schema if exists {self._catalog}.{name}")
 
+    def check(self) -> str:
+        """Ask Trino for nothing; raises `BuildFailed` when it does not answer or has no such catalogue."""
+        self.query(f"select 1 from {self._catalog}.information_schema.schemata limit 1")
+        return f"Trino at {self._url} answers, catalogue {self._catalog}"
+
     def cost(self) -> Cost | None:
         """Queries of this user since the engine was opened, on schemas of this lake; None when there were none."""
         if not self._asked:

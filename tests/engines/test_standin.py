@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from standin.athena import refusals, results, translate
-from tests.aws.conftest import CLEAN, client, new_bucket
 from tests.conftest import ROOT
+from tests.engines.conftest import CLEAN, client, new_bucket
 
 pytestmark = pytest.mark.aws
 
@@ -195,6 +195,20 @@ def test_a_query_that_scans_more_than_its_workgroup_allows_is_broken_off(stand, 
     assert found["ResultConfiguration"]["OutputLocation"].startswith(f"s3://{bucket}/thrifty/")
 
 
+def test_a_workgroup_that_insists_on_its_own_place_takes_no_table_with_another(stand, ask, bucket):
+    client(stand, "athena").create_work_group(
+        Name="readers",
+        Configuration={
+            "ResultConfiguration": {"OutputLocation": f"s3://{bucket}/readers/"},
+            "EnforceWorkGroupConfiguration": True,
+        },
+    )
+    sql = "create table shop.{} with ({}format='parquet') as select 1 x"
+    refused = ask(sql.format("here", f"external_location='s3://{bucket}/here', "), group="readers")
+    assert "enforces a centralized output location" in refused["Status"]["StateChangeReason"]
+    assert ask(sql.format("there", ""), group="readers")["Status"]["State"] == "SUCCEEDED"
+
+
 def test_a_query_is_stopped_on_demand_and_one_token_starts_one_query(stand, ask, bucket):
     athena = client(stand, "athena")
     slow = "select count(*) from unnest(sequence(1, 10000)) as a (i), unnest(sequence(1, 10000)) as b (j)"
@@ -233,7 +247,7 @@ def test_pyathena_reads_rows_with_their_types_and_parameters(aws, ask, table, bu
         cursor = con.cursor()
         cursor.execute("select id, share, since from places where id = %(id)s", {"id": "01"})
         assert cursor.fetchall() == [("01", 1.5, datetime.date(2026, 1, 5))]
-        cursor.execute("select count(*) from places where id = ?", ["02"], paramstyle="qmark")
+        cursor.execute("select count(*) from places where id = ?", ["'02'"], paramstyle="qmark")
         assert cursor.fetchall() == [(1,)]
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-
 import pytest
 
 from catalunya.engines import staging
-from tests.aws.conftest import DAYS, Command
+from tests.engines.conftest import DAYS, Command
 
 pytestmark = pytest.mark.aws
 

@@ -14,7 +14,7 @@ from catalunya.errors import UsageError
 from catalunya.lake import layout
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
-from tests.aws.conftest import Command, client, new_bucket
+from tests.engines.conftest import Command, client, new_bucket
 
 pytestmark = pytest.mark.aws
 
@@ -166,6 +166,21 @@ def plant(stand, schema: str, table: str, location: str, kind: str) -> None:
             },
         },
     )  # fmt: skip
+
+
+def test_a_workgroup_that_insists_on_its_own_place_is_refused_before_anything_is_made(stand):
+    command = Command(stand, new_bucket(stand))
+    client(stand, "athena").create_work_group(
+        Name="insists",
+        Configuration={
+            "ResultConfiguration": {"OutputLocation": f"s3://{command.bucket}/results/"},
+            "EnforceWorkGroupConfiguration": True,
+        },
+    )
+    answer = command("build", CATALUNYA_ENGINE="athena", CATALUNYA_ATHENA_WORKGROUP="insists")
+    assert answer.code == 2
+    assert "CATALUNYA_ATHENA_WORKGROUP: insists" in answer.json["message"]
+    assert databases(command) == set()
 
 
 @pytest.mark.parametrize(
