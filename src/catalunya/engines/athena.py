@@ -33,6 +33,7 @@ class AthenaEngine(Distributed):
         super().__init__(storage, settings)
         self._since = datetime.now(UTC) - timedelta(seconds=1)
         self._clients: dict[str, Any] = {}
+        self._own: set[str] = set()
 
     def query(self, sql: str, schema: str | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Run a statement and wait for it; raises `BuildFailed` with Athena's own words. All values are text."""
@@ -46,6 +47,7 @@ class AthenaEngine(Distributed):
             wanted["ResultConfiguration"] = {"OutputLocation": self.settings.athena_results}
         with _explained(sql):
             query_id = athena.start_query_execution(**wanted)["QueryExecutionId"]
+            self._own.add(query_id)
             self._wait(athena, query_id, sql)
             return self._rows(athena, query_id)
 
@@ -66,7 +68,11 @@ class AthenaEngine(Distributed):
 
     def create_schema(self, name: str, location: str) -> None:
         """Make a database, if there is none."""
-        self.query(f"create schema if not exists `{name}` location {quote(location + '/')}")
+        glue = self._client("glue")
+        try:
+            glue.get_database(Name=name)
+        except glue.exceptions.EntityNotFoundException:
+            self.query(f"create schema if not exists `{name}` location {quote(location + '/')}")
 
     def create_table(
         self, schema: str, name: str, columns: Columns, location: str, partition: str | None = None
@@ -127,14 +133,13 @@ class AthenaEngine(Distributed):
         return f"Athena answers in the workgroup {group}"
 
     def cost(self) -> Cost | None:
-        """Queries on this lake's databases since the engine was opened; None when nothing was asked.
+        """Queries of the builds since the engine was opened, dbt's included; None when nothing was asked.
 
         A query that scans is charged for `LEAST_BYTES` at least.
         """
         if "athena" not in self._clients:
             return None
-        own = (f"{self.settings.sql_schema}_candidate_", f"{self.settings.sql_schema}")
-        found = [q for q in self._history() if q["QueryExecutionContext"].get("Database", "").startswith(own)]
+        found = [query for query in self._history() if self._is_own(query)]
         scanned = [q.get("Statistics", {}).get("DataScannedInBytes", 0) for q in found]
         charged = sum(max(count, LEAST_BYTES) for count in scanned if count)
         seconds = sum(q.get("Statistics", {}).get("EngineExecutionTimeInMillis", 0) for q in found) / 1000
@@ -145,6 +150,11 @@ class AthenaEngine(Distributed):
             usd=round(charged / _TB * self.settings.scan_usd_per_tb, 6),
             usd_per_tb=self.settings.scan_usd_per_tb,
         )
+
+    def _is_own(self, query: dict[str, Any]) -> bool:
+        database = str(query.get("QueryExecutionContext", {}).get("Database", ""))
+        candidates = f"{self.settings.sql_schema}_candidate_"
+        return query["QueryExecutionId"] in self._own or database.startswith(candidates)
 
     def _history(self) -> Iterator[dict[str, Any]]:
         """Executions of the workgroup since the engine was opened, newest first."""

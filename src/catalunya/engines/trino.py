@@ -113,11 +113,10 @@ class TrinoEngine(Distributed):
         return f"Trino at {self._url} answers, catalogue {self._catalog}"
 
     def cost(self) -> Cost | None:
-        """Queries of this user since the engine was opened, on schemas of this lake; None when there were none."""
+        """Queries of this user since the engine was opened, on schemas that only runs use; None when there were none."""
         if not self._asked:
             return None
-        own = f"{self.settings.sql_schema}_candidate_"
-        found = [query for query in self._history() if self._is_own(query, own)]
+        found = [query for query in self._history() if self._is_own(query)]
         stats = [query.get("queryStats", {}) for query in found]
         return Cost(
             queries=len(found),
@@ -125,14 +124,14 @@ class TrinoEngine(Distributed):
             engine_seconds=round(sum(_seconds(s.get("elapsedTime", "0s")) for s in stats), 3),
         )
 
-    def _is_own(self, query: dict[str, Any], own: str) -> bool:
+    def _is_own(self, query: dict[str, Any]) -> bool:
         began = query.get("queryStats", {}).get("createTime", "")
         user = query.get("sessionUser") or query.get("session", {}).get("user")
         recent = bool(began) and datetime.fromisoformat(began) >= self._since
-        schema = str(query.get("session", {}).get("schema", ""))
-        return (
-            recent and user == self.settings.trino_user and (own in query.get("query", "") or own in schema)
-        )
+        schema = self.settings.sql_schema
+        words = f"{query.get('session', {}).get('schema', '')} {query.get('query', '')}"
+        own = f"{schema}_candidate_" in words or f"{schema}_releases" in words
+        return recent and own and bool(user == self.settings.trino_user)
 
     def _history(self) -> list[dict[str, Any]]:
         headers = {"X-Trino-User": self.settings.trino_user}
