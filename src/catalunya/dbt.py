@@ -121,7 +121,7 @@ def invoke(
             seconds = event.data.execution_time
             on_node(f"{node.resource_type} {node.node_name}: {event.data.status} in {seconds:.2f} s")
 
-    parsed = parse(project, digest, target.name, target.parsed_with)
+    parsed = parse(project, digest, target)
     with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work, _connected(target):
         result = _call(command, project, Path(work), target.name, manifest=parsed.manifest, callback=on_event)
     return _outcome(result, parsed.described, sample)
@@ -129,7 +129,7 @@ def invoke(
 
 def document(*, project: Path, digest: str, target: Target, folder: Path) -> None:
     """Write `static_index.html`, `manifest.json` and `catalog.json` of the candidate into `folder`."""
-    parsed = parse(project, digest, target.name, target.parsed_with)
+    parsed = parse(project, digest, target)
     with _connected(target):
         command = ["docs", "generate", "--static"]
         _call(command, project, folder.parent, target.name, manifest=parsed.manifest)
@@ -148,14 +148,13 @@ def _connected(target: Target) -> Iterator[None]:
             DuckDBConnectionManager.close_all_connections()
 
 
-@lru_cache(maxsize=3)
-def parse(
-    project: Path,
-    digest: str,
-    target: str = DUCKDB.name,
-    variables: tuple[tuple[str, str], ...] = DUCKDB.parsed_with,
-) -> _Project:
+def parse(project: Path, digest: str, target: Target = DUCKDB) -> _Project:
     """The parsed project. What dbt remembers of the last parse is kept in the user's cache: it saves seconds."""
+    return _parsed(project, digest, target.name, target.parsed_with)
+
+
+@lru_cache(maxsize=3)
+def _parsed(project: Path, digest: str, target: str, variables: tuple[tuple[str, str], ...]) -> _Project:
     with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work:
         memory = Path(work, "target", "partial_parse.msgpack")
         memory.parent.mkdir()
