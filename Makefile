@@ -49,10 +49,11 @@ test: setup-dev ## Every test that needs no container engine
 	@.venv/bin/pytest -n 2 --dist loadgroup -m "not stack and not aws" $(PYTEST_ARGS)
 
 setup-aws: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
-	@$(UV) sync --frozen --quiet --inexact --group airflow --group infrastructure
+	@$(UV) sync --frozen --quiet --inexact --group airflow --group athena --group trino --group infrastructure
+	@.venv/bin/python -m standin --install
 
-test-aws: setup-aws ## What needs node or an emulator of AWS
-	@.venv/bin/pytest -n 0 -m aws $(PYTEST_ARGS)
+test-aws: setup-aws ## AWS without an account: templates, functions on an emulator, Athena and Trino on a stand-in, parity
+	@CATALUNYA_REQUIRE_ALL=1 .venv/bin/pytest -n 0 -m aws $(PYTEST_ARGS)
 
 package: setup ## The functions for AWS Lambda, as zips in .artefacts/
 	@.venv/bin/python -m infrastructure.package

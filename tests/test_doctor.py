@@ -54,8 +54,17 @@ def test_a_home_without_a_project_is_named(tmp_path):
 
 
 def test_an_adapter_that_is_missing_or_of_another_version_is_named(home, monkeypatch):
-    assert "dbt-trino is not installed" in looks(home, CATALUNYA_ENGINE="trino")["adapter"].found
     real = metadata.version
+
+    def absent(name: str) -> str:
+        if name == "dbt-trino":
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(doctor, "version", absent)
+    finding = looks(home, CATALUNYA_ENGINE="trino")["adapter"]
+    assert "dbt-trino is not installed" in finding.found
+    assert "--group trino" in finding.remedy
     monkeypatch.setattr(doctor, "version", lambda name: "1.12.3" if name == "dbt-core" else real(name))
     finding = looks(home)["dbt-core"]
     assert not finding.well

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,8 +11,9 @@ import structlog
 from pydantic import BaseModel, ConfigDict
 
 from catalunya import dbt
-from catalunya.build import DATABASE, Candidate
+from catalunya.build import Candidate, reopen
 from catalunya.datasets import Dataset
+from catalunya.engines import Engine
 from catalunya.errors import Refused
 from catalunya.lake import layout, snapshot
 from catalunya.lake.snapshot import Refusal
@@ -82,6 +82,7 @@ def audit(
     storage: Storage,
     datasets: dict[str, Dataset],
     settings: Settings,
+    engine: Engine,
     candidate: Candidate,
     baseline: Baseline | None,
     *,
@@ -97,7 +98,7 @@ def audit(
         *_freshness_findings(storage, datasets, newest, now),
         *_stale_findings(stale),
     ]
-    outcome = _test(storage, settings, candidate, on_node)
+    outcome = _test(settings, engine, candidate, on_node)
     findings += _test_findings(storage, outcome, candidate, baseline)
     verdict = Audit(
         candidate_id=candidate.candidate_id,
@@ -228,22 +229,17 @@ def _stale_findings(stale: tuple[Stale, ...]) -> list[Finding]:
 
 
 def _test(
-    storage: Storage, settings: Settings, candidate: Candidate, on_node: Callable[[str], None] | None
+    settings: Settings, engine: Engine, candidate: Candidate, on_node: Callable[[str], None] | None
 ) -> dbt.Outcome:
-    work = storage.scratch() / f"audit-{candidate.candidate_id}"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
-        database = storage.fetch(layout.candidate(candidate.candidate_id, DATABASE), work)
+    with reopen(engine, candidate) as workspace:
         return dbt.invoke(
             ["test", "--exclude-resource-type", "unit_test"],
             project=settings.home / "dbt" / "mart",
             digest=candidate.inputs.code,
-            candidate=database,
+            target=workspace.target,
+            sample=workspace.sample,
             on_node=on_node,
         )
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _test_findings(

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import json
 from collections.abc import Callable
-from dataclasses import asdict
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
-import duckdb
 import structlog
 from pydantic import BaseModel, ConfigDict
 
-from catalunya import dbt, declaration
+from catalunya import dbt
 from catalunya.datasets import Dataset
+from catalunya.engines.protocol import ENGINE_NOTE, Engine, Workspace
 from catalunya.errors import BuildFailed, UsageError
 from catalunya.lake import layout, pointer, snapshot
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
-from catalunya.stage import Staged, read_record
+from catalunya.stage import Staged
 
 log = structlog.get_logger(__name__)
 
-DATABASE = dbt.CANDIDATE
 RECORD = "candidate.json"
 
 
@@ -54,6 +53,7 @@ class Candidate(BaseModel):
 
     candidate_id: str
     built_at: datetime
+    engine: str = "duckdb"
     inputs: Inputs
     staged: tuple[Staged, ...]
     marts: tuple[dbt.Mart, ...]
@@ -92,6 +92,7 @@ def build(
     storage: Storage,
     datasets: dict[str, Dataset],
     settings: Settings,
+    engine: Engine,
     *,
     candidate_id: str,
     now: datetime,
@@ -101,39 +102,42 @@ def build(
 
     Raises `BuildFailed` with the models that failed; nothing that others read is touched.
     """
-    engine = settings.resolved_engine
-    if engine != "duckdb":
-        raise UsageError(f"CATALUNYA_ENGINE: this version builds on duckdb only, not {engine}; unset it")
     wanted = inputs(storage, datasets, settings.home)
     shown = pointer.read(storage)
-    work = storage.scratch() / f"build-{candidate_id}"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
-        database = work / DATABASE
-        staged = _write_staging(storage, datasets, wanted, database, work)
+    with engine.build(candidate_id, datasets, wanted.snapshots) as (workspace, staged):
+        _require_one_kind(staged)
         outcome = dbt.invoke(
             ["build", "--resource-type", "seed", "--resource-type", "model"],
             project=settings.home / "dbt" / "mart",
             digest=wanted.code,
-            candidate=database,
+            target=workspace.target,
+            sample=workspace.sample,
             on_node=on_node,
         )
-        _raise_for(outcome)
+        raise_for(outcome)
         record = Candidate(
             candidate_id=candidate_id,
             built_at=now,
+            engine=engine.name,
             inputs=wanted,
             staged=tuple(staged),
             marts=outcome.marts,
             nodes=outcome.results,
             release_before=shown[0].release_id if shown else None,
         )
-        storage.put_file(layout.candidate(candidate_id, DATABASE), database)
+        workspace.keep()
         storage.put(layout.candidate(candidate_id, RECORD), record.model_dump_json(indent=1).encode())
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return record
+
+
+def reopen(engine: Engine, candidate: Candidate) -> AbstractContextManager[Workspace]:
+    """A candidate on the engine that built it; `UsageError` on another one."""
+    if candidate.engine != engine.name:
+        raise UsageError(
+            f"CATALUNYA_ENGINE: candidate {candidate.candidate_id} was built by {candidate.engine}, not "
+            f"{engine.name}; set the variable, or build again"
+        )
+    return engine.reopen(candidate.candidate_id)
 
 
 def newest_candidate(storage: Storage) -> Candidate | None:
@@ -148,7 +152,7 @@ def read_candidate(storage: Storage, candidate_id: str) -> Candidate | None:
     return Candidate.model_validate_json(storage.read(key)) if storage.exists(key) else None
 
 
-def discard_candidates(storage: Storage) -> None:
+def discard_candidates(storage: Storage, engine: Engine) -> None:
     """Delete candidates that killed or refused runs left; call it only while holding the lake.
 
     Those of a relay that is still going on are kept.
@@ -156,23 +160,20 @@ def discard_candidates(storage: Storage) -> None:
     going_on = set(storage.folders(layout.RUNS))
     for candidate_id in storage.folders(layout.CANDIDATES):
         if candidate_id not in going_on:
-            storage.delete_folder(f"{layout.CANDIDATES}/{candidate_id}")
+            discard(storage, engine, candidate_id)
 
 
-def _write_staging(
-    storage: Storage, datasets: dict[str, Dataset], wanted: Inputs, database: Path, work: Path
-) -> list[Staged]:
-    """Make the schema `staging` that dbt reads: a view per dataset, the snapshots and the controls."""
-    staged: list[Staged] = []
-    with duckdb.connect(database) as con:
-        con.execute("create schema staging")
-        for dataset_id, dataset in datasets.items():
-            files = _staged_files(storage, dataset, wanted.snapshots[dataset_id], work)
-            _create_view(con, dataset, files)
-            staged += _records(con, files)
-        _create_tables(con, staged)
-    _require_one_kind(staged)
-    return staged
+def discard(storage: Storage, engine: Engine, candidate_id: str) -> None:
+    """Delete one candidate, on its engine and in the lake; one of another distributed engine is left to that."""
+    note = layout.candidate(candidate_id, ENGINE_NOTE)
+    of = json.loads(storage.read(note))["engine"] if storage.exists(note) else engine.name
+    if of != engine.name:
+        log.warning(
+            "candidate left", candidate=candidate_id, reason=f"it is one of {of}, the engine is {engine.name}"
+        )
+        return
+    engine.discard(candidate_id)
+    storage.delete_folder(f"{layout.CANDIDATES}/{candidate_id}")
 
 
 def _require_one_kind(staged: list[Staged]) -> None:
@@ -185,74 +186,8 @@ def _require_one_kind(staged: list[Staged]) -> None:
         )
 
 
-def _staged_files(
-    storage: Storage, dataset: Dataset, snapshot_ids: tuple[str, ...], work: Path
-) -> list[Path]:
-    paths = []
-    for snapshot_id in snapshot_ids:
-        key = layout.staged(dataset.id, snapshot_id)
-        if not storage.exists(key):
-            raise BuildFailed(
-                f"{dataset.id}: snapshot {snapshot_id} is not staged; run `catalunya stage` first"
-            )
-        paths.append(storage.fetch(key, work / "staging" / dataset.id))
-    return paths
-
-
-def _create_view(con: duckdb.DuckDBPyConnection, dataset: Dataset, files: list[Path]) -> None:
-    names = [column.name for column in dataset.columns]
-    if files:
-        listed = ", ".join(declaration.quote(str(path)) for path in files)
-        day = "cast(strptime(left(snapshot_id, 8), '%Y%m%d') as date) as snapshot_date"
-        query = f"select {', '.join(names)}, raw, snapshot_id, {day} from read_parquet([{listed}])"
-    else:
-        typed = [f"cast(null as {declaration.SQL_TYPES[c.type]}) as {c.name}" for c in dataset.columns]
-        extra = [f"cast(null as {kind}) as {name}" for name, kind in _ADDED.items()]
-        query = f"select {', '.join([*typed, *extra])} where false"
-    con.execute(f"create view staging.{dataset.id} as {query}")
-
-
-_ADDED = {"raw": "varchar", "snapshot_id": "varchar", "snapshot_date": "date"}
-
-
-def _records(con: duckdb.DuckDBPyConnection, files: list[Path]) -> list[Staged]:
-    if not files:
-        return []
-    listed = ", ".join(declaration.quote(str(path)) for path in files)
-    rows = con.execute(
-        f"select decode(value) from parquet_kv_metadata([{listed}]) where decode(key) = 'catalunya'"
-    ).fetchall()
-    return sorted((read_record(row[0]) for row in rows), key=lambda record: record.snapshot_id)
-
-
-def _create_tables(con: duckdb.DuckDBPyConnection, staged: list[Staged]) -> None:
-    con.execute(
-        """
-        create table staging.snapshots (
-            dataset_id varchar, snapshot_id varchar, snapshot_date date, taken_at timestamp,
-            rows_in bigint, rows_staged bigint, rows_quarantined bigint, rows_duplicated bigint, is_demo boolean
-        );
-        create table staging.controls (
-            dataset_id varchar, snapshot_id varchar, control varchar, period varchar,
-            published bigint, computed bigint
-        )
-        """
-    )
-    snapshots = [
-        [
-            s.dataset_id, s.snapshot_id, layout.moment_of(s.snapshot_id).date(), s.taken_at.replace(tzinfo=None),
-            s.rows_in, s.rows_staged, s.rows_quarantined, s.rows_duplicated, s.demo,
-        ]
-        for s in staged
-    ]  # fmt: skip
-    controls = [[s.dataset_id, s.snapshot_id, *asdict(c).values()] for s in staged for c in s.controls]
-    if snapshots:
-        con.executemany("insert into staging.snapshots values (?, ?, ?, ?, ?, ?, ?, ?, ?)", snapshots)
-    if controls:
-        con.executemany("insert into staging.controls values (?, ?, ?, ?, ?, ?)", controls)
-
-
-def _raise_for(outcome: dbt.Outcome) -> None:
+def raise_for(outcome: dbt.Outcome) -> None:
+    """Raise `BuildFailed` with the nodes that failed, if any did."""
     failed = [r for r in outcome.results if r.status in {"error", "fail"}]
     if failed:
         lines = "\n".join(f"  {r.kind} {r.name}: {r.message.strip()}" for r in failed)

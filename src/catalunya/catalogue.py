@@ -144,6 +144,10 @@ def generated_files(home: Path, datasets: dict[str, Dataset]) -> dict[Path, str]
     }
 
 
+_STAGING_SCHEMA = "{{ 'staging' if target.type == 'duckdb' else target.schema ~ '_staging' }}"
+"""On an engine that many lakes and runs share, a candidate's schemas are named after its run."""
+
+
 def dbt_sources(datasets: Iterable[Dataset]) -> str:
     """The dbt source `staging`: one table per card, and the two that every build adds."""
     tables = [
@@ -168,7 +172,7 @@ def dbt_sources(datasets: Iterable[Dataset]) -> str:
         "sources": [
             {
                 "name": "staging",
-                "schema": "staging",
+                "schema": _STAGING_SCHEMA,
                 "description": "Typed rows of every accepted snapshot; made by `catalunya build` before dbt runs.",
                 "tables": tables,
             }

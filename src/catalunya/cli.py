@@ -22,6 +22,7 @@ from catalunya import datasets as cards
 from catalunya.build import Candidate, newest_candidate
 from catalunya.demo.borrow import portals
 from catalunya.doctor import examine
+from catalunya.engines import open_engine
 from catalunya.errors import CatalunyaError, LakeCorrupt, SourceUnreadable, UsageError
 from catalunya.lake import layout, snapshot
 from catalunya.lake.lock import lake_lock
@@ -172,6 +173,37 @@ def doctor(
 
 
 @app.command()
+def parity(
+    engines: Annotated[
+        str, typer.Option(help="Engines to compare with the first of them, comma-separated.")
+    ] = "duckdb,trino,athena",
+    as_json: Json = False,
+) -> None:
+    """Build every mart from the staged snapshots on each engine and compare them row for row."""
+    from catalunya import parity as comparison
+
+    settings = Settings.load()
+    names = comparison.parse_engines(engines)
+    storage = Storage.open(settings.lake)
+    known = cards.load(settings.home / "datasets")
+    now = settings.now()
+    with lake_lock(storage, new_run_id(now)), reporter(err) as told:
+        told.begin("parity")
+        found = comparison.parity(
+            storage, known, settings, names, now=now, on_step=lambda line: told.step("parity", line)
+        )
+    words = [str(difference) for difference in found.differences]
+    words += [f"{table}: {count} differences" for table, count in found.different.items()]
+    rows = sum(found.built[0].rows.values())
+    if not words:
+        words = [f"{', '.join(names)} agree on {rows} rows of {len(found.built[0].rows)} marts"]
+    status = "different" if found.different else "equal"
+    _answer(as_json, {"status": status, **found.model_dump(mode="json")}, "\n".join(words))
+    if found.different:
+        raise typer.Exit(1)
+
+
+@app.command()
 def rollback(
     to: Annotated[
         str | None, typer.Option("--to", help="Release to go back to; the one before by default.")
@@ -185,6 +217,7 @@ def rollback(
     run_id = new_run_id(now)
     with lake_lock(storage, run_id) as lock:
         after = publish.rollback(storage, lock, run_id=run_id, now=now, to=to)
+        publish.show(storage, open_engine(storage, settings))
     address = storage.uri(layout.release(after.release_id))
     _answer(
         as_json,

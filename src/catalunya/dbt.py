@@ -7,14 +7,13 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import msgspec
 import structlog
 
@@ -77,6 +76,22 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Target:
+    """Where dbt builds: an output of the profile, and the variables that the profile reads."""
+
+    name: str
+    variables: tuple[tuple[str, str], ...]
+    parsed_with: tuple[tuple[str, str], ...]
+    """The variables as the parsed project knows them: targets that share these and the name share it."""
+
+
+DUCKDB = Target("duckdb", (("CATALUNYA_CANDIDATE", CANDIDATE),), (("CATALUNYA_CANDIDATE", CANDIDATE),))
+
+Sample = Callable[[str, int], tuple[str, ...]]
+"""From a query and a number to so many of its rows, the first in order, as `column=value` pairs."""
+
+
+@dataclass(frozen=True)
 class _Project:
     """A parsed project: dbt's own object, and the same as the plain data that it writes."""
 
@@ -89,16 +104,16 @@ def invoke(
     *,
     project: Path,
     digest: str,
-    candidate: Path,
+    target: Target,
+    sample: Sample,
     on_node: Callable[[str], None] | None = None,
 ) -> Outcome:
-    """Run a dbt command on the candidate database and return the result of every node.
+    """Run a dbt command on a candidate and return the result of every node.
 
     `on_node` is told of every node as it ends, in a line. `digest` says which state of the project this is:
     a process parses each state once. A node that failed is in the outcome; `BuildFailed` is raised only when
     dbt itself could not run.
     """
-    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
     def on_event(event: Any) -> None:
         if on_node is not None and event.info.name in {"LogModelResult", "LogSeedResult", "LogTestResult"}:
@@ -106,61 +121,72 @@ def invoke(
             seconds = event.data.execution_time
             on_node(f"{node.resource_type} {node.node_name}: {event.data.status} in {seconds:.2f} s")
 
-    parsed = parse(project, digest)
-    with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work:
-        try:
-            with _environment(CATALUNYA_CANDIDATE=str(candidate)):
-                result = _call(command, project, Path(work), manifest=parsed.manifest, callback=on_event)
-        finally:
-            DuckDBConnectionManager.close_all_connections()
-    return _outcome(result, parsed.described, candidate)
+    parsed = parse(project, digest, target)
+    with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work, _connected(target):
+        result = _call(command, project, Path(work), target.name, manifest=parsed.manifest, callback=on_event)
+    return _outcome(result, parsed.described, sample)
 
 
-def document(*, project: Path, digest: str, candidate: Path, target: Path) -> None:
-    """Write `static_index.html`, `manifest.json` and `catalog.json` of the candidate into `target`."""
-    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+def document(*, project: Path, digest: str, target: Target, folder: Path) -> None:
+    """Write `static_index.html`, `manifest.json` and `catalog.json` of the candidate into `folder`."""
+    parsed = parse(project, digest, target)
+    with _connected(target):
+        command = ["docs", "generate", "--static"]
+        _call(command, project, folder.parent, target.name, manifest=parsed.manifest)
 
-    parsed = parse(project, digest)
+
+@contextlib.contextmanager
+def _connected(target: Target) -> Iterator[None]:
+    """The target's variables in the environment; DuckDB's file is let go on leaving."""
     try:
-        with _environment(CATALUNYA_CANDIDATE=str(candidate)):
-            _call(["docs", "generate", "--static"], project, target.parent, manifest=parsed.manifest)
+        with _environment(**dict(target.variables)):
+            yield
     finally:
-        DuckDBConnectionManager.close_all_connections()
+        if target.name == DUCKDB.name:
+            from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+
+            DuckDBConnectionManager.close_all_connections()
 
 
-@lru_cache(maxsize=2)
-def parse(project: Path, digest: str) -> _Project:
+def parse(project: Path, digest: str, target: Target = DUCKDB) -> _Project:
     """The parsed project. What dbt remembers of the last parse is kept in the user's cache: it saves seconds."""
+    return _parsed(project, digest, target.name, target.parsed_with)
+
+
+@lru_cache(maxsize=3)
+def _parsed(project: Path, digest: str, target: str, variables: tuple[tuple[str, str], ...]) -> _Project:
     with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work:
         memory = Path(work, "target", "partial_parse.msgpack")
         memory.parent.mkdir()
         with contextlib.suppress(OSError):
-            shutil.copyfile(_remembered(), memory)
-        with _environment(CATALUNYA_CANDIDATE=CANDIDATE):
-            manifest = _call(["parse"], project, Path(work))
+            shutil.copyfile(_remembered(target), memory)
+        with _environment(**dict(variables)):
+            manifest = _call(["parse"], project, Path(work), target)
         with contextlib.suppress(OSError):
-            _remember(memory)
+            _remember(memory, target)
         described = msgspec.json.decode(Path(work, "target", "manifest.json").read_bytes())
     return _Project(manifest, described)
 
 
-def _remembered() -> Path:
+def _remembered(target: str) -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache, "catalunya", "partial_parse.msgpack")
+    name = "partial_parse" if target == DUCKDB.name else f"partial_parse.{target}"
+    return Path(cache, "catalunya", f"{name}.msgpack")
 
 
-def _remember(memory: Path) -> None:
-    target = _remembered()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f"{target.name}.{os.getpid()}")
+def _remember(memory: Path, target: str) -> None:
+    place = _remembered(target)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    fresh = place.with_name(f"{place.name}.{os.getpid()}")
     shutil.copyfile(memory, fresh)
-    fresh.replace(target)
+    fresh.replace(place)
 
 
 def _call(
     command: list[str],
     project: Path,
     work: Path,
+    target: str,
     *,
     manifest: Any = None,
     callback: Callable[[Any], None] | None = None,
@@ -171,7 +197,7 @@ def _call(
         *command,
         "--project-dir", str(project),
         "--profiles-dir", str(project),
-        "--target", "duckdb",
+        "--target", target,
         "--target-path", str(work / "target"),
         "--log-path", str(work / "logs"),
         "--log-level", "none",
@@ -201,44 +227,49 @@ def _environment(**variables: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _outcome(result: Any, described: dict[str, Any], candidate: Path) -> Outcome:
+def _outcome(result: Any, described: dict[str, Any], sample: Sample) -> Outcome:
     parents: dict[str, list[str]] = described["parent_map"]
-    with duckdb.connect(candidate, read_only=True) as con:
-        results = tuple(
-            NodeResult(
-                node_id=r.node.unique_id,
-                name=r.node.name,
-                kind=str(r.node.resource_type),
-                status=str(r.status),
-                seconds=round(float(r.execution_time), 3),
-                message=str(r.message or ""),
-                failures=int(r.failures or 0),
-                sources=_sources(r.node.unique_id, parents),
-                examples=_examples(con, r),
-                relation=_relation(described, r.node.unique_id),
-                parents=tuple(_relation(described, parent) for parent in sorted(parents[r.node.unique_id])),
-                began_at=r.timing[0].started_at if r.timing else None,
-                ended_at=r.timing[-1].completed_at if r.timing else None,
-            )
-            for r in result.results
+    results = tuple(
+        NodeResult(
+            node_id=r.node.unique_id,
+            name=r.node.name,
+            kind=str(r.node.resource_type),
+            status=str(r.status),
+            seconds=round(float(r.execution_time), 3),
+            message=str(r.message or ""),
+            failures=int(r.failures or 0),
+            sources=_sources(r.node.unique_id, parents),
+            examples=_examples(sample, r),
+            relation=_relation(described, r.node.unique_id),
+            parents=tuple(_relation(described, parent) for parent in sorted(parents[r.node.unique_id])),
+            began_at=r.timing[0].started_at if r.timing else None,
+            ended_at=r.timing[-1].completed_at if r.timing else None,
         )
+        for r in result.results
+    )
     return Outcome(results, marts(described))
 
 
 def _relation(described: dict[str, Any], node_id: str) -> str:
+    """`schema.table` as the project calls it, whatever the engine makes of the schema."""
     found = described["nodes"].get(node_id) or described["sources"].get(node_id) or {}
-    return f"{found['schema']}.{found['name']}" if found.get("relation_name") else ""
+    if not found.get("relation_name"):
+        return ""
+    return f"{found.get('source_name') or found['config'].get('schema') or found['schema']}.{found['name']}"
 
 
-def _examples(con: duckdb.DuckDBPyConnection, result: Any) -> tuple[str, ...]:
+def _examples(sample: Sample, result: Any) -> tuple[str, ...]:
     """The first rows that break a test, as `column=value` pairs."""
     if str(result.status) not in {"warn", "fail"} or not result.node.compiled_code:
         return ()
-    found = con.execute(f"select * from ({result.node.compiled_code}) order by all limit {EXAMPLES}")
-    names = [column[0] for column in found.description or []]
+    return sample(result.node.compiled_code, EXAMPLES)
+
+
+def pairs(names: list[str], rows: Iterable[Iterable[Any]]) -> tuple[str, ...]:
+    """Rows as `column=value` pairs, without the nulls."""
     return tuple(
         ", ".join(f"{name}={value}" for name, value in zip(names, row, strict=True) if value is not None)
-        for row in found.fetchall()
+        for row in rows
     )
 
 
@@ -254,9 +285,19 @@ def marts(manifest: dict[str, Any]) -> tuple[Mart, ...]:
             ),
         )
         for node in manifest["nodes"].values()
-        if node["resource_type"] == "model" and node["schema"] == "marts"
+        if node["resource_type"] == "model" and node["config"].get("schema") == "marts"
     ]
     return tuple(sorted(found, key=lambda mart: mart.name))
+
+
+def keys(manifest: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Model or seed to the columns that its test `unique_combination` declares for its key."""
+    found: dict[str, tuple[str, ...]] = {}
+    for node in manifest["nodes"].values():
+        test = node.get("test_metadata") or {}
+        if test.get("name") == "unique_combination" and node.get("attached_node"):
+            found[node["attached_node"].rsplit(".", 1)[-1]] = tuple(test["kwargs"]["columns"])
+    return found
 
 
 def _sources(node_id: str, parents: dict[str, list[str]]) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 
 from catalunya import dbt
-from catalunya.build import DATABASE, Candidate
+from catalunya.build import Candidate, reopen
+from catalunya.engines import open_engine
 from catalunya.errors import UsageError
 from catalunya.lake import layout, pointer
 from catalunya.lake.storage import Storage
@@ -29,13 +30,13 @@ def generate(storage: Storage, settings: Settings, candidate: Candidate) -> str:
     release_id = found[0].release_id
     with tempfile.TemporaryDirectory(prefix="catalunya-docs-") as scratch:
         work = Path(scratch)
-        database = storage.fetch(layout.candidate(candidate.candidate_id, DATABASE), work)
-        dbt.document(
-            project=settings.home / "dbt" / "mart",
-            digest=candidate.inputs.code,
-            candidate=database,
-            target=work / "target",
-        )
+        with reopen(open_engine(storage, settings), candidate) as workspace:
+            dbt.document(
+                project=settings.home / "dbt" / "mart",
+                digest=candidate.inputs.code,
+                target=workspace.target,
+                folder=work / "target",
+            )
         for made, name in _KEPT.items():
             storage.put(layout.docs(release_id, name), (work / "target" / made).read_bytes())
     return storage.uri(layout.docs(release_id, INDEX))

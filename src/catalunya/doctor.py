@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 
 from catalunya import dbt
 from catalunya.build import code_digest
+from catalunya.engines import open_engine
 from catalunya.errors import CatalunyaError
 from catalunya.lake.storage import Storage
 from catalunya.settings import Engine, Settings
@@ -84,7 +85,9 @@ def _supported(package: str) -> str:
     """The installed version; wrong when it is missing or not one that this project was tested with."""
     declared = (Requirement(line) for line in requires("catalunya") or [])
     wanted = next((known for known in declared if known.name == package), Requirement(package))
-    remedy = f"Install it from the lock: `make setup` (wanted: {wanted})"
+    group = package.removeprefix("dbt-")
+    how = f"uv sync --inexact --group {group}" if group in {"athena", "trino"} else "make setup"
+    remedy = f"Install it from the lock: `{how}` (wanted: {wanted})"
     try:
         found = version(package)
     except PackageNotFoundError:
@@ -143,7 +146,10 @@ def _profile(settings: Settings) -> str:
 
 def _connection(settings: Settings) -> str:
     if settings.resolved_engine != "duckdb":
-        return f"not tried: {settings.resolved_engine} is asked by the build itself"
+        try:
+            return open_engine(Storage.open(settings.lake), settings).check()
+        except CatalunyaError as error:
+            raise _Wrong(str(error), "See the settings of the engine in the README") from None
     with tempfile.TemporaryDirectory() as folder:
         try:
             with duckdb.connect(Path(folder) / "probe.duckdb") as con:

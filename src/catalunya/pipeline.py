@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Protocol
 
 import structlog
@@ -15,6 +16,8 @@ from catalunya.audit import Audit, Stale, audit, refuse
 from catalunya.build import Candidate, build, discard_candidates, inputs
 from catalunya.datasets import Dataset
 from catalunya.demo.borrow import is_unknown
+from catalunya.engines import Engine, open_engine
+from catalunya.engines.protocol import Cost
 from catalunya.errors import CatalunyaError, Refused, SourceUnreadable, UsageError
 from catalunya.ingest import ingest
 from catalunya.lake import layout, pointer, snapshot
@@ -80,12 +83,17 @@ class Run:
             engine=settings.resolved_engine,
             lake=storage.url,
             started_at=self.now,
-            versions=versions(),
+            versions=versions(settings.resolved_engine),
             code_revision=code_revision(settings.home),
             seen=last_seen(storage),
         )
         self.earlier = earlier
         self._started = time.monotonic()
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Where the marts are built; opened when a stage first needs it."""
+        return open_engine(self.storage, self.settings)
 
     def all_stages(
         self, *, force: bool = False, rebuild: bool = False, only: tuple[str, ...] = ()
@@ -106,7 +114,7 @@ class Run:
                 candidate = self.build()
                 self.audit(candidate)
                 self.publish(candidate)
-                discard_candidates(self.storage)
+                discard_candidates(self.storage, self.engine)
         except CatalunyaError as error:
             self.fail(error)
         finally:
@@ -284,6 +292,7 @@ class Run:
                 self.storage,
                 self.datasets,
                 self.settings,
+                self.engine,
                 candidate_id=self.record.run_id,
                 now=self.now,
                 on_node=lambda line: self.reporter.step("build", line),
@@ -296,6 +305,7 @@ class Run:
                 self.storage,
                 self.datasets,
                 self.settings,
+                self.engine,
                 candidate,
                 publish.baseline(self.before),
                 now=self.now,
@@ -318,11 +328,11 @@ class Run:
             release = publish.publish(
                 self.storage,
                 self.datasets,
+                self.engine,
                 candidate,
                 self.lock,
                 run_id=self.record.run_id,
                 now=self.now,
-                engine=self.settings.resolved_engine,
                 stale=self._stale(),
                 warnings=(*(self.earlier.warnings if self.earlier else ()), *self.record.warnings),
                 code_revision=self.record.code_revision,
@@ -345,9 +355,20 @@ class Run:
             self.record.message = "broken off by a fault of the code; the traceback is on standard error"
         if self.record.release_id:
             self.record.release = self.storage.uri(layout.release(self.record.release_id))
+        self.record.cost = self.cost()
         self.record.seconds = round(time.monotonic() - self._started, 3)
         data = self.record.model_dump_json(indent=1).encode()
         self.storage.put(layout.ledger(self.record.run_id), data)
+
+    def cost(self) -> Cost | None:
+        """What was asked of the engine; a warning and None when it does not say."""
+        if "engine" not in self.__dict__:
+            return None
+        try:
+            return self.engine.cost()
+        except CatalunyaError as error:
+            self.record.warn(f"what the run cost is not known: {error}")
+            return None
 
     def fail(self, error: CatalunyaError) -> None:
         """Put an explained error into the record."""
@@ -359,7 +380,8 @@ class Run:
         """Remove what killed runs left behind; readers never saw it."""
         self.storage.clean_scratch()
         publish.discard_unpublished(self.storage)
-        discard_candidates(self.storage)
+        discard_candidates(self.storage, self.engine)
+        publish.show(self.storage, self.engine)
 
     def _chosen(self, only: tuple[str, ...]) -> dict[str, Dataset]:
         unknown = [name for name in only if name not in self.datasets]

@@ -17,10 +17,11 @@ from pydantic import BaseModel, ConfigDict
 from catalunya import catalogue
 from catalunya.audit import RECORD as AUDIT_RECORD
 from catalunya.audit import Audit, Baseline, Stale
-from catalunya.build import DATABASE, Candidate
+from catalunya.build import Candidate, reopen
 from catalunya.datasets import Dataset
 from catalunya.dbt import Column, Mart
 from catalunya.declaration import quote
+from catalunya.engines.protocol import Engine, Shown, Workspace
 from catalunya.errors import LakeCorrupt, Refused, UsageError
 from catalunya.lake import layout, pointer
 from catalunya.lake.lock import Lock
@@ -103,12 +104,12 @@ def baseline(release: Release | None) -> Baseline | None:
 def publish(
     storage: Storage,
     datasets: dict[str, Dataset],
+    engine: Engine,
     candidate: Candidate,
     lock: Lock,
     *,
     run_id: str,
     now: datetime,
-    engine: str,
     stale: tuple[Stale, ...] = (),
     warnings: tuple[str, ...] = (),
     versions: dict[str, str],
@@ -127,16 +128,16 @@ def publish(
     folder = work / "release"
     folder.mkdir(parents=True)
     try:
-        database = storage.fetch(layout.candidate(candidate.candidate_id, DATABASE), work)
         demo = any(staged.demo for staged in candidate.staged)
-        rows, marts = _export(database, candidate.marts, folder, demo=demo)
+        with reopen(engine, candidate) as workspace:
+            rows, marts = _export(workspace, candidate.marts, folder, demo=demo)
         release_id = layout.make_id(_moment(storage, now), _digest(folder))
         release = Release(
             release_id=release_id,
             run_id=run_id,
             released_at=now,
             demo=demo,
-            engine=engine,
+            engine=engine.name,
             inputs_sha256=candidate.inputs.fingerprint,
             code_sha256=candidate.inputs.code,
             snapshots=candidate.inputs.snapshots,
@@ -155,6 +156,7 @@ def publish(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     retain(storage, keep)
+    show(storage, engine)
     return release
 
 
@@ -164,6 +166,14 @@ def _lineage(candidate: Candidate) -> dict[str, tuple[str, ...]]:
         mart.name: tuple(s for s in sources.get(f"marts.{mart.name}", ()) if s in candidate.inputs.snapshots)
         for mart in candidate.marts
     }
+
+
+def show(storage: Storage, engine: Engine) -> None:
+    """Let readers of the engine's own schema see the release that the pointer names, if they do not yet."""
+    found = pointer.read(storage) if engine.has_readers else None
+    if found is not None:
+        release = read(storage, found[0].release_id)
+        engine.show(Shown(release.release_id, tuple(release.rows)))
 
 
 def _verdict(storage: Storage, candidate: Candidate) -> Audit:
@@ -196,7 +206,7 @@ def _moment(storage: Storage, now: datetime) -> datetime:
 
 
 def _export(
-    database: Path, marts: tuple[Mart, ...], folder: Path, *, demo: bool
+    workspace: Workspace, marts: tuple[Mart, ...], folder: Path, *, demo: bool
 ) -> tuple[dict[str, int], tuple[Mart, ...]]:
     """Write every mart as Parquet, CSV and a table of one DuckDB file, rows in a fixed order."""
     (folder / "parquet").mkdir()
@@ -205,11 +215,11 @@ def _export(
     exported = []
     notice = f"{catalogue.DEMO_NOTICE} " if demo else ""
     with duckdb.connect(folder / RELEASE_DATABASE) as con:
-        con.execute(f"attach {quote(str(database))} as candidate (read_only)")
         con.execute("create schema marts")
         for mart in marts:
             table = f"marts.{mart.name}"
-            con.execute(f"create table {table} as select * from candidate.{table} order by all")
+            source = workspace.relation(con, mart)
+            con.execute(f"create table {table} as select * from {source} order by all")
             _describe(con, mart, notice)
             metadata = f"kv_metadata {{catalunya: {quote(notice + mart.description)}}}"
             for kind, options in (("parquet", f"compression zstd, {metadata}"), ("csv", "header")):
@@ -218,7 +228,6 @@ def _export(
             found = con.execute(f"select count(*) from {table}").fetchone()
             rows[mart.name] = int(found[0]) if found else 0
             exported.append(_with_types(con, mart))
-        con.execute("detach candidate")
     return rows, tuple(exported)
 
 

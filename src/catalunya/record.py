@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from catalunya import __version__
 from catalunya.audit import Finding, Stale
+from catalunya.engines.protocol import Cost
 from catalunya.lake import layout
 from catalunya.lake.storage import Storage
 
@@ -82,6 +83,8 @@ class RunRecord(BaseModel):
     seconds: float = 0.0
     versions: dict[str, str] = {}
     code_revision: str | None = None
+    cost: Cost | None = None
+    """What was asked of a distributed engine; None of one in this process, and of a run that asked nothing."""
     seen: dict[str, Seen] = {}
 
     def warn(self, sentence: str) -> None:
@@ -124,6 +127,8 @@ def merged(parts: Iterable[RunRecord]) -> RunRecord | None:
         whole.versions |= part.versions
         whole.stale = part.stale or whole.stale
         whole.findings = part.findings or whole.findings
+        if part.cost is not None:
+            whole.cost = part.cost if whole.cost is None else whole.cost + part.cost
         whole.seconds = round(whole.seconds + part.seconds, 3)
         for sentence in part.warnings:
             whole.warn(sentence)
@@ -144,10 +149,10 @@ def _add_stage(stages: list[StageRecord], more: StageRecord) -> None:
     stages.append(more.model_copy())
 
 
-def versions() -> dict[str, str]:
+def versions(engine: str = "duckdb") -> dict[str, str]:
     """The versions of this project, of Python and of what transforms the data, as far as it is installed."""
     found = {"catalunya": __version__, "python": platform.python_version()}
-    for name in ("dbt-core", "dbt-duckdb", "duckdb"):
+    for name in ("dbt-core", f"dbt-{engine}", "duckdb"):
         # The functions on AWS come without dbt.
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)

@@ -18,9 +18,10 @@ import structlog
 from catalunya import datasets as cards
 from catalunya import docs, publish
 from catalunya.audit import Audit
-from catalunya.build import Candidate, discard_candidates, read_candidate
+from catalunya.build import Candidate, discard, discard_candidates, read_candidate
 from catalunya.datasets import Dataset
 from catalunya.demo.borrow import portals
+from catalunya.engines import open_engine
 from catalunya.errors import CatalunyaError, LakeBusy, Refused, SourceUnreadable, UsageError
 from catalunya.lake import layout
 from catalunya.lake.lock import Lock, lake_lock
@@ -113,7 +114,7 @@ class Relay:
         """Build the candidate of this run, of what landed since its datasets were staged as well."""
         with self._part("build", "run") as run:
             self.storage.clean_scratch()
-            discard_candidates(self.storage)
+            discard_candidates(self.storage, run.engine)
             for dataset_id in self.datasets:
                 with hold(self.storage, self.run_id, lock_of(dataset_id)):
                     run.stage(only=(dataset_id,))
@@ -134,6 +135,7 @@ class Relay:
             if shown is not None and shown.run_id == self.run_id:
                 # A try that was killed after the swap had published it.
                 run.adopt(shown)
+                publish.show(self.storage, run.engine)
                 return shown
             # Here and not before the build: on AWS no other role may touch a release.
             publish.discard_unpublished(self.storage)
@@ -186,7 +188,8 @@ class Relay:
         return record
 
     def _clear(self) -> None:
-        self.storage.delete_folder(f"{layout.CANDIDATES}/{self.run_id}")
+        if self.run_id in self.storage.folders(layout.CANDIDATES):
+            discard(self.storage, open_engine(self.storage, self.settings), self.run_id)
         self.storage.delete_folder(f"{layout.RUNS}/{self.run_id}")
 
     def _candidate(self) -> Candidate:
@@ -224,6 +227,7 @@ class Relay:
                 raise
             finally:
                 run.record.seconds = round(time.monotonic() - began, 3)
+                run.record.cost = run.cost()
                 run.record.seen = {k: v for k, v in run.record.seen.items() if v != known.get(k)}
                 data = run.record.model_dump_json().encode()
                 self.storage.put(layout.part(self.run_id, name), data)

@@ -54,6 +54,22 @@ class Settings(BaseSettings):
         None, pattern=r"^[1-9]\d*(MB|GB)$", validation_alias="CATALUNYA_DUCKDB_MEMORY"
     )
     """What DuckDB may take while it builds; likewise. None is up to four fifths of the machine."""
+    sql_schema: str = Field("marts", pattern=r"^[a-z][a-z0-9_]{0,60}$", validation_alias="CATALUNYA_SCHEMA")
+    """The schema that readers of Trino or Athena query; other schemas of this lake begin with its name."""
+    trino_url: str | None = Field(None, validation_alias="CATALUNYA_TRINO_URL")
+    trino_user: str = Field("catalunya", validation_alias="CATALUNYA_TRINO_USER")
+    trino_password: str | None = Field(None, validation_alias="CATALUNYA_TRINO_PASSWORD", repr=False)
+    trino_catalog: str = Field(
+        "hive", pattern=r"^[a-z][a-z0-9_]*$", validation_alias="CATALUNYA_TRINO_CATALOG"
+    )
+    """A catalogue of the Hive connector that reads and writes the lake's bucket."""
+    athena_workgroup: str = Field("primary", validation_alias="CATALUNYA_ATHENA_WORKGROUP")
+    athena_results: str | None = Field(None, pattern=r"^s3://.+", validation_alias="CATALUNYA_ATHENA_RESULTS")
+    """Where Athena puts results; None leaves it to the workgroup."""
+    athena_poll_s: float = Field(1.0, gt=0, le=60, validation_alias="CATALUNYA_ATHENA_POLL")
+    """Seconds between two looks at a query of Athena."""
+    scan_usd_per_tb: float = Field(5.0, ge=0, validation_alias="CATALUNYA_SCAN_USD_PER_TB")
+    """Price of Athena in the lake's region, per 10^12 bytes scanned."""
     http_attempts: int = Field(5, ge=1, le=10, validation_alias="CATALUNYA_HTTP_ATTEMPTS")
     """Tries of one request, the first included."""
     http_timeout_s: float = Field(300.0, gt=0, validation_alias="CATALUNYA_HTTP_TIMEOUT")
@@ -68,9 +84,11 @@ class Settings(BaseSettings):
     )
     """What the ARNs of the duties' roles begin with; each task of the DAG works under its own. None: as it is."""
 
-    @field_validator("socrata_url", "idescat_url", "icgc_url")
+    @field_validator("socrata_url", "idescat_url", "icgc_url", "trino_url")
     @classmethod
-    def _base_url(cls, url: str) -> str:
+    def _base_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError(f"{url!r} is not a base URL such as https://portal.example")

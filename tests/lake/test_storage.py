@@ -63,6 +63,26 @@ def test_a_listing_is_sorted_complete_and_keeps_to_its_folder(lake: Storage) -> 
     assert lake.list("r/2/a") == []
 
 
+def test_the_tail_comes_with_the_size_of_the_whole(lake: Storage) -> None:
+    lake.put("a/b", b"0123456789")
+    assert lake.read_tail("a/b", 4) == (10, b"6789")
+    assert lake.read_tail("a/b", 100) == (10, b"0123456789")
+    lake.put("a/empty", b"")
+    assert lake.read_tail("a/empty", 4) == (0, b"")
+    with pytest.raises(MissingKey, match="/a/c is not in the lake"):
+        lake.read_tail("a/c", 4)
+
+
+def test_a_copy_holds_the_same_and_the_source_stays(lake: Storage) -> None:
+    lake.put("a/b", b"one")
+    lake.copy("a/b", "c/d/e")
+    lake.put("a/b", b"two")
+    assert (lake.read("a/b"), lake.read("c/d/e")) == (b"two", b"one")
+    with pytest.raises(MissingKey):
+        lake.copy("a/nothing", "c/f")
+    assert not lake.exists("c/f")
+
+
 def test_folders_are_the_direct_sub_folders(lake: Storage) -> None:
     for key in ("r/20/b", "r/2/c/d", "r/2.json", "s/snapshot_date=2026-01-02/x.parquet"):
         lake.put(key, b"")

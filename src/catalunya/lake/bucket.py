@@ -145,6 +145,19 @@ class S3Storage(Storage):
         return target
 
     @override
+    def read_tail(self, key: str, count: int) -> tuple[int, bytes]:
+        with self._explained(key):
+            size = int(obstore.head(self._store, check_key(key))["size"])
+            if size == 0:
+                return 0, b""
+            return size, bytes(obstore.get_range(self._store, key, start=max(0, size - count), end=size))
+
+    @override
+    def copy(self, source: str, target: str) -> None:
+        with self._explained(source):
+            obstore.copy(self._store, check_key(source), check_key(target))
+
+    @override
     def read_versioned(self, key: str) -> tuple[bytes, Version] | None:
         try:
             with self._explained(key):

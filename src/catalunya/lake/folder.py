@@ -114,6 +114,21 @@ class LocalStorage(Storage):
         return path
 
     @override
+    def read_tail(self, key: str, count: int) -> tuple[int, bytes]:
+        path = self.fetch(key, self.root)
+        with explained(path), path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - count))
+            return size, file.read(count)
+
+    @override
+    def copy(self, source: str, target: str) -> None:
+        path = self.fetch(source, self.root)
+        place = self._path(target)
+        with explained(place), self._staged_copy(path) as staged, self._exclusive():
+            self._move(staged, place)
+
+    @override
     def read_versioned(self, key: str) -> tuple[bytes, Version] | None:
         try:
             data = self.read(key)

@@ -17,6 +17,8 @@ LEDGER = "ledger"
 RUNS = "runs"
 ALERTS = "alerts"
 DOCS = "docs"
+PUBLISHED = "published"
+"""What a distributed engine's readers read: copies of released files, each in a folder of its own."""
 
 _ID = re.compile(r"^(\d{8}T\d{6}Z)-[0-9a-f]{8}$")
 
@@ -62,6 +64,16 @@ def candidate(candidate_id: str, name: str) -> str:
 def release(release_id: str, name: str = "") -> str:
     """Key of one file of a release, or its folder without a name."""
     return f"{RELEASES}/{release_id}/{name}" if name else f"{RELEASES}/{release_id}"
+
+
+def published(schema: str) -> str:
+    """Key of the note that says which release the views of a schema show."""
+    return f"{PUBLISHED}/{schema}.json"
+
+
+def published_file(release_id: str, mart: str) -> str:
+    """Key of a released mart as a distributed engine reads it."""
+    return f"{PUBLISHED}/files/{release_id}/{mart}/{mart}.parquet"
 
 
 def ledger(run_id: str) -> str:

@@ -133,6 +133,14 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def read_tail(self, key: str, count: int) -> tuple[int, bytes]:
+        """The size of the content under `key`, and its last `count` bytes at most; raises `MissingKey`."""
+
+    @abstractmethod
+    def copy(self, source: str, target: str) -> None:
+        """Store the content of `source` under `target` too, on the storage's own side; raises `MissingKey`."""
+
+    @abstractmethod
     def read_versioned(self, key: str) -> tuple[bytes, Version] | None:
         """Content and version for a later `replace`; None when nothing is stored."""
 
