@@ -47,7 +47,8 @@ for dag in [d for d, _ in DagContext.autoregistered_dags]:
         "deadline_s": dag.deadline[0].interval.total_seconds() if dag.deadline else None,
         "tasks": {t.task_id: {"up": sorted(t.upstream_task_ids), "retries": t.retries,
                   "delay": t.retry_delay.total_seconds(), "kind": t.task_type, "mapped": t.is_mapped,
-                  "rule": t.trigger_rule.value, "owner": t.owner, "inlets": [a.name for a in t.inlets], "outlets": [a.name for a in t.outlets]}
+                  "rule": t.trigger_rule.value, "owner": t.owner,
+                  "inlets": [a.name for a in t.inlets], "outlets": [a.name for a in t.outlets]}
                   for t in dag.tasks},
     }
 print(json.dumps({"own": own, "seconds": seconds, "dags": dags}))
