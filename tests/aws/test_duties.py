@@ -121,6 +121,11 @@ def heard(s3_emulator: S3Emulator) -> Iterator[dict[str, set[Asked]]]:
 
 
 def _live(life: Life) -> None:
+    # The first snapshot of a dataset is refused: there is no release without one that is not.
+    life.demo.faults.add("social_services:missing_column=telefon")
+    with suppress(Refused):
+        life.run()
+    life.demo.faults.clear()
     life.run()
     life.run()
     # Killed runs left a release that nobody saw and a candidate: the next one clears them away.
@@ -163,6 +168,8 @@ def _refuse_in_audit(life: Life) -> None:
         candidate_id="x", audited_at=life.settings.now(), findings=(finding,), passed=False, tests=1
     )
     with life.recorder.duty("build"), suppress(Refused):
+        # An audit that finds a fault asks whether somebody has lifted it before.
+        assert audit._lifted(life.storage(), "population", newest.snapshot_id) == set()
         audit.refuse(life.storage(), verdict, run_id=life.new_run(), now=life.settings.now())
 
 
