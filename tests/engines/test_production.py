@@ -138,6 +138,7 @@ def test_clean_up_touches_nothing_outside_the_runs_own_prefix(stand, aws, monkey
     plant(stand, engine.schema(run), "evil", f"{settings.lake}/landing/population", "MANAGED_TABLE")
     plant(stand, engine.schema(run), "own", f"{settings.lake}/candidates/{run}/tables", "MANAGED_TABLE")
     plant(stand, engine.staging_schema(run), "rows", f"{settings.lake}/releases", "EXTERNAL_TABLE")
+    plant(stand, engine.staging_schema(run), "evil", f"{settings.lake}/landing/population", "MANAGED_TABLE")
 
     engine.discard(run)
 

@@ -98,7 +98,7 @@ class AthenaEngine(Distributed):
             return {}
         return {t["Name"]: "view" if t.get("TableType") == "VIRTUAL_VIEW" else "table" for t in found}
 
-    def forget_table(self, schema: str, name: str, kind: str, prefix: str | None) -> bool:
+    def forget_table(self, schema: str, name: str, kind: str, prefix: str) -> bool:
         """Take a table out of Glue. That never touches a file, so a table may lie anywhere."""
         glue = self._client("glue")
         try:

@@ -116,8 +116,8 @@ class Distributed(ABC):
         """The tables and views of a schema: name to `table` or `view`; empty when there is no such schema."""
 
     @abstractmethod
-    def forget_table(self, schema: str, name: str, kind: str, prefix: str | None) -> bool:
-        """Take a table out of the catalogue; False when its files lie outside `prefix`, and it was left."""
+    def forget_table(self, schema: str, name: str, kind: str, prefix: str) -> bool:
+        """Take a table out of the catalogue; False when that would delete files outside `prefix`, and it was left."""
 
     @abstractmethod
     def drop_schema(self, name: str) -> None:
@@ -182,12 +182,11 @@ class Distributed(ABC):
         """
         prefix = f"{self.prefix(candidate_id)}/"
         for schema in (self.schema(candidate_id), self.staging_schema(candidate_id)):
-            own = schema == self.schema(candidate_id)
             found = self.tables(schema)
             left = [
                 name
                 for name, kind in sorted(found.items(), key=lambda item: item[1] != "view")
-                if not self.forget_table(schema, name, kind, prefix if own else None)
+                if not self.forget_table(schema, name, kind, prefix)
             ]
             if left:
                 log.warning("tables left", schema=schema, tables=left, reason=f"files outside {prefix}")

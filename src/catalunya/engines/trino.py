@@ -93,15 +93,20 @@ class TrinoEngine(Distributed):
         )
         return {name: "view" if kind == "VIEW" else "table" for name, kind in rows}
 
-    def forget_table(self, schema: str, name: str, kind: str, prefix: str | None) -> bool:
+    def forget_table(self, schema: str, name: str, kind: str, prefix: str) -> bool:
         """Drop a table. Trino deletes the files of one that it manages: only where these lie under `prefix`."""
         address = f'{self._catalog}.{schema}."{name}"'
-        if kind != "view" and prefix is not None:
+        if kind != "view" and not self._is_external(address):
             _, rows = self.query(f'select distinct "$path" from {address}')
             if any(not str(path).startswith(prefix) for (path,) in rows):
                 return False
         self.query(f"drop {kind} if exists {address}")
         return True
+
+    def _is_external(self, address: str) -> bool:
+        """True for a table over files that are not Trino's own; dropping it leaves them alone."""
+        _, [(words,)] = self.query(f"show create table {address}")
+        return "external_location" in str(words)
 
     def drop_schema(self, name: str) -> None:
         """Remove an empty schema."""

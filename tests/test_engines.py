@@ -1,0 +1,94 @@
+"""The seam between the stages and the engines, as far as it needs no server."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from catalunya import dbt
+from catalunya.build import Candidate, Inputs, discard_candidates, reopen
+from catalunya.engines import open_engine
+from catalunya.engines.protocol import ENGINE_NOTE, Cost
+from catalunya.errors import UsageError
+from catalunya.lake import layout
+from catalunya.lake.storage import Storage
+from catalunya.record import RunRecord, merged
+from catalunya.settings import Settings
+from tests.landing import NOW, open_lake
+
+RUN = "20260105T060000Z-1a2b3c4d"
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Storage:
+    return open_lake(tmp_path / "lake")
+
+
+def settings(engine: str, **more: str) -> Settings:
+    return Settings(**{"CATALUNYA_ENGINE": engine, **more})
+
+
+def test_whoever_asks_for_duckdbs_project_asks_for_the_same_one(lake, monkeypatch):
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(dbt, "_parsed", lambda *key: asked.append(key))
+    lake.put(layout.candidate(RUN, dbt.CANDIDATE), b"")
+    with open_engine(lake, settings("duckdb")).reopen(RUN) as workspace:
+        dbt.parse(Path("p"), "digest", workspace.target)
+    dbt.parse(Path("p"), "digest")
+    assert asked[0] == asked[1]
+
+
+def test_a_candidate_is_reopened_only_by_the_engine_that_built_it(lake):
+    candidate = Candidate(
+        candidate_id=RUN, built_at=NOW, engine="trino", inputs=Inputs(snapshots={}, code=""), staged=(), marts=()
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=r"CATALUNYA_ENGINE: candidate .* was built by trino, not duckdb"):
+        reopen(open_engine(lake, settings("duckdb")), candidate)
+
+
+def test_candidates_of_a_distributed_engine_are_left_to_that_engine(lake):
+    other = "20260105T060000Z-1a2b3c4e"
+    lake.put(layout.candidate(RUN, ENGINE_NOTE), json.dumps({"engine": "trino"}).encode())
+    lake.put(layout.candidate(other, "candidate.json"), b"{}")
+    discard_candidates(lake, open_engine(lake, settings("duckdb")))
+    assert lake.folders(layout.CANDIDATES) == [RUN]
+
+
+@pytest.mark.parametrize("engine", ["trino", "athena"])
+def test_a_distributed_engine_needs_a_lake_in_s3(lake, engine):
+    with pytest.raises(UsageError, match=f"CATALUNYA_LAKE: {engine} reads a lake in S3"):
+        open_engine(lake, settings(engine, CATALUNYA_TRINO_URL="http://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CATALUNYA_SCHEMA", "Marts; drop"),
+        ("CATALUNYA_TRINO_URL", "trino:8080"),
+        ("CATALUNYA_TRINO_CATALOG", "hive.x"),
+        ("CATALUNYA_ATHENA_RESULTS", "/results"),
+        ("CATALUNYA_ATHENA_POLL", "0"),
+    ],
+)
+def test_a_wrong_setting_of_an_engine_is_named(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UsageError, match=variable):
+        Settings.load()
+
+
+def test_the_parts_of_a_run_cost_what_they_cost_together():
+    def part(cost: Cost | None) -> RunRecord:
+        return RunRecord(
+            run_id=RUN, environment="production", engine="athena", lake="s3://b/l",
+            started_at=datetime.fromisoformat("2026-01-05T06:00:00+00:00"), cost=cost,
+        )  # fmt: skip
+
+    one = Cost(queries=3, bytes_scanned=10, engine_seconds=1.5, usd=0.001, usd_per_tb=5)
+    whole = merged([part(None), part(one), part(None), part(one)])
+    assert whole is not None
+    assert whole.cost == Cost(queries=6, bytes_scanned=20, engine_seconds=3.0, usd=0.002, usd_per_tb=5)
+    nothing = merged([part(None)])
+    assert nothing is not None and nothing.cost is None
