@@ -38,12 +38,14 @@ BUILD = """
 import sys
 from datetime import UTC, datetime
 from catalunya import build, datasets
+from catalunya.engines import open_engine
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
 settings = Settings.load()
 now = datetime(2036, 1, 1, tzinfo=UTC)
+storage = Storage.open(settings.lake)
 build.build(
-    Storage.open(settings.lake), datasets.load(settings.home / "datasets"), settings,
+    storage, datasets.load(settings.home / "datasets"), settings, open_engine(storage, settings),
     candidate_id="20360101T000000Z-00000000", now=now,
 )
 """

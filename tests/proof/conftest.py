@@ -12,6 +12,9 @@ import duckdb
 import pytest
 
 from catalunya import build, stage
+from catalunya.engines import open_engine
+from catalunya.engines.duckdb import DATABASE
+from catalunya.lake import layout
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
 from tests.conftest import ROOT
@@ -55,8 +58,11 @@ def proof(tmp_path_factory: pytest.TempPathFactory) -> Proof:
     for dataset in CARDS.values():
         stage.stage(storage, dataset, run_id="20270201T120000Z-00000000", now=NOW)
     settings = Settings.model_validate({"ENVIRONMENT": "development", "CATALUNYA_LAKE": str(lake)})
-    candidate = build.build(storage, CARDS, settings, candidate_id="20270201T120000Z-00000000", now=NOW)
-    path = lake / "candidates" / candidate.candidate_id / build.DATABASE
+    engine = open_engine(storage, settings)
+    candidate = build.build(
+        storage, CARDS, settings, engine, candidate_id="20270201T120000Z-00000000", now=NOW
+    )
+    path = lake / layout.candidate(candidate.candidate_id, DATABASE)
     return Proof(Kept(snapshots), path)
 
 
