@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -83,8 +84,10 @@ BROKEN = {
 def queries(proof: Proof) -> dict[str, str]:
     """The compiled SQL of the tests that sum: its rows are what is wrong."""
     project, digest = ROOT / "dbt" / "mart", code_digest(ROOT)
-    dbt.invoke(["compile", "--select", *SUMS], project=project, digest=digest, candidate=proof.path)
-    nodes = dbt.parse(project, digest).manifest.nodes.values()
+    target = replace(dbt.DUCKDB, variables=(("CATALUNYA_CANDIDATE", str(proof.path)),))
+    command = ["compile", "--select", *SUMS]
+    dbt.invoke(command, project=project, digest=digest, target=target, sample=lambda query, most: ())
+    nodes = dbt.parse(project, digest, target).manifest.nodes.values()
     return {node.name: node.compiled_code for node in nodes if node.name in SUMS}
 
 
