@@ -37,7 +37,7 @@ from tests.s3 import running  # noqa: E402
 SLOWER = 3.0
 """A function of 1,024 MB has 0.58 of a virtual processor; this machine gave each process a whole one."""
 DAYS_WITH_NEWS = 30
-"""The register is expected to change every day."""
+"""The register is expected to change every day; a run with news is counted as if everything had changed."""
 CALL = """
 import json, sys
 from catalunya import lambdas
@@ -154,7 +154,7 @@ def as_run(measured: Measured, landed: int, released: int) -> costs.Run:
 
 
 def measure(folder: Path) -> tuple[Measured, costs.Run, costs.Run]:
-    """The first run's functions, a run that finds nothing new, and one with news."""
+    """The first run's functions, a run that finds nothing new, and one in which everything is new: the first."""
     with (
         running(folder, "s3") as emulator,
         FaultyFront(emulator.endpoint) as front,
@@ -168,15 +168,10 @@ def measure(folder: Path) -> tuple[Measured, costs.Run, costs.Run]:
         bench = Bench(front)
         storage = Storage.open(lake)
         first, _ = bench.run()
+        landed, released = sizes(storage)
         nothing_new, new = bench.run()
         assert not new
-        before = sizes(storage)
-        demo.set_day(date(2026, 2, 1))
-        changed, new = bench.run()
-        assert new
-        after = sizes(storage)
-    busy = as_run(changed, after[0] - before[0], after[1] - before[1])
-    return first, as_run(nothing_new, 0, 0), busy
+    return first, as_run(nothing_new, 0, 0), as_run(first, landed, released)
 
 
 def main() -> int:

@@ -184,8 +184,12 @@ def _mend(life: Life) -> None:
 
 
 def _look_after(life: Life) -> None:
+    old = "20240101T000000Z-00000000"
+    for key in (layout.release(old, "release.json"), layout.docs(old, "index.html")):
+        life.storage().put(key, b"old")
     with life.recorder.duty("publish"):
-        maintain.retain(life.storage(), "20260106T010000Z-00000000", 1, life.settings.now())
+        maintain.retain(life.storage(), "20260106T010000Z-00000000", 2, life.settings.now())
+    assert not life.storage().list(layout.release(old)) + life.storage().list(f"{layout.DOCS}/{old}")
     with life.recorder.duty("monitor"):
         lake = life.storage()
         for dataset_id in life.datasets:
