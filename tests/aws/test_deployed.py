@@ -173,7 +173,7 @@ def test_a_task_asks_a_function_waits_for_its_word_and_answers_as_if_it_had_done
 def test_a_task_whose_function_fails_says_where_to_look_and_its_next_try_asks_again(
     as_airflow, lake, portals
 ):
-    from catalunya_airflow.functions import AskFunction
+    from catalunya_airflow.functions import AskFunction, FunctionSilent
 
     given = context("second")
     task = AskFunction(task_id="ingest", stage="ingest", dataset_id="service_users", poll_s=0.2)
