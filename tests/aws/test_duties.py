@@ -114,7 +114,7 @@ def heard(s3_emulator: S3Emulator) -> Iterator[dict[str, set[Asked]]]:
     """By duty, all that was asked for in runs that release, find nothing, meet drift and refusal, and are mended."""
     recorder = Recorder(s3_emulator.endpoint)
     bucket = s3_emulator.new_bucket()
-    with pytest.MonkeyPatch.context() as patch, recorder.front, portal.running(day=DAY, rows=300) as demo:
+    with pytest.MonkeyPatch.context() as patch, recorder.front, portal.running(day=DAY) as demo:
         for name, value in {
             **s3_emulator.env,
             **variables(bucket, demo.url),
