@@ -135,7 +135,7 @@ def test_an_engine_that_is_not_set_up_is_named_before_dbt_is_started(quiet, firs
     assert ended.states()["run_dbt_transformations"] == "upstream_failed"
     assert quiet.pointer() == before
     [alert] = quiet.ear.heard
-    assert "dbt-trino" in alert["message"]
+    assert "CATALUNYA_LAKE: trino reads a lake in S3" in alert["message"]
 
 
 def test_a_transient_fault_is_retried_alone_and_bad_rows_are_set_aside(quiet, first):
