@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import shutil
@@ -22,6 +23,7 @@ from catalunya.errors import BuildFailed
 log = structlog.get_logger(__name__)
 
 EXAMPLES = 3
+PARSES_KEPT = 8
 CANDIDATE = "candidate.duckdb"
 """The name of every candidate's file: dbt calls the DuckDB catalogue after it."""
 
@@ -159,27 +161,31 @@ def _parsed(project: Path, digest: str, target: str, variables: tuple[tuple[str,
         memory = Path(work, "target", "partial_parse.msgpack")
         memory.parent.mkdir()
         with contextlib.suppress(OSError):
-            shutil.copyfile(_remembered(target), memory)
+            shutil.copyfile(_remembered(project, target), memory)
         with _environment(**dict(variables)):
             manifest = _call(["parse"], project, Path(work), target)
         with contextlib.suppress(OSError):
-            _remember(memory, target)
+            _remember(memory, project, target)
         described = msgspec.json.decode(Path(work, "target", "manifest.json").read_bytes())
     return _Project(manifest, described)
 
 
-def _remembered(target: str) -> Path:
+def _remembered(project: Path, target: str) -> Path:
+    """Where the last parse of a project is kept: dbt writes the project's own folder into it."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    name = "partial_parse" if target == DUCKDB.name else f"partial_parse.{target}"
-    return Path(cache, "catalunya", f"{name}.msgpack")
+    whose = hashlib.sha256(str(project.resolve()).encode()).hexdigest()[:12]
+    return Path(cache, "catalunya", f"parse-{target}-{whose}.msgpack")
 
 
-def _remember(memory: Path, target: str) -> None:
-    place = _remembered(target)
+def _remember(memory: Path, project: Path, target: str) -> None:
+    place = _remembered(project, target)
     place.parent.mkdir(parents=True, exist_ok=True)
     fresh = place.with_name(f"{place.name}.{os.getpid()}")
     shutil.copyfile(memory, fresh)
     fresh.replace(place)
+    kept = sorted(place.parent.glob("parse-*.msgpack"), key=lambda path: path.stat().st_mtime)
+    for old in kept[:-PARSES_KEPT]:
+        old.unlink(missing_ok=True)
 
 
 def _call(
