@@ -54,7 +54,7 @@ def s3_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Emulator
 @contextmanager
 def running(folder: Path, services: str, **more: str) -> Iterator[S3Emulator]:
     """A server of these services of AWS, with `more` in its environment; its log is `folder / "log"`."""
-    command = _installed()
+    command = installed()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -107,7 +107,7 @@ def s3_bucket(s3_emulator: S3Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
     return s3_emulator.new_bucket()
 
 
-def _installed() -> Path:
+def installed() -> Path:
     """The emulator's command; installs it once for every checkout of this machine."""
     folder = CACHE / f"ministack-{MINISTACK}"
     command = folder / "bin" / "ministack"

@@ -8,12 +8,23 @@ import re
 import secrets
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from orchestration.scripts import airflow_local
 from orchestration.tests.stack.conftest import make_stack
-from orchestration.tests.stack.stack import CLEAN, ORCHESTRATION, PRODUCTION, docker, removed_at_the_end
+from orchestration.tests.stack.stack import (
+    CLEAN,
+    ORCHESTRATION,
+    PRODUCTION,
+    docker,
+    removed_at_the_end,
+    service_of,
+)
+from tests.s3 import installed
+
+S3 = Path(__file__).with_name("s3.yml")
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -32,13 +43,14 @@ def proper() -> dict[str, str]:
     }
 
 
-NO_BUCKET = {
-    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
-    "AWS_REGION": "eu-west-1",
-    "AWS_ACCESS_KEY_ID": "nobody",
-    "AWS_SECRET_ACCESS_KEY": "nothing",
+BUCKET = {
+    "CATALUNYA_ENGINE": "duckdb",
+    "AWS_ENDPOINT_URL": "http://s3:4566",
+    "AWS_REGION": "us-east-1",
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
 }
-"""Nothing is asked of the lake before the first run."""
+"""A lake in the emulator of s3.yml."""
 
 SECRETS = sorted(set(proper()) - {"ENVIRONMENT"})
 
@@ -88,18 +100,22 @@ def test_the_stack_in_production_does_not_start_with_defaults_and_does_with_sett
     image, tmp_path
 ):
     stack = make_stack("production", image, tmp_path)
-    stack.files, stack.profiles, stack.env_file = PRODUCTION, (), tmp_path / "production.env"
+    stack.files, stack.profiles, stack.env_file = (*PRODUCTION, S3), (), tmp_path / "production.env"
+    stack.env["MINISTACK"] = str(next((installed().parents[1] / "lib").glob("python*/site-packages")))
     stack.env_file.write_text("ENVIRONMENT=production\n")
     with removed_at_the_end(stack):
         said = stack.compose("up", "--wait", "--wait-timeout", "60", check=False)
         assert "didn't complete successfully" in said or "exited (1)" in said, said
         logs = stack.compose("logs", "secrets-init", "--no-log-prefix")
         assert set(named(logs)) == set(SECRETS)
-        assert [one for one in stack.containers() if one["State"]["Running"]] == []
+        running = {service_of(one) for one in stack.containers() if one["State"]["Running"]}
+        assert running <= {"s3"}, running
         stack.down("--volumes")
 
-        settings = {**proper(), **NO_BUCKET, "AIRFLOW_ADMIN_USERNAME": "chief"}
+        settings = {**proper(), **BUCKET, "AIRFLOW_ADMIN_USERNAME": "chief"}
         stack.env_file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        stack.compose("up", "--wait", "s3")
+        stack.inside("s3", "curl", "-sf", "-X", "PUT", "http://localhost:4566/lake")
         stack.up()
         states = {one["Name"]: one["State"] for one in stack.containers()}
         assert all(state["Status"] == "running" or state["ExitCode"] == 0 for state in states.values()), (
