@@ -1,24 +1,15 @@
-with ranked as (
-
-    select
-        distances.municipality_id,
-        sites.service_group,
-        distances.distance_m,
-        sites.municipality_id as nearest_municipality_id,
-        row_number() over (
-            partition by distances.municipality_id, sites.service_group
-            order by distances.distance_m, sites.municipality_id
-        ) as place
-    from {{ ref('int_service_sites') }} as sites
-    inner join {{ ref('int_municipality_distances') }} as distances
-        on sites.municipality_id = distances.other_municipality_id
-
-)
-
+-- Of two equally near ones the lower code: distance and code make one number, which no two sites share.
 select
-    municipality_id,
-    service_group,
-    distance_m,
-    nearest_municipality_id
-from ranked
-where place = 1
+    distances.municipality_id,
+    sites.service_group,
+    min(distances.distance_m) as distance_m,
+    min_by(
+        sites.municipality_id,
+        cast(distances.distance_m as bigint) * 1000000 + cast(sites.municipality_id as bigint)
+    ) as nearest_municipality_id
+from {{ ref('int_service_sites') }} as sites
+inner join {{ ref('int_municipality_distances') }} as distances
+    on sites.municipality_id = distances.other_municipality_id
+group by
+    distances.municipality_id,
+    sites.service_group
