@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
+from functools import lru_cache
 
 from catalunya.demo import register, users
 from catalunya.demo.service import SERVICE_FIELDS, Row
@@ -69,6 +70,7 @@ USER_COLUMNS = (
 )
 
 
+@lru_cache(maxsize=16)
 def demo_datasets(day: date, rows: int | None = None) -> dict[str, Dataset]:
     """Return the generated Socrata datasets as of that day; `rows` makes the register that long instead."""
     datasets = (

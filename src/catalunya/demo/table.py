@@ -7,7 +7,7 @@ import mmap
 import tempfile
 from array import array
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import msgspec
 
@@ -38,6 +38,26 @@ def _letters(number: int) -> str:
     return PAIRS[number >> 10] + PAIRS[number & 1023]
 
 
+@lru_cache(maxsize=8)
+def _rendered(dataset: Dataset) -> Table:
+    seen: dict[bytes, int] = {}
+    rendered: list[tuple[str, bytes]] = []
+    first = dataset.columns[0].field
+    for row in dataset.rows():
+        if ":id" in row:
+            data = {name: value for name, value in row.items() if not name.startswith(":") or "@" in name}
+            rendered.append((str(row[":id"])[:ID_LENGTH].ljust(ID_LENGTH), msgspec.json.encode(data)))
+            continue
+        key = f"{dataset.id} {row.get(first)} {row.get('any', '')} {row.get('codi', '')}".encode()
+        copy = seen[key] = seen.get(key, 0) + 1
+        rendered.append((row_id(b"%b %d" % (key, copy)), msgspec.json.encode(row)))
+    return Table(_stamp(dataset), sorted(rendered))
+
+
+def _stamp(dataset: Dataset) -> str:
+    return dataset.updated.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
 class Table:
     """The rows of a dataset in `:id` order as JSON objects in a file, and where each one begins.
 
@@ -60,22 +80,10 @@ class Table:
 
     @classmethod
     def of(cls, dataset: Dataset) -> Table:
-        """Render the rows of a dataset; a row that comes twice gets two identifiers."""
-        stamp = dataset.updated.strftime("%Y-%m-%dT%H:%M:%S.000Z")
-        if dataset.lines is not None:
-            return cls(stamp, ((_id_of(number), line) for number, line in enumerate(dataset.lines())))
-        seen: dict[bytes, int] = {}
-        rendered: list[tuple[str, bytes]] = []
-        first = dataset.columns[0].field
-        for row in dataset.rows():
-            if ":id" in row:
-                data = {name: value for name, value in row.items() if not name.startswith(":") or "@" in name}
-                rendered.append((str(row[":id"])[:ID_LENGTH].ljust(ID_LENGTH), msgspec.json.encode(data)))
-                continue
-            key = f"{dataset.id} {row.get(first)} {row.get('any', '')} {row.get('codi', '')}".encode()
-            copy = seen[key] = seen.get(key, 0) + 1
-            rendered.append((row_id(b"%b %d" % (key, copy)), msgspec.json.encode(row)))
-        return cls(stamp, sorted(rendered))
+        """Render the rows of a dataset, once for all that show it; a row that comes twice gets two identifiers."""
+        if dataset.lines is None:
+            return _rendered(dataset)
+        return cls(_stamp(dataset), ((_id_of(number), line) for number, line in enumerate(dataset.lines())))
 
     def __len__(self) -> int:
         return len(self._offsets) - 1

@@ -19,3 +19,4 @@ select
         as distance_m
 from centres as origins
 cross join centres as destinations
+where destinations.municipality_id in (select municipality_id from {{ ref('int_service_sites') }})
