@@ -36,6 +36,8 @@ def copy_home(folder: Path) -> Path:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A test's own copy of what CATALUNYA_HOME names."""
-    return copy_home(tmp_path / "home")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh copy of what CATALUNYA_HOME names, always in the same place: what dbt remembers of it stays of use."""
+    folder = tmp_path_factory.getbasetemp() / "home"
+    shutil.rmtree(folder, ignore_errors=True)
+    return copy_home(folder)

@@ -76,7 +76,7 @@ class Api:
             found = look()
             if found:
                 return found
-            time.sleep(0.3)
+            time.sleep(0.5)
         pytest.fail(f"{complaint} within {patience_s:g} s; its logs: {self.folder}")
 
     def log_of(self, ended: Ended, name: str) -> str:

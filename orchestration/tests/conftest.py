@@ -127,6 +127,8 @@ def started(folder: Path, demo: RunningPortal, more: dict[str, str] | None = Non
         "CATALUNYA_RETRY_DELAY_SECONDS": "1",
         "CATALUNYA_NOTIFY_URLS": f"json://{ear.url}",
         "CATALUNYA_SABOTAGE": str(folder / "sabotage.json"),
+        # The DAG files do not change while tests run.
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
         "ENVIRONMENT": "demo",

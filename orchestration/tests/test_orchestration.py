@@ -20,6 +20,8 @@ from tests.pipeline.conftest import CLEAN
 DAGS = ROOT / "orchestration" / "airflow" / "dags"
 PLUGINS = ROOT / "orchestration" / "airflow" / "plugins"
 DATASETS = sorted(path.stem for path in (ROOT / "datasets").glob("*.yml"))
+# One process describes the DAGs once for all these tests.
+pytestmark = pytest.mark.xdist_group("dags")
 CHAIN = [
     "wait_for_new_data", "stage", "run_dbt_transformations", "validate_data_quality", "publish_release",
     "generate_dbt_docs", "finish_run",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from tests.s3 import S3Emulator, s3_bucket, s3_emulator
 __all__ = ["S3Emulator", "s3_bucket", "s3_emulator"]
 
 DAY = date(2026, 1, 5)
+LATER_DAY = date(2026, 3, 2)
+LATER = "2026-03-02T06:00:00Z"
 CLEAN = {
     name: value
     for name, value in os.environ.items()
@@ -98,7 +101,11 @@ class Command:
     def variables(self) -> dict[str, str]:
         urls = ("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL")
         portals = dict.fromkeys(urls, self.url) if self.url else {}
-        own = {"CATALUNYA_LAKE": self.lake, "CATALUNYA_NOW": self.now, "CATALUNYA_HTTP_ATTEMPTS": "2"}
+        own = {
+            "CATALUNYA_LAKE": self.lake, "CATALUNYA_NOW": self.now, "CATALUNYA_HTTP_ATTEMPTS": "2",
+            # As many tests as there are processors run at once: a second thread of dbt only costs.
+            "CATALUNYA_DBT_THREADS": "1",
+        }  # fmt: skip
         return {**CLEAN, **own, **portals, **self.env}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
@@ -144,14 +151,48 @@ def demo() -> Iterator[RunningPortal]:
         yield running
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Answer]) -> tuple[Path, Answer]:
+    """A lake, and the answer of the run that made it: made by whoever needs it first, for all processes of pytest."""
+    folder = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    lake, said = folder / name / "lake", folder / f"{name}.json"
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            shutil.rmtree(lake, ignore_errors=True)
+            answer = make(lake)
+            assert answer.code == 0, answer.words
+            said.write_text(json.dumps(asdict(answer)))
+    return lake, Answer(**json.loads(said.read_text()))
+
+
 @pytest.fixture(scope="session")
 def first_release(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> tuple[Path, Answer]:
-    """A lake with one release of the demo portal, and the answer of the run that made it."""
-    lake = tmp_path_factory.mktemp("first") / "lake"
-    with portal.running(day=DAY) as running:
-        answer = Command(str(lake), running.url).run()
-    assert answer.code == 0, answer.words
-    return lake, answer
+    """A lake with one release of the demo portal, and the answer of the run that made it. To be read only."""
+
+    def make(lake: Path) -> Answer:
+        with portal.running(day=DAY) as running:
+            return Command(str(lake), running.url).run()
+
+    return once(tmp_path_factory, "first", make)
+
+
+@pytest.fixture(scope="session")
+def second_release(
+    first_release: tuple[Path, Answer], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Answer]:
+    """A lake with a second release, eight weeks on: the register changed and has a column more, and the portal
+    of the population was down. To be read only."""
+
+    def make(lake: Path) -> Answer:
+        shutil.copytree(first_release[0], lake)
+        with portal.running(day=LATER_DAY) as running:
+            running.faults.add("population:down")
+            running.faults.add("ivft-vegh:new_column")
+            return Command(str(lake), running.url, now=LATER).run()
+
+    return once(tmp_path_factory, "second", make)
 
 
 @pytest.fixture
@@ -160,3 +201,11 @@ def released(first_release: tuple[Path, Answer], demo: RunningPortal, tmp_path: 
     lake = tmp_path / "lake"
     shutil.copytree(first_release[0], lake)
     return Command(str(lake), demo.url)
+
+
+@pytest.fixture
+def twice(second_release: tuple[Path, Answer], tmp_path: Path) -> Command:
+    """The command on a lake of its own that has two releases; its portals are gone."""
+    lake = tmp_path / "lake"
+    shutil.copytree(second_release[0], lake)
+    return Command(str(lake), None, now=LATER)

@@ -6,17 +6,21 @@ import json
 import os
 import random
 import shutil
-from datetime import date
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from catalunya.demo import portal
-from tests.pipeline.conftest import DAY, Command
+from catalunya.demo.portal import RunningPortal
+from tests.pipeline.conftest import DAY, LATER, LATER_DAY, Answer, Command, once
 
 KILLS = int(os.environ.get("CATALUNYA_KILLS", "20"))
 """Set it to 200 for the long version of this test."""
 SEED = 20260105
 ROWS = 600
-LATER = "2026-03-05T06:00:00Z"
+PARTS = 4
+"""The kills are dealt to so many tests, which run beside each other."""
 
 
 def published(lake: Path) -> dict[str, bytes]:
@@ -33,33 +37,55 @@ def published(lake: Path) -> dict[str, bytes]:
     }
 
 
-def test_kills_at_random_moments_leave_the_same_release_as_an_undisturbed_run(tmp_path):
-    """Each round kills the second release of a lake at another moment, then runs again undisturbed."""
-    moments = random.Random(SEED)
+@pytest.fixture(scope="module")
+def portals() -> Iterator[tuple[RunningPortal, RunningPortal]]:
+    """A small register on two days."""
     with (
         portal.running(rows=ROWS, day=DAY) as first,
-        portal.running(rows=ROWS + 3, day=date(2026, 3, 2)) as second,
+        portal.running(rows=ROWS + 3, day=LATER_DAY) as second,
     ):
-        base, calm, lake = tmp_path / "base", tmp_path / "calm", tmp_path / "killed"
-        done = Command(str(base), first.url).run()
-        assert done.code == 0, done.words
-        before = published(base)
-        shutil.copytree(base, calm)
-        undisturbed = Command(str(calm), second.url, now=LATER).run()
-        assert undisturbed.code == 0, undisturbed.words
-        wanted = published(calm)
-        assert wanted != before
-        killed = 0
-        for number in range(KILLS):
-            shutil.rmtree(lake, ignore_errors=True)
-            shutil.copytree(base, lake)
-            command = Command(str(lake), second.url, now=LATER)
-            moment = moments.uniform(0.02, 1.0) * undisturbed.seconds
-            killed += command.run(kill_after=moment).code is None
-            where = f"round {number}, killed after {moment:.2f} of {undisturbed.seconds:.2f} s"
-            assert published(lake) in (before, wanted), f"{where}: a mixture"
-            again = command.run()
-            assert again.code == 0, f"{where}: {again.words}"
-            assert published(lake) == wanted, where
-            assert not any((lake / "candidates").glob("*")), f"{where}: a candidate was left behind"
-        assert killed >= KILLS // 2, f"only {killed} of {KILLS} runs were still going when they were killed"
+        yield first, second
+
+
+@pytest.fixture(scope="module")
+def base(portals, tmp_path_factory) -> Path:
+    """A lake with the first release."""
+    return once(tmp_path_factory, "before-kills", lambda lake: Command(str(lake), portals[0].url).run())[0]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(base, portals, tmp_path_factory) -> tuple[Path, float]:
+    """The same lake with the second release, and the seconds that its run took."""
+
+    def make(lake: Path) -> Answer:
+        shutil.copytree(base, lake)
+        return Command(str(lake), portals[1].url, now=LATER).run()
+
+    lake, answer = once(tmp_path_factory, "without-kills", make)
+    return lake, answer.seconds
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_kills_at_random_moments_leave_the_same_release_as_an_undisturbed_run(
+    part, base, undisturbed, portals, tmp_path
+):
+    """Each round kills the second release of a lake at another moment, then runs again undisturbed."""
+    calm, seconds = undisturbed
+    before, wanted = published(base), published(calm)
+    assert wanted != before
+    dice = random.Random(SEED)
+    moments = [dice.uniform(0.02, 1.0) * seconds for _ in range(KILLS)][part::PARTS]
+    killed = 0
+    for moment in moments:
+        lake = tmp_path / "killed"
+        shutil.rmtree(lake, ignore_errors=True)
+        shutil.copytree(base, lake)
+        command = Command(str(lake), portals[1].url, now=LATER)
+        killed += command.run(kill_after=moment).code is None
+        where = f"killed after {moment:.2f} of {seconds:.2f} s"
+        assert published(lake) in (before, wanted), f"{where}: a mixture"
+        again = command.run()
+        assert again.code == 0, f"{where}: {again.words}"
+        assert published(lake) == wanted, where
+        assert not any((lake / "candidates").glob("*")), f"{where}: a candidate was left behind"
+    assert killed >= len(moments) // 2, f"only {killed} of {len(moments)} runs were still going when killed"

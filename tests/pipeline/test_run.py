@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import time
-from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -15,7 +14,7 @@ import pytest
 
 from catalunya.demo import portal
 from tests.conftest import ROOT
-from tests.pipeline.conftest import Command, files_of, query
+from tests.pipeline.conftest import LATER, LATER_DAY, Command, files_of, query
 
 DATASETS = sorted(path.stem for path in (ROOT / "datasets").glob("*.yml"))
 MARTS = {
@@ -23,7 +22,6 @@ MARTS = {
     "coverage_municipality", "coverage_comarca", "coverage_catalonia", "data_quality",
     "access_municipality", "residence_places_control", "service_changes",
 }  # fmt: skip
-LATER = "2026-03-02T06:00:00Z"
 
 
 def test_a_run_releases_every_mart_and_says_what_it_did(first_release):
@@ -174,13 +172,12 @@ def test_a_second_run_asks_once_per_resource_stores_only_its_record_and_runs_no_
     assert answer.json["datasets"]["social_services"]["rows_staged"] > 10_000
 
 
-def test_a_change_at_a_portal_makes_a_new_release_with_its_history(released, demo):
-    first = released("status").json["release_id"]
-    demo.set_day(date(2026, 3, 2))
-    answer = released.run(now=LATER)
+def test_a_change_at_a_portal_makes_a_new_release_with_its_history(first_release, second_release, twice):
+    _, answer = second_release
     assert answer.json["status"] == "released"
     assert answer.json["datasets"]["municipalities"]["outcome"] == "unchanged"
-    status = released("status").json
+    status = twice("status").json
+    first = first_release[1].json["release_id"]
     assert (status["previous"], status["release_id"]) == (first, answer.json["release_id"])
     assert status["datasets"]["social_services"]["snapshots"] == 2
     [(closed,)] = query(
@@ -193,23 +190,23 @@ def test_a_change_at_a_portal_makes_a_new_release_with_its_history(released, dem
     assert snapshots == 2
 
 
-def test_rollback_shows_the_old_release_and_the_next_run_does_not_undo_it(released, demo):
-    first = released("status").json["release_id"]
-    demo.set_day(date(2026, 3, 2))
-    second = released.run(now=LATER).json["release_id"]
-    back = released("rollback")
+def test_rollback_shows_the_old_release_and_the_next_run_does_not_undo_it(first_release, twice, demo):
+    first = first_release[1].json["release_id"]
+    second = twice("status").json["release_id"]
+    demo.set_day(LATER_DAY)
+    demo.faults.add("ivft-vegh:new_column")
+    twice.url = demo.url
+    back = twice("rollback")
     assert (back.code, back.json["release_id"]) == (0, first)
-    again = released.run(now="2026-03-02T12:00:00Z")
+    again = twice.run(now="2026-03-02T12:00:00Z")
     assert (again.code, again.json["status"], again.json["release_id"]) == (0, "unchanged", first)
     assert any("rolled back" in warning for warning in again.json["warnings"])
-    forward = released("rollback", "--to", second)
-    assert released("status").json["release_id"] == forward.json["release_id"] == second
+    forward = twice("rollback", "--to", second)
+    assert twice("status").json["release_id"] == forward.json["release_id"] == second
 
 
-def test_a_portal_that_is_down_makes_its_dataset_stale_and_holds_up_nothing_else(released, demo):
-    demo.set_day(date(2026, 3, 2))
-    demo.faults.add("population:down")
-    answer = released.run(now=LATER)
+def test_a_portal_that_is_down_makes_its_dataset_stale_and_holds_up_nothing_else(second_release):
+    _, answer = second_release
     assert (answer.code, answer.json["status"]) == (0, "released")
     [stale] = answer.json["stale"]
     assert stale["dataset_id"] == "population"
@@ -239,7 +236,7 @@ def test_without_an_earlier_snapshot_there_is_no_release_but_the_others_are_land
 
 def test_a_missing_column_refuses_the_run_then_is_passed_over_then_can_be_accepted(released, demo):
     first = released("status").json["release_id"]
-    demo.set_day(date(2026, 3, 2))
+    demo.set_day(LATER_DAY)
     demo.faults.add("ivft-vegh:missing_column=telefon")
     answer = released.run(now=LATER)
     assert (answer.code, answer.json["status"], answer.json["release_id"]) == (3, "refused", first)
@@ -257,10 +254,8 @@ def test_a_missing_column_refuses_the_run_then_is_passed_over_then_can_be_accept
     assert (final.code, final.json["status"]) == (0, "released")
 
 
-def test_a_new_column_is_warned_of_and_the_run_goes_on(released, demo):
-    demo.set_day(date(2026, 3, 2))
-    demo.faults.add("ivft-vegh:new_column")
-    answer = released.run(now=LATER)
+def test_a_new_column_is_warned_of_and_the_run_goes_on(second_release):
+    _, answer = second_release
     assert (answer.code, answer.json["status"]) == (0, "released")
     assert any("new column" in warning for warning in answer.json["warnings"])
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from catalunya.demo import portal
 from catalunya.lake.storage import Storage
 from catalunya.trace import Selection, trace
 from tests.pipeline.conftest import Answer, Command, query
 
-LATER = "2026-03-02T06:00:00Z"
 COMARCA = ("trace", "coverage_comarca", "--comarca", "11", "--year", "2024")
 
 
@@ -31,26 +27,12 @@ def used(answer: Answer) -> dict[str, list[str]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def second_release(first_release: tuple[Path, Answer], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake with two releases."""
-    lake = tmp_path_factory.mktemp("second") / "lake"
-    shutil.copytree(first_release[0], lake)
-    with portal.running(day=date(2026, 3, 1)) as running:
-        answer = Command(str(lake), running.url).run(now=LATER)
-    assert answer.json["status"] == "released", answer.words
-    return lake
-
-
 @pytest.fixture
-def twice(second_release: Path, tmp_path: Path) -> tuple[Command, list[str], list[str]]:
-    """A copy of it; the ids of the releases, and of the two snapshots of the register."""
-    lake = tmp_path / "lake"
-    shutil.copytree(second_release, lake)
-    command = Command(str(lake), None, now=LATER)
-    status = command("status").json
+def traced(twice: Command) -> tuple[Command, list[str], list[str]]:
+    """A lake with two releases; their ids, and those of the two snapshots of the register."""
+    status = twice("status").json
     record = json.loads(Path(status["release"], "release.json").read_text("utf-8"))
-    return command, status["releases"], list(record["snapshots"]["social_services"])
+    return twice, status["releases"], list(record["snapshots"]["social_services"])
 
 
 def test_the_figures_of_a_comarca_lead_to_files_addresses_and_checksums(released):
@@ -79,16 +61,16 @@ def test_the_population_of_a_year_leads_to_the_page_that_asked_for_it(released):
     ) == [(population["snapshot_id"],)]
 
 
-def test_a_year_leads_to_the_register_of_its_day_and_one_before_the_first_to_the_first(twice):
-    command, _, (first, second) = twice
+def test_a_year_leads_to_the_register_of_its_day_and_one_before_the_first_to_the_first(traced):
+    command, _, (first, second) = traced
     observed = command("trace", "coverage_catalonia", "--year", "2026")
     read_back = command("trace", "coverage_catalonia", "--year", "2024")
     assert used(observed)["social_services"] == [second]
     assert used(read_back)["social_services"] == [first]
 
 
-def test_after_a_rollback_the_older_release_is_traced_and_the_newer_can_still_be_asked_for(twice):
-    command, (older, newer), (first, second) = twice
+def test_after_a_rollback_the_older_release_is_traced_and_the_newer_can_still_be_asked_for(traced):
+    command, (older, newer), (first, second) = traced
     assert command("rollback").code == 0
     answer = command("trace", "coverage_catalonia", "--year", "2026", "--verify")
     assert (answer.code, answer.json["release_id"]) == (0, older)
@@ -100,8 +82,8 @@ def test_after_a_rollback_the_older_release_is_traced_and_the_newer_can_still_be
     assert asked.json["built_from"]["social_services"] == 2
 
 
-def test_a_change_leads_to_the_snapshot_that_shows_it_and_the_one_before(twice):
-    command, _, (first, second) = twice
+def test_a_change_leads_to_the_snapshot_that_shows_it_and_the_one_before(traced):
+    command, _, (first, second) = traced
     [(service_id,)] = query(
         command("status").json["release"],
         "select service_id from marts.service_changes where change = 'closed' order by 1 limit 1",
