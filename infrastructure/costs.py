@@ -13,8 +13,9 @@ GB = 1024**3
 class Prices:
     """US dollars, list prices of US East (N. Virginia) without any free tier; Ireland is up to a tenth dearer.
 
-    From aws.amazon.com/s3/pricing, /lambda/pricing, /athena/pricing and /cloudwatch/pricing as they stood in 2025;
-    look again before you rely on them.
+    From aws.amazon.com/s3/pricing, /lambda/pricing, /athena/pricing and /cloudwatch/pricing. Compared in November 2026
+    with what others quote of them: storage, requests, functions on arm64, Athena and logs agree. The prices of
+    infrequent access, scratch space and alarms found no second source; look again before you rely on them.
     """
 
     stored_gb_month: float = 0.023
