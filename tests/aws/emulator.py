@@ -47,6 +47,11 @@ class Deployed:
             FunctionName=function, Environment={"Variables": {**known, **variables}}
         )
 
+    def role_of(self, access_key: str) -> str:
+        """The name of the role that a key was given to; of a key that no role has, what it is called instead."""
+        arn = str(self.client("sts", access_key=access_key).get_caller_identity()["Arn"])
+        return arn.split("/")[1] if ":assumed-role/" in arn else arn
+
     def failed(self, stage: str) -> list[dict[str, Any]]:
         """The invocations that failed so far, as they lie in the queue; they are taken out of it."""
         sqs = self.client("sqs")
