@@ -60,11 +60,13 @@ class Athena(Construct):
             self._tables("marts_candidate_*", ("*",)),
         )
         self._may(builder, _LOOK, [*staged, *candidates])
-        self._may(builder, (*_CHANGE, *_PARTITION, *_SCHEMA), candidates)
+        # Whoever deletes a schema needs the right to all that could be in it.
+        functions = self._arn("glue", "userDefinedFunction", f"{settings.database}_marts_candidate_*/*")
+        self._may(builder, (*_CHANGE, *_PARTITION, *_SCHEMA), [*candidates, functions])
         self._may(publisher, _LOOK, [*marts, *releases, *candidates])
         self._may(publisher, (*_CHANGE, "glue:CreateDatabase"), [*marts, *releases])
         # The schema of a run that is not kept goes with its files.
-        self._may(publisher, ("glue:DeleteTable", "glue:DeleteDatabase"), candidates)
+        self._may(publisher, ("glue:DeleteTable", "glue:DeleteDatabase"), [*candidates, functions])
         self._may(roles.by_duty["monitor"], _LOOK, [*staged, *marts])
         self._explain(builder)
         self._explain(publisher, releases=True)
@@ -83,6 +85,7 @@ class Athena(Construct):
             {
                 f"{glue}:database/{candidate}": why,
                 f"{glue}:table/{candidate}/*": why,
+                f"{glue}:userDefinedFunction/{candidate}/*": why,
                 **(more if releases else {}),
                 results: "Athena names a result after its query, whose id it makes.",
             },

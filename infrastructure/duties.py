@@ -12,8 +12,6 @@ from catalunya.lake import layout
 
 LOCKS = "locks"
 """Leases of `catalunya.lake.lock`."""
-PUBLISHED = "published"
-"""Copies of released files that Athena's tables lie over, where Athena is the engine."""
 _PART = f"{layout.RUNS}/*"
 _STATE = (layout.CURRENT, f"{layout.RELEASES}/*/release.json", f"{layout.LEDGER}/*", f"{LOCKS}/*")
 _NOTES = (*_STATE, _PART)
@@ -30,7 +28,7 @@ WHY_PATTERNS = {
     layout.CANDIDATES: "A candidate is named after its run, whose id is made when it begins.",
     layout.RELEASES: "A release's id is made of its moment and content.",
     layout.DOCS: "Documentation is named after its release, whose id is made of its moment and content.",
-    PUBLISHED: "Copies are named after their release, whose id is made of its moment and content.",
+    layout.PUBLISHED: "Copies are named after their release, whose id is made of its moment and content.",
     layout.LEDGER: "A record is named after its run, whose id is made when it begins.",
     layout.RUNS: "A run's id is made when it begins.",
     layout.ALERTS: "The note of an alert is named after a digest of its event.",
@@ -112,7 +110,7 @@ PUBLISH = Duty(
         f"{layout.DOCS}/*",
         f"{layout.LEDGER}/*",
         f"{layout.ALERTS}/*",
-        f"{PUBLISHED}/*",
+        f"{layout.PUBLISHED}/*",
         f"{_PART}/publish.json",
         *_locks("run"),
     ),
@@ -121,7 +119,7 @@ PUBLISH = Duty(
         f"{layout.RELEASES}/*",
         f"{layout.DOCS}/*",
         f"{layout.ALERTS}/*",
-        f"{PUBLISHED}/*",
+        f"{layout.PUBLISHED}/*",
         _PART,
     ),
 )

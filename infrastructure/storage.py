@@ -24,7 +24,7 @@ OLD_DAYS = {
     layout.QUARANTINE: 30,
     layout.CANDIDATES: 1,
     layout.RELEASES: 30,
-    duties.PUBLISHED: 7,
+    layout.PUBLISHED: 7,
     layout.LEDGER: 365,
     layout.RUNS: 1,
     layout.ALERTS: 1,

@@ -1,4 +1,4 @@
-"""S3 and Glue on loopback: ministack."""
+"""AWS on loopback: ministack."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from pathlib import Path
 from standin.install import ministack
 from standin.process import answers, free_port, server
 
-SERVICES = ("s3", "glue", "sts")
+SERVICES = ("s3", "glue", "athena", "sts")
 
 
 @contextmanager
-def emulator(folder: Path, services: tuple[str, ...] = SERVICES) -> Iterator[str]:
-    """The endpoint of an emulator that is empty at first; its files lie in `folder`."""
+def emulator(folder: Path, services: tuple[str, ...] = SERVICES, **more: str) -> Iterator[str]:
+    """The endpoint of an emulator that is empty at first; its files lie in `folder`.
+
+    It has these services, all that it knows where none is named, and `more` in its environment.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     env = {
@@ -26,6 +29,7 @@ def emulator(folder: Path, services: tuple[str, ...] = SERVICES) -> Iterator[str
         "GATEWAY_PORT": str(port),
         "SERVICES": ",".join(services),
         "LOG_LEVEL": "WARNING",
+        **more,
     }
     endpoint = f"http://127.0.0.1:{port}"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from standin import trino
@@ -25,6 +25,9 @@ class Stand:
     athena: str
     """Athena and Glue."""
     trino: str
+    region: str = REGION
+    asked: list[api.Asked] = field(default_factory=list)
+    """Every request to Athena and Glue so far; Trino's own are signed by `trino`."""
 
     def env(self) -> dict[str, str]:
         """The variables that lead every client of AWS, and this project, here."""
@@ -34,8 +37,8 @@ class Stand:
             "AWS_ENDPOINT_URL_GLUE": self.athena,
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_REGION": REGION,
-            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
             "CATALUNYA_TRINO_URL": self.trino,
             "CATALUNYA_TRINO_CATALOG": CATALOG,
         }
@@ -43,26 +46,35 @@ class Stand:
 
 @contextmanager
 def running(
-    folder: Path, *, aws: str | None = None, memory: str = trino.MEMORY, default_output: str | None = None
+    folder: Path,
+    *,
+    aws: str | None = None,
+    region: str = REGION,
+    memory: str = trino.MEMORY,
+    default_output: str | None = None,
 ) -> Iterator[Stand]:
     """The stand-in with its files in `folder`, over an emulator of its own or one that runs at `aws`."""
-    if aws is not None:
-        with _over(folder, aws, memory, default_output) as stand:
-            yield stand
-        return
-    with emulator(folder / "aws") as own, _over(folder, own, memory, default_output) as stand:
-        yield stand
+    with ExitStack() as up:
+        at = aws or up.enter_context(emulator(folder / "aws"))
+        yield up.enter_context(_over(folder, at, region, memory, default_output))
 
 
 @contextmanager
-def _over(folder: Path, aws: str, memory: str, default_output: str | None) -> Iterator[Stand]:
+def _over(folder: Path, aws: str, region: str, memory: str, default_output: str | None) -> Iterator[Stand]:
     """Athena first: Trino asks its Glue while it starts."""
     port, trino_port = free_port(), free_port()
-    stand = Stand(aws=aws, athena=f"http://127.0.0.1:{port}", trino=f"http://127.0.0.1:{trino_port}")
+    stand = Stand(aws, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{trino_port}", region)
     server = folder / "trino"
     server.mkdir(parents=True, exist_ok=True)
     with (
-        api.serving(port, aws=aws, trino=stand.trino, region=REGION, default_output=default_output),
-        trino.running(server, port=trino_port, s3=aws, glue=stand.athena, region=REGION, memory=memory),
+        api.serving(
+            port,
+            aws=aws,
+            trino=stand.trino,
+            region=region,
+            default_output=default_output,
+            asked=stand.asked,
+        ),
+        trino.running(server, port=trino_port, s3=aws, glue=stand.athena, region=region, memory=memory),
     ):
         yield stand

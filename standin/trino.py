@@ -67,7 +67,7 @@ def _configure(folder: Path, s3: str, glue: str, region: str, port: int) -> None
     metastore = {
         "hive.metastore.glue.endpoint-url": glue,
         "hive.metastore.glue.region": region,
-        "hive.metastore.glue.aws-access-key": "test",
+        "hive.metastore.glue.aws-access-key": "trino",
         "hive.metastore.glue.aws-secret-key": "test",
     }
     _write(

@@ -6,16 +6,7 @@ is the server (one a session and worker), `s3_bucket` a fresh bucket whose setti
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
 import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
@@ -25,11 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from standin.emulator import emulator
+from standin.install import NotInstalled, ministack
 from tests.conftest import missing
-
-MINISTACK = "1.5.33"
-REPOSITORY = Path(__file__).resolve().parents[1]
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "catalunya-test"
 
 
 @dataclass(frozen=True)
@@ -52,34 +41,10 @@ def s3_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Emulator
 
 
 @contextmanager
-def running(folder: Path, services: str, **more: str) -> Iterator[S3Emulator]:
-    """A server of these services of AWS, with `more` in its environment; its log is `folder / "log"`."""
-    command = installed()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server_env = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
-        "BIND_HOST": "127.0.0.1",
-        "GATEWAY_PORT": str(port),
-        "SERVICES": services,
-        "LOG_LEVEL": "WARNING",
-        **more,
-    }
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [command],
-            env=server_env,
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
-        )
-    endpoint = f"http://127.0.0.1:{port}"
-    try:
-        _wait_until_up(endpoint, server, folder / "log")
+def running(folder: Path, *services: str, **more: str) -> Iterator[S3Emulator]:
+    """A server of these services of AWS, of all without any, with `more` in its environment; see `standin.emulator`."""
+    installed()
+    with emulator(folder, services, **more) as endpoint:
         yield S3Emulator(
             endpoint,
             {
@@ -89,13 +54,6 @@ def running(folder: Path, services: str, **more: str) -> Iterator[S3Emulator]:
                 "AWS_SECRET_ACCESS_KEY": "test",
             },
         )
-    finally:
-        server.terminate()
-        try:
-            server.wait(10)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
 
 
 @pytest.fixture
@@ -109,40 +67,7 @@ def s3_bucket(s3_emulator: S3Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def installed() -> Path:
     """The emulator's command; installs it once for every checkout of this machine."""
-    folder = CACHE / f"ministack-{MINISTACK}"
-    command = folder / "bin" / "ministack"
-    own_uv = REPOSITORY / ".uv" / "bin" / "uv"
-    uv = str(own_uv) if own_uv.exists() else shutil.which("uv")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "install.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if (folder / "complete").exists():
-            return command
-        if uv is None:
-            missing("no S3 emulator: `uv` is needed to install ministack")
-        shutil.rmtree(folder, ignore_errors=True)
-        for step in (
-            [uv, "venv", "--quiet", "--no-project", "--python", sys.executable, str(folder)],
-            [uv, "pip", "install", "--quiet", "--python", str(folder), f"ministack=={MINISTACK}"],
-        ):
-            done = subprocess.run(step, capture_output=True, text=True, cwd=CACHE, check=False)
-            if done.returncode:
-                missing(f"no S3 emulator: ministack {MINISTACK} could not be installed: {done.stderr}")
-        (folder / "complete").touch()
-    return command
-
-
-def _end_with_parent() -> None:
-    """Ask Linux to end the server too when the tests are killed (`prctl(2)`, PR_SET_PDEATHSIG = 1)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
-def _wait_until_up(endpoint: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    give_up = time.monotonic() + 30
-    while server.poll() is None and time.monotonic() < give_up:
-        try:
-            with urllib.request.urlopen(f"{endpoint}/_ministack/health", timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    raise RuntimeError(f"ministack did not start: {log.read_text()}")
+    try:
+        return ministack()
+    except NotInstalled as fault:
+        missing(f"no S3 emulator: {fault}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -32,6 +34,16 @@ class ApiError(Exception):
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
         self.name = name
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request: who signed it, what for, and with which words."""
+
+    access_key: str
+    operation: str
+    """As IAM calls it, such as `athena:StartQueryExecution`."""
+    content: dict[str, Any]
 
 
 class Athena:
@@ -196,7 +208,10 @@ class Athena:
 
     def _group(self, name: str) -> WorkGroup:
         if name not in self._groups:
-            raise ApiError("InvalidRequestException", f"WorkGroup {name} is not found.")
+            deployed = self._glue.work_group(name)
+            if deployed is None:
+                raise ApiError("InvalidRequestException", f"WorkGroup {name} is not found.")
+            self._groups[name] = _configured(WorkGroup(name), deployed)
         return self._groups[name]
 
 
@@ -223,13 +238,19 @@ def _table_metadata(table: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def serving(
-    port: int, *, aws: str, trino: str, region: str, default_output: str | None = None
+    port: int,
+    *,
+    aws: str,
+    trino: str,
+    region: str,
+    default_output: str | None = None,
+    asked: list[Asked] | None = None,
 ) -> Iterator[Athena]:
-    """Athena on a port of loopback, until left; Glue on the same port."""
-    glue = Glue(aws)
+    """Athena on a port of loopback, until left; Glue on the same port. Every request is added to `asked`."""
+    glue = Glue(aws, region)
     queries = Queries(Client(trino), glue, Store(aws, region))
     athena = Athena(queries, glue, default_output)
-    server = ThreadingHTTPServer(("127.0.0.1", port), _handler(athena, glue))
+    server = ThreadingHTTPServer(("127.0.0.1", port), _handler(athena, glue, [] if asked is None else asked))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="athena")
     thread.start()
     try:
@@ -241,9 +262,10 @@ def serving(
         thread.join()
 
 
-def _handler(athena: Athena, glue: Glue) -> type[BaseHTTPRequestHandler]:
+def _handler(athena: Athena, glue: Glue, asked: list[Asked]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             """Say that the server is up."""
@@ -254,6 +276,9 @@ def _handler(athena: Athena, glue: Glue) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             target = self.headers.get("X-Amz-Target", "")
             service, _, operation = target.partition(".")
+            name = service.removeprefix("AWS").removeprefix("Amazon").lower()
+            signer = re.search(r"Credential=([^/]+)/", self.headers.get("Authorization", ""))
+            asked.append(Asked(signer[1] if signer else "", f"{name}:{operation}", json.loads(body or b"{}")))
             if service == "AWSGlue":
                 self._send(*glue.forward(target, body))
             elif service == "AmazonAthena":

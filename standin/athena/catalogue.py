@@ -1,4 +1,4 @@
-"""Glue: what Athena itself does there, and what the emulator's answers lack."""
+"""What the emulator has of Glue and Athena: what Athena itself does in Glue, and what the answers lack."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class GlueRefused(Exception):
 class Glue:
     """The emulator's Glue."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, region: str) -> None:
         self._endpoint = endpoint
+        self._region = region
 
     def carry_out(
         self, order: CreateTable | CreateSchema | SetProperties | AddPartitions, database: str
@@ -55,8 +56,7 @@ class Glue:
         """
         if target == "AWSGlue.GetTableVersions":
             return self._table_versions(json.loads(body))
-        headers = {"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": target}
-        request = urllib.request.Request(self._endpoint, data=body, headers=headers)
+        request = urllib.request.Request(self._endpoint, data=body, headers=self._headers(target))
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
                 status, answer = response.status, response.read()
@@ -65,6 +65,21 @@ class Glue:
         if b'"Description"' in answer:
             answer = json.dumps(_mended(json.loads(answer))).encode()
         return status, answer
+
+    def work_group(self, name: str) -> dict[str, Any] | None:
+        """The settings of a workgroup that was made in the emulator, by a stack for instance; None of no such one."""
+        status, body = self.forward("AmazonAthena.GetWorkGroup", json.dumps({"WorkGroup": name}).encode())
+        return dict(json.loads(body)["WorkGroup"]["Configuration"]) if status == 200 else None
+
+    def _headers(self, target: str) -> dict[str, str]:
+        """The emulator keeps its regions apart, and takes the region from where a signature names it."""
+        service = "glue" if target.startswith("AWSGlue.") else "athena"
+        scope = f"test/20260101/{self._region}/{service}/aws4_request"
+        return {
+            "Content-Type": "application/x-amz-json-1.1",
+            "X-Amz-Target": target,
+            "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0",
+        }
 
     def _table_versions(self, content: dict[str, Any]) -> tuple[int, bytes]:
         """The emulator keeps one version of a table: the one that is."""

@@ -36,8 +36,21 @@ class Deployed:
     def lake(self) -> str:
         return f"s3://{self.name}-lake-{self.account}"
 
-    def client(self, service: str) -> Any:
-        return client(self.emulator, service)
+    def client(self, service: str, *, endpoint: str | None = None, access_key: str = "test") -> Any:
+        return client(self.emulator, service, endpoint, access_key)
+
+    def give(self, function: str, **variables: str) -> None:
+        """Add to what a function is told by its environment."""
+        asked = self.client("lambda")
+        known = asked.get_function_configuration(FunctionName=function)["Environment"]["Variables"]
+        asked.update_function_configuration(
+            FunctionName=function, Environment={"Variables": {**known, **variables}}
+        )
+
+    def role_of(self, access_key: str) -> str:
+        """The name of the role that a key was given to; of a key that no role has, what it is called instead."""
+        arn = str(self.client("sts", access_key=access_key).get_caller_identity()["Arn"])
+        return arn.split("/")[1] if ":assumed-role/" in arn else arn
 
     def failed(self, stage: str) -> list[dict[str, Any]]:
         """The invocations that failed so far, as they lie in the queue; they are taken out of it."""
@@ -49,12 +62,12 @@ class Deployed:
         return [json.loads(message["Body"]) for message in found]
 
 
-def client(emulator: S3Emulator, service: str) -> Any:
+def client(emulator: S3Emulator, service: str, endpoint: str | None = None, access_key: str = "test") -> Any:
     return boto3.client(
         service,
-        endpoint_url=emulator.endpoint,
+        endpoint_url=endpoint or emulator.endpoint,
         region_name=emulator.env["AWS_REGION"],
-        aws_access_key_id="test",
+        aws_access_key_id=access_key,
         aws_secret_access_key="test",
     )
 
@@ -69,7 +82,7 @@ def deployed(
     synthesise(out, package.path, github_provider_arn=_PROVIDER, **portals)
     server = folder / "server"
     server.mkdir()
-    with running(server, "", LAMBDA_EXECUTOR="local") as emulator:
+    with running(server, LAMBDA_EXECUTOR="local") as emulator:
         name = f"catalunya-{environment}"
         account = client(emulator, "sts").get_caller_identity()["Account"]
         _bootstrap(emulator, account, out, name)

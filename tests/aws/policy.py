@@ -123,6 +123,37 @@ class Account:
         return not _says("Deny", list(self.of_buckets()), action, resource, said)
 
 
+def needed(operation: str, content: dict[str, Any], workgroup: str) -> list[str]:
+    """The resources that IAM asks of a request to Athena or Glue.
+
+    In Glue that is the resource with all its ancestors, and for what deletes with all its children. Source: AWS Glue's
+    guide, "Specifying resource ARNs". A request that names a query, not a workgroup, is one of `workgroup`.
+    """
+    service, _, name = operation.partition(":")
+    where = f"arn:aws:{service}:{REGION}:{ACCOUNT}"
+    if operation == "athena:GetDataCatalog":
+        return [f"{where}:datacatalog/{content['Name']}"]
+    if service == "athena":
+        return [f"{where}:workgroup/{content.get('WorkGroup', workgroup)}"]
+    if name == "GetDatabases":
+        return [f"{where}:catalog"]
+    if name.endswith("Database"):
+        database = _name_in(content, "DatabaseInput")
+        inside = [f"{where}:{kind}/{database}/*" for kind in ("table", "userDefinedFunction")]
+        return [
+            f"{where}:catalog",
+            f"{where}:database/{database}",
+            *(inside if name == "DeleteDatabase" else []),
+        ]
+    table = "*" if name == "GetTables" else content.get("TableName") or _name_in(content, "TableInput")
+    database = content["DatabaseName"]
+    return [f"{where}:catalog", f"{where}:database/{database}", f"{where}:table/{database}/{table}"]
+
+
+def _name_in(content: dict[str, Any], part: str) -> str:
+    return str(content.get(part, content)["Name"])
+
+
 def _says(effect: str, statements: list[Any], action: str, resource: str, context: dict[str, str]) -> bool:
     return any(
         one["Effect"] == effect

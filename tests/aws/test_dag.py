@@ -1,9 +1,18 @@
-"""The DAG in production mode: an S3 lake, functions for reading and staging, a role for each task; an emulator of AWS."""
+"""The DAG in production: a lake in S3, functions for reading and staging, Athena, a role a task; AWS is an emulator.
+
+One emulator holds the deployed stack. Before it stands a server that can throttle, beside it Athena's stand-in, which
+works in the stack's own workgroups, buckets and schemas.
+"""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from datetime import date
+from typing import Any
 
 import pytest
 
@@ -11,15 +20,23 @@ from catalunya import publish, record
 from catalunya.demo import portal
 from catalunya.lake import layout, snapshot
 from catalunya.lake.storage import Storage
+from catalunya.record import RunRecord
 from infrastructure.package import Package
 from orchestration.tests.conftest import Airflow, Ended, first_of, started
+from standin.install import NotInstalled
+from standin.stand import Stand, running
+from tests.aws import policy
 from tests.aws.conftest import DAY
 from tests.aws.emulator import Deployed, deployed
-from tests.conftest import ROOT
+from tests.conftest import ROOT, missing
+from tests.lake.faulty import SLOW_DOWN, FaultyFront
 
 pytestmark = [pytest.mark.aws, pytest.mark.xdist_group("aws")]
 
 DATASETS = sorted(path.stem for path in (ROOT / "datasets").glob("*.yml"))
+SCHEMA = "catalunya_production_marts"
+READER = "reader"
+"""The access key of people who query; nothing of the pipeline has it."""
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +54,41 @@ def stack(
 
 
 @pytest.fixture(scope="module")
+def front(stack: Deployed) -> Iterator[FaultyFront]:
+    """What everybody takes for AWS, the functions too; it can throttle."""
+    with FaultyFront(stack.emulator.endpoint) as server:
+        for stage in ("ingest", "stage"):
+            stack.give(f"{stack.name}-{stage}", AWS_ENDPOINT_URL=server.endpoint)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def stand(tmp_path_factory: pytest.TempPathFactory, stack: Deployed, front: FaultyFront) -> Iterator[Stand]:
+    """Athena over the emulator that holds the stack."""
+    region = stack.emulator.env["AWS_REGION"]
+    try:
+        with running(tmp_path_factory.mktemp("standin"), aws=front.endpoint, region=region) as up:
+            yield up
+    except NotInstalled as fault:
+        missing(str(fault))
+
+
+@pytest.fixture(scope="module")
 def production(
-    tmp_path_factory: pytest.TempPathFactory, stack: Deployed, portals: portal.RunningPortal
+    tmp_path_factory: pytest.TempPathFactory, stack: Deployed, stand: Stand, portals: portal.RunningPortal
 ) -> Iterator[Airflow]:
+    """Airflow with the variables of docs/aws.md."""
     more = {
-        **stack.emulator.env,
+        **{name: value for name, value in stand.env().items() if name.startswith("AWS_")},
         "ENVIRONMENT": "production",
-        "CATALUNYA_ENGINE": "duckdb",
         "CATALUNYA_LAKE": stack.lake,
         "CATALUNYA_NOW": "",
         "CATALUNYA_LAMBDA_PREFIX": stack.name,
         "CATALUNYA_LAMBDA_PATIENCE_SECONDS": "90",
         "CATALUNYA_ROLES": f"arn:aws:iam::{stack.account}:role/{stack.name}-",
+        "CATALUNYA_SCHEMA": SCHEMA,
+        "CATALUNYA_ATHENA_WORKGROUP": f"{stack.name}-build",
+        "CATALUNYA_ATHENA_POLL": "0.1",
     }
     with started(tmp_path_factory.mktemp("production"), portals, more) as airflow:
         yield airflow
@@ -56,7 +96,7 @@ def production(
 
 @pytest.fixture(scope="module")
 def first(production: Airflow) -> Ended:
-    return first_of(production, patience_s=420)
+    return first_of(production, patience_s=600)
 
 
 @pytest.fixture
@@ -66,55 +106,249 @@ def lake(stack: Deployed, monkeypatch: pytest.MonkeyPatch) -> Storage:
     return Storage.open(stack.lake)
 
 
-def test_functions_read_and_stage_and_the_run_ends_in_a_release(production, first, stack, lake):
+def run(production: Airflow, **conf: Any) -> Ended:
+    """A run; on a busy machine one that builds on Trino takes minutes."""
+    return production.ended(production.trigger(**conf), patience_s=600)
+
+
+def read(stack: Deployed, stand: Stand, sql: str) -> list[tuple[Any, ...]]:
+    """What a person reads of what is published, in the workgroup for people."""
+    from pyathena import connect
+
+    with connect(
+        work_group=f"{stack.name}-read", schema_name=SCHEMA, region_name=stand.region, poll_interval=0.1,
+        aws_access_key_id=READER, aws_secret_access_key=READER, endpoint_url=stand.athena,
+    ) as con:  # fmt: skip
+        return list(con.cursor().execute(sql).fetchall())
+
+
+def rows_shown(stack: Deployed, stand: Stand, marts: Any) -> dict[str, int]:
+    """Published view to its number of rows."""
+    counts = " union all ".join(
+        f"select '{mart}' as mart, count(*) as n from {mart}" for mart in sorted(marts)
+    )
+    return dict(read(stack, stand, counts))
+
+
+def executions(stack: Deployed, stand: Stand) -> list[str]:
+    """Every query that Athena ever received, in whichever workgroup."""
+    athena = stack.client("athena", endpoint=stand.athena, access_key=READER)
+    groups = ("primary", f"{stack.name}-build", f"{stack.name}-read")
+    pages = [
+        page
+        for group in groups
+        for page in athena.get_paginator("list_query_executions").paginate(WorkGroup=group)
+    ]
+    return sorted(query_id for page in pages for query_id in page["QueryExecutionIds"])
+
+
+def newest(lake: Storage) -> RunRecord:
+    found = record.newest(lake)
+    assert found is not None
+    return found
+
+
+def shown(lake: Storage) -> publish.Release:
+    found = publish.current(lake)
+    assert found is not None
+    return found
+
+
+def counted(lake: Storage) -> dict[str, int]:
+    """Dataset to the number of its snapshots."""
+    return {name: len(snapshot.ids(lake, name)) for name in DATASETS}
+
+
+def test_functions_read_and_stage_athena_builds_and_the_run_ends_in_a_release(
+    production, first, stack, stand, lake
+):
     assert first.state == "success", first.states()
     assert {state for name, state in first.states().items()} == {"success"}
-    newest = record.newest(lake)
-    assert newest is not None
-    assert (newest.status, newest.exit_code) == ("released", 0)
-    shown = publish.current(lake)
-    assert shown is not None
-    assert shown.release_id == newest.release_id
-    assert {name: len(snapshot.ids(lake, name)) for name in DATASETS} == dict.fromkeys(DATASETS, 1)
+    kept = newest(lake)
+    assert (kept.status, kept.exit_code, kept.engine) == ("released", 0, "athena")
+    assert kept.cost is not None
+    assert kept.cost.queries > 50
+    assert kept.cost.bytes_scanned > 1_000_000
+    assert kept.cost.usd is not None and kept.cost.usd > 0
+    release = shown(lake)
+    assert (release.release_id, release.engine) == (kept.release_id, "athena")
+    assert counted(lake) == dict.fromkeys(DATASETS, 1)
     assert lake.folders(layout.RUNS) == lake.folders(layout.CANDIDATES) == []
     for stage in ("ingest", "stage"):
         said = production.log_of(first, f"{stage}[population]")
         assert f"asked {stack.name}-{stage}" in said
         assert stack.failed(stage) == []
+    assert rows_shown(stack, stand, release.rows) == release.rows
+    assert sum(release.rows.values()) > 10_000
 
 
-def test_a_run_that_finds_nothing_new_stages_nothing_and_starts_no_dbt(production, first, lake):
-    before = publish.current(lake)
-    again = production.run()
+def test_a_run_that_finds_nothing_new_stages_nothing_starts_no_dbt_and_asks_athena_for_nothing(
+    production, first, stack, stand, lake
+):
+    before, queries, asked = shown(lake), executions(stack, stand), len(stand.asked)
+    again = run(production)
     assert again.state == "success"
     states = again.states()
     assert {states[f"ingest[{name}]"] for name in DATASETS} == {"success"}
     assert states["wait_for_new_data"] == states["run_dbt_transformations"] == "skipped"
-    assert publish.current(lake) == before
+    assert {one.operation for one in stand.asked[asked:]} == {"athena:GetWorkGroup"}
+    assert executions(stack, stand) == queries
+    kept = newest(lake)
+    assert (kept.status, kept.cost) == ("unchanged", None)
+    assert shown(lake) == before
+
+
+def test_one_change_at_a_portal_is_one_snapshot_and_readers_see_it(
+    production, first, stack, stand, lake, portals
+):
+    before = shown(lake)
+    portals.set_day(date(2026, 2, 2))
+    ended = run(production)
+    assert ended.state == "success", ended.states()
+    assert counted(lake) == {**dict.fromkeys(DATASETS, 1), "social_services": 2}
+    release = shown(lake)
+    assert release.release_id > before.release_id
+    assert release.run_id == newest(lake).run_id
+    assert rows_shown(stack, stand, release.rows) == release.rows
+    found = read(
+        stack, stand, "select snapshot_id from data_quality where dataset_id = 'social_services' order by 1"
+    )
+    assert [snapshot_id for (snapshot_id,) in found] == snapshot.ids(lake, "social_services")
 
 
 def test_a_function_that_fails_is_tried_again_then_told_and_holds_up_nobody(
     production, first, stack, lake, portals
 ):
+    before = counted(lake)
     portals.faults.add("population:cut_json")
     portals.set_day(date(2026, 3, 1))
-    ended = production.run()
+    ended = run(production)
     portals.faults.clear()
     assert ended.states()["ingest[population]"] == "failed"
     assert ended.tries()["ingest[population]"] == 3
     assert ended.states()["publish_release"] == "success"
-    shown = publish.current(lake)
-    assert shown is not None
-    assert [stale.dataset_id for stale in shown.stale] == ["population"]
+    assert [stale.dataset_id for stale in shown(lake).stale] == ["population"]
     assert len(stack.failed("ingest")) == 3
-    assert len(snapshot.ids(lake, "social_services")) == 2
+    assert counted(lake)["social_services"] == before["social_services"] + 1
     assert len(snapshot.ids(lake, "population")) == 1
     assert [alert for alert in production.ear.heard if "population" in str(alert)]
 
 
+class Throttle:
+    """S3 that answers "slow down" to the first two requests for every third address of each prefix."""
+
+    def __init__(self, buckets: str) -> None:
+        self.buckets = buckets
+        self.asked: dict[str, int] = {}
+        self.places: dict[tuple[str, str, str], int] = {}
+        self._one_at_a_time = threading.Lock()
+
+    def __call__(self, method: str, path: str) -> tuple[int, bytes] | None:
+        if not path.startswith(self.buckets):
+            return None
+        bucket, _, key = path[1:].partition("/")
+        place = (method, bucket, key.split("/")[0].split("?")[0])
+        with self._one_at_a_time:
+            address = f"{method} {path}"
+            if address not in self.asked:
+                number = self.places[place] = self.places.get(place, 0) + 1
+                self.asked[address] = 0 if number % 3 == 1 else 2
+            self.asked[address] += 1
+            return (503, SLOW_DOWN) if self.asked[address] <= 2 else None
+
+    def throttled(self, method: str) -> set[str]:
+        """The prefixes of the lake in which requests of a method were throttled."""
+        return {prefix for (by, bucket, prefix) in self.places if by == method and "-lake-" in bucket}
+
+
+def test_a_throttled_s3_costs_time_and_neither_loses_nor_doubles_anything(
+    production, first, stack, stand, front, lake, portals
+):
+    before = counted(lake)
+    portals.set_day(date(2026, 4, 6))
+    front.fault = throttle = Throttle(f"/{stack.name}-")
+    ended = run(production)
+    front.fault = lambda method, path: None
+    written = "landing staging candidates releases published runs locks"
+    assert throttle.throttled("PUT") >= set(written.split())
+    assert throttle.throttled("GET") >= {"landing", "staging", "candidates"}
+    assert ended.state == "success", ended.states()
+    assert set(ended.tries().values()) == {1}
+    release = shown(lake)
+    assert release.run_id == newest(lake).run_id
+    assert release.stale == ()
+    assert counted(lake) == {**before, "social_services": before["social_services"] + 1}
+    for name in DATASETS:
+        landed = lake.folders(f"{layout.LANDING}/{name}")
+        assert landed == snapshot.ids(lake, name)
+        assert all(lake.exists(layout.landing(name, one, "manifest.json")) for one in landed)
+        assert all(lake.exists(layout.staged(name, one)) for one in landed)
+    assert lake.folders(layout.RUNS) == lake.folders(layout.CANDIDATES) == []
+    assert rows_shown(stack, stand, release.rows) == release.rows
+    same = command(production, "run", "--force", CATALUNYA_ENGINE="duckdb")
+    assert same["status"] == "released", same
+    assert counted(lake)["social_services"] == before["social_services"] + 1
+    assert same["release_id"].split("-")[1] == release.release_id.split("-")[1]
+
+
+def command(production: Airflow, *words: str, **more: str) -> dict[str, Any]:
+    """What a person's `catalunya` answers on the same lake, portals unchanged."""
+    done = subprocess.run(
+        [sys.executable, "-m", "catalunya.cli", *words, "--json"],
+        env={**production.env, **more}, cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_an_audit_that_refuses_leaves_pointer_and_views_and_is_told_of_once(
+    production, first, stack, stand, lake
+):
+    before = shown(lake)
+    views = rows_shown(stack, stand, before.rows)
+    production.ear.heard.clear()
+    broken = production.home / "dbt" / "mart" / "tests" / "broken_audit.sql"
+    broken.write_text("select * from {{ ref('population') }}")
+    try:
+        ended = run(production)
+    finally:
+        broken.unlink()
+    assert ended.state == "failed"
+    states = ended.states()
+    assert states["run_dbt_transformations"] == "success"
+    assert states["validate_data_quality"] == "failed"
+    assert ended.tries()["validate_data_quality"] == 1
+    assert states["publish_release"] == "upstream_failed"
+    kept = newest(lake)
+    assert kept.status == "refused"
+    assert kept.cost is not None and kept.cost.queries > 50
+    assert shown(lake) == before
+    assert rows_shown(stack, stand, before.rows) == views
+    [alert] = [alert for alert in production.ear.heard if "refused" in alert["title"]]
+    assert "broken_audit" in alert["message"]
+    assert not [alert for alert in production.ear.heard if "failed" in alert["title"]]
+
+
+def test_each_role_may_ask_athena_and_glue_for_what_it_asked_in_these_runs(
+    production, first, stack, stand, templates
+):
+    heard = {one.access_key for one in stand.asked} - {"trino", READER}
+    roles = {key: stack.role_of(key) for key in heard}
+    assert set(roles.values()) == {f"{stack.name}-build", f"{stack.name}-publish"}
+    refused = {
+        (roles[one.access_key], one.operation, resource)
+        for one in stand.asked
+        if one.access_key in roles
+        for resource in policy.needed(one.operation, one.content, f"{stack.name}-build")
+        if not templates["production"].may(roles[one.access_key], one.operation, resource)
+    }
+    assert refused == set()
+
+
 def test_a_function_that_is_gone_is_told_of_by_its_name(production, first, stack, lake):
     stack.client("lambda").delete_function(FunctionName=f"{stack.name}-ingest")
-    ended = production.run(datasets=["population"])
+    ended = run(production, datasets=["population"])
     assert ended.states()["ingest[population]"] == "failed"
     told = [str(alert) for alert in production.ear.heard if "could not be asked" in str(alert)]
     assert len(told) == 1

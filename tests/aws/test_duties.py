@@ -20,7 +20,7 @@ from catalunya.lake.lock import lake_lock
 from catalunya.lake.storage import Storage
 from catalunya.relay import Relay
 from catalunya.settings import Settings
-from infrastructure.duties import DUTIES, PUBLISHED
+from infrastructure.duties import DUTIES
 from tests.aws.conftest import DAY, Invocation, variables
 from tests.aws.policy import ACCOUNT
 from tests.aws.recorder import Asked, Recorder
@@ -236,7 +236,7 @@ def test_every_pattern_of_a_duty_was_needed(heard, duty):
             ("deletes", "s3:DeleteObject", duty.deletes),
         )
         for pattern in patterns
-        if not pattern.startswith(PUBLISHED)
+        if not pattern.startswith(layout.PUBLISHED)
         and not any(asked == action and fnmatch(key, pattern) for asked, key in heard[duty.name])
     }
     assert spare == set()

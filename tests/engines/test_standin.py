@@ -209,6 +209,35 @@ def test_a_workgroup_that_insists_on_its_own_place_takes_no_table_with_another(s
     assert ask(sql.format("there", ""), group="readers")["Status"]["State"] == "SUCCEEDED"
 
 
+def test_a_workgroup_that_was_made_in_the_emulator_is_known(stand, bucket):
+    import boto3
+
+    beside = boto3.client(
+        "athena", endpoint_url=stand.aws, region_name=stand.region, aws_access_key_id="x", aws_secret_access_key="x"
+    )  # fmt: skip
+    place = f"s3://{bucket}/deployed/"
+    beside.create_work_group(
+        Name="deployed",
+        Configuration={
+            "ResultConfiguration": {"OutputLocation": place},
+            "EnforceWorkGroupConfiguration": False,
+            "BytesScannedCutoffPerQuery": 10_000_000,
+        },
+    )
+    athena = client(stand, "athena")
+    found = athena.get_work_group(WorkGroup="deployed")["WorkGroup"]["Configuration"]
+    assert found["ResultConfiguration"]["OutputLocation"] == place
+    assert (found["EnforceWorkGroupConfiguration"], found["BytesScannedCutoffPerQuery"]) == (
+        False,
+        10_000_000,
+    )
+    query = athena.start_query_execution(QueryString="select 1", WorkGroup="deployed")["QueryExecutionId"]
+    described = athena.get_query_execution(QueryExecutionId=query)["QueryExecution"]
+    assert described["ResultConfiguration"]["OutputLocation"].startswith(place)
+    with pytest.raises(athena.exceptions.InvalidRequestException, match="nobody"):
+        athena.get_work_group(WorkGroup="nobody")
+
+
 def test_a_query_is_stopped_on_demand_and_one_token_starts_one_query(stand, ask, bucket):
     athena = client(stand, "athena")
     slow = "select count(*) from unnest(sequence(1, 10000)) as a (i), unnest(sequence(1, 10000)) as b (j)"

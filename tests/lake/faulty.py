@@ -60,6 +60,7 @@ def _shifted(headers: dict[str, str], ahead_s: int) -> dict[str, str]:
 def _server(front: FaultyFront, backend: str) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))

@@ -503,9 +503,13 @@ def test_the_endpoint_for_s3_alone_comes_before_the_general_one(
 
 def test_throttled_requests_are_tried_again(front: FaultyFront, tmp_path: Path) -> None:
     storage = Storage.open(front.lake_url)
+    assert isinstance(storage, S3Storage)
     for work in (
         lambda: storage.put("a/b", b"1"),
         lambda: storage.read("a/b"),
+        lambda: storage.read_tail("a/b", 1),
+        lambda: storage.copy("a/b", "a/c"),
+        lambda: storage.age_s("a/b"),
         storage.list,
         lambda: storage.replace("c", b"1", None),
         lambda: storage.put_file("d", file(tmp_path, b"x" * 40_000_000)),

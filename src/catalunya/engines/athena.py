@@ -56,13 +56,12 @@ class AthenaEngine(Distributed):
         results = (
             {"CATALUNYA_ATHENA_RESULTS": self.settings.athena_results} if self.settings.athena_results else {}
         )
-        region = getattr(self.storage, "region", None) or "us-east-1"
         return {
             "CATALUNYA_CANDIDATE": self.schema(candidate_id),
             "CATALUNYA_CANDIDATE_LOCATION": f"{self.tables_location(candidate_id)}/",
             "CATALUNYA_ATHENA_WORKGROUP": self.settings.athena_workgroup,
             "CATALUNYA_ATHENA_POLL": str(self.settings.athena_poll_s),
-            "CATALUNYA_AWS_REGION": region,
+            "CATALUNYA_AWS_REGION": self.storage.region,
             **results,
         }
 
@@ -183,8 +182,7 @@ class AthenaEngine(Distributed):
                     f"CATALUNYA_ENGINE: athena needs the packages of the group `athena` ({error}): "
                     "`uv sync --group athena`"
                 ) from None
-            region = getattr(self.storage, "region", None)
-            self._clients[service] = boto3.client(service, region_name=region)
+            self._clients[service] = boto3.client(service, region_name=self.storage.region)
         return self._clients[service]
 
     def _wait(self, athena: Any, query_id: str, sql: str) -> None:

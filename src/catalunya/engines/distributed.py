@@ -26,6 +26,7 @@ from catalunya.engines.duckdb import records
 from catalunya.engines.protocol import ENGINE_NOTE, Cost, Shown, Snapshots
 from catalunya.errors import BuildFailed, LakeCorrupt, UsageError
 from catalunya.lake import layout
+from catalunya.lake.bucket import S3Storage
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
 from catalunya.stage import Staged
@@ -84,7 +85,7 @@ class Distributed(ABC):
     has_readers = True
 
     def __init__(self, storage: Storage, settings: Settings) -> None:
-        if storage.is_local:
+        if not isinstance(storage, S3Storage):
             raise UsageError(
                 f"CATALUNYA_LAKE: {settings.resolved_engine} reads a lake in S3 (s3://bucket/prefix), "
                 f"not {settings.lake!r}"

@@ -10,7 +10,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
 import obstore
+import stamina
 from obstore import exceptions as s3_errors
 from obstore.store import S3Store
 from typing_extensions import override
@@ -211,21 +212,31 @@ class S3Storage(Storage):
         Both times, `Last-Modified` and `Date`, come from one response, so no other clock matters. Whole
         seconds.
         """
-        url = obstore.sign(self._store, "HEAD", check_key(key), timedelta(minutes=1))
-        # Not httpx: it logs addresses, and a signed one is a credential.
-        request = urllib.request.Request(url, method="HEAD")  # noqa: S310
+        check_key(key)
+        retries = stamina.retry_context(
+            on=_is_passing, attempts=9, timeout=60, wait_initial=0.1, wait_max=10, wait_jitter=0.1
+        ).with_name(f"age of {self.uri(key)}", (), {})
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
-                headers: Mapping[str, str] = dict(response.headers.items())
+            for attempt in retries:
+                with attempt:
+                    times = self._times(key)
+                    now = parsedate_to_datetime(times["date"]) if "date" in times else datetime.now(UTC)
+                    return (now - parsedate_to_datetime(times["last-modified"])).total_seconds()
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 return None
             raise CatalunyaError(f"{self.uri(key)} could not be read: HTTP status {error.code}") from None
         except OSError as error:
             raise CatalunyaError(f"{self.uri(key)} could not be read: {error}") from None
-        times = {name.lower(): value for name, value in headers.items()}
-        now = parsedate_to_datetime(times["date"]) if "date" in times else datetime.now(UTC)
-        return (now - parsedate_to_datetime(times["last-modified"])).total_seconds()
+        raise AssertionError("a retry loop ends by returning or raising")
+
+    def _times(self, key: str) -> dict[str, str]:
+        """The headers of an object, names in lower case; raises what `urllib` raises."""
+        url = obstore.sign(self._store, "HEAD", key, timedelta(minutes=1))
+        # Not httpx: it logs addresses, and a signed one is a credential.
+        request = urllib.request.Request(url, method="HEAD")  # noqa: S310
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+            return {name.lower(): value for name, value in response.headers.items()}
 
     def _connect(self, *, retries: int) -> S3Store:
         _refuse_after_fork()
@@ -323,6 +334,13 @@ class S3Storage(Storage):
     @override
     def _scratch_base(self) -> Path:
         return Path(tempfile.gettempdir()) / f"catalunya-{os.getuid()}"
+
+
+def _is_passing(error: Exception) -> bool:
+    """True for what another try may mend: a throttled or broken server, a lost connection."""
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code == 429 or error.code >= 500
+    return isinstance(error, OSError)
 
 
 def _reason(error: Exception) -> str:

@@ -85,7 +85,7 @@ def check_dbt_connection() -> list[str]:
     from catalunya.doctor import examine
 
     context = get_current_context()
-    with explained():
+    with explained(), acting("build"):
         settings = settings_of(context)
         findings = examine(settings)
         for finding in findings:
