@@ -46,7 +46,7 @@ health: ## Airflow, portals, lake and dbt: is everything well, in the stack or o
 	fi
 
 test: setup-dev ## Every test that needs no container engine
-	@.venv/bin/pytest -n 2 --dist loadgroup -m "not stack and not aws" $(PYTEST_ARGS)
+	@.venv/bin/pytest -n 3 --dist loadgroup -m "not stack and not aws" $(PYTEST_ARGS)
 
 setup-aws: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
 	@$(UV) sync --frozen --quiet --inexact --group airflow --group athena --group trino --group infrastructure

@@ -10,6 +10,13 @@ with centres as (
         and latitude is not null
         and longitude is not null
 
+),
+
+reached as (
+
+    select distinct municipality_id
+    from {{ ref('int_service_sites') }}
+
 )
 
 select
@@ -19,4 +26,4 @@ select
         as distance_m
 from centres as origins
 cross join centres as destinations
-where destinations.municipality_id in (select municipality_id from {{ ref('int_service_sites') }})
+inner join reached on destinations.municipality_id = reached.municipality_id
