@@ -10,6 +10,8 @@ from typing import NoReturn
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# As many tests as there are processors run at once: a second thread of dbt only costs.
+os.environ.setdefault("CATALUNYA_DBT_THREADS", "1")
 
 
 def missing(what: str) -> NoReturn:

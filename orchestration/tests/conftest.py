@@ -104,7 +104,7 @@ class Airflow(Api):
         return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     with portal.running(day=DAY) as demo, started(tmp_path_factory.mktemp("airflow"), demo) as found:
         yield found
@@ -129,6 +129,7 @@ def started(folder: Path, demo: RunningPortal, more: dict[str, str] | None = Non
         "CATALUNYA_SABOTAGE": str(folder / "sabotage.json"),
         # The DAG files do not change while tests run.
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
+        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
         "ENVIRONMENT": "demo",
@@ -196,7 +197,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def first(airflow: Airflow) -> Ended:
     """The first run, which the scheduler starts by itself once the DAG is read and unpaused."""
     return first_of(airflow)

@@ -9,17 +9,17 @@ import duckdb
 import pytest
 
 from catalunya.demo import portal
-from tests.pipeline.conftest import Answer, Command, query
+from tests.pipeline.conftest import Answer, Command, once, query
 
 
 @pytest.fixture(scope="module")
 def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Command, Answer]:
-    command = Command(str(tmp_path_factory.mktemp("real") / "lake"), "")
-    with portal.running(files=shared) as files:
-        command.url = files.url
-        answer = command.run()
-    assert answer.code == 0, answer.words
-    return command, answer
+    def make(lake: Path) -> Answer:
+        with portal.running(files=shared) as files:
+            return Command(str(lake), files.url).run()
+
+    lake, answer = once(tmp_path_factory, "real", make)
+    return Command(str(lake), None), answer
 
 
 def test_every_row_is_accounted_for(real):

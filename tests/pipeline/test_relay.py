@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import date
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from catalunya import notify, record, relay
+from catalunya.demo import portal
 from catalunya.errors import LakeBusy, Refused, SourceUnreadable
 from catalunya.ingest import Ingested
 from catalunya.lake import layout
@@ -17,7 +20,10 @@ from catalunya.lake.storage import Storage
 from catalunya.relay import Relay
 from catalunya.report import PlainReporter
 from catalunya.settings import Settings
+from tests.pipeline.conftest import DAY, Command
 
+# One process makes the run that these tests take up.
+pytestmark = pytest.mark.xdist_group("relay")
 NOW = "2026-01-05T06:00:00Z"
 MOMENT = Settings(CATALUNYA_NOW=NOW).now()
 
@@ -46,13 +52,37 @@ def whole(one: Relay) -> record.RunRecord:
     return one.finish()
 
 
-@pytest.mark.parametrize("kind", ["folder", "s3"])
-def test_a_run_in_parts_ends_in_the_release_of_a_run_in_one_process(
-    kind, tmp_path, demo, request, first_release
-):
-    lake = str(tmp_path / "lake")
-    if kind == "s3":
-        lake = f"s3://{request.getfixturevalue('s3_bucket')}/lake"
+@pytest.fixture(scope="module")
+def audited_lake(first_release, tmp_path_factory) -> Path:
+    """A lake with a run in parts as far as its audit: one portal was down, the reading of another broke."""
+    lake = tmp_path_factory.mktemp("audited") / "lake"
+    shutil.copytree(first_release[0], lake)
+    with portal.running(day=DAY) as demo, pytest.MonkeyPatch.context() as patch:
+        demo.faults.add("population:down")
+        one = part_of("a", str(lake), demo.url)
+        with pytest.raises(SourceUnreadable, match="population"):
+            one.ingest("population")
+        with patch.context() as broken:
+            broken.setattr("catalunya.pipeline.ingest", lambda *_, **__: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                one.ingest("service_users")
+        for dataset_id in one.datasets:
+            one.stage(dataset_id)
+        one.build()
+        verdict = one.audit()
+    assert any("nothing newer could be used" in sentence for sentence in verdict.sentences("warn"))
+    return lake
+
+
+@pytest.fixture
+def audited(audited_lake: Path, tmp_path: Path) -> Relay:
+    """That run, in a lake of the test's own."""
+    shutil.copytree(audited_lake, tmp_path / "lake")
+    return part_of("a", str(tmp_path / "lake"), "http://127.0.0.1:9")
+
+
+def test_a_run_in_parts_ends_in_the_release_of_a_run_in_one_process(demo, s3_bucket, first_release):
+    lake = f"s3://{s3_bucket}/lake"
     ended = whole(part_of("a", lake, demo.url))
     own = first_release[1].json["release_id"]
     assert (ended.status, ended.exit_code, ended.release_id) == ("released", 0, own)
@@ -90,20 +120,13 @@ def test_a_run_that_broke_off_says_so_and_what_was_last(tmp_path, demo):
     assert one.finish() == ended
 
 
-def test_a_source_that_cannot_be_read_raises_and_is_stale_in_the_release(released, demo):
-    demo.faults.add("population:down")
-    one = part_of("a", released.lake, demo.url)
-    with pytest.raises(SourceUnreadable, match="population"):
-        one.ingest("population")
-    for dataset_id in one.datasets:
-        one.stage(dataset_id)
-    one.build()
-    verdict = one.audit()
-    assert any("nothing newer could be used" in sentence for sentence in verdict.sentences("warn"))
-    one.publish()
-    ended = one.finish()
+def test_a_source_that_cannot_be_read_is_stale_and_a_reading_that_broke_does_not_hide_the_release(audited):
+    release = audited.publish()
+    ended = audited.finish()
+    assert (ended.status, ended.exit_code, ended.release_id) == ("released", 0, release.release_id)
     assert [stale.dataset_id for stale in ended.stale] == ["population"]
     assert [alert.kind for alert in notify.of_findings(ended)] == ["unreadable"]
+    assert any("ZeroDivisionError" in warning for warning in ended.warnings)
 
 
 def test_a_drift_fails_the_reading_or_the_staging_of_that_dataset_alone(released, demo):
@@ -117,29 +140,22 @@ def test_a_drift_fails_the_reading_or_the_staging_of_that_dataset_alone(released
     assert one.finish().status == "refused"
 
 
-def test_a_candidate_older_than_the_release_is_not_published(released, demo):
-    one = part_of("a", released.lake, demo.url)
-    read_and_stage(one)
-    one.build()
-    one.audit()
-    before = Storage.open(released.lake)
-    other = released.run("--force", now="2026-01-05T08:00:00Z")
+def test_a_candidate_older_than_the_release_is_not_published(audited, demo):
+    lake = audited.settings.lake
+    other = Command(lake, demo.url).run("--force", now="2026-01-05T08:00:00Z")
     assert other.json["status"] == "released"
+    shown = audited.storage.read("current.json")
     with pytest.raises(PointerMoved, match="run again"):
-        one.publish()
-    assert Storage.open(released.lake).read("current.json") == before.read("current.json")
-    assert one.finish().status == "failed"
+        audited.publish()
+    assert audited.storage.read("current.json") == shown
+    assert audited.finish().status == "failed"
 
 
-def test_a_try_of_publish_that_was_killed_after_the_swap_is_taken_up(released, demo):
-    one = part_of("a", released.lake, demo.url)
-    read_and_stage(one)
-    one.build()
-    one.audit()
-    release = one.publish()
-    one.storage.delete(layout.part(one.run_id, "publish"))
-    assert one.publish() == release
-    ended = one.finish()
+def test_a_try_of_publish_that_was_killed_after_the_swap_is_taken_up(audited):
+    release = audited.publish()
+    audited.storage.delete(layout.part(audited.run_id, "publish"))
+    assert audited.publish() == release
+    ended = audited.finish()
     assert (ended.status, ended.release_id) == ("released", release.release_id)
 
 
@@ -180,22 +196,6 @@ def test_what_was_landed_by_hand_before_the_build_is_staged_by_it(released, demo
     assert landed["outcome"] == "new"
     candidate = one.build()
     assert len(candidate.inputs.snapshots["social_services"]) == 2
-
-
-def test_a_reading_that_broke_does_not_hide_the_release_that_followed(released, demo, monkeypatch):
-    one = part_of("a", released.lake, demo.url)
-    with monkeypatch.context() as broken:
-        broken.setattr("catalunya.pipeline.ingest", lambda *_, **__: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            one.ingest("population")
-    for dataset_id in one.datasets:
-        one.stage(dataset_id)
-    one.build()
-    one.audit()
-    release = one.publish()
-    ended = one.finish()
-    assert (ended.status, ended.exit_code, ended.release_id) == ("released", 0, release.release_id)
-    assert any("ZeroDivisionError" in warning for warning in ended.warnings)
 
 
 def test_a_run_in_parts_and_a_run_in_one_process_do_not_meet(released, demo, monkeypatch):
