@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import signal
+import subprocess
+import sys
 
+from tests.conftest import ROOT, copy_home
+
+PARSE_FORK_PARSE = """
+import os, shutil, sys
+from pathlib import Path
 from catalunya import dbt
 from catalunya.build import code_digest
-from tests.conftest import copy_home
+
+def parse(home):
+    nodes = dbt.parse(home / "dbt" / "mart", code_digest(home)).described["nodes"].values()
+    assert {node["root_path"] for node in nodes if node["resource_type"] == "seed"} == {str(home / "dbt" / "mart")}
+
+gone, here = map(Path, sys.argv[1:])
+parse(gone)
+shutil.rmtree(gone)
+if os.fork() == 0:
+    parse(here)
+else:
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
 
 
-def test_what_is_remembered_of_a_checkout_that_is_gone_does_not_mislead_another(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    gone, here = copy_home(tmp_path / "gone"), copy_home(tmp_path / "here")
-    for home in (gone, here):
-        nodes = dbt.parse(home / "dbt" / "mart", code_digest(home)).described["nodes"].values()
-        seeds = {node["root_path"] for node in nodes if node["resource_type"] == "seed"}
-        assert seeds == {str(home / "dbt" / "mart")}
-        shutil.rmtree(gone, ignore_errors=True)
+def test_what_is_forked_after_a_parse_can_parse_another_checkout_and_is_not_misled_by_the_first(tmp_path):
+    """As Airflow's tasks are; the first checkout is gone by then, what dbt remembers of it is not."""
+    homes = [str(copy_home(tmp_path / name)) for name in ("gone", "here")]
+    forking = subprocess.Popen(
+        [sys.executable, "-c", PARSE_FORK_PARSE, *homes],
+        cwd=ROOT,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        start_new_session=True,
+    )
+    try:
+        assert forking.wait(120) == 0
+    finally:
+        if forking.poll() is None:
+            os.killpg(forking.pid, signal.SIGKILL)
+            forking.wait()

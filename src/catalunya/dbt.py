@@ -211,6 +211,8 @@ def _call(
         "--quiet",
         "--no-use-colors",
         "--no-version-check",
+        # Its threads do not survive a fork, and who forks after a parse would wait for them for ever.
+        "--no-static-parser",
     ]  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):
         answer = dbtRunner(manifest=manifest, callbacks=[callback] if callback else []).invoke(arguments)
