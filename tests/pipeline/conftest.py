@@ -84,6 +84,9 @@ _WARM: list[Warm] = []
 
 @pytest.fixture(scope="session", autouse=True)
 def warm() -> Iterator[Warm]:
+    if _WARM:  # Another folder's tests use it too.
+        yield _WARM[0]
+        return
     _WARM.append(Warm())
     yield _WARM[0]
     _WARM.pop().close()

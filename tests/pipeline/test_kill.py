@@ -70,22 +70,26 @@ def test_kills_at_random_moments_leave_the_same_release_as_an_undisturbed_run(
     part, base, undisturbed, portals, tmp_path
 ):
     """Each round kills the second release of a lake at another moment, then runs again undisturbed."""
-    calm, seconds = undisturbed
+    calm, pace = undisturbed
     before, wanted = published(base), published(calm)
     assert wanted != before
     dice = random.Random(SEED)
-    moments = [dice.uniform(0.02, 1.0) * seconds for _ in range(KILLS)][part::PARTS]
-    killed = 0
-    for moment in moments:
+    for share in [dice.uniform(0.02, 1.0) for _ in range(KILLS)][part::PARTS]:
         lake = tmp_path / "killed"
-        shutil.rmtree(lake, ignore_errors=True)
-        shutil.copytree(base, lake)
         command = Command(str(lake), portals[1].url, now=LATER)
-        killed += command.run(kill_after=moment).code is None
-        where = f"killed after {moment:.2f} of {seconds:.2f} s"
+        moment = share * pace
+        while True:
+            shutil.rmtree(lake, ignore_errors=True)
+            shutil.copytree(base, lake)
+            if command.run(kill_after=moment).code is None:
+                break
+            assert moment > 0.1, "a run ends before it can be killed"
+            moment /= 2
+        where = f"killed after {moment:.2f} of {pace:.2f} s"
         assert published(lake) in (before, wanted), f"{where}: a mixture"
         again = command.run()
         assert again.code == 0, f"{where}: {again.words}"
         assert published(lake) == wanted, where
         assert not any((lake / "candidates").glob("*")), f"{where}: a candidate was left behind"
-    assert killed >= len(moments) // 2, f"only {killed} of {len(moments)} runs were still going when killed"
+        # How long a run takes depends on what else the machine does at the time.
+        pace = again.seconds
