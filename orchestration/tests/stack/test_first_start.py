@@ -105,6 +105,8 @@ class Connections:
     SQL = (
         "select coalesce(json_object_agg(name, held), '{}') from (select application_name as name,"
         " count(*) as held from pg_stat_activity where datname = 'airflow' and application_name <> 'psql'"
+        # Null until a connection has said who it is.
+        " and state is not null"
         " group by 1) as counted"
     )
 
