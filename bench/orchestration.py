@@ -84,19 +84,10 @@ def environment() -> Path:
     python = ENVIRONMENT / "bin" / "python"
     if not (ENVIRONMENT / "bin" / "astronomer-cosmos").exists():
         requirements = ENVIRONMENT.with_suffix(".txt")
-        run(
-            "uv",
-            "export",
-            "--frozen",
-            "--quiet",
-            "--group",
-            "airflow",
-            "--no-hashes",
-            "-o",
-            str(requirements),
-        )
-        run("uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT))
-        run("uv", "pip", "install", "--quiet", "--python", str(python), "-r", str(requirements), COSMOS)
+        uv = shutil.which("uv") or str(ROOT / ".uv/bin/uv")
+        run(uv, "export", "--frozen", "--quiet", "--group", "airflow", "--no-hashes", "-o", str(requirements))
+        run(uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT))
+        run(uv, "pip", "install", "--quiet", "--python", str(python), "-r", str(requirements), COSMOS)
         (ENVIRONMENT / "bin" / "astronomer-cosmos").touch()
     return python
 
