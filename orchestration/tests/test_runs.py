@@ -12,7 +12,7 @@ from catalunya.lake import layout
 from catalunya.relay import Relay
 from catalunya.report import PlainReporter
 from catalunya.settings import Settings
-from orchestration.tests.conftest import NOW, id_in_lake
+from orchestration.tests.conftest import NOW, Ended, id_in_lake
 from tests.conftest import ROOT
 from tests.pipeline.conftest import files_of, query
 
@@ -144,26 +144,24 @@ def test_an_engine_that_is_not_set_up_is_named_before_dbt_is_started(quiet, firs
     assert "CATALUNYA_LAKE: trino reads a lake in S3" in alert["message"]
 
 
-def test_an_audit_that_refuses_leaves_the_last_release_and_is_told_of_once(quiet, first):
-    (quiet.home / "dbt" / "mart" / "tests" / "broken_audit.sql").write_text(
-        "select * from {{ ref('population') }}"
-    )
+def test_a_model_that_does_not_build_then_an_audit_that_refuses_are_named_and_can_be_cleared_once_mended(
+    quiet, first
+):
+    project = quiet.home / "dbt" / "mart"
+    model, rule = project / "models" / "broken_model.sql", project / "tests" / "broken_audit.sql"
+    model.write_text("select no_such_column from {{ ref('population') }}")
+    rule.write_text("select * from {{ ref('population') }}")
     before = quiet.pointer()
-    ended = quiet.run()
-    assert ended.state == "failed"
-    assert ended.states()["validate_data_quality"] == "failed"
-    assert ended.tries()["validate_data_quality"] == 1
-    assert ended.states()["publish_release"] == "upstream_failed"
-    assert quiet.pointer() == before
-    assert quiet.record(ended)["status"] == "refused"
-    [alert] = quiet.ear.heard
-    assert "was refused" in alert["title"] and "broken_audit" in alert["message"]
 
+    def cleared(task: str) -> Ended:
+        quiet.ear.heard.clear()
+        clear = {
+            "dry_run": False, "dag_run_id": ended.run_id, "task_ids": [task],
+            "include_downstream": True, "only_failed": False, "reset_dag_runs": True,
+        }  # fmt: skip
+        quiet.ask("/dags/catalunya_data_pipeline/clearTaskInstances", clear)
+        return quiet.ended(ended.run_id)
 
-def test_a_model_that_does_not_build_is_named_and_its_task_can_be_cleared_when_it_is_mended(quiet, first):
-    broken = quiet.home / "dbt" / "mart" / "models" / "broken_model.sql"
-    broken.write_text("select no_such_column from {{ ref('population') }}")
-    before = quiet.pointer()
     ended = quiet.run()
     assert ended.state == "failed"
     assert ended.tries()["run_dbt_transformations"] == 3
@@ -172,13 +170,21 @@ def test_a_model_that_does_not_build_is_named_and_its_task_can_be_cleared_when_i
     assert record["status"] == "failed" and "broken_model" in record["message"]
     [alert] = quiet.ear.heard
     assert "run_dbt_transformations failed" in alert["title"] and "no_such_column" in alert["message"]
-    broken.unlink()
-    clear = {
-        "dry_run": False, "dag_run_id": ended.run_id, "task_ids": ["run_dbt_transformations"],
-        "include_downstream": True, "only_failed": False, "reset_dag_runs": True,
-    }  # fmt: skip
-    quiet.ask("/dags/catalunya_data_pipeline/clearTaskInstances", clear)
-    again = quiet.ended(ended.run_id)
+
+    model.unlink()
+    refused = cleared("run_dbt_transformations")
+    assert refused.state == "failed"
+    states = refused.states()
+    assert (states["run_dbt_transformations"], states["validate_data_quality"]) == ("success", "failed")
+    assert states["publish_release"] == "upstream_failed"
+    assert refused.tries()["validate_data_quality"] == 1
+    assert quiet.pointer() == before
+    assert quiet.record(refused)["status"] == "refused"
+    [alert] = quiet.ear.heard
+    assert "was refused" in alert["title"] and "broken_audit" in alert["message"]
+
+    rule.unlink()
+    again = cleared("run_dbt_transformations")
     assert again.state == "success", again.states()
     mended = quiet.record(again)
     assert mended["status"] == "released"

@@ -29,6 +29,8 @@ __all__ = ["S3Emulator", "s3_bucket", "s3_emulator"]
 DAY = date(2026, 1, 5)
 LATER_DAY = date(2026, 3, 2)
 LATER = "2026-03-02T06:00:00Z"
+SMALL = 600
+"""Rows of a small register."""
 CLEAN = {
     name: value
     for name, value in os.environ.items()
@@ -179,6 +181,17 @@ def first_release(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> tuple
             return Command(str(lake), running.url).run()
 
     return once(tmp_path_factory, "first", make)
+
+
+@pytest.fixture(scope="session")
+def small_release(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> tuple[Path, Answer]:
+    """As `first_release`, of a small register. To be read only."""
+
+    def make(lake: Path) -> Answer:
+        with portal.running(rows=SMALL, day=DAY) as running:
+            return Command(str(lake), running.url).run()
+
+    return once(tmp_path_factory, "small", make)
 
 
 @pytest.fixture(scope="session")

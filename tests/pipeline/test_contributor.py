@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import timedelta
+from pathlib import Path
 
 from tests.conftest import ROOT
-from tests.pipeline.conftest import query
-
-LATER = "2026-03-02T06:00:00Z"
+from tests.pipeline.conftest import LATER, LATER_DAY, query
 
 
-def test_a_wrong_test_is_not_blamed_on_the_new_snapshot(released, demo, home):
+def test_a_missing_column_is_refused_then_passed_over_then_accepted_and_a_wrong_test_not_blamed_on_it(
+    released, demo, home
+):
+    first = released("status").json["release_id"]
+    demo.set_day(LATER_DAY)
+    demo.faults.add("social_services:missing_column=telefon")
+    answer = released.run(now=LATER)
+    assert (answer.code, answer.json["status"], answer.json["release_id"]) == (3, "refused", first)
+    assert "telefon" in answer.json["message"]
+    [snapshot_id] = released("status").json["datasets"]["social_services"]["refused"]
+    assert Path(released.lake, "landing/social_services", snapshot_id, "refused.json").exists()
+    again = released.run(now="2026-03-02T07:00:00Z")
+    assert again.code == 0
+    assert any(snapshot_id in warning for warning in again.json["warnings"])
+
+    accepted = released("accept", snapshot_id, "--why", "telephones are no longer published")
+    assert (accepted.code, accepted.json["dataset_id"]) == (0, "social_services")
+    demo.faults.clear()
+    demo.set_day(LATER_DAY + timedelta(days=30))
     wrong = home / "dbt" / "mart" / "tests" / "nobody_is_old.sql"
     wrong.write_text("select * from {{ ref('population') }} where people_aged_65_over > 0")
     released.env = {"CATALUNYA_HOME": str(home)}
-    demo.set_day(date(2026, 3, 1))
-    refused = released.run(now=LATER)
+    refused = released.run(now="2026-04-02T08:00:00Z")
     assert (refused.code, refused.json["status"]) == (3, "refused")
     assert "nobody_is_old" in refused.json["message"]
     assert "mend the model or its test" in refused.json["message"]
     assert not any(d["refused"] for d in released("status").json["datasets"].values())
+
     wrong.unlink()
-    mended = released.run(now="2026-03-02T07:00:00Z")
+    mended = released.run(now="2026-04-02T09:00:00Z")
     assert (mended.code, mended.json["status"]) == (0, "released")
-    assert mended.json["datasets"]["social_services"]["snapshot_id"].startswith("20260302")
-
-
-def test_accepting_a_refused_snapshot_lifts_only_what_it_was_refused_for(released, demo, home):
-    demo.faults.add("social_services:missing_column=telefon")
-    released.run(now=LATER)
-    [snapshot_id] = released("status").json["datasets"]["social_services"]["refused"]
-    assert released("accept", snapshot_id, "--why", "telephones are gone").code == 0
-    wrong = home / "dbt" / "mart" / "tests" / "no_services.sql"
-    wrong.write_text("select * from {{ ref('service_history') }}")
-    released.env = {"CATALUNYA_HOME": str(home)}
-    answer = released.run(now="2026-03-02T07:00:00Z")
-    assert (answer.code, answer.json["status"]) == (3, "refused")
-    assert "no_services" in answer.json["message"]
+    assert mended.json["datasets"]["social_services"]["snapshot_id"].startswith("20260402T08")
+    read = query(mended, "select snapshot_id from marts.data_quality where dataset_id = 'social_services'")
+    assert len(read) == 3
+    assert (snapshot_id,) in read
 
 
 def test_a_card_that_the_demo_portal_does_not_know_leaves_the_demo_working(tmp_path, released, demo, home):

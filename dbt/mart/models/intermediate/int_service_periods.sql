@@ -65,9 +65,20 @@ hashed as (
 
 ),
 
-periods as (
+runs as (
 
     {{ unbroken_runs('hashed', 'service_id') }}
+
+),
+
+periods as (
+
+    select
+        service_id,
+        first_number,
+        last_number,
+        row_number() over (partition by service_id order by first_number) as period_number
+    from runs
 
 ),
 
@@ -85,6 +96,7 @@ snapshots as (
 
 select
     resolved.service_id,
+    periods.period_number,
     periods.first_number,
     periods.last_number,
     resolved.name,

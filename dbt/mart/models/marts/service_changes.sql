@@ -2,11 +2,12 @@ with periods as (
 
     select
         periods.service_id,
+        periods.period_number,
         periods.first_number,
         periods.name,
+        periods.service_type_id,
         service_types.name as service_type,
         coalesce(service_types.service_group, 'other') as service_group,
-        periods.service_type_id,
         periods.municipality_id,
         coalesce(periods.municipality_id, periods.stated_municipality_name) as place,
         periods.address,
@@ -24,38 +25,13 @@ with periods as (
 
 ),
 
-in_order as (
-
-    select
-        service_id,
-        row_number() over (partition by service_id order by first_number) as period_number,
-        first_number,
-        name,
-        service_type,
-        service_group,
-        service_type_id,
-        municipality_id,
-        place,
-        address,
-        location,
-        places,
-        owner_name,
-        ownership,
-        owner,
-        valid_from,
-        valid_to,
-        first_snapshot_id
-    from periods
-
-),
-
+-- Every period that began after the first snapshot, beside the one before it.
 steps as (
 
     select
         later.service_id,
         later.municipality_id,
         later.service_group,
-        later.first_number,
         later.valid_from as changed_on,
         later.first_snapshot_id as snapshot_id,
         earlier.service_id is not null as was_known,
@@ -80,11 +56,12 @@ steps as (
         later.ownership as ownership_after,
         earlier.owner as owner_before,
         later.owner as owner_after
-    from in_order as later
-    left join in_order as earlier
+    from periods as later
+    left join periods as earlier
         on
             later.service_id = earlier.service_id
             and later.period_number = earlier.period_number + 1
+    where later.first_number > 1
 
 ),
 
@@ -96,8 +73,8 @@ endings as (
         earlier.service_group,
         earlier.valid_to as changed_on,
         earlier.name as name_before
-    from in_order as earlier
-    left join in_order as later
+    from periods as earlier
+    left join periods as later
         on
             earlier.service_id = later.service_id
             and earlier.period_number + 1 = later.period_number
@@ -108,21 +85,64 @@ endings as (
 
 ),
 
+-- Each step is asked for every kind of change at once: engines that compute a CTE anew for each use do so once.
 changes as (
 
     select
-        service_id,
-        municipality_id,
-        service_group,
-        changed_on,
-        snapshot_id,
-        case when was_known then 'reopened' else 'opened' end as change,
-        name_before as before,
-        name_after as after
+        steps.service_id,
+        steps.municipality_id,
+        steps.service_group,
+        steps.changed_on,
+        steps.snapshot_id,
+        kinds.change,
+        case kinds.change
+            when 'reopened' then steps.name_before
+            when 'capacity_changed' then cast(steps.places_before as varchar)
+            when 'moved' then steps.location_before
+            when 'owner_changed' then steps.owner_before
+            when 'type_changed' then steps.service_type_before
+            when 'renamed' then steps.name_before
+        end as before,
+        case kinds.change
+            when 'opened' then steps.name_after
+            when 'reopened' then steps.name_after
+            when 'capacity_changed' then cast(steps.places_after as varchar)
+            when 'moved' then steps.location_after
+            when 'owner_changed' then steps.owner_after
+            when 'type_changed' then steps.service_type_after
+            when 'renamed' then steps.name_after
+        end as after
     from steps
+    cross join (
+        values
+        ('opened'), ('reopened'), ('capacity_changed'), ('moved'), ('owner_changed'), ('type_changed'), ('renamed')
+    ) as kinds (change)
     where
-        not is_continued
-        and first_number > 1
+        case kinds.change
+            when 'opened' then not steps.was_known
+            when 'reopened' then steps.was_known and not steps.is_continued
+            when 'capacity_changed'
+                then steps.is_continued and steps.places_before is distinct from steps.places_after
+            when 'moved'
+                then
+                    steps.is_continued
+                    and (
+                        steps.place_before is distinct from steps.place_after
+                        or steps.address_before is distinct from steps.address_after
+                    )
+            when 'owner_changed'
+                then
+                    steps.is_continued
+                    and (
+                        steps.owner_name_before is distinct from steps.owner_name_after
+                        or steps.ownership_before is distinct from steps.ownership_after
+                    )
+            when 'type_changed'
+                then
+                    steps.is_continued
+                    and steps.service_type_id_before is distinct from steps.service_type_id_after
+            when 'renamed' then steps.is_continued and steps.name_before is distinct from steps.name_after
+        end
 
     union all
 
@@ -140,89 +160,6 @@ changes as (
         on
             endings.changed_on = snapshots.snapshot_date
             and snapshots.dataset_id = 'social_services'
-
-    union all
-
-    select
-        service_id,
-        municipality_id,
-        service_group,
-        changed_on,
-        snapshot_id,
-        'capacity_changed' as change,
-        cast(places_before as varchar) as before,
-        cast(places_after as varchar) as after
-    from steps
-    where
-        is_continued
-        and places_before is distinct from places_after
-
-    union all
-
-    select
-        service_id,
-        municipality_id,
-        service_group,
-        changed_on,
-        snapshot_id,
-        'moved' as change,
-        location_before as before,
-        location_after as after
-    from steps
-    where
-        is_continued
-        and (place_before is distinct from place_after or address_before is distinct from address_after)
-
-    union all
-
-    select
-        service_id,
-        municipality_id,
-        service_group,
-        changed_on,
-        snapshot_id,
-        'owner_changed' as change,
-        owner_before as before,
-        owner_after as after
-    from steps
-    where
-        is_continued
-        and (
-            owner_name_before is distinct from owner_name_after
-            or ownership_before is distinct from ownership_after
-        )
-
-    union all
-
-    select
-        service_id,
-        municipality_id,
-        service_group,
-        changed_on,
-        snapshot_id,
-        'type_changed' as change,
-        service_type_before as before,
-        service_type_after as after
-    from steps
-    where
-        is_continued
-        and service_type_id_before is distinct from service_type_id_after
-
-    union all
-
-    select
-        service_id,
-        municipality_id,
-        service_group,
-        changed_on,
-        snapshot_id,
-        'renamed' as change,
-        name_before as before,
-        name_after as after
-    from steps
-    where
-        is_continued
-        and name_before is distinct from name_after
 
 )
 
