@@ -118,30 +118,21 @@ changes as (
         ('opened'), ('reopened'), ('capacity_changed'), ('moved'), ('owner_changed'), ('type_changed'), ('renamed')
     ) as kinds (change)
     where
-        case kinds.change
+        steps.is_continued = (kinds.change not in ('opened', 'reopened'))
+        and case kinds.change
             when 'opened' then not steps.was_known
-            when 'reopened' then steps.was_known and not steps.is_continued
-            when 'capacity_changed'
-                then steps.is_continued and steps.places_before is distinct from steps.places_after
+            when 'reopened' then steps.was_known
+            when 'capacity_changed' then steps.places_before is distinct from steps.places_after
             when 'moved'
                 then
-                    steps.is_continued
-                    and (
-                        steps.place_before is distinct from steps.place_after
-                        or steps.address_before is distinct from steps.address_after
-                    )
+                    steps.place_before is distinct from steps.place_after
+                    or steps.address_before is distinct from steps.address_after
             when 'owner_changed'
                 then
-                    steps.is_continued
-                    and (
-                        steps.owner_name_before is distinct from steps.owner_name_after
-                        or steps.ownership_before is distinct from steps.ownership_after
-                    )
-            when 'type_changed'
-                then
-                    steps.is_continued
-                    and steps.service_type_id_before is distinct from steps.service_type_id_after
-            when 'renamed' then steps.is_continued and steps.name_before is distinct from steps.name_after
+                    steps.owner_name_before is distinct from steps.owner_name_after
+                    or steps.ownership_before is distinct from steps.ownership_after
+            when 'type_changed' then steps.service_type_id_before is distinct from steps.service_type_id_after
+            when 'renamed' then steps.name_before is distinct from steps.name_after
         end
 
     union all
