@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import io
 import os
 import shutil
@@ -24,6 +25,11 @@ log = structlog.get_logger(__name__)
 
 EXAMPLES = 3
 PARSES_KEPT = 8
+LATE = (
+    "babel.dates", "daff", "dbt.compilation", "dbt.runners", "dbt.task.build", "dbt.task.test",
+    "multiprocessing.dummy", "numpy", "sqlparse.cli",
+)  # fmt: skip
+"""What dbt and DuckDB import only when they are used."""
 CANDIDATE = "candidate.duckdb"
 """The name of every candidate's file: dbt calls the DuckDB catalogue after it."""
 
@@ -125,6 +131,8 @@ def invoke(
 
     parsed = parse(project, digest, target)
     with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work, _connected(target):
+        # All that is asked comes back in memory; dbt would write down its whole project in every command.
+        command = [*command, "--no-write-json"]
         result = _call(command, project, Path(work), target.name, manifest=parsed.manifest, callback=on_event)
     return _outcome(result, parsed.described, sample)
 
@@ -148,6 +156,13 @@ def _connected(target: Target) -> Iterator[None]:
             from dbt.adapters.duckdb.connections import DuckDBConnectionManager
 
             DuckDBConnectionManager.close_all_connections()
+
+
+def preload(project: Path, digest: str) -> None:
+    """Parse the project and import what the commands need, for a process that forks those who run them."""
+    for name in LATE:
+        importlib.import_module(name)
+    parse(project, digest)
 
 
 def parse(project: Path, digest: str, target: Target = DUCKDB) -> _Project:

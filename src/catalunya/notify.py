@@ -109,6 +109,13 @@ def of_run(record: RunRecord) -> list[Alert]:
     return alerts
 
 
+def channels(urls: tuple[str, ...]) -> tuple[apprise.Apprise, bool]:
+    """Where to tell of events, and whether every address is one that Apprise knows."""
+    found = apprise.Apprise()
+    known = [found.add(url) for url in urls]
+    return found, all(known)
+
+
 def deliver(storage: Storage | None, urls: tuple[str, ...], alerts: Iterable[Alert]) -> bool:
     """Tell of events that were not told of yet; returns whether every address took every message.
 
@@ -119,9 +126,7 @@ def deliver(storage: Storage | None, urls: tuple[str, ...], alerts: Iterable[Ale
     """
     if not urls:
         return True
-    channels = apprise.Apprise()
-    known = [channels.add(url) for url in urls]
-    well = all(known)
+    addresses, well = channels(urls)
     for alert in alerts:
         key = layout.alert(hashlib.sha256(alert.event.encode()).hexdigest()[:32])
         try:
@@ -132,7 +137,7 @@ def deliver(storage: Storage | None, urls: tuple[str, ...], alerts: Iterable[Ale
         except (CatalunyaError, OSError) as error:
             # Better told twice than never: the lake itself may be what broke.
             log.warning("an alert is not remembered", alert=alert.event, reason=str(error))
-        if not channels.notify(title=alert.title, body=alert.body):
+        if not addresses.notify(title=alert.title, body=alert.body):
             log.warning("an alert was not delivered", alert=alert.event, addresses=len(urls))
             if storage is not None:
                 with contextlib.suppress(CatalunyaError, OSError):

@@ -7,7 +7,6 @@ and `seconds`.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
@@ -18,12 +17,6 @@ from typing import Any
 from catalunya import cli, dbt
 from catalunya.build import code_digest
 from catalunya.settings import ROOT
-
-LATE = (
-    "babel.dates", "daff", "dbt.compilation", "dbt.runners", "dbt.task", "multiprocessing.dummy", "numpy",
-    "sqlparse.cli",
-)  # fmt: skip
-"""What dbt and DuckDB import only when they are used."""
 
 
 def become(order: dict[str, Any]) -> None:
@@ -66,9 +59,7 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    for name in LATE:
-        importlib.import_module(name)
-    dbt.parse(ROOT / "dbt" / "mart", code_digest(ROOT))
+    dbt.preload(ROOT / "dbt" / "mart", code_digest(ROOT))
     for line in sys.stdin:
         sys.stdout.write(json.dumps(run(json.loads(line))) + "\n")
         sys.stdout.flush()
