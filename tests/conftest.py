@@ -37,6 +37,19 @@ def copy_home(folder: Path) -> Path:
     return folder
 
 
+def copy_untested(folder: Path) -> Path:
+    """As `copy_home`, with models and seeds that nothing describes or tests: dbt parses it in half the time."""
+    mart = copy_home(folder) / "dbt" / "mart"
+    for file in [
+        *(mart / "models" / "intermediate").glob("*.yml"),
+        *(mart / "models" / "marts").glob("*.yml"),
+        mart / "models" / "exposures.yml",
+        *(mart / "tests").glob("*.sql"),
+    ]:
+        file.unlink()
+    return folder
+
+
 @pytest.fixture
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh copy of what CATALUNYA_HOME names, always in the same place: what dbt remembers of it stays of use."""

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-from tests.conftest import ROOT, copy_home
+from tests.conftest import ROOT, copy_untested
 
 PARSE_FORK_PARSE = """
 import os, shutil, sys
@@ -31,7 +31,7 @@ else:
 
 def test_what_is_forked_after_a_parse_can_parse_another_checkout_and_is_not_misled_by_the_first(tmp_path):
     """As Airflow's tasks are; the first checkout is gone by then, what dbt remembers of it is not."""
-    homes = [str(copy_home(tmp_path / name)) for name in ("gone", "here")]
+    homes = [str(copy_untested(tmp_path / name)) for name in ("gone", "here")]
     forking = subprocess.Popen(
         [sys.executable, "-c", PARSE_FORK_PARSE, *homes],
         cwd=ROOT,

@@ -11,7 +11,7 @@ import pytest
 from catalunya import doctor
 from catalunya.doctor import examine
 from catalunya.settings import Settings
-from tests.conftest import ROOT
+from tests.conftest import ROOT, copy_untested
 
 LOOKS = ["dbt-core", "adapter", "project", "profile", "connection", "extensions", "lake"]
 
@@ -78,7 +78,8 @@ def test_a_lake_that_cannot_be_written_is_named(home, tmp_path):
     assert "CATALUNYA_LAKE" in finding.remedy
 
 
-def test_the_script_ends_with_2_when_something_is_wrong(home):
+def test_the_script_ends_with_2_when_something_is_wrong(tmp_path):
+    home = copy_untested(tmp_path / "home")
     script = ROOT / "orchestration" / "scripts" / "setup_dbt.sh"
     (home / "dbt" / "mart" / "models" / "broken.sql").write_text("select {{ nothing(")
     done = subprocess.run(

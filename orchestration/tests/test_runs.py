@@ -12,7 +12,7 @@ from catalunya.lake import layout
 from catalunya.relay import Relay
 from catalunya.report import PlainReporter
 from catalunya.settings import Settings
-from orchestration.tests.conftest import NOW, Ended, id_in_lake
+from orchestration.tests.conftest import MAINTENANCE, NOW, Ended, first_of, id_in_lake
 from tests.conftest import ROOT
 from tests.pipeline.conftest import files_of, query
 
@@ -266,12 +266,13 @@ def test_the_backfill_reads_kept_snapshots_and_no_portal(quiet, first):
 
 
 def test_maintenance_finds_a_byte_that_was_changed(quiet, first):
-    assert quiet.run("catalunya_maintenance").state == "success"
+    quiet.wake(MAINTENANCE)
+    assert first_of(quiet, MAINTENANCE).state == "success"
     page = next(iter(sorted((quiet.lake / "landing" / "service_users").glob("*/page-00000.json"))))
     good = page.read_bytes()
     page.write_bytes(good.replace(b"1", b"2", 1))
     try:
-        ended = quiet.run("catalunya_maintenance")
+        ended = quiet.run(MAINTENANCE)
     finally:
         page.write_bytes(good)
     assert ended.state == "failed"

@@ -13,17 +13,17 @@ from catalunya import notify, record, relay
 from catalunya.demo import portal
 from catalunya.errors import LakeBusy, Refused, SourceUnreadable
 from catalunya.ingest import Ingested
-from catalunya.lake import layout
+from catalunya.lake import layout, pointer
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.pointer import PointerMoved
 from catalunya.lake.storage import Storage
 from catalunya.relay import Relay
 from catalunya.report import PlainReporter
 from catalunya.settings import Settings
-from tests.pipeline.conftest import DAY, Command
+from tests.pipeline.conftest import DAY
 
-# One process makes the run that these tests take up.
-pytestmark = pytest.mark.xdist_group("relay")
+# One process parses the dbt project for all these tests, and makes the run that they take up.
+pytestmark = pytest.mark.xdist_group("dbt")
 NOW = "2026-01-05T06:00:00Z"
 MOMENT = Settings(CATALUNYA_NOW=NOW).now()
 
@@ -140,10 +140,17 @@ def test_a_drift_fails_the_reading_or_the_staging_of_that_dataset_alone(released
     assert one.finish().status == "refused"
 
 
-def test_a_candidate_older_than_the_release_is_not_published(audited, demo):
-    lake = audited.settings.lake
-    other = Command(lake, demo.url).run("--force", now="2026-01-05T08:00:00Z")
-    assert other.json["status"] == "released"
+def test_a_candidate_older_than_the_release_is_not_published(audited):
+    found = pointer.read(audited.storage)
+    assert found
+    older, newer = found[0].release_id, "20260105T080000Z-12345678"
+    releases = Path(audited.settings.lake, "releases")
+    shutil.copytree(releases / older, releases / newer)
+    record_of = releases / newer / "release.json"
+    record_of.write_text(record_of.read_text("utf-8").replace(older, newer), "utf-8")
+    pointer.swap(
+        audited.storage, found[0].model_copy(update={"release_id": newer, "previous": older}), found[1]
+    )
     shown = audited.storage.read("current.json")
     with pytest.raises(PointerMoved, match="run again"):
         audited.publish()

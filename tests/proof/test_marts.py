@@ -17,7 +17,7 @@ from .history import Histories, dim_service_type
 from .quality import data_quality, service_users
 from .territory import dim_comarca, dim_municipality, gazetteer, population
 
-pytestmark = pytest.mark.xdist_group("proof")
+pytestmark = pytest.mark.xdist_group("dbt")
 
 Row = dict[str, Any]
 COVERAGE = ("year", "service_group", "ownership")

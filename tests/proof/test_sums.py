@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 from .conftest import Proof
 
-pytestmark = pytest.mark.xdist_group("proof")
+pytestmark = pytest.mark.xdist_group("dbt")
 
 SUMS = [
     "coverage_sums_agree",

@@ -10,7 +10,7 @@ import pytest
 from .conftest import DAYS
 from .warehouse import Row, Warehouse
 
-pytestmark = pytest.mark.xdist_group("warehouse")
+pytestmark = pytest.mark.xdist_group("dbt")
 
 D = [datetime.date.fromisoformat(day) for day in DAYS]
 INSCRIBED = datetime.date(2020, 6, 1)

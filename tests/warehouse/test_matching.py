@@ -9,7 +9,7 @@ import pytest
 
 from .warehouse import PROJECT, Warehouse, municipality, service
 
-pytestmark = pytest.mark.xdist_group("warehouse")
+pytestmark = pytest.mark.xdist_group("dbt")
 
 TODAY = [
     municipality("080235", "Bigues i Riells del Fai", "41", "Vallès Oriental"),

@@ -6,7 +6,7 @@ import pytest
 
 from .warehouse import Warehouse
 
-pytestmark = pytest.mark.xdist_group("warehouse")
+pytestmark = pytest.mark.xdist_group("dbt")
 
 BROKEN = [
     "unique_combination_dim_comarca_comarca_id",

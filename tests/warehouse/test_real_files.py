@@ -10,7 +10,7 @@ import pytest
 
 from .warehouse import Warehouse
 
-pytestmark = pytest.mark.xdist_group("warehouse")
+pytestmark = pytest.mark.xdist_group("dbt")
 
 
 def test_every_real_service_finds_its_municipality(real: Warehouse) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from .warehouse import Warehouse
 
-pytestmark = pytest.mark.xdist_group("warehouse")
+pytestmark = pytest.mark.xdist_group("dbt")
 
 
 def test_a_portal_without_names_of_comarques_gets_the_official_ones(smallest: Warehouse) -> None:

@@ -22,9 +22,9 @@ from tests.proof.kept import seed
 from tests.proof.names import place_key
 
 from .spelling import ONE_BY_ONE, SPELLINGS, Spelling
-from .warehouse import Warehouse, _parsed, municipality
+from .warehouse import Warehouse, municipality, parsed
 
-pytestmark = pytest.mark.xdist_group("warehouse")
+pytestmark = pytest.mark.xdist_group("dbt")
 
 QUICK = settings(
     max_examples=60,
@@ -87,7 +87,7 @@ class Matcher:
     """The compiled matching, on an open warehouse."""
 
     def __init__(self, warehouse: Warehouse) -> None:
-        node = _parsed(warehouse.path.name).nodes["model.mart.int_municipality_match"]
+        node = parsed().manifest.nodes["model.mart.int_municipality_match"]
         self._query = node.compiled_code
         self._con = duckdb.connect(warehouse.path)
 

@@ -6,24 +6,25 @@ import contextlib
 import datetime
 import io
 import json
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
+from catalunya import dbt
+from catalunya.build import code_digest
 from catalunya.datasets import load
 from catalunya.declaration import SQL_TYPES
+from tests.conftest import ROOT
 
-PROJECT = Path(__file__).resolve().parents[2] / "dbt" / "mart"
+PROJECT = ROOT / "dbt" / "mart"
 
 COLUMNS = {
     card.id: ", ".join(f"{column.name} {SQL_TYPES[column.type]}" for column in card.columns)
-    for card in load(PROJECT.parents[1] / "datasets").values()
+    for card in load(ROOT / "datasets").values()
 }
 SNAPSHOTS = (
     "dataset_id varchar, snapshot_id varchar, snapshot_date date, taken_at timestamp, rows_in bigint, "
@@ -39,14 +40,12 @@ MERCANTILE = "Entitat privada d'iniciativa mercantil"
 Row = dict[str, Any]
 
 
-@cache
-def _parsed(name: str) -> Any:
+def parsed() -> Any:
     """The parsed project; dbt names DuckDB's catalogue after the file, so all warehouses share one file name."""
-    with tempfile.TemporaryDirectory() as work:
-        return _invoke(Path(work, name), Path(work), ("parse", "--no-partial-parse"))
+    return dbt.parse(PROJECT, code_digest(ROOT))
 
 
-def _invoke(path: Path, work: Path, command: tuple[str, ...], manifest: Any = None) -> Any:
+def _invoke(path: Path, work: Path, command: tuple[str, ...], manifest: Any) -> Any:
     from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import dbtRunner
 
@@ -60,6 +59,7 @@ def _invoke(path: Path, work: Path, command: tuple[str, ...], manifest: Any = No
         "--log-level-file", "none",
         "--quiet",
         "--no-version-check",
+        "--no-write-json",
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
         patch.setenv("CATALUNYA_CANDIDATE", str(path))
@@ -122,7 +122,7 @@ class Warehouse:
 
     def dbt(self, *command: str) -> dict[str, str]:
         """Run dbt and return the status of every node by name."""
-        answer = _invoke(self.path, self.work, command, _parsed(self.path.name))
+        answer = _invoke(self.path, self.work, command, parsed().manifest)
         self.results = {r.node.name: str(r.status) for r in answer.results}
         self.messages = {r.node.name: str(r.message) for r in answer.results}
         return self.results
@@ -130,7 +130,7 @@ class Warehouse:
     @property
     def manifest(self) -> dict[str, Any]:
         """The parsed project as plain data."""
-        return _parsed(self.path.name).to_dict()
+        return parsed().described
 
     def build(self, *arguments: str) -> Warehouse:
         """Build everything and test it; fails on an error, not on a warning."""
