@@ -33,11 +33,12 @@ def preload() -> None:
     try:
         for name in NEEDED:
             importlib.import_module(name)
-        from catalunya import dbt, notify
+        from catalunya import datasets, dbt, notify
         from catalunya.build import code_digest
         from catalunya.settings import Settings
 
         settings = Settings.load()
+        datasets.load(settings.home / "datasets")
         notify.channels(settings.notify_urls)
         dbt.preload(settings.home / "dbt" / "mart", code_digest(settings.home))
     except Exception:
