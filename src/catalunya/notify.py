@@ -33,7 +33,7 @@ _REMEDIES: dict[Kind, str] = {
     "failed": "Look at the log; the next run begins afresh, the last release stays.",
     "refused": "The last release stays. `catalunya status` names the snapshot and how to accept it.",
     "unreadable": "The last snapshot is used. See whether the portal is up; the next run reads it again.",
-    "unusual": "The release was published with this warning. Compare with the source before citing it.",
+    "unusual": "A release made of it says so among its warnings. Compare with the source before citing it.",
     "silent": "See whether the publisher has moved or stopped the dataset; mend its card if it has.",
     "late": "Look at what the run is doing; `catalunya status` says who holds the lake.",
 }

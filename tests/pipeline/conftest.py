@@ -7,12 +7,16 @@ import fcntl
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -48,50 +52,54 @@ class Answer:
     seconds: float
 
 
+@dataclass(frozen=True)
 class Warm:
     """Runs of the command, forked off a process that has imported everything and parsed the dbt project."""
 
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.pipeline.warm"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            env=CLEAN,
-        )
+    address: Path
 
     def run(self, env: dict[str, str], words: Sequence[str], kill_after: float | None = None) -> Answer:
-        assert self.process.stdin
-        assert self.process.stdout
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as asked:
             out, err = Path(folder, "out"), Path(folder, "err")
             order = {"env": env, "argv": words, "kill_after": kill_after, "out": str(out), "err": str(err)}
-            self.process.stdin.write(json.dumps(order) + "\n")
-            self.process.stdin.flush()
-            done = json.loads(self.process.stdout.readline())
+            asked.connect(str(self.address))
+            asked.sendall(json.dumps(order).encode() + b"\n")
+            with asked.makefile() as answers:
+                done = json.loads(answers.readline())
             said, words_said = out.read_text("utf-8"), err.read_text("utf-8")
         if kill_after is None:
             assert said, words_said
         return Answer(done["code"], json.loads(said or "{}"), words_said, done["seconds"])
 
-    def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait(30)
-
 
 _WARM: list[Warm] = []
 
 
+@contextlib.contextmanager
+def alone(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """The folder that all processes of pytest share; one at a time is in it for this `name`."""
+    folder = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
 @pytest.fixture(scope="session", autouse=True)
-def warm() -> Iterator[Warm]:
-    if _WARM:  # Another folder's tests use it too.
-        yield _WARM[0]
-        return
-    _WARM.append(Warm())
-    yield _WARM[0]
-    _WARM.pop().close()
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Warm:
+    """One process for all of pytest's, started by the first that needs it; it ends with pytest."""
+    with alone(tmp_path_factory, "warm") as folder:
+        address = folder / "warm.sock"
+        if not address.exists():
+            owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+            command = [sys.executable, "-m", "tests.pipeline.warm", str(address), str(owner)]
+            process = subprocess.Popen(command, cwd=ROOT, env=CLEAN)
+            while not address.exists():
+                assert process.poll() is None, "the process that runs commands did not start"
+                time.sleep(0.05)
+    _WARM[:] = [Warm(address)]
+    return _WARM[0]
 
 
 @dataclass
@@ -158,12 +166,8 @@ def demo() -> Iterator[RunningPortal]:
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Answer]) -> tuple[Path, Answer]:
     """A lake, and the answer of the run that made it: made by whoever needs it first, for all processes of pytest."""
-    folder = factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    lake, said = folder / name / "lake", folder / f"{name}.json"
-    with (folder / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(factory, name) as folder:
+        lake, said = folder / name / "lake", folder / f"{name}.json"
         if not said.exists():
             shutil.rmtree(lake, ignore_errors=True)
             answer = make(lake)
@@ -225,3 +229,25 @@ def twice(second_release: tuple[Path, Answer], tmp_path: Path) -> Command:
     lake = tmp_path / "lake"
     shutil.copytree(second_release[0], lake)
     return Command(str(lake), None, now=LATER)
+
+
+@pytest.fixture
+def receiver() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """An address for alerts, and those that came."""
+    heard: list[dict[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"json://127.0.0.1:{server.server_port}", heard
+    server.shutdown()
+    server.server_close()

@@ -56,6 +56,7 @@ def test_a_card_that_the_demo_portal_does_not_know_leaves_the_demo_working(tmp_p
     assert released("datasets", "generate").code == 0
     answer = released.run(now=LATER)
     assert (answer.code, answer.json["status"]) == (0, "released")
+    assert answer.json["environment"] == "demo"
     assert answer.json["datasets"]["libraries"]["outcome"] == "unknown"
     assert any("demo portal does not know" in warning for warning in answer.json["warnings"])
     assert query(answer, "select count(*) > 1000 from marts.service_history") == [(True,)]

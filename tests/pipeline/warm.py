@@ -1,8 +1,10 @@
 """The command, forked off a process that has imported everything, so that many runs cost little.
 
-Reads one JSON object a line: `env`, `argv`, `kill_after` (seconds, or null), `out` and `err` (files). Forks, runs
-the command in the child, kills it with SIGKILL when its time is up, and answers with `code` (null when killed)
-and `seconds`.
+    python -m tests.pipeline.warm ADDRESS OWNER
+
+Listens on the Unix socket ADDRESS, and ends with the process OWNER. Reads one JSON object from each connection:
+`env`, `argv`, `kill_after` (seconds, or null), `out` and `err` (files). Forks, runs the command in the child, kills
+it with SIGKILL when its time is up, and answers with `code` (null when killed) and `seconds`.
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socketserver
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from catalunya import cli, dbt
@@ -58,8 +62,25 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.002)
 
 
+class Order(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        self.wfile.write(json.dumps(run(json.loads(self.rfile.readline()))).encode() + b"\n")
+
+
+class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
+    """Takes every order in a fork."""
+
+    def service_actions(self) -> None:
+        super().service_actions()
+        try:
+            os.kill(int(sys.argv[2]), 0)
+        except ProcessLookupError:
+            sys.exit()
+
+
 if __name__ == "__main__":
     dbt.preload(ROOT / "dbt" / "mart", code_digest(ROOT))
-    for line in sys.stdin:
-        sys.stdout.write(json.dumps(run(json.loads(line))) + "\n")
-        sys.stdout.flush()
+    with Server(f"{sys.argv[1]}.new", Order) as server:
+        # Under its name it already listens.
+        Path(f"{sys.argv[1]}.new").rename(sys.argv[1])
+        server.serve_forever()
