@@ -80,7 +80,7 @@ def of_findings(record: RunRecord, link: str | None = None) -> list[Alert]:
             link=link,
         )
         for finding in record.findings
-        if finding.severity == "warn" and finding.gate != "dbt"
+        if finding.severity == "warn" and finding.gate != "dbt" and not _is_held_back(finding, record)
     ]
 
 
@@ -149,6 +149,13 @@ def deliver(storage: Storage | None, urls: tuple[str, ...], alerts: Iterable[Ale
 def unreadable_event(dataset_id: str, run_id: str) -> str:
     """The event of a run that could use nothing new of a dataset."""
     return f"unreadable {dataset_id} {run_id}"
+
+
+def _is_held_back(finding: Finding, record: RunRecord) -> bool:
+    """True when the source could be read but the snapshot is refused: the run that refused it has told of it."""
+    if finding.gate != "stale" or finding.dataset_id is None:
+        return False
+    return record.datasets[finding.dataset_id].outcome != "unreadable"
 
 
 def _event(finding: Finding, record: RunRecord) -> str:
