@@ -4,6 +4,8 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 PYTHON ?= python3
 export UV_PYTHON ?= $(PYTHON)
 export UV_PYTHON_DOWNLOADS ?= never
+# Modules are compiled once, not by each of the hundreds of processes that a test of everything starts.
+unexport PYTHONDONTWRITEBYTECODE
 
 COMPOSE := docker compose --project-directory orchestration --profile demo --profile scale
 
