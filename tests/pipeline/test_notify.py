@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+import pytest
+
 from catalunya import notify
+from catalunya.audit import Finding
 from catalunya.lake.storage import Storage
+from catalunya.record import DatasetRecord, RunRecord
 from tests.pipeline.conftest import Command
 
 
@@ -39,3 +45,13 @@ def test_people_are_told_also_when_the_lake_cannot_remember_it(tmp_path, receive
     assert notify.deliver(lake, (address,), [alert])
     assert notify.deliver(None, (address,), [alert])
     assert len(heard) == 2
+
+
+@pytest.mark.parametrize(("outcome", "told"), [("unreadable", ["unreadable"]), ("new", []), ("drifted", [])])
+def test_a_dataset_that_is_held_back_is_not_told_of_as_a_portal_that_cannot_be_read(outcome, told):
+    stale = Finding(gate="stale", severity="warn", message="56 days old", dataset_id="population")
+    run = RunRecord(
+        run_id="r", environment="demo", engine="duckdb", lake="lake", started_at=datetime(2026, 1, 5, tzinfo=UTC),
+        datasets={"population": DatasetRecord(snapshot_id="s", outcome=outcome)}, findings=[stale],
+    )  # fmt: skip
+    assert [alert.kind for alert in notify.of_findings(run)] == told
