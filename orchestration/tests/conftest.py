@@ -7,12 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,51 +25,18 @@ from catalunya.settings import Settings
 from orchestration.scripts import airflow_local
 from orchestration.tests.api import PIPELINE, Api, Ended
 from tests.conftest import ROOT, copy_home
-from tests.pipeline.conftest import CLEAN, DAY, demo, first_release, warm
+from tests.ear import Ear, listening
+from tests.pipeline.conftest import CLEAN, DAY, demo, ear, first_release, warm
 
-__all__ = ["PIPELINE", "Ended", "demo", "first_release", "warm"]
+__all__ = ["PIPELINE", "Ended", "demo", "ear", "first_release", "warm"]
 
 NOW = "2026-01-05T06:00:00Z"
 MAINTENANCE = "catalunya_maintenance"
 
 
-@dataclass
-class Ear:
-    """An HTTP server that keeps the JSON that is posted to it."""
-
-    url: str
-    heard: list[dict[str, Any]] = field(default_factory=list)
-
-
-@pytest.fixture
-def ear() -> Iterator[Ear]:
-    """An ear of the test's own."""
-    server, found = listen()
-    yield found
-    server.shutdown()
-
-
 def id_in_lake(run_id: str, dag_id: str = PIPELINE) -> str:
     """The id that a DAG run has in the lake and its ledger."""
     return run_id_of(f"{dag_id} {run_id}", Settings(CATALUNYA_NOW=NOW).now())
-
-
-def listen() -> tuple[ThreadingHTTPServer, Ear]:
-    ear = Ear("")
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            ear.heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    ear.url = f"127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server, ear
 
 
 @dataclass
@@ -118,8 +83,12 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
 @contextmanager
 def started(folder: Path, demo: RunningPortal, more: dict[str, str] | None = None) -> Iterator[Airflow]:
     """An Airflow of its own in `folder`, on the demo portal's data, with `more` in its environment."""
+    with listening() as ear:
+        yield from _started(folder, demo, ear, more or {})
+
+
+def _started(folder: Path, demo: RunningPortal, ear: Ear, more: dict[str, str]) -> Iterator[Airflow]:
     home = copy_home(folder / "home")
-    server, ear = listen()
     port = _free_port()
     env = {
         **CLEAN,
@@ -130,7 +99,7 @@ def started(folder: Path, demo: RunningPortal, more: dict[str, str] | None = Non
         "CATALUNYA_NOW": NOW,
         "CATALUNYA_HTTP_ATTEMPTS": "1",
         "CATALUNYA_RETRY_DELAY_SECONDS": "1",
-        "CATALUNYA_NOTIFY_URLS": f"json://{ear.url}",
+        "CATALUNYA_NOTIFY_URLS": ear.channel,
         "CATALUNYA_SABOTAGE": str(folder / "sabotage.json"),
         # As many tasks at once as are of use here: the first of each costs its process the imports.
         "AIRFLOW__CORE__PARALLELISM": "3",
@@ -142,7 +111,7 @@ def started(folder: Path, demo: RunningPortal, more: dict[str, str] | None = Non
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
         "ENVIRONMENT": "demo",
-        **(more or {}),
+        **more,
     }
     url = f"http://localhost:{port}"
     command = [
@@ -159,7 +128,6 @@ def started(folder: Path, demo: RunningPortal, more: dict[str, str] | None = Non
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
-        server.shutdown()
     left = _processes_of(folder)
     if process.returncode or left:
         pytest.fail(f"Ctrl-C ended Airflow with code {process.returncode} and left {left}")

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from orchestration.scripts import airflow_local
-from orchestration.tests.conftest import NOW, Ear
+from orchestration.tests.conftest import NOW
 from tests.conftest import ROOT
+from tests.ear import Ear
 from tests.pipeline.conftest import CLEAN
 
 DAGS = ROOT / "orchestration" / "airflow" / "dags"
@@ -157,7 +158,7 @@ def test_dags_test_ends_in_the_release_of_the_command_and_tells_openlineage_of_e
         "CATALUNYA_LAKE": str(tmp_path / "lake"),
         "CATALUNYA_NOW": NOW,
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
-            {"type": "http", "url": f"http://{ear.url}", "endpoint": "api/v1/lineage"}
+            {"type": "http", "url": f"http://{ear.address}", "endpoint": "api/v1/lineage"}
         ),
     }
     airflow = Path(sys.executable).parent / "airflow"

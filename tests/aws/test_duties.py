@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date
 from fnmatch import fnmatch
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -25,6 +23,7 @@ from tests.aws.conftest import DAY, Invocation, variables
 from tests.aws.policy import ACCOUNT
 from tests.aws.recorder import Asked, Recorder
 from tests.conftest import ROOT
+from tests.ear import listening
 from tests.s3 import S3Emulator
 
 UNHEARD = {
@@ -244,23 +243,13 @@ def test_every_pattern_of_a_duty_was_needed(heard, duty):
 
 def _tell(life: Life) -> None:
     """Alerts that were heard, that were told before, and that nobody heard."""
-    server = HTTPServer(("127.0.0.1", 0), Ear)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    ear, nobody = f"json://127.0.0.1:{server.server_port}", "json://127.0.0.1:9"
-    for duty in ("publish", "monitor", "orchestrator"):
-        with life.recorder.duty(duty):
-            for address, event in ((ear, "heard"), (ear, "heard"), (nobody, "unheard")):
-                alert = notify.Alert(kind="failed", subject="x", reason="y", event=f"{event} {duty}")
-                notify.deliver(life.storage(), (address,), [alert])
-    server.shutdown()
-    server.server_close()
-
-
-class Ear(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        return
+    with listening() as ear:
+        for duty in ("publish", "monitor", "orchestrator"):
+            with life.recorder.duty(duty):
+                for address, event in (
+                    (ear.channel, "heard"),
+                    (ear.channel, "heard"),
+                    ("json://127.0.0.1:9", "unheard"),
+                ):
+                    alert = notify.Alert(kind="failed", subject="x", reason="y", event=f"{event} {duty}")
+                    notify.deliver(life.storage(), (address,), [alert])

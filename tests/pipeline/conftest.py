@@ -11,12 +11,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ import pytest
 from catalunya.demo import portal
 from catalunya.demo.portal import RunningPortal
 from tests.conftest import ROOT
+from tests.ear import Ear, listening
 from tests.s3 import S3Emulator, s3_bucket, s3_emulator
 
 __all__ = ["S3Emulator", "s3_bucket", "s3_emulator"]
@@ -232,22 +231,7 @@ def twice(second_release: tuple[Path, Answer], tmp_path: Path) -> Command:
 
 
 @pytest.fixture
-def receiver() -> Iterator[tuple[str, list[dict[str, str]]]]:
-    """An address for alerts, and those that came."""
-    heard: list[dict[str, str]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"json://127.0.0.1:{server.server_port}", heard
-    server.shutdown()
-    server.server_close()
+def ear() -> Iterator[Ear]:
+    """An ear of the test's own."""
+    with listening() as found:
+        yield found

@@ -10,10 +10,9 @@ from tests.pipeline.conftest import LATER, LATER_DAY, query
 
 
 def test_a_missing_column_is_refused_then_passed_over_then_accepted_and_a_wrong_test_not_blamed_on_it(
-    released, demo, home, receiver
+    released, demo, home, ear
 ):
-    address, heard = receiver
-    released.env = {"CATALUNYA_NOTIFY_URLS": address}
+    released.env = {"CATALUNYA_NOTIFY_URLS": ear.channel}
     first = released("status").json["release_id"]
     demo.set_day(LATER_DAY)
     demo.faults.add("social_services:missing_column=telefon")
@@ -25,7 +24,7 @@ def test_a_missing_column_is_refused_then_passed_over_then_accepted_and_a_wrong_
     again = released.run(now="2026-03-02T07:00:00Z")
     assert again.code == 0
     assert any(snapshot_id in warning for warning in again.json["warnings"])
-    [alert] = heard
+    [alert] = ear.heard
     assert answer.json["run_id"] in alert["title"] and "telefon" in alert["message"]
 
     accepted = released("accept", snapshot_id, "--why", "telephones are no longer published")
@@ -60,7 +59,6 @@ def test_a_card_that_the_demo_portal_does_not_know_leaves_the_demo_working(tmp_p
     assert released("datasets", "generate").code == 0
     answer = released.run(now=LATER)
     assert (answer.code, answer.json["status"]) == (0, "released")
-    assert answer.json["environment"] == "demo"
     assert answer.json["datasets"]["libraries"]["outcome"] == "unknown"
     assert any("demo portal does not know" in warning for warning in answer.json["warnings"])
     assert query(answer, "select count(*) > 1000 from marts.service_history") == [(True,)]

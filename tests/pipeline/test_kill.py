@@ -15,7 +15,7 @@ from catalunya.demo import portal
 from catalunya.demo.portal import RunningPortal
 from tests.pipeline.conftest import LATER, LATER_DAY, SMALL, Answer, Command, once
 
-KILLS = int(os.environ.get("CATALUNYA_KILLS", "2"))
+KILLS = int(os.environ.get("CATALUNYA_KILLS", "4"))
 """The project's own check asks for 20; 200 are the long version of this test."""
 SEED = 20260105
 PARTS = min(KILLS, 4)

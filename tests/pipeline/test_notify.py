@@ -13,21 +13,21 @@ from catalunya.record import DatasetRecord, RunRecord
 from tests.pipeline.conftest import Command
 
 
-def test_a_run_that_fails_is_told_of_with_the_dataset_and_the_reason(tmp_path, receiver):
-    address, heard = receiver
-    command = Command(str(tmp_path / "lake"), "http://127.0.0.1:9", env={"CATALUNYA_NOTIFY_URLS": address})
+def test_a_run_that_fails_is_told_of_with_the_dataset_and_the_reason(tmp_path, ear):
+    command = Command(
+        str(tmp_path / "lake"), "http://127.0.0.1:9", env={"CATALUNYA_NOTIFY_URLS": ear.channel}
+    )
     answer = command.run()
     assert answer.code == 4
-    [alert] = heard
+    [alert] = ear.heard
     assert answer.json["run_id"] in alert["title"]
     assert "boundaries" in alert["message"]
 
 
-def test_a_run_with_nothing_new_is_not_told_of(released, receiver):
-    address, heard = receiver
-    released.env = {"CATALUNYA_NOTIFY_URLS": address}
+def test_a_run_with_nothing_new_is_not_told_of(released, ear):
+    released.env = {"CATALUNYA_NOTIFY_URLS": ear.channel}
     assert released.run(now="2026-01-05T12:00:00Z").code == 0
-    assert heard == []
+    assert ear.heard == []
 
 
 def test_an_address_that_does_not_answer_is_said_and_changes_no_exit_code(tmp_path):
@@ -37,14 +37,13 @@ def test_an_address_that_does_not_answer_is_said_and_changes_no_exit_code(tmp_pa
     assert "CATALUNYA_NOTIFY_URLS" in answer.words
 
 
-def test_people_are_told_also_when_the_lake_cannot_remember_it(tmp_path, receiver):
-    address, heard = receiver
+def test_people_are_told_also_when_the_lake_cannot_remember_it(tmp_path, ear):
     lake = Storage.open(str(tmp_path / "lake"))
     (tmp_path / "lake" / "alerts").write_text("in the way")
     alert = notify.Alert(kind="failed", subject="ingest", reason="the disk is full", event="x")
-    assert notify.deliver(lake, (address,), [alert])
-    assert notify.deliver(None, (address,), [alert])
-    assert len(heard) == 2
+    assert notify.deliver(lake, (ear.channel,), [alert])
+    assert notify.deliver(None, (ear.channel,), [alert])
+    assert len(ear.heard) == 2
 
 
 @pytest.mark.parametrize(("outcome", "told"), [("unreadable", ["unreadable"]), ("new", []), ("drifted", [])])

@@ -230,6 +230,10 @@ def test_without_an_earlier_snapshot_there_is_no_release_but_the_others_are_land
     assert (answer.code, answer.json["status"], answer.json["release_id"]) == (4, "failed", None)
     assert "social_services" in answer.json["message"]
     assert command("status").json["datasets"]["municipalities"]["snapshots"] == 1
+    # The demo environment brings a portal of its own, where everything can be read.
+    command.url, command.env = None, {"ENVIRONMENT": "demo"}
+    mended = command.run(now="2026-01-05T12:00:00Z")
+    assert (mended.code, mended.json["status"], mended.json["environment"]) == (0, "released", "demo")
 
 
 def test_a_new_column_is_warned_of_and_the_run_goes_on(second_release):
@@ -239,10 +243,9 @@ def test_a_new_column_is_warned_of_and_the_run_goes_on(second_release):
 
 
 def test_a_register_that_lost_most_of_its_rows_is_refused_by_the_audit_and_every_event_told_of_once(
-    released, receiver
+    released, ear
 ):
-    address, heard = receiver
-    released.env = {"CATALUNYA_NOTIFY_URLS": address}
+    released.env = {"CATALUNYA_NOTIFY_URLS": ear.channel}
     first = released("status").json["release_id"]
     with portal.running(rows=4000, day=LATER_DAY) as shrunk:
         released.url = shrunk.url
@@ -258,7 +261,7 @@ def test_a_register_that_lost_most_of_its_rows_is_refused_by_the_audit_and_every
     assert any("accepted by hand" in warning for warning in final.json["warnings"])
     unusual = "social_services changed in an unusual way"
     silent = "social_services has been silent for longer than its cadence"
-    told = [(alert["title"].partition(": ")[2], alert["message"]) for alert in heard]
+    told = [(alert["title"].partition(": ")[2], alert["message"]) for alert in ear.heard]
     assert [title for title, _ in told] == [
         unusual, f"run {answer.json['run_id']} was refused", unusual, silent,
     ]  # fmt: skip

@@ -143,7 +143,7 @@ def smallest(tmp_path_factory: pytest.TempPathFactory, work: Path) -> Warehouse:
     warehouse.add("social_services", "2026-09-01", [service("S1", comarca_name="Osona")])
     for dataset_id in ("population", "boundaries", "service_users"):
         warehouse.add(dataset_id, "2026-09-01", [])
-    return warehouse.build("--resource-type", "seed", "--resource-type", "model")
+    return warehouse.build("--exclude-resource-type", "unit_test")
 
 
 @pytest.fixture(scope="session")
