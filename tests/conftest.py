@@ -7,11 +7,15 @@ import shutil
 from pathlib import Path
 from typing import NoReturn
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # As many tests as there are processors run at once: a second thread of dbt only costs.
 os.environ.setdefault("CATALUNYA_DBT_THREADS", "1")
+# How long an example takes is a matter of the machine and its hour.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 def missing(what: str) -> NoReturn:

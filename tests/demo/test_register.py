@@ -116,7 +116,7 @@ def test_another_process_makes_the_same_register() -> None:
     assert len(runs) == 1
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(DAYS, DAYS)
 def test_a_day_does_not_depend_on_the_days_asked_before(first: date, second: date) -> None:
     early = services_at(first)

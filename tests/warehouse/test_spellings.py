@@ -28,7 +28,6 @@ pytestmark = pytest.mark.xdist_group("dbt")
 
 QUICK = settings(
     max_examples=60,
-    deadline=None,
     database=None,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
