@@ -1,11 +1,11 @@
 """How fast and in how much memory rows are fetched: this project, sodapy and dlt from one local server.
 
-    .venv/bin/python bench/fetch.py            # 1 and 3 million rows; 2 minutes
+    .venv/bin/python bench/fetch.py            # 1 and 3 million rows; 3 minutes
     .venv/bin/python bench/fetch.py --rows 200000 --without dlt
 
-Each contender reads every row in a process of its own. Time is that of reading, without imports; memory
-is the peak of the whole process. sodapy and dlt keep nothing; we store, hash and check every page. Exits
-with 1 when a bound is broken.
+Each contender reads every row in a process of its own, in turn with the others; the fastest of its runs counts.
+Time is that of reading, without imports; memory is the peak of the whole process. sodapy and dlt keep nothing; we
+store, hash and check every page. Exits with 1 when a bound is broken.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ LEAST_RATIO = 5.0
 GROWTH_MB = 15
 """Between the smallest and the largest number of rows; pages in flight differ by chance."""
 PAGE = 50_000
+CONTENDERS = ("ours", "sodapy", "dlt")
 RESOURCE = "ivft-vegh"
 WORK = Path(__file__).parent / ".work"
 FIELDS = [
@@ -46,18 +47,18 @@ FIELDS = [
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 3_000_000])
-    parser.add_argument("--runs", type=int, default=3, help="of each contender; the fastest counts")
-    parser.add_argument("--without", nargs="*", default=[], choices=["sodapy", "dlt"])
+    parser.add_argument("--runs", type=int, default=5, help="of each contender; the fastest counts")
+    parser.add_argument("--without", nargs="*", default=[], choices=CONTENDERS[1:])
     options = parser.parse_args()
     results: list[dict[str, Any]] = []
     for count in options.rows:
+        names = [n for n in CONTENDERS if n not in options.without] if count == options.rows[0] else ["ours"]
+        taken: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         with serving(count) as url:
-            runs = [measure("ours", url, count) for _ in range(options.runs)]
-            results.append(fastest(runs))
-            if count == options.rows[0]:
-                for name, times in (("sodapy", options.runs), ("dlt", 1)):
-                    if name not in options.without:
-                        results.append(fastest([measure(name, url, count) for _ in range(times)]))
+            for _ in range(options.runs):
+                for name, runs in taken.items():
+                    runs.append(measure(name, url, count))
+        results += [fastest(runs) for runs in taken.values()]
     return report(results)
 
 
