@@ -281,6 +281,11 @@ _BUILD_TABLES = (
             ("rows_quarantined", "bigint", "Rows set aside with a reason."),
             ("rows_duplicated", "bigint", "Exact duplicates, of which one copy is staged."),
             ("is_demo", "boolean", "True when the source said that it sends demo data."),
+            (
+                "source_updated_on",
+                "date",
+                "Day on which the publisher last changed the data; null when the source does not say.",
+            ),
         ),
     ),
     (

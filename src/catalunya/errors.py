@@ -49,3 +49,9 @@ class SourceDrift(SourceUnreadable):
     """A source lacks what its card declares before a row could be read."""
 
     exit_code = 3
+
+
+class SnapshotUnreadable(CatalunyaError):
+    """The landed bytes of one snapshot cannot be decoded or typed; the snapshot is refused, the others go on."""
+
+    exit_code = 3

@@ -6,8 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from catalunya import publish
@@ -94,30 +93,11 @@ def freshness(storage: Storage, datasets: dict[str, Dataset], now: datetime) -> 
         manifest = snapshot.latest(storage, dataset_id)
         if manifest is None:
             continue
-        updated = _updated(manifest)
+        updated = snapshot.source_updated(manifest) or manifest.taken_at
         found.append(
             Freshness(dataset_id, manifest.snapshot_id, updated, (now - updated).days, dataset.cadence_days)
         )
     return found
-
-
-def _updated(manifest: Manifest) -> datetime:
-    """When the portal says that it last changed the data; when they were read, if it does not say.
-
-    The dates of a demo portal are made up and mean nothing beside the real clock.
-    """
-    known = manifest.validators
-    if manifest.demo:
-        return manifest.taken_at
-    if isinstance(known.get("rows_updated_at"), int):
-        return datetime.fromtimestamp(known["rows_updated_at"], UTC)
-    try:
-        if "updated" in known:
-            return datetime.fromisoformat(known["updated"]).replace(tzinfo=UTC)
-        files: dict[str, dict[str, str]] = known["files"]
-        return max(parsedate_to_datetime(file["last_modified"]) for file in files.values())
-    except (KeyError, TypeError, ValueError):
-        return manifest.taken_at
 
 
 def retain(storage: Storage, run_id: str, keep: int, now: datetime) -> list[str]:

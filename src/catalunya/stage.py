@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Literal
@@ -64,6 +64,14 @@ class Staged:
     warnings: tuple[str, ...] = ()
     reasons: dict[str, int] = field(default_factory=dict)
     """Kind of mistake to the number of quarantined rows that have it."""
+    invalid_values: dict[str, int] = field(default_factory=dict)
+    """Column to the number of staged rows whose optional value broke its declaration and was set to null."""
+    figures: dict[str, float] = field(default_factory=dict)
+    """Small figures of the staged rows that later snapshots are compared with, by name."""
+    digest: str = ""
+    """Digest of the typing rules and of the definition that staged it (`declaration.digest`)."""
+    source_updated_on: date | None = None
+    """Day on which the publisher last changed the data, as far as the source says so."""
 
 
 def stage(
@@ -179,6 +187,8 @@ def _stage_pages(
         controls=controls,
         warnings=(*warnings, *differing),
         reasons=_reasons(con),
+        digest=declaration.digest(dataset),
+        source_updated_on=updated.date() if (updated := snapshot.source_updated(manifest)) else None,
     )
     _write_quarantine(con, staged, typed, work / "quarantine.parquet")
     _write_staged(con, dataset, staged, typed, work / "staged.parquet")

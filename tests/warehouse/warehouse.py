@@ -18,6 +18,7 @@ from catalunya import dbt
 from catalunya.build import code_digest
 from catalunya.datasets import load
 from catalunya.declaration import SQL_TYPES
+from catalunya.engines.staging import TABLES
 from tests.conftest import ROOT
 
 PROJECT = ROOT / "dbt" / "mart"
@@ -26,12 +27,6 @@ COLUMNS = {
     card.id: ", ".join(f"{column.name} {SQL_TYPES[column.type]}" for column in card.columns)
     for card in load(ROOT / "datasets").values()
 }
-SNAPSHOTS = (
-    "dataset_id varchar, snapshot_id varchar, snapshot_date date, taken_at timestamp, rows_in bigint, "
-    "rows_staged bigint, rows_quarantined bigint, rows_duplicated bigint"
-)
-CONTROLS = "dataset_id varchar, snapshot_id varchar, control varchar, period varchar, published bigint, computed bigint"
-
 RESIDENCE = "Servei de residència assistida per a gent gran de caràcter temporal o permanent"
 DAY_CENTRE = "Servei de centre de dia per a gent gran de caràcter temporal o permanent"
 PUBLIC = "Entitat d'iniciativa pública"
@@ -90,8 +85,9 @@ class Warehouse:
                     f"create table staging.{table} "
                     f"({columns}, raw varchar, snapshot_id varchar, snapshot_date date)"
                 )
-            con.execute(f"create table staging.snapshots ({SNAPSHOTS})")
-            con.execute(f"create table staging.controls ({CONTROLS})")
+            for table, kinds in TABLES.items():
+                listed = ", ".join(f"{column} {kind}" for column, kind in kinds.items())
+                con.execute(f"create table staging.{table} ({listed})")
 
     def add(self, dataset_id: str, moment: str, rows: Iterable[Row], **counts: int) -> str:
         """Add one snapshot taken at `moment` (ISO 8601) and return its id."""
@@ -111,7 +107,8 @@ class Warehouse:
                     f"select * from read_json('{file}', format = 'array', columns = {{{types}}})"
                 )
             con.execute(
-                "insert into staging.snapshots values (?, ?, ?, ?, ?, ?, ?, ?)",
+                "insert into staging.snapshots (dataset_id, snapshot_id, snapshot_date, taken_at, rows_in, rows_staged, "
+                "rows_quarantined, rows_duplicated) values (?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     dataset_id, snapshot_id, taken_at.date(), taken_at,
                     counts.get("rows_in", len(rows)), len(rows),

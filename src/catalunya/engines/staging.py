@@ -18,7 +18,7 @@ TABLES = {
     "snapshots": {
         "dataset_id": "varchar", "snapshot_id": "varchar", "snapshot_date": "date", "taken_at": "timestamp",
         "rows_in": "bigint", "rows_staged": "bigint", "rows_quarantined": "bigint", "rows_duplicated": "bigint",
-        "is_demo": "boolean",
+        "is_demo": "boolean", "source_updated_on": "date",
     },
     "controls": {
         "dataset_id": "varchar", "snapshot_id": "varchar", "control": "varchar", "period": "varchar",
@@ -46,12 +46,12 @@ def create_tables(con: duckdb.DuckDBPyConnection, staged: list[Staged]) -> None:
     snapshots = [
         [
             s.dataset_id, s.snapshot_id, layout.moment_of(s.snapshot_id).date(), s.taken_at.replace(tzinfo=None),
-            s.rows_in, s.rows_staged, s.rows_quarantined, s.rows_duplicated, s.demo,
+            s.rows_in, s.rows_staged, s.rows_quarantined, s.rows_duplicated, s.demo, s.source_updated_on,
         ]
         for s in staged
     ]  # fmt: skip
     controls = [[s.dataset_id, s.snapshot_id, *asdict(c).values()] for s in staged for c in s.controls]
     if snapshots:
-        con.executemany("insert into staging.snapshots values (?, ?, ?, ?, ?, ?, ?, ?, ?)", snapshots)
+        con.executemany("insert into staging.snapshots values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", snapshots)
     if controls:
         con.executemany("insert into staging.controls values (?, ?, ?, ?, ?, ?)", controls)
