@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from catalunya import publish
 from catalunya.errors import LakeCorrupt, UsageError
 from catalunya.lake import layout, pointer
-from catalunya.lake.lock import lake_lock
+from catalunya.lake.lock import Lock, LockLost, lake_lock
 from catalunya.lake.pointer import Pointer, PointerMoved
 from catalunya.lake.storage import Storage
 from tests.landing import NOW, open_lake
@@ -41,41 +42,98 @@ def show(lake: Storage, release_id: str, previous: str | None = None) -> None:
     pointer.swap(lake, new, found[1] if found else None)
 
 
-def test_retention_keeps_the_newest_the_current_and_the_one_before_it(lake):
+@pytest.fixture
+def lock(lake: Storage) -> Iterator[Lock]:
+    with lake_lock(lake, "r") as held:
+        yield held
+
+
+def test_retention_keeps_the_newest_the_current_and_the_one_before_it(lake, lock):
     ids = [put_release(lake, number) for number in range(6)]
     show(lake, ids[1], previous=ids[0])
-    assert publish.retain(lake, keep=2) == [ids[2], ids[3]]
+    assert publish.retain(lake, 2, lock) == [ids[2], ids[3]]
     assert lake.folders(layout.RELEASES) == [ids[0], ids[1], ids[4], ids[5]]
 
 
-def test_retention_deletes_nothing_while_there_are_few(lake):
+def test_retention_deletes_nothing_while_there_are_few(lake, lock):
     ids = [put_release(lake, number) for number in range(2)]
     show(lake, ids[1], previous=ids[0])
-    assert publish.retain(lake, keep=2) == []
+    assert publish.retain(lake, 2, lock) == []
 
 
-def test_releases_that_were_never_shown_are_discarded_and_withdrawn_ones_kept(lake):
-    shown, withdrawn, finished, broken = (
-        put_release(lake, 0), put_release(lake, 1, inputs="bad"), put_release(lake, 2), put_release(lake, 3, whole=False),
+def test_retention_without_a_pointer_deletes_nothing(lake, lock):
+    ids = [put_release(lake, number) for number in range(4)]
+    assert publish.retain(lake, 2, lock) == []
+    lake.put("current.json", b"{}")
+    with pytest.raises(LakeCorrupt, match="catalunya repair"):
+        publish.retain(lake, 2, lock)
+    assert lake.folders(layout.RELEASES) == ids
+
+
+def test_retention_looks_at_the_lock_and_the_pointer_before_each_release_it_deletes(lake, lock):
+    ids = [put_release(lake, number) for number in range(6)]
+    show(lake, ids[5], previous=ids[4])
+
+    class Watched:
+        """A lock that is lost, or whose pointer is moved by a person, while a clean-up goes on."""
+
+        holder = lock.holder
+        checks = 0
+
+        def check(self) -> None:
+            self.checks += 1
+            if self.checks == 2:
+                show(lake, ids[1], previous=None)
+            if self.checks == 3:
+                raise LockLost("lost")
+
+    with pytest.raises(LockLost):
+        publish.retain(lake, 2, Watched())
+    assert lake.folders(layout.RELEASES) == ids[1:]
+
+
+def test_only_unfinished_releases_are_discarded(lake, lock):
+    shown, later, finished, broken = (
+        put_release(lake, 0), put_release(lake, 1), put_release(lake, 2), put_release(lake, 3, whole=False),
     )  # fmt: skip
-    show(lake, withdrawn, previous=shown)
-    with lake_lock(lake, "r") as lock:
-        publish.rollback(lake, lock, run_id="r", now=NOW)
-    assert publish.discard_unpublished(lake) == [finished, broken]
-    assert lake.folders(layout.RELEASES) == [shown, withdrawn]
+    show(lake, later, previous=shown)
+    publish.rollback(lake, lock, run_id="r", now=NOW)
+    assert publish.discard_unpublished(lake, lock) == [broken]
+    assert lake.folders(layout.RELEASES) == [shown, later, finished]
 
 
-def test_without_a_pointer_every_release_folder_is_a_leftover(lake):
-    leftover = put_release(lake, 0)
-    assert publish.discard_unpublished(lake) == [leftover]
+def test_without_a_pointer_whole_releases_stay_and_what_is_no_release_is_left_alone(lake, lock, tmp_path):
+    whole, broken = put_release(lake, 0), put_release(lake, 1, whole=False)
+    lake.put("releases/backup/note.txt", b"mine")
+    (tmp_path / "lake" / "releases" / "latest").symlink_to(whole)
+    assert publish.discard_unpublished(lake, lock) == [broken]
+    assert lake.folders(layout.RELEASES) == [whole, "backup", "latest"]
+    assert publish.strangers(lake) == ["backup", "latest"]
+    assert publish.newest_whole(lake).release_id == whole
+
+
+def test_repair_points_to_the_newest_whole_release_and_only_when_the_pointer_is_wrong(lake, lock):
+    older, newest = put_release(lake, 0), put_release(lake, 1)
+    put_release(lake, 2, whole=False)
+    lake.put("current.json", b'{"release_id": ')
+    with pytest.raises(LakeCorrupt, match="catalunya repair"):
+        publish.current(lake)
+    assert publish.repair(lake, lock, run_id="r", now=NOW).release_id == newest
+    with pytest.raises(UsageError, match="is right"):
+        publish.repair(lake, lock, run_id="r", now=NOW)
+    lake.delete("current.json")
+    assert publish.repair(lake, lock, run_id="r", now=NOW, to=older).release_id == older
+    lake.delete("current.json")
+    with pytest.raises(UsageError, match=f"whole are: {older}, {newest}"):
+        publish.repair(lake, lock, run_id="r", now=NOW, to="20200101T000000Z-00000000")
 
 
 def test_rollback_goes_to_the_one_before_or_to_the_one_named_and_nowhere_else(lake):
     ids = [put_release(lake, number) for number in range(3)]
     show(lake, ids[2], previous=ids[1])
     with lake_lock(lake, "r") as lock:
-        assert publish.rollback(lake, lock, run_id="r", now=NOW).release_id == ids[1]
-        assert publish.rollback(lake, lock, run_id="r", now=NOW, to=ids[0]).release_id == ids[0]
+        assert publish.rollback(lake, lock, run_id="r", now=NOW)[0].release_id == ids[1]
+        assert publish.rollback(lake, lock, run_id="r", now=NOW, to=ids[0])[0].release_id == ids[0]
         with pytest.raises(UsageError, match="nothing to roll back to"):
             publish.rollback(lake, lock, run_id="r", now=NOW)
         with pytest.raises(UsageError, match="is not kept; kept are"):
@@ -100,8 +158,8 @@ def test_a_swap_that_somebody_else_won_leaves_their_release_shown(lake):
 def test_a_pointer_to_a_release_that_is_gone_is_said_with_the_remedy_and_the_remedy_works(lake):
     good, gone = put_release(lake, 0), put_release(lake, 1, whole=False)
     show(lake, gone, previous=good)
-    with pytest.raises(LakeCorrupt, match="rollback"):
+    with pytest.raises(LakeCorrupt, match="catalunya repair"):
         publish.current(lake)
     with lake_lock(lake, "r") as lock:
-        publish.rollback(lake, lock, run_id="r", now=NOW)
+        assert publish.repair(lake, lock, run_id="r", now=NOW).release_id == good
     assert publish.current(lake).release_id == good

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from datetime import datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import structlog
@@ -27,14 +30,14 @@ RECORD = "candidate.json"
 
 
 class Inputs(BaseModel):
-    """What a candidate is made of: all accepted snapshots, and the code that transforms them."""
+    """What a candidate is made of: snapshots that are accepted or to be judged, and the code that transforms them."""
 
     model_config = ConfigDict(frozen=True)
 
     snapshots: dict[str, tuple[str, ...]]
-    """Dataset to its accepted snapshots, oldest first."""
+    """Dataset to its snapshots, oldest first."""
     code: str
-    """SHA-256 over the dbt project and the dataset cards, 64 hex digits."""
+    """SHA-256 over all that makes the content of a release, 64 hex digits (`code_digest`)."""
 
     @property
     def fingerprint(self) -> str:
@@ -63,17 +66,38 @@ class Candidate(BaseModel):
     """The release that readers saw when it was built: it follows that one or none."""
 
 
-def inputs(storage: Storage, datasets: dict[str, Dataset], home: Path) -> Inputs:
-    """What a build would read now."""
+def inputs(
+    storage: Storage,
+    datasets: dict[str, Dataset],
+    home: Path,
+    *,
+    leave_out: Collection[str] = (),
+) -> Inputs:
+    """What a build would read now: every snapshot that is not refused, without those of `leave_out`."""
     return Inputs(
-        snapshots={name: tuple(snapshot.accepted(storage, name)) for name in sorted(datasets)},
+        snapshots={
+            name: tuple(s for s in snapshot.usable(storage, name) if s not in leave_out)
+            for name in sorted(datasets)
+        },
         code=code_digest(home),
     )
 
 
+_PACKAGE = Path(__file__).resolve().parent
+_NO_CONTENT = {
+    "cli", "demo", "doctor", "lambdas", "maintain", "notify", "parity", "record", "relay", "report", "settings",
+    "status", "trace",
+}  # fmt: skip
+"""Modules of the package that decide nothing about the content of a release."""
+
+
 def code_digest(home: Path) -> str:
-    """SHA-256 over the dbt project and the dataset cards, 64 hex digits."""
-    digest = hashlib.sha256()
+    """SHA-256 over all that makes the content of a release, 64 hex digits.
+
+    These are the dbt project, the definitions of the datasets, the modules of this package that type, transform, judge
+    and write, and the versions of DuckDB and dbt.
+    """
+    digest = hashlib.sha256(_library_digest().encode())
     project = home / "dbt" / "mart"
     wanted = {".sql", ".yml", ".csv"}
     generated = {"target", "logs", "dbt_packages"}
@@ -88,6 +112,21 @@ def code_digest(home: Path) -> str:
     return digest.hexdigest()
 
 
+@cache
+def _library_digest() -> str:
+    digest = hashlib.sha256()
+    for name in ("duckdb", "dbt-core"):
+        # The functions on AWS come without dbt.
+        with contextlib.suppress(PackageNotFoundError):
+            digest.update(f"{name} {version(name)}\n".encode())
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        inside = path.relative_to(_PACKAGE)
+        if inside.parts[0].removesuffix(".py") not in _NO_CONTENT:
+            digest.update(f"{inside.as_posix()}\n".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def build(
     storage: Storage,
     datasets: dict[str, Dataset],
@@ -96,14 +135,19 @@ def build(
     *,
     candidate_id: str,
     now: datetime,
+    leave_out: Collection[str] = (),
     on_node: Callable[[str], None] | None = None,
 ) -> Candidate:
-    """Build a candidate from every staged snapshot and keep it in the lake.
+    """Build a candidate from every snapshot that is not refused, without those of `leave_out`; keep it in the lake.
+
+    One of the same id is replaced, with the verdict on it.
 
     Raises `BuildFailed` with the models that failed; nothing that others read is touched.
     """
-    wanted = inputs(storage, datasets, settings.home)
+    wanted = inputs(storage, datasets, settings.home, leave_out=leave_out)
     shown = pointer.read(storage)
+    if candidate_id in storage.folders(layout.CANDIDATES):
+        discard(storage, engine, candidate_id)
     with engine.build(candidate_id, datasets, wanted.snapshots) as (workspace, staged):
         _require_one_kind(staged)
         outcome = dbt.invoke(

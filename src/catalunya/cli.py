@@ -216,13 +216,62 @@ def rollback(
     now = settings.now()
     run_id = new_run_id(now)
     with lake_lock(storage, run_id) as lock:
-        after = publish.rollback(storage, lock, run_id=run_id, now=now, to=to)
+        after, refused = publish.rollback(storage, lock, run_id=run_id, now=now, to=to)
+        publish.show(storage, open_engine(storage, settings))
+    address = storage.uri(layout.release(after.release_id))
+    lines = [f"readers see {after.release_id} again: {address}"]
+    lines += [
+        f"{dataset_id}: {snapshot_id} came with the release that was left, and is refused until it is accepted: "
+        f"`catalunya accept {snapshot_id} --why …`"
+        for snapshot_id, dataset_id in refused.items()
+    ]
+    answer = {"status": "rolled back", "release_id": after.release_id, "release": address, "refused": refused}
+    _answer(as_json, answer, "\n".join(lines))
+
+
+@app.command()
+def repair(
+    to: Annotated[
+        str | None, typer.Option("--to", help="Release to show; the newest whole one by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Point readers to the newest whole release when current.json is missing or damaged."""
+    settings = Settings.load()
+    storage = Storage.open(settings.lake)
+    now = settings.now()
+    run_id = new_run_id(now)
+    with lake_lock(storage, run_id) as lock:
+        after = publish.repair(storage, lock, run_id=run_id, now=now, to=to)
         publish.show(storage, open_engine(storage, settings))
     address = storage.uri(layout.release(after.release_id))
     _answer(
         as_json,
-        {"status": "rolled back", "release_id": after.release_id, "release": address},
-        f"readers see {after.release_id} again: {address}",
+        {"status": "repaired", "release_id": after.release_id, "release": address},
+        f"readers see {after.release_id}: {address}",
+    )
+
+
+@app.command()
+def refuse(
+    snapshot_id: str,
+    why: Annotated[str, typer.Option("--why", help="Why the snapshot is wrong; kept beside the snapshot.")],
+    as_json: Json = False,
+) -> None:
+    """Take a snapshot out of use, also one that is published: the next run releases without it."""
+    if not why.strip():
+        raise UsageError("--why is empty; say in a sentence why the snapshot is wrong")
+    settings = Settings.load()
+    storage = Storage.open(settings.lake)
+    known = cards.load(settings.home / "datasets")
+    now = settings.now()
+    run_id = new_run_id(now)
+    with lake_lock(storage, run_id):
+        dataset_id = snapshot.refuse_by_hand(storage, known, snapshot_id, why, now, run_id)
+    _answer(
+        as_json,
+        {"status": "refused", "dataset_id": dataset_id, "snapshot_id": snapshot_id, "why": why},
+        f"{dataset_id}: {snapshot_id} is refused; the next run releases without it",
     )
 
 

@@ -25,6 +25,10 @@ class LakeCorrupt(CatalunyaError):
     """Bytes in the lake are not those that were recorded."""
 
 
+class HistoryUnreadable(LakeCorrupt):
+    """A snapshot that a release contains can no longer be staged; nothing is built without it."""
+
+
 class BuildFailed(CatalunyaError):
     """dbt could not build the candidate; the last release stays. `nodes` are its results, if it came so far."""
 
@@ -34,9 +38,16 @@ class BuildFailed(CatalunyaError):
 
 
 class Refused(CatalunyaError):
-    """A gate said no: schema drift or an audit failure; the last release stays."""
+    """A gate said no: schema drift or an audit failure; the last release stays.
+
+    `snapshots` are the refused snapshots and the reason of each; empty when no snapshot is at fault.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, snapshots: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.snapshots = snapshots or {}
 
 
 class SourceUnreadable(CatalunyaError):

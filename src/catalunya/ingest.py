@@ -63,7 +63,7 @@ def ingest(
     if storage.is_local:
         # On S3 no role may delete what was landed; what is not complete is passed over in any case.
         snapshot.discard_incomplete(storage, dataset.id)
-    last = snapshot.latest(storage, dataset.id)
+    last = snapshot.latest(storage, dataset.id, now)
     validators = (known or last.validators) if last else {}
     spool = storage.scratch() / f"ingest-{dataset.id}"
     shutil.rmtree(spool, ignore_errors=True)

@@ -102,9 +102,9 @@ def freshness(storage: Storage, datasets: dict[str, Dataset], now: datetime) -> 
 
 def retain(storage: Storage, run_id: str, keep: int, now: datetime) -> list[str]:
     """Delete all but the newest `keep` releases and what abandoned runs left; returns what went."""
-    with lake_lock(storage, run_id):
-        gone = [f"release {release_id}" for release_id in publish.retain(storage, keep)]
-        for abandoned in storage.folders(layout.RUNS):
+    with lake_lock(storage, run_id) as lock:
+        gone = [f"release {release_id}" for release_id in publish.retain(storage, keep, lock)]
+        for abandoned in filter(layout.is_id, storage.folders(layout.RUNS)):
             if now - layout.moment_of(abandoned) > ABANDONED:
                 storage.delete_folder(f"{layout.RUNS}/{abandoned}")
                 gone.append(f"parts of run {abandoned}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -12,15 +12,22 @@ from typing import Protocol
 import structlog
 
 from catalunya import publish
-from catalunya.audit import Audit, Stale, audit, refuse
-from catalunya.build import Candidate, build, discard_candidates, inputs
+from catalunya.audit import Audit, Stale, audit, blame, culprits, pending, refuse
+from catalunya.build import Candidate, build, code_digest, discard, discard_candidates, inputs
 from catalunya.datasets import Dataset
 from catalunya.demo.borrow import is_unknown
 from catalunya.engines import Engine, open_engine
 from catalunya.engines.protocol import Cost
-from catalunya.errors import CatalunyaError, Refused, SourceUnreadable, UsageError
-from catalunya.ingest import ingest
-from catalunya.lake import layout, pointer, snapshot
+from catalunya.errors import (
+    CatalunyaError,
+    HistoryUnreadable,
+    LakeCorrupt,
+    Refused,
+    SourceUnreadable,
+    UsageError,
+)
+from catalunya.ingest import Ingested, ingest
+from catalunya.lake import index, layout, pointer, snapshot
 from catalunya.lake.lock import Lock
 from catalunya.lake.storage import Storage
 from catalunya.publish import Release
@@ -35,7 +42,7 @@ from catalunya.record import (
     versions,
 )
 from catalunya.settings import Settings
-from catalunya.stage import Staged, stage, staged_record
+from catalunya.stage import STAGING_GATES, Staged, stage
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +83,10 @@ class Run:
         self.reporter = reporter
         self.now = settings.now()
         self.before = publish.current(storage)
+        self.last = self.before or publish.newest_whole(storage)
+        """The release that a new one follows: the shown one or, when the pointer was lost, the newest whole one."""
+        self.refusals: list[str] = []
+        """What was refused before the build, in sentences."""
         self.record = RunRecord(
             run_id=run_id,
             release_id=self.before.release_id if self.before else None,
@@ -106,14 +117,14 @@ class Run:
         try:
             self.tidy()
             self.ingest(force=force, only=only)
+            self.reopen_refusals()
             self.stage(again=rebuild)
             self.require_snapshots()
             if not force and not rebuild and self.nothing_new():
                 self.skip("build", "audit", "publish")
+                self.raise_refusals()
             else:
-                candidate = self.build()
-                self.audit(candidate)
-                self.publish(candidate)
+                self.publish(self.audit_or_rebuild(self.build()))
                 discard_candidates(self.storage, self.engine)
         except CatalunyaError as error:
             self.fail(error)
@@ -136,6 +147,7 @@ class Run:
 
     def ingest(self, *, force: bool = False, only: tuple[str, ...] = ()) -> None:
         """Read every source; one that cannot be read does not hold up the others."""
+        self.check_clock()
         with self._stage("ingest"):
             for dataset_id, dataset in self._chosen(only).items():
                 self._ingest_one(dataset_id, dataset, force=force)
@@ -144,19 +156,22 @@ class Run:
         def progress(done: int, total: int | None) -> None:
             self.reporter.step("ingest", dataset_id, done, total)
 
-        newest = snapshot.latest(self.storage, dataset_id)
-        seen = self.record.seen.get(dataset_id)
-        still = seen is not None and newest is not None and seen.snapshot_id == newest.snapshot_id
-        answer = ingest(
-            self.storage,
-            dataset,
-            self.settings,
-            run_id=self.record.run_id,
-            now=self.now,
-            known=seen.validators if seen and still else None,
-            force=force,
-            progress=progress,
-        )
+        try:
+            newest = snapshot.latest(self.storage, dataset_id, self.now)
+            seen = self.record.seen.get(dataset_id)
+            still = seen is not None and newest is not None and seen.snapshot_id == newest.snapshot_id
+            answer = ingest(
+                self.storage,
+                dataset,
+                self.settings,
+                run_id=self.record.run_id,
+                now=self.now,
+                known=seen.validators if seen and still else None,
+                force=force,
+                progress=progress,
+            )
+        except LakeCorrupt as error:
+            answer = Ingested(dataset_id, "unreadable", None, {}, 0, 0, str(error))
         if (
             answer.outcome == "unreadable"
             and answer.snapshot_id is None
@@ -173,29 +188,80 @@ class Run:
             requests=answer.requests,
             bytes=answer.bytes,
         )
+        if answer.outcome == "drifted":
+            self.refusals.append(answer.message)
         if answer.snapshot_id:
             self.record.seen[dataset_id] = Seen(snapshot_id=answer.snapshot_id, validators=answer.validators)
         if answer.message:
             self.record.warn(answer.message)
 
+    def check_clock(self) -> None:
+        """Raise `UsageError` when the lake has snapshots or a release of a later time than the run's clock."""
+        for dataset_id in self.datasets:
+            later = index.load(self.storage, dataset_id).later_than(self.now)
+            if later:
+                clock = "CATALUNYA_NOW" if self.settings.now_override else "the clock of this machine"
+                raise UsageError(
+                    f"{clock} says {self.now:%Y-%m-%d %H:%M:%SZ}, but {dataset_id} has snapshots of a later time: "
+                    f"{', '.join(later)}. Correct the clock; or, if it was wrong when they were taken, leave each of them "
+                    f"out: `catalunya refuse {later[-1]} --why …`, and run again"
+                )
+
+    def reopen_refusals(self) -> None:
+        """Lift refusals that other code made: their snapshots are judged again."""
+        code = ""
+        for dataset_id in self.datasets:
+            for snapshot_id, refusal in snapshot.refused(self.storage, dataset_id).items():
+                if refusal.gate in STAGING_GATES or not refusal.judged_with:
+                    continue
+                code = code or code_digest(self.settings.home)
+                if refusal.is_void(code):
+                    snapshot.lift(self.storage, dataset_id, snapshot_id)
+                    self.record.warn(
+                        f"{dataset_id}: {snapshot_id} is judged again: the code that refused it has changed"
+                    )
+
     def stage(self, *, again: bool = False, only: tuple[str, ...] = ()) -> None:
-        """Stage what landed, with `again` every kept snapshot; all are tried before a refusal is raised."""
-        refusals: list[str] = []
+        """Stage what landed, with `again` every kept snapshot; all are tried, and refusals are kept in `refusals`.
+
+        Raises `HistoryUnreadable` when a snapshot of the release can no longer be staged.
+        """
+        unreadable: list[str] = []
         with self._stage("stage"):
             for dataset_id, dataset in self._chosen(only).items():
-                known = self._known(dataset_id)
-                if known.outcome == "drifted":
-                    refusals.append(known.message)
+                self._known(dataset_id)
                 try:
-                    done = stage(self.storage, dataset, run_id=self.record.run_id, now=self.now, again=again)
+                    done = stage(
+                        self.storage,
+                        dataset,
+                        run_id=self.record.run_id,
+                        now=self.now,
+                        again=again,
+                        accepted=self.last.snapshots.get(dataset_id, ()) if self.last else (),
+                    )
                 except Refused as refusal:
-                    refusals.append(str(refusal))
+                    self._refused(refusal)
+                except HistoryUnreadable as error:
+                    unreadable.append(str(error))
+                except LakeCorrupt as error:
+                    self.refusals.append(str(error))
+                    self.record.warn(str(error))
                 else:
                     self._report_staged(done)
             if not only:
                 self.count_datasets()
-            if refusals:
-                raise Refused("; ".join(refusals))
+            if unreadable:
+                raise HistoryUnreadable("; ".join(unreadable))
+
+    def _refused(self, refusal: Refused) -> None:
+        self.refusals.append(str(refusal))
+        self.record.refused |= refusal.snapshots
+        self.record.warn(str(refusal))
+
+    def raise_refusals(self) -> None:
+        """Raise `Refused` with what was refused so far, if anything was."""
+        if self.refusals:
+            raise Refused("; ".join(self.refusals), dict(self.record.refused))
 
     def _known(self, dataset_id: str) -> DatasetRecord:
         """What this run knows of a dataset so far."""
@@ -213,30 +279,32 @@ class Run:
 
     def count_datasets(self) -> None:
         """Counts of the snapshots in use, and the datasets that are stale."""
+        self.record.stale = []
         for dataset_id in self.datasets:
             self.count_dataset(dataset_id)
 
     def count_dataset(self, dataset_id: str) -> None:
         """Counts of the snapshot of one dataset that is in use, and its age when it is stale."""
         record = self._known(dataset_id)
-        accepted = snapshot.accepted(self.storage, dataset_id)
-        if not accepted:
+        known = index.load(self.storage, dataset_id)
+        if not known.usable:
             return
-        newest = snapshot.latest(self.storage, dataset_id)
-        held_back = newest is not None and newest.snapshot_id != accepted[-1]
-        if held_back and newest is not None:
+        newest, used = known.complete[-1], known.usable[-1]
+        refusal = known.refused.get(newest)
+        held_back = newest != used and (refusal or {}).get("gate") != snapshot.BY_HAND
+        if newest != used:
             self.record.warn(
-                f"{dataset_id}: snapshot {newest.snapshot_id} is refused, {accepted[-1]} is used instead; "
-                f"`catalunya status` says why, `catalunya accept {newest.snapshot_id} --why …` lifts it"
+                f"{dataset_id}: snapshot {newest} is refused, {used} is used instead; "
+                f"`catalunya status` says why, `catalunya accept {newest} --why …` lifts it"
             )
-        record.snapshot_id = accepted[-1]
+        record.snapshot_id = used
         if record.outcome in {"unreadable", "drifted"} or held_back:
-            age = self.now - layout.moment_of(accepted[-1])
+            age = self.now - layout.moment_of(used)
             hours = round(age.total_seconds() / 3600, 2)
             self.record.stale.append(
-                Stale(dataset_id=dataset_id, snapshot_id=accepted[-1], age_hours=max(hours, 0.0))
+                Stale(dataset_id=dataset_id, snapshot_id=used, age_hours=max(hours, 0.0))
             )
-        staged = staged_record(self.storage, dataset_id, accepted[-1])
+        staged = known.staged(used)
         if staged is not None:
             record.rows_in = staged.rows_in
             record.rows_staged = staged.rows_staged
@@ -247,34 +315,49 @@ class Run:
     def require_snapshots(self) -> None:
         """Raise when a dataset has no snapshot at all: there is no release without it."""
         for dataset_id in self.datasets:
-            if snapshot.accepted(self.storage, dataset_id) or self._known(dataset_id).outcome == "unknown":
+            if snapshot.usable(self.storage, dataset_id) or self._known(dataset_id).outcome == "unknown":
                 continue
             held = snapshot.refused(self.storage, dataset_id)
             if held:
                 name, refusal = list(held.items())[-1]
                 raise Refused(
                     f"{dataset_id}: its only snapshot {name} is refused ({refusal.reason}); without one there "
-                    f"is no release. Mend the card, or `catalunya accept {name} --why …`"
+                    f"is no release. Correct datasets/{dataset_id}.yml, or `catalunya accept {name} --why …`",
+                    dict(self.record.refused),
                 )
             why = self._known(dataset_id).message or "it was never read"
             raise SourceUnreadable(f"{dataset_id}: no snapshot yet, so there is no release: {why}")
 
     def nothing_new(self) -> bool:
-        """True when a release of what is kept and of this code exists; the record then says so."""
-        wanted = inputs(self.storage, self.datasets, self.settings.home).fingerprint
+        """True when readers see a release of what is kept and of this code; the record then says so."""
+        wanted = inputs(self.storage, self.datasets, self.settings.home)
         found = pointer.read(self.storage)
         unreadable = sorted(name for name in self.datasets if self._known(name).outcome == "unreadable")
-        if self.before is not None and self.before.inputs_sha256 == wanted:
+        withdrawn = found[0].withdrawn if found is not None else ()
+        rolled_back = {wanted.fingerprint, wanted.code} & set(withdrawn)
+        if self.before is not None and self.before.inputs_sha256 == wanted.fingerprint:
+            self._warn_of_rollback()
             self._unchanged("nothing new", unreadable)
             return True
-        if found is not None and wanted in found[0].withdrawn:
+        if rolled_back:
+            what = "the code is that" if wanted.code in withdrawn else "the sources and the code are those"
             self.record.warn(
-                "the sources and the code are those of a release that was rolled back; it is not published "
-                "again: wait for new data, mend the code, or `catalunya run --force`"
+                f"{what} of a release that was rolled back; it is not published again: wait for new data, correct the "
+                "code, or `catalunya run --force`"
             )
             self._unchanged("nothing new since the rollback", unreadable)
             return True
         return False
+
+    def _warn_of_rollback(self) -> None:
+        """Name the snapshots that a rollback took out of use."""
+        for dataset_id in self.datasets:
+            for snapshot_id, refusal in snapshot.refused(self.storage, dataset_id).items():
+                if refusal.gate == snapshot.ROLLBACK:
+                    self.record.warn(
+                        f"{dataset_id}: {snapshot_id} came with a release that was rolled back and is not used; "
+                        f"`catalunya accept {snapshot_id} --why …` lifts that"
+                    )
 
     def _unchanged(self, words: str, unreadable: list[str]) -> None:
         self.record.status = "unchanged"
@@ -285,8 +368,8 @@ class Run:
             else f"{words}; the last release stays"
         )
 
-    def build(self) -> Candidate:
-        """Build a candidate from all staged snapshots."""
+    def build(self, leave_out: Collection[str] = ()) -> Candidate:
+        """Build a candidate from all staged snapshots that are not refused, without those of `leave_out`."""
         with self._stage("build"):
             return build(
                 self.storage,
@@ -295,29 +378,87 @@ class Run:
                 self.engine,
                 candidate_id=self.record.run_id,
                 now=self.now,
+                leave_out=leave_out,
                 on_node=lambda line: self.reporter.step("build", line),
             )
 
+    def audit_or_rebuild(self, candidate: Candidate) -> Candidate:
+        """Judge a candidate; when snapshots are refused, build from the others and judge again, as long as any is new.
+
+        Returns the candidate that passed. Raises `Refused` when nothing else is new, or when the code is at fault.
+        """
+        while True:
+            try:
+                self.audit(candidate)
+            except Refused as refusal:
+                self._refused(refusal)
+                self.count_datasets()
+                self.require_snapshots()
+                left = inputs(self.storage, self.datasets, self.settings.home)
+                if not refusal.snapshots or (self.last and self.last.inputs_sha256 == left.fingerprint):
+                    raise
+                candidate = self.build()
+            else:
+                return candidate
+
     def audit(self, candidate: Candidate) -> Audit:
-        """Judge a candidate; raises `Refused` when it fails."""
+        """Judge a candidate; marks the snapshots at fault and raises `Refused` when it fails."""
         with self._stage("audit"):
-            verdict = audit(
-                self.storage,
-                self.datasets,
-                self.settings,
-                self.engine,
-                candidate,
-                publish.baseline(self.before),
-                now=self.now,
-                stale=self._stale(),
-                on_node=lambda line: self.reporter.step("audit", line),
-            )
+            verdict = self._judge(candidate)
             self.record.findings = list(verdict.findings)
             for sentence in verdict.sentences("warn"):
                 self.record.warn(sentence)
             if not verdict.passed:
-                refuse(self.storage, verdict, run_id=self.record.run_id, now=self.now)
+                verdict = blame(verdict, self._culprits(candidate, verdict))
+                refuse(
+                    self.storage, self.datasets, candidate, verdict, run_id=self.record.run_id, now=self.now
+                )
         return verdict
+
+    def _judge(self, candidate: Candidate) -> Audit:
+        return audit(
+            self.storage,
+            self.datasets,
+            self.settings,
+            self.engine,
+            candidate,
+            publish.baseline(self.last),
+            now=self.now,
+            stale=self._stale(),
+            on_node=lambda line: self.reporter.step("audit", line),
+        )
+
+    def _culprits(self, candidate: Candidate, verdict: Audit) -> dict[str, str]:
+        """The pending snapshots that make the marts wrong, each with its dataset; none when that cannot be said."""
+        marts = [f for f in verdict.findings if f.severity == "error" and f.snapshot_id is None]
+        if not marts or self.last is None:
+            return {}
+        suspects = {
+            snapshot_id: dataset_id
+            for dataset_id, ids in pending(candidate, publish.baseline(self.last)).items()
+            for snapshot_id in ids
+        }
+
+        def passes(left_out: frozenset[str]) -> bool:
+            self.reporter.step("audit", f"trying without {', '.join(sorted(left_out)) or 'none'}")
+            trial = build(
+                self.storage,
+                self.datasets,
+                self.settings,
+                self.engine,
+                candidate_id=candidate.candidate_id,
+                now=self.now,
+                leave_out=left_out,
+            )
+            tried.append(trial.candidate_id)
+            return self._judge(trial).passed
+
+        tried: list[str] = []
+        found = culprits(suspects, passes, same_code=self.last.code_sha256 == candidate.inputs.code)
+        if tried:
+            # What is left is the last trial: it lacks snapshots that nothing refused.
+            discard(self.storage, self.engine, candidate.candidate_id)
+        return found
 
     def _stale(self) -> tuple[Stale, ...]:
         return tuple(self.record.stale or (self.earlier.stale if self.earlier else ()))
@@ -379,7 +520,9 @@ class Run:
     def tidy(self) -> None:
         """Remove what killed runs left behind; readers never saw it."""
         self.storage.clean_scratch()
-        publish.discard_unpublished(self.storage)
+        for name in publish.strangers(self.storage):
+            self.record.warn(f"{self.storage.uri(layout.release(name))} is no release; it was left alone")
+        publish.discard_unpublished(self.storage, self.lock)
         discard_candidates(self.storage, self.engine)
         publish.show(self.storage, self.engine)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -12,21 +13,22 @@ from typing import Any
 
 import duckdb
 import structlog
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from catalunya import catalogue
-from catalunya.audit import RECORD as AUDIT_RECORD
-from catalunya.audit import Audit, Baseline, Stale
+from catalunya.audit import Audit, Baseline, Stale, read_verdict
 from catalunya.build import Candidate, reopen
 from catalunya.datasets import Dataset
 from catalunya.dbt import Column, Mart
 from catalunya.declaration import quote
 from catalunya.engines.protocol import Engine, Shown, Workspace
 from catalunya.errors import LakeCorrupt, Refused, UsageError
-from catalunya.lake import layout, pointer
+from catalunya.lake import layout, pointer, snapshot
+from catalunya.lake.index import CLOCK_TOLERANCE
 from catalunya.lake.lock import Lock
 from catalunya.lake.pointer import Pointer, PointerMoved
-from catalunya.lake.storage import Storage
+from catalunya.lake.snapshot import Refusal
+from catalunya.lake.storage import MissingKey, Storage
 
 log = structlog.get_logger(__name__)
 
@@ -80,22 +82,56 @@ def current(storage: Storage) -> Release | None:
     return read(storage, found[0].release_id) if found else None
 
 
+def last_whole(storage: Storage) -> Release | None:
+    """The release that readers see or, without a pointer, the newest whole one: what a new release follows."""
+    found = pointer.read(storage)
+    return read(storage, found[0].release_id) if found else newest_whole(storage)
+
+
+def newest_whole(storage: Storage) -> Release | None:
+    """The newest release that has a whole `release.json`, shown or not; None when there is none."""
+    for release_id in reversed(release_ids(storage)):
+        release = read_whole(storage, release_id)
+        if release is not None:
+            return release
+    return None
+
+
+def release_ids(storage: Storage) -> list[str]:
+    """Every release that was begun, whole or not, oldest first; folders with other names are none."""
+    return [name for name in storage.folders(layout.RELEASES) if layout.is_id(name)]
+
+
+def strangers(storage: Storage) -> list[str]:
+    """Folders among the releases that are none by their name; they are left alone."""
+    return [name for name in storage.folders(layout.RELEASES) if not layout.is_id(name)]
+
+
 def read(storage: Storage, release_id: str) -> Release:
-    """`release.json` of a release; `LakeCorrupt` when it is not there."""
-    key = layout.release(release_id, _RECORD)
-    if not storage.exists(key):
+    """`release.json` of a release; `LakeCorrupt` when it is not there or damaged."""
+    release = read_whole(storage, release_id)
+    if release is None:
         raise LakeCorrupt(
-            f"{storage.uri(key)} is missing; `catalunya rollback` to an older release, or restore it"
+            f"{storage.uri(layout.release(release_id, _RECORD))} is missing or damaged; restore it, or `catalunya repair` "
+            "points readers to the newest whole release"
         )
-    return Release.model_validate_json(storage.read(key))
+    return release
+
+
+def read_whole(storage: Storage, release_id: str) -> Release | None:
+    """`release.json` of a release; None when it is not there or damaged: then the release is not whole."""
+    try:
+        return Release.model_validate_json(storage.read(layout.release(release_id, _RECORD)))
+    except (MissingKey, ValidationError):
+        return None
 
 
 def baseline(release: Release | None) -> Baseline | None:
-    """What the row-count gate compares with."""
+    """What an audit compares with."""
     if release is None:
         return None
     return Baseline(
-        snapshots={name: d.snapshot_id for name, d in release.datasets.items()},
+        accepted=release.snapshots,
         rows={name: d.rows_staged for name, d in release.datasets.items()},
         code=release.code_sha256,
     )
@@ -155,7 +191,7 @@ def publish(
         _swap(storage, release, lock, now)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    retain(storage, keep)
+    retain(storage, keep, lock)
     show(storage, engine)
     return release
 
@@ -177,10 +213,7 @@ def show(storage: Storage, engine: Engine) -> None:
 
 
 def _verdict(storage: Storage, candidate: Candidate) -> Audit:
-    key = layout.candidate(candidate.candidate_id, AUDIT_RECORD)
-    if not storage.exists(key):
-        raise UsageError(f"candidate {candidate.candidate_id} was not audited; run `catalunya audit` first")
-    verdict = Audit.model_validate_json(storage.read(key))
+    verdict = read_verdict(storage, candidate)
     if not verdict.passed:
         raise Refused(
             f"candidate {candidate.candidate_id} was refused: {'; '.join(verdict.sentences('error'))}"
@@ -200,9 +233,13 @@ def _follows(storage: Storage, candidate: Candidate) -> None:
 
 
 def _moment(storage: Storage, now: datetime) -> datetime:
-    """The clock, or one second after the newest release when the clock is not past it."""
-    ids = storage.folders(layout.RELEASES)
-    return max(now, layout.moment_of(ids[-1]) + timedelta(seconds=1)) if ids else now
+    """The clock, or one second after the newest release when the clock is not past it.
+
+    Releases from a clock that was ahead do not count: ids would stay in the future for good.
+    """
+    moments = [layout.moment_of(name) for name in release_ids(storage)]
+    known = [moment for moment in moments if moment <= now + CLOCK_TOLERANCE]
+    return max(now, max(known) + timedelta(seconds=1)) if known else now
 
 
 def _export(
@@ -329,64 +366,137 @@ def _swap(storage: Storage, release: Release, lock: Lock, now: datetime) -> None
     log.info("released", release=release.release_id)
 
 
-def rollback(storage: Storage, lock: Lock, *, run_id: str, now: datetime, to: str | None = None) -> Pointer:
+def rollback(
+    storage: Storage, lock: Lock, *, run_id: str, now: datetime, to: str | None = None
+) -> tuple[Pointer, dict[str, str]]:
     """Swap the pointer back to `to`, or to the release before the current one.
 
-    The inputs of the release that is left are remembered as withdrawn, so that the next run does not publish
-    them again by itself.
+    Snapshots that came with the release that is left are refused, so that no run publishes them again until a person
+    accepts them; those that come back with `to` are no longer. When no snapshot came with it, its code did: that
+    code publishes nothing until it is changed.
+
+    Returns the pointer, and the refused snapshots with their datasets.
     """
     found = pointer.read(storage)
     if found is None:
         raise UsageError("there is no release to roll back from; run `catalunya run` first")
     before, version = found
-    ids = [name for name in storage.folders(layout.RELEASES) if name < before.release_id]
-    target = to or before.previous or (ids[-1] if ids else None)
+    whole = {name: release for name in release_ids(storage) if (release := read_whole(storage, name))}
+    ids = [name for name in whole if name < before.release_id]
+    target = to or (before.previous if before.previous in whole else None) or (ids[-1] if ids else None)
     if target is None:
         raise UsageError(f"{before.release_id} is the only release; there is nothing to roll back to")
     if target == before.release_id:
         raise UsageError(f"{target} is the current release already")
-    if not storage.exists(layout.release(target, _RECORD)):
-        known = ", ".join(storage.folders(layout.RELEASES))
-        raise UsageError(f"{target} is not kept; kept are: {known}")
-    whole = storage.exists(layout.release(before.release_id, _RECORD))
-    withdrawn = (read(storage, before.release_id).inputs_sha256,) if whole else ()
+    if target not in whole:
+        raise UsageError(f"{target} is not kept; kept are: {', '.join(whole)}")
+    left, shown = whole.get(before.release_id), whole[target]
+    came = {s: name for name, ids in (left.snapshots if left else {}).items() for s in ids} if left else {}
+    stay = {s: name for name, ids in shown.snapshots.items() for s in ids}
+    refused = {s: name for s, name in came.items() if s not in stay}
+    withdrawn = [left.inputs_sha256] if left else []
+    if left and not refused and left.code_sha256 != shown.code_sha256:
+        withdrawn.append(left.code_sha256)
+    restored = {shown.inputs_sha256, shown.code_sha256}
     lock.check()
     after = Pointer(
         release_id=target,
         previous=None,
         swapped_at=now,
         run_id=run_id,
-        withdrawn=tuple(dict.fromkeys([*before.withdrawn, *withdrawn])),
+        withdrawn=tuple(d for d in dict.fromkeys([*before.withdrawn, *withdrawn]) if d not in restored),
     )
+    _refuse_withdrawn(storage, refused, before.release_id, run_id=run_id, now=now)
     pointer.swap(storage, after, version)
+    for snapshot_id, dataset_id in stay.items():
+        refusal = snapshot.refused(storage, dataset_id).get(snapshot_id)
+        if refusal is not None and refusal.gate == snapshot.ROLLBACK:
+            snapshot.lift(storage, dataset_id, snapshot_id)
+    return after, refused
+
+
+def _refuse_withdrawn(
+    storage: Storage, snapshots: dict[str, str], release_id: str, *, run_id: str, now: datetime
+) -> None:
+    for snapshot_id, dataset_id in snapshots.items():
+        if snapshot_id in snapshot.refused(storage, dataset_id):
+            continue
+        refusal = Refusal(
+            gate=snapshot.ROLLBACK,
+            reason=f"it came with release {release_id}, which was rolled back",
+            figures={"release_id": release_id},
+            refused_at=now,
+            run_id=run_id,
+        )
+        snapshot.refuse(storage, dataset_id, snapshot_id, refusal)
+
+
+def repair(storage: Storage, lock: Lock, *, run_id: str, now: datetime, to: str | None = None) -> Pointer:
+    """Point `current.json` to the newest whole release, or to `to`, when it is missing or damaged.
+
+    Raises `UsageError` when the pointer is right already, or when there is no such whole release.
+    """
+    data = storage.read_versioned(pointer.KEY)
+    with contextlib.suppress(LakeCorrupt):
+        shown = current(storage)
+        if shown is not None:
+            raise UsageError(
+                f"{storage.uri(pointer.KEY)} is right: it shows {shown.release_id}; use `catalunya rollback --to` for "
+                "another release"
+            )
+    release = read_whole(storage, to) if to else newest_whole(storage)
+    if release is None:
+        raise UsageError(
+            f"there is no whole release{f' {to}' if to else ''} in {storage.uri(layout.RELEASES)}; whole are: "
+            + (", ".join(n for n in release_ids(storage) if read_whole(storage, n)) or "none")
+        )
+    lock.check()
+    after = Pointer(release_id=release.release_id, previous=None, swapped_at=now, run_id=run_id)
+    pointer.swap(storage, after, data[1] if data else None)
     return after
 
 
-def discard_unpublished(storage: Storage) -> list[str]:
-    """Delete releases that a killed run wrote and never showed; call it only while holding the lake."""
-    found = pointer.read(storage)
-    shown = found[0] if found else None
+def discard_unpublished(storage: Storage, lock: Lock) -> list[str]:
+    """Delete the files of releases that a killed run did not finish; call it only while holding the lake.
+
+    A release that is whole stays, shown or not: only `retain` deletes one.
+    """
     gone = []
-    for release_id in storage.folders(layout.RELEASES):
-        if shown is not None and release_id <= shown.release_id:
+    for release_id in release_ids(storage):
+        if not storage.exists(layout.release(release_id, _RECORD)) and _is_deletable(
+            storage, release_id, lock
+        ):
+            storage.delete_folder(layout.release(release_id))
+            gone.append(release_id)
+    return gone
+
+
+def retain(storage: Storage, keep: int, lock: Lock) -> list[str]:
+    """Delete all but the newest `keep` whole releases with their documentation, never the current one nor the one before.
+
+    Without a readable pointer nothing is deleted.
+    """
+    if pointer.read(storage) is None:
+        return []
+    gone = []
+    for release_id in [
+        name for name in release_ids(storage) if storage.exists(layout.release(name, _RECORD))
+    ][:-keep]:
+        if not _is_deletable(storage, release_id, lock):
             continue
-        whole = storage.exists(layout.release(release_id, _RECORD))
-        if whole and shown is not None and read(storage, release_id).inputs_sha256 in shown.withdrawn:
-            continue
+        # First what makes it whole: a deletion that is interrupted leaves no release that looks whole.
+        storage.delete(layout.release(release_id, _RECORD))
         storage.delete_folder(layout.release(release_id))
+        storage.delete_folder(f"{layout.DOCS}/{release_id}")
         gone.append(release_id)
     return gone
 
 
-def retain(storage: Storage, keep: int) -> list[str]:
-    """Delete all but the newest `keep` releases with their documentation, never the current one nor the one before."""
+def _is_deletable(storage: Storage, release_id: str, lock: Lock) -> bool:
+    """Whether a release may be deleted right now: the lock is still held, and readers see another one."""
+    lock.check()
     found = pointer.read(storage)
-    held = {found[0].release_id, found[0].previous} if found else set()
-    old = [name for name in storage.folders(layout.RELEASES)[:-keep] if name not in held]
-    for release_id in old:
-        storage.delete_folder(layout.release(release_id))
-        storage.delete_folder(f"{layout.DOCS}/{release_id}")
-    return old
+    return found is None or release_id not in {found[0].release_id, found[0].previous}
 
 
 def _sha256(path: Path) -> str:

@@ -72,6 +72,8 @@ class RunRecord(BaseModel):
     stale: list[Stale] = []
     findings: list[Finding] = []
     """What the audit found, warnings included."""
+    refused: dict[str, str] = {}
+    """Snapshots that this run refused, and why."""
     warnings: list[str] = []
     message: str = ""
     """Empty in a part of a relay that did not end the run."""
@@ -124,6 +126,7 @@ def merged(parts: Iterable[RunRecord]) -> RunRecord | None:
             _add_stage(whole.stages, stage)
         whole.datasets |= part.datasets
         whole.seen |= part.seen
+        whole.refused |= part.refused
         whole.versions |= part.versions
         whole.stale = part.stale or whole.stale
         whole.findings = part.findings or whole.findings

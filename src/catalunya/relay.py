@@ -17,7 +17,7 @@ import structlog
 
 from catalunya import datasets as cards
 from catalunya import docs, publish
-from catalunya.audit import Audit
+from catalunya.audit import Audit, read_verdict
 from catalunya.build import Candidate, discard, discard_candidates, read_candidate
 from catalunya.datasets import Dataset
 from catalunya.demo.borrow import portals
@@ -94,6 +94,7 @@ class Relay:
                 run.record.datasets[dataset_id] = DatasetRecord(
                     snapshot_id=None, outcome="unreadable", message=words
                 )
+            run.reopen_refusals()
             run.require_snapshots()
             if asked or not run.nothing_new():
                 return True, ""
@@ -108,10 +109,14 @@ class Relay:
         with self._part(f"stage.{dataset_id}", lock_of(dataset_id)) as run:
             run.stage(again=again, only=(dataset_id,))
             run.count_dataset(dataset_id)
+            run.raise_refusals()
             return run.record.datasets[dataset_id]
 
     def build(self) -> Candidate:
-        """Build the candidate of this run, of what landed since its datasets were staged as well."""
+        """Build the candidate of this run, of what landed since its datasets were staged as well.
+
+        Raises `Refused` when this run refused snapshots and nothing else is new.
+        """
         with self._part("build", "run") as run:
             self.storage.clean_scratch()
             discard_candidates(self.storage, run.engine)
@@ -120,12 +125,18 @@ class Relay:
                     run.stage(only=(dataset_id,))
             run.count_datasets()
             run.require_snapshots()
+            run.refusals += [part.message for part in self._parts() if part.status == "refused"]
+            if run.refusals and run.nothing_new():
+                run.raise_refusals()
             return run.build()
 
     def audit(self) -> Audit:
-        """Judge the candidate of this run; raises `Refused` when it fails."""
+        """Judge the candidate of this run; what is refused is left out, and the rest built and judged again.
+
+        Raises `Refused` when nothing else is new, or when the code is at fault.
+        """
         with self._part("audit", "run") as run:
-            return run.audit(self._candidate())
+            return read_verdict(self.storage, run.audit_or_rebuild(self._candidate()))
 
     def publish(self) -> Release:
         """Publish the candidate of this run."""
@@ -138,7 +149,7 @@ class Relay:
                 publish.show(self.storage, run.engine)
                 return shown
             # Here and not before the build: on AWS no other role may touch a release.
-            publish.discard_unpublished(self.storage)
+            publish.discard_unpublished(self.storage, run.lock)
             return run.publish(candidate)
 
     def word(self, name: str) -> RunRecord | None:

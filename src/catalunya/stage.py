@@ -6,9 +6,9 @@ file itself, as Parquet metadata, so that they cannot be separated from the rows
 
 from __future__ import annotations
 
-import json
+import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -23,10 +23,16 @@ import structlog
 from catalunya import declaration
 from catalunya.datasets import Dataset, DownloadSource, IdescatSource, SocrataSource
 from catalunya.drift import Drift, check_columns, refuse_mistyped
-from catalunya.errors import CatalunyaError, LakeCorrupt, Refused
-from catalunya.lake import layout, snapshot
+from catalunya.errors import (
+    CatalunyaError,
+    HistoryUnreadable,
+    LakeCorrupt,
+    Refused,
+    SnapshotUnreadable,
+)
+from catalunya.lake import index, layout, snapshot
 from catalunya.lake.snapshot import LandedFile, Manifest, Refusal
-from catalunya.lake.storage import Storage
+from catalunya.lake.storage import MissingKey, Storage
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +40,11 @@ _MEMORY = "300MB"
 """What DuckDB's buffers may take; a process peaks some 100 MB above. Rows too large for it are tried without."""
 _WORKERS = 2
 """Pages typed at once, each by one thread: faster than two threads on each page, and in half the memory."""
+STAGING_GATES = {"schema", "unreadable", "expected", "rows", "figures"}
+"""Gates that judge a snapshot by its definition: their refusals hold as long as that is the same."""
+_NO_FILE = index.StagedFile("", 0, "", 0, 0, 0, 0)
+_NOTES_AT_ONCE = 100
+_READS_AT_ONCE = 8
 _PAGE_SHIFT = 1 << 32
 _OBJECT_BYTES = 1_000_000
 
@@ -75,59 +86,247 @@ class Staged:
 
 
 def stage(
-    storage: Storage, dataset: Dataset, *, run_id: str, now: datetime, again: bool = False
+    storage: Storage,
+    dataset: Dataset,
+    *,
+    run_id: str,
+    now: datetime,
+    again: bool = False,
+    accepted: Collection[str] = (),
 ) -> list[Staged]:
-    """Stage every accepted snapshot of a dataset that is not staged yet, or with `again` every one.
+    """Stage every snapshot of a dataset that is not refused and not staged by today's rules, or with `again` all.
 
-    The newly staged are returned.
+    `accepted` are snapshots that a release contains: no gate refuses them any more, whatever their columns are. A
+    refusal that another definition made is void, and its snapshot is staged and judged again.
 
-    Raises `Refused` when the newest one has drifted (it is marked refused), `LakeCorrupt` when landed bytes
-    are not those of the manifest.
+    Returns what was newly staged. Raises, after all were tried: `Refused` when a pending snapshot does not fit its
+    definition or cannot be read, `LakeCorrupt` when its landed bytes are not those of its manifest (it is marked
+    refused in both cases). Raises `HistoryUnreadable` at once for an accepted snapshot that cannot be staged.
     """
-    note = layout.declaration(dataset.id)
-    wanted = declaration.digest(dataset)
-    current = storage.exists(note) and json.loads(storage.read(note)).get("digest") == wanted and not again
-    present = {entry.key for entry in storage.list(f"{layout.STAGING}/{dataset.id}")} if current else set()
+    wanted, judged_with = declaration.digest(dataset), definition_digest(dataset)
+    known = _reopened(storage, dataset.id, judged_with)
+    if not again:
+        known = _with_found_files(storage, dataset.id, known, wanted)
+    due = {name for name in known.usable if again or (known.staged(name) or _NO_FILE).digest != wanted}
+    if not due:
+        return []
+    notes = _Notes(storage, dataset.id)
+    notes.drop(due)
     done: list[Staged] = []
-    for snapshot_id in snapshot.accepted(storage, dataset.id):
-        if layout.staged(dataset.id, snapshot_id) in present:
-            continue
-        manifest = snapshot.read(storage, dataset.id, snapshot_id)
-        if manifest is None:
-            continue
-        try:
-            done.append(stage_snapshot(storage, dataset, manifest))
-        except Drift as drift:
-            refusal = Refusal(
-                gate="schema", reason=str(drift), figures=drift.figures, refused_at=now, run_id=run_id
-            )
-            snapshot.refuse(storage, dataset.id, snapshot_id, refusal)
-            raise Refused(
-                f"{dataset.id}: snapshot {snapshot_id} is refused: {drift}. The last release stays. Mend "
-                f"datasets/{dataset.id}.yml if the change is real, or lift it with "
-                f"`catalunya accept {snapshot_id} --why …`"
-            ) from None
-    if not current:
-        storage.put(note, json.dumps({"digest": wanted}).encode())
+    refused: list[str] = []
+    corrupt: list[str] = []
+    previous: str | None = None
+    try:
+        for snapshot_id in known.usable:
+            before, previous = previous, snapshot_id
+            if snapshot_id not in due:
+                continue
+            is_accepted = snapshot_id in accepted
+            lenient = is_accepted or "schema" in known.lifts(snapshot_id)
+            try:
+                manifest = _manifest(storage, dataset.id, snapshot_id)
+                earlier = snapshot.read(storage, dataset.id, before) if before and not is_accepted else None
+                staged, note = stage_snapshot(
+                    storage, dataset, manifest, earlier, lenient=lenient, compare=not is_accepted
+                )
+            except (Drift, SnapshotUnreadable) as fault:
+                if is_accepted:
+                    raise _cannot_be_staged(dataset.id, snapshot_id, fault) from fault
+                previous = before
+                refused.append(
+                    _refuse(storage, dataset, snapshot_id, fault, judged_with, run_id=run_id, now=now)
+                )
+            except LakeCorrupt as fault:
+                if is_accepted:
+                    raise _cannot_be_staged(dataset.id, snapshot_id, fault) from fault
+                previous = before
+                corrupt.append(
+                    _refuse(storage, dataset, snapshot_id, fault, judged_with, run_id=run_id, now=now)
+                )
+            else:
+                done.append(staged)
+                notes.add(snapshot_id, note)
+    finally:
+        notes.write()
+    if refused:
+        raise Refused("; ".join([*refused, *corrupt]))
+    if corrupt:
+        raise LakeCorrupt("; ".join(corrupt))
     return done
 
 
-def stage_snapshot(storage: Storage, dataset: Dataset, manifest: Manifest) -> Staged:
-    """Stage one complete snapshot, quarantine first and the staged file last."""
-    lifted = snapshot.acceptance(storage, dataset.id, manifest.snapshot_id)
-    lenient = lifted is not None and "schema" in {
-        lifted.refusal.gate,
-        *lifted.refusal.figures.get("lifts", []),
+class _Notes:
+    """Writes what was staged into the index, some at a time: an index of thousands is too long to write for each.
+
+    The entries of what is to be staged are dropped first, so that the index never describes a file that was replaced.
+    """
+
+    def __init__(self, storage: Storage, dataset_id: str) -> None:
+        self._storage = storage
+        self._dataset_id = dataset_id
+        self._waiting: dict[str, index.StagedFile | None] = {}
+
+    def drop(self, snapshot_ids: Collection[str]) -> None:
+        """Say of these snapshots that they are not staged."""
+        self._waiting = dict.fromkeys(snapshot_ids)
+        self.write()
+
+    def add(self, snapshot_id: str, note: index.StagedFile) -> None:
+        """Remember a staged file, to be written with others."""
+        self._waiting[snapshot_id] = note
+        if len(self._waiting) >= _NOTES_AT_ONCE:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is remembered."""
+        notes, self._waiting = self._waiting, {}
+        if not notes:
+            return
+
+        def change(snapshots: dict[str, index.Entry]) -> None:
+            for name, note in notes.items():
+                if name in snapshots:
+                    snapshots[name] = msgspec.structs.replace(snapshots[name], staged=note)
+
+        index.update(self._storage, self._dataset_id, change)
+
+
+def _manifest(storage: Storage, dataset_id: str, snapshot_id: str) -> Manifest:
+    manifest = snapshot.read(storage, dataset_id, snapshot_id)
+    if manifest is None:
+        key = layout.landing(dataset_id, snapshot_id, index.MANIFEST)
+        raise LakeCorrupt(
+            f"{storage.uri(key)} is missing; restore the snapshot's folder, or leave it out of the history: "
+            f"`catalunya refuse {snapshot_id} --why …`"
+        )
+    return manifest
+
+
+def _cannot_be_staged(dataset_id: str, snapshot_id: str, fault: Exception) -> HistoryUnreadable:
+    return HistoryUnreadable(
+        f"{dataset_id}: snapshot {snapshot_id} is part of the release and can no longer be staged: {fault}. Correct "
+        "the definition or the code, restore its files, or leave it out of the history: "
+        f"`catalunya refuse {snapshot_id} --why …`"
+    )
+
+
+def definition_digest(dataset: Dataset) -> str:
+    """16 hex digits over all of a definition and the typing rules; a gate's refusal holds as long as they are equal."""
+    content = dataset.model_dump_json() + declaration.digest(dataset)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _reopened(storage: Storage, dataset_id: str, judged_with: str) -> index.Index:
+    """The index, after lifting refusals that another definition made."""
+    known = index.load(storage, dataset_id)
+    for snapshot_id, refusal in snapshot.refusals(known).items():
+        if refusal.gate in STAGING_GATES and refusal.is_void(judged_with):
+            log.info("refusal is void: the definition changed", dataset=dataset_id, snapshot=snapshot_id)
+            snapshot.lift(storage, dataset_id, snapshot_id)
+    return index.load(storage, dataset_id)
+
+
+def _with_found_files(storage: Storage, dataset_id: str, known: index.Index, wanted: str) -> index.Index:
+    """The index, with staged files that it does not know: it was made again, or its writer was killed before it wrote."""
+    unknown = [name for name in known.usable if (known.staged(name) or _NO_FILE).digest != wanted]
+    if not unknown:
+        return known
+    present = {entry.key for entry in storage.list(f"{layout.STAGING}/{dataset_id}")}
+    found = {
+        name: note
+        for name in unknown
+        if layout.staged(dataset_id, name) in present
+        and (note := _note_of_file(storage, dataset_id, name, wanted))
     }
-    previous = _previous(storage, dataset, manifest.snapshot_id)
-    warnings = check_columns(dataset, manifest, previous, lenient=lenient)
+    if not found:
+        return known
+
+    def change(snapshots: dict[str, index.Entry]) -> None:
+        for name, note in found.items():
+            snapshots[name] = msgspec.structs.replace(snapshots.get(name, index.Entry()), staged=note)
+
+    return index.update(storage, dataset_id, change)
+
+
+def _note_of_file(
+    storage: Storage, dataset_id: str, snapshot_id: str, wanted: str
+) -> index.StagedFile | None:
+    """What a staged file says of itself; None when it is damaged or was staged by other rules."""
+    staged = staged_record(storage, dataset_id, snapshot_id)
+    if staged is None or staged.digest != wanted:
+        return None
+    path = storage.fetch(layout.staged(dataset_id, snapshot_id), storage.scratch() / "records")
+    return _note(staged, path)
+
+
+def _note(staged: Staged, path: Path) -> index.StagedFile:
+    with path.open("rb") as stream:
+        sha256 = file_digest(stream, "sha256").hexdigest()
+    return index.StagedFile(
+        digest=staged.digest,
+        size=path.stat().st_size,
+        sha256=sha256,
+        rows_in=staged.rows_in,
+        rows_staged=staged.rows_staged,
+        rows_quarantined=staged.rows_quarantined,
+        rows_duplicated=staged.rows_duplicated,
+        figures=staged.figures,
+        reasons=staged.reasons,
+    )
+
+
+def _refuse(
+    storage: Storage,
+    dataset: Dataset,
+    snapshot_id: str,
+    fault: Drift | SnapshotUnreadable | LakeCorrupt,
+    judged_with: str,
+    *,
+    run_id: str,
+    now: datetime,
+) -> str:
+    """Refuse a pending snapshot; returns the sentence that says so and what to do."""
+    unreadable = not isinstance(fault, Drift)
+    refusal = Refusal(
+        gate=snapshot.UNREADABLE if unreadable else "schema",
+        reason=str(fault),
+        figures=fault.figures if isinstance(fault, Drift) else {},
+        refused_at=now,
+        run_id=run_id,
+        judged_with=judged_with,
+    )
+    snapshot.refuse(storage, dataset.id, snapshot_id, refusal)
+    remedy = (
+        "The next good answer of the portal takes its place; `catalunya accept` makes the next run try it again"
+        if unreadable
+        else f"Change datasets/{dataset.id}.yml if the change is real, or lift the refusal with "
+        f"`catalunya accept {snapshot_id} --why …`"
+    )
+    return f"{dataset.id}: snapshot {snapshot_id} is refused: {fault}. The last release stays. {remedy}"
+
+
+def stage_snapshot(
+    storage: Storage,
+    dataset: Dataset,
+    manifest: Manifest,
+    previous: Manifest | None = None,
+    *,
+    lenient: bool = False,
+    compare: bool = True,
+) -> tuple[Staged, index.StagedFile]:
+    """Stage one complete snapshot, quarantine first and the staged file last; its counts, and its entry for the index.
+
+    `previous` is the snapshot whose columns it is compared with; `compare` is False for one that a release contains;
+    with `lenient` a difference only warns. Raises `Drift`, and `SnapshotUnreadable` when its bytes cannot be typed.
+    """
+    warnings = check_columns(dataset, manifest, previous, lenient=lenient) if compare else []
     work = storage.scratch() / f"stage-{dataset.id}-{manifest.snapshot_id}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
         pages = _pages(storage, manifest, work)
 
-        def attempt(bounded: bool) -> Staged:
+        def attempt(bounded: bool) -> tuple[Staged, index.StagedFile]:
             with duckdb.connect(config=_config(work, bounded=bounded)) as con:
                 return _stage_pages(con, storage, dataset, manifest, pages, work, warnings, lenient=lenient)
 
@@ -136,10 +335,14 @@ def stage_snapshot(storage: Storage, dataset: Dataset, manifest: Manifest) -> St
         except duckdb.OutOfMemoryException as error:
             log.warning("rows too large for the memory bound", dataset=dataset.id, reason=str(error))
             return attempt(bounded=False)
-    except duckdb.Error as error:
+    except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
         raise CatalunyaError(
             f"{dataset.id}: snapshot {manifest.snapshot_id} could not be typed: {error}. The bytes stay in landing; "
-            "if memory or disk ran out, give more and run again"
+            "give more memory or disk and run again"
+        ) from error
+    except (duckdb.Error, msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise SnapshotUnreadable(
+            f"its landed bytes cannot be typed ({type(error).__name__}: {error})"
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -163,7 +366,7 @@ def _stage_pages(
     warnings: list[str],
     *,
     lenient: bool,
-) -> Staged:
+) -> tuple[Staged, index.StagedFile]:
     _type_pages(con, dataset, _objects(dataset, pages, work), work)
     typed = f"read_parquet({declaration.quote(str(work / 'typed-*.parquet'))})"
     counts = _judge(con, dataset, typed)
@@ -192,6 +395,7 @@ def _stage_pages(
     )
     _write_quarantine(con, staged, typed, work / "quarantine.parquet")
     _write_staged(con, dataset, staged, typed, work / "staged.parquet")
+    note = _note(staged, work / "staged.parquet")
     storage.put_file(layout.quarantined(dataset.id, manifest.snapshot_id), work / "quarantine.parquet")
     storage.put_file(layout.staged(dataset.id, manifest.snapshot_id), work / "staged.parquet")
     log.info(
@@ -203,7 +407,7 @@ def _stage_pages(
         rows_quarantined=staged.rows_quarantined,
         rows_duplicated=staged.rows_duplicated,
     )
-    return staged
+    return staged, note
 
 
 def _pages(storage: Storage, manifest: Manifest, work: Path) -> list[Path]:
@@ -413,18 +617,20 @@ def read_record(text: bytes | str) -> Staged:
     return msgspec.json.decode(text, type=Staged)
 
 
-def _previous(storage: Storage, dataset: Dataset, snapshot_id: str) -> Manifest | None:
-    earlier = [name for name in snapshot.accepted(storage, dataset.id) if name < snapshot_id]
-    return snapshot.read(storage, dataset.id, earlier[-1]) if earlier else None
-
-
 def staged_record(storage: Storage, dataset_id: str, snapshot_id: str) -> Staged | None:
-    """The counts of a staged snapshot; None when it is not staged."""
+    """What a staged file says of itself; None when there is none, or none that can be read."""
     key = layout.staged(dataset_id, snapshot_id)
-    if not storage.exists(key):
+    try:
+        path = storage.fetch(key, storage.scratch() / "records")
+    except MissingKey:
         return None
-    path = storage.fetch(key, storage.scratch() / "records")
-    row = duckdb.execute(
-        "select decode(value) from parquet_kv_metadata(?) where decode(key) = 'catalunya'", [str(path)]
-    ).fetchone()
-    return read_record(row[0]) if row else None
+    try:
+        with duckdb.connect() as con:
+            row = con.execute(
+                "select decode(value) from parquet_kv_metadata(?) where decode(key) = 'catalunya'",
+                [str(path)],
+            ).fetchone()
+        return read_record(row[0]) if row else None
+    except (duckdb.Error, msgspec.DecodeError) as error:
+        log.warning("damaged staged file is staged again", key=storage.uri(key), reason=str(error))
+        return None

@@ -10,27 +10,52 @@ from rich.table import Table
 
 from catalunya import catalogue, publish, record
 from catalunya.datasets import Dataset
-from catalunya.lake import layout, pointer, snapshot
+from catalunya.errors import LakeCorrupt
+from catalunya.lake import index, layout, pointer, snapshot
 from catalunya.lake.lock import who_holds
 from catalunya.lake.storage import Storage
 
 
 def describe(storage: Storage, known: dict[str, Dataset], now: datetime) -> dict[str, Any]:
-    """The current release, the snapshots, what is refused and why, the last run, and who holds the lake."""
-    shown = pointer.read(storage)
-    release = publish.current(storage)
+    """The current release, the state of the snapshots, what is refused and why, the last run, and who holds the lake.
+
+    `faults` names what is damaged or does not belong to the lake, with what to do; nothing of it raises.
+    """
+    faults: list[str] = []
+    try:
+        found = pointer.read(storage)
+        shown = found[0] if found else None
+        release = publish.read(storage, shown.release_id) if shown else None
+    except LakeCorrupt as error:
+        shown, release = None, None
+        faults.append(str(error))
+    whole = publish.newest_whole(storage)
+    if shown is None and whole is not None and not faults:
+        faults.append(
+            f"{storage.uri(pointer.KEY)} is missing; `catalunya repair` points readers to the newest whole release"
+        )
+    faults += [
+        f"{storage.uri(layout.release(name))} is no release; it is left alone"
+        for name in publish.strangers(storage)
+    ]
     holder = who_holds(storage, "run")
     last = record.newest(storage)
+    follows = release or whole
     return {
         "lake": storage.url,
         "release_id": release.release_id if release else None,
         "release": storage.uri(layout.release(release.release_id)) if release else None,
         "released_at": release.released_at.isoformat() if release else None,
         "demo": release.demo if release else None,
-        "previous": shown[0].previous if shown else None,
-        "releases": storage.folders(layout.RELEASES),
+        "previous": shown.previous if shown else None,
+        "releases": publish.release_ids(storage),
+        "newest_whole_release": whole.release_id if whole else None,
         "stale": [s.model_dump() for s in release.stale] if release else [],
-        "datasets": {name: _dataset_status(storage, name, now) for name in known},
+        "datasets": {
+            name: _dataset_status(storage, name, follows.snapshots.get(name, ()) if follows else (), now)
+            for name in known
+        },
+        "faults": faults,
         "holder": holder.model_dump(mode="json") if holder else None,
         "last_run": last.model_dump(mode="json", include={"run_id", "status", "message", "started_at"})
         if last
@@ -38,37 +63,46 @@ def describe(storage: Storage, known: dict[str, Dataset], now: datetime) -> dict
     }
 
 
-def _dataset_status(storage: Storage, dataset_id: str, now: datetime) -> dict[str, Any]:
-    accepted = snapshot.accepted(storage, dataset_id)
-    newest = accepted[-1] if accepted else None
+def _dataset_status(
+    storage: Storage, dataset_id: str, released: tuple[str, ...], now: datetime
+) -> dict[str, Any]:
+    snapshots = index.load(storage, dataset_id)
+    usable = snapshots.usable
+    accepted = [name for name in usable if name in set(released)]
+    newest = usable[-1] if usable else None
     hours = (now - layout.moment_of(newest)).total_seconds() / 3600 if newest else None
     return {
-        "snapshots": len(accepted),
+        "snapshots": len(usable),
         "snapshot_id": newest,
         "age_hours": round(hours, 2) if hours is not None else None,
+        "accepted": len(accepted),
+        "pending": [name for name in usable if name not in set(released)],
         "refused": {
-            name: refusal.model_dump(mode="json")
-            for name, refusal in snapshot.refused(storage, dataset_id).items()
+            name: refusal.model_dump(mode="json") for name, refusal in snapshot.refusals(snapshots).items()
         },
+        "later_than_now": snapshots.later_than(now),
     }
 
 
 def print_status(console: Console, answer: dict[str, Any]) -> None:
     """The same for people: a table of datasets, then what needs a word."""
     table = Table(title=f"lake {answer['lake']}", title_justify="left")
-    for name in ("dataset", "snapshots", "newest accepted", "age", "refused"):
+    for name in ("dataset", "accepted", "pending", "newest in use", "age", "refused"):
         table.add_column(name)
     for dataset_id, d in answer["datasets"].items():
         age = "" if d["age_hours"] is None else f"{d['age_hours']:.1f} h"
         table.add_row(
             dataset_id,
-            str(d["snapshots"]),
+            str(d["accepted"]),
+            str(len(d["pending"])),
             d["snapshot_id"] or "none",
             age,
             ", ".join(d["refused"]) or "none",
         )
     console.print(table)
     lines = [f"release {answer['release_id'] or 'none yet'}"]
+    if answer["faults"]:
+        lines += [*answer["faults"], f"newest whole release: {answer['newest_whole_release'] or 'none'}"]
     if answer["demo"]:
         lines.append(catalogue.DEMO_NOTICE)
     if answer["release"]:

@@ -20,7 +20,7 @@ DOCS = "docs"
 PUBLISHED = "published"
 """What a distributed engine's readers read: copies of released files, each in a folder of its own."""
 
-_ID = re.compile(r"^(\d{8}T\d{6}Z)-[0-9a-f]{8}$")
+_ID = re.compile(r"([0-9]{8}T[0-9]{6}Z)-[0-9a-f]{8}")
 
 
 def make_id(moment: datetime, digest: str) -> str:
@@ -30,10 +30,21 @@ def make_id(moment: datetime, digest: str) -> str:
 
 def moment_of(identifier: str) -> datetime:
     """The UTC moment inside a snapshot, release or run id; `UsageError` when it is none."""
-    match = _ID.match(identifier)
-    if match is None:
+    if not is_id(identifier):
         raise UsageError(f"{identifier!r} is no id such as 20260105T000000Z-1a2b3c4d; see `catalunya status`")
-    return datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return datetime.strptime(identifier[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+
+
+def is_id(name: str) -> bool:
+    """True for the id of a snapshot, release or run."""
+    match = _ID.fullmatch(name)
+    if match is None:
+        return False
+    try:
+        datetime.strptime(match[1], "%Y%m%dT%H%M%SZ")
+    except ValueError:
+        return False
+    return True
 
 
 def landing(dataset_id: str, snapshot_id: str, name: str) -> str:
@@ -51,9 +62,9 @@ def quarantined(dataset_id: str, snapshot_id: str) -> str:
     return _by_date(QUARANTINE, dataset_id, snapshot_id)
 
 
-def declaration(dataset_id: str) -> str:
-    """Key of the note that says under which declaration a dataset was staged."""
-    return f"{STAGING}/{dataset_id}/_declaration.json"
+def index(dataset_id: str) -> str:
+    """Key of what is known of all snapshots of a dataset (`catalunya.lake.index`)."""
+    return f"{STAGING}/{dataset_id}/_index.json"
 
 
 def candidate(candidate_id: str, name: str) -> str:

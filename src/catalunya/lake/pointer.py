@@ -25,7 +25,7 @@ class Pointer(BaseModel):
     swapped_at: AwareDatetime
     run_id: str
     withdrawn: tuple[str, ...] = ()
-    """Releases taken back by a rollback, not to be shown again."""
+    """Inputs (fingerprints, or digests of code) of releases that were rolled back: no run publishes them again."""
 
 
 def read(storage: Storage) -> tuple[Pointer, Version] | None:
@@ -41,8 +41,8 @@ def read(storage: Storage) -> tuple[Pointer, Version] | None:
         return Pointer.model_validate_json(data), version
     except ValidationError as error:
         raise LakeCorrupt(
-            f"{storage.uri(KEY)} is not a pointer to a release ({error.errors()[0]['msg']}); the releases "
-            "are untouched: put back a good copy of it, or remove it and run again to publish afresh"
+            f"{storage.uri(KEY)} is not a pointer to a release ({error.errors()[0]['msg']}); no release was touched: "
+            "`catalunya repair` points it to the newest whole release"
         ) from None
 
 

@@ -1,4 +1,9 @@
-"""Snapshots in landing: complete when the manifest exists, passed over while refused."""
+"""Snapshots in landing and their states.
+
+A snapshot is complete ("landed") when its manifest exists. It is *pending* until a release contains it: then it is
+*accepted*, and part of the history. A gate that finds it wrong makes it *refused* (`refused.json`), and it is passed
+over until the refusal is lifted or the definition or code that made it has changed. docs/snapshots.md has the drawing.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +17,18 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from catalunya.errors import LakeCorrupt, UsageError
-from catalunya.lake import layout
-from catalunya.lake.storage import Storage
+from catalunya.lake import index, layout
+from catalunya.lake.index import ACCEPTED, MANIFEST, REFUSED
+from catalunya.lake.storage import MissingKey, Storage
 
-MANIFEST = "manifest.json"
-REFUSED = "refused.json"
-ACCEPTED = "accepted.json"
+BY_HAND = "by_hand"
+"""Gate of a refusal by a person (`catalunya refuse`)."""
+ROLLBACK = "rollback"
+"""Gate of a snapshot that came with a release which was rolled back."""
+UNREADABLE = "unreadable"
+"""Gate of landed bytes that cannot be decoded or typed."""
+_LASTING = {BY_HAND, ROLLBACK}
+"""Gates whose refusals only a person lifts: no change of code or definition does."""
 
 
 class _Record(BaseModel):
@@ -70,6 +81,12 @@ class Refusal(_Record):
     figures: dict[str, Any]
     refused_at: datetime
     run_id: str
+    judged_with: str = ""
+    """Digest of the definition or code that made the judgement; with another one the snapshot is judged again."""
+
+    def is_void(self, *digests: str) -> bool:
+        """True when neither digest made this refusal, so that the snapshot has to be judged again."""
+        return self.gate not in _LASTING and bool(self.judged_with) and self.judged_with not in digests
 
 
 class Acceptance(_Record):
@@ -113,26 +130,27 @@ def moment_after(last: Manifest | None, now: datetime) -> datetime:
 
 
 def write(storage: Storage, manifest: Manifest, spooled: dict[str, Path]) -> None:
-    """Move the spooled files into landing, then make the snapshot complete with its manifest."""
+    """Move the spooled files into landing, make the snapshot complete with its manifest, and add it to the index."""
     for file in manifest.files:
         key = layout.landing(manifest.dataset_id, manifest.snapshot_id, file.name)
         storage.put_file(key, spooled[file.name])
     key = layout.landing(manifest.dataset_id, manifest.snapshot_id, MANIFEST)
     storage.put(key, manifest.model_dump_json(indent=1).encode())
+    index.set_entry(storage, manifest.dataset_id, manifest.snapshot_id)
 
 
 def ids(storage: Storage, dataset_id: str) -> list[str]:
-    """Every snapshot of a dataset that was begun, complete or not, oldest first."""
-    return storage.folders(f"{layout.LANDING}/{dataset_id}")
+    """Every snapshot of a dataset that was begun, complete or not, oldest first; one listing of all of landing."""
+    return [name for name in storage.folders(f"{layout.LANDING}/{dataset_id}") if layout.is_id(name)]
 
 
 def read(storage: Storage, dataset_id: str, snapshot_id: str) -> Manifest | None:
     """The manifest of a snapshot; None when it was never completed."""
     key = layout.landing(dataset_id, snapshot_id, MANIFEST)
-    if not storage.exists(key):
-        return None
     try:
         return Manifest.model_validate_json(storage.read(key))
+    except MissingKey:
+        return None
     except ValidationError as error:
         raise LakeCorrupt(
             f"{storage.uri(key)}: not a manifest ({error.error_count()} faults); restore it from a backup, "
@@ -140,54 +158,95 @@ def read(storage: Storage, dataset_id: str, snapshot_id: str) -> Manifest | None
         ) from None
 
 
-def latest(storage: Storage, dataset_id: str) -> Manifest | None:
-    """The newest complete snapshot, refused or not."""
-    for snapshot_id in reversed(ids(storage, dataset_id)):
+def latest(storage: Storage, dataset_id: str, now: datetime | None = None) -> Manifest | None:
+    """The newest complete snapshot, refused or not.
+
+    With `now` none that comes from a clock ahead of it. A folder that was moved out of landing is forgotten.
+    """
+    limit = now + index.CLOCK_TOLERANCE if now else None
+    for snapshot_id in reversed(index.load(storage, dataset_id).complete):
+        if limit is not None and layout.moment_of(snapshot_id) > limit:
+            continue
         manifest = read(storage, dataset_id, snapshot_id)
         if manifest is not None:
             return manifest
+        index.forget(storage, dataset_id, snapshot_id)
     return None
 
 
 def complete(storage: Storage, dataset_id: str) -> list[str]:
     """Ids of all complete snapshots, oldest first."""
-    return _with(storage, dataset_id, MANIFEST)
+    return index.load(storage, dataset_id).complete
 
 
-def accepted(storage: Storage, dataset_id: str) -> list[str]:
-    """Ids of the complete snapshots that no gate refused, oldest first."""
-    held = set(_with(storage, dataset_id, REFUSED))
-    return [snapshot_id for snapshot_id in complete(storage, dataset_id) if snapshot_id not in held]
+def usable(storage: Storage, dataset_id: str) -> list[str]:
+    """Ids of the complete snapshots that are not refused, oldest first: accepted or pending."""
+    return index.load(storage, dataset_id).usable
 
 
 def refused(storage: Storage, dataset_id: str) -> dict[str, Refusal]:
     """Refused snapshots by id, oldest first."""
-    return {
-        snapshot_id: Refusal.model_validate_json(
-            storage.read(layout.landing(dataset_id, snapshot_id, REFUSED))
+    return refusals(index.load(storage, dataset_id))
+
+
+def refusals(known: index.Index) -> dict[str, Refusal]:
+    """The refusals of an index, by id of the snapshot."""
+    return {name: parse_refusal(content) for name, content in known.refused.items()}
+
+
+def parse_refusal(content: dict[str, Any]) -> Refusal:
+    """A refusal as it is recorded; one that lacks fields is kept, and says so."""
+    try:
+        return Refusal.model_validate(content)
+    except ValidationError as error:
+        reason = (
+            f"its refusal is damaged ({error.error_count()} faults): {content.get('reason', 'no reason')}"
         )
-        for snapshot_id in _with(storage, dataset_id, REFUSED)
-    }
-
-
-def acceptance(storage: Storage, dataset_id: str, snapshot_id: str) -> Acceptance | None:
-    """Who lifted the last refusal of this snapshot, and of what; None when nobody did."""
-    key = layout.landing(dataset_id, snapshot_id, ACCEPTED)
-    return Acceptance.model_validate_json(storage.read(key)) if storage.exists(key) else None
+        never = datetime.fromtimestamp(0, UTC)
+        gate = str(content.get("gate", "unknown"))
+        return Refusal(gate=gate, reason=reason, figures={}, refused_at=never, run_id="unknown")
 
 
 def refuse(storage: Storage, dataset_id: str, snapshot_id: str, refusal: Refusal) -> None:
-    """Put `refused.json` beside the manifest."""
+    """Put `refused.json` beside the manifest, and into the index."""
     key = layout.landing(dataset_id, snapshot_id, REFUSED)
+    content = refusal.model_dump(mode="json")
     storage.put(key, refusal.model_dump_json(indent=1).encode())
+    index.set_entry(storage, dataset_id, snapshot_id, refusal=content)
+
+
+def refuse_by_hand(
+    storage: Storage, dataset_ids: Iterable[str], snapshot_id: str, why: str, now: datetime, run_id: str
+) -> str:
+    """Refuse a snapshot because a person says so, and return its dataset; only `accept` lifts it.
+
+    Raises `UsageError` when there is no such complete snapshot.
+    """
+    layout.moment_of(snapshot_id)
+    for dataset_id in dataset_ids:
+        if snapshot_id in index.load(storage, dataset_id).snapshots:
+            refusal = Refusal(
+                gate=BY_HAND, reason=f"refused by hand: {why}", figures={}, refused_at=now, run_id=run_id
+            )
+            refuse(storage, dataset_id, snapshot_id, refusal)
+            return dataset_id
+    raise UsageError(
+        f"{snapshot_id} is not a snapshot of any dataset; `catalunya status --json` lists the newest"
+    )
+
+
+def lift(storage: Storage, dataset_id: str, snapshot_id: str) -> None:
+    """Remove a refusal that no longer holds: the snapshot is judged again."""
+    storage.delete(layout.landing(dataset_id, snapshot_id, REFUSED))
+    index.set_entry(storage, dataset_id, snapshot_id, refusal=None)
 
 
 def accept(storage: Storage, dataset_ids: Iterable[str], snapshot_id: str, why: str, now: datetime) -> str:
     """Lift the refusal of a snapshot and say why; returns its dataset. `UsageError` when it is not refused."""
     layout.moment_of(snapshot_id)
-    known = list(dataset_ids)
-    for dataset_id in known:
-        refusal = refused(storage, dataset_id).get(snapshot_id)
+    known = {dataset_id: index.load(storage, dataset_id) for dataset_id in dataset_ids}
+    for dataset_id, found in known.items():
+        refusal = refusals(found).get(snapshot_id)
         if refusal is None:
             continue
         lifted = Acceptance(
@@ -196,36 +255,29 @@ def accept(storage: Storage, dataset_ids: Iterable[str], snapshot_id: str, why: 
         key = layout.landing(dataset_id, snapshot_id, ACCEPTED)
         storage.put(key, lifted.model_dump_json(indent=1).encode())
         storage.delete(layout.landing(dataset_id, snapshot_id, REFUSED))
+        lifts = index.lifts_of(lifted.model_dump(mode="json"))
+        index.set_entry(storage, dataset_id, snapshot_id, refusal=None, lifts=lifts)
         return dataset_id
-    held = [name for dataset_id in known for name in refused(storage, dataset_id)]
+    held = [name for found in known.values() for name in found.refused]
     shown = f"refused are: {', '.join(held)}" if held else "no snapshot is refused"
     raise UsageError(f"{snapshot_id} is not a refused snapshot; {shown}")
 
 
 def _with_earlier(storage: Storage, dataset_id: str, snapshot_id: str, refusal: Refusal) -> Refusal:
     """The refusal, with what was lifted of the same snapshot before."""
-    before = acceptance(storage, dataset_id, snapshot_id)
-    if before is None:
+    earlier = index.load(storage, dataset_id).lifts(snapshot_id)
+    if not earlier:
         return refusal
-    lifts = [before.refusal.gate, *before.refusal.figures.get("lifts", []), *refusal.figures.get("lifts", [])]
+    lifts = [*sorted(earlier), *refusal.figures.get("lifts", [])]
     return refusal.model_copy(update={"figures": {**refusal.figures, "lifts": lifts}})
 
 
 def discard_incomplete(storage: Storage, dataset_id: str) -> list[str]:
-    """Delete what killed runs left half landed; returns the ids. Call it only while holding the lake."""
-    whole = set(complete(storage, dataset_id))
-    broken = [snapshot_id for snapshot_id in ids(storage, dataset_id) if snapshot_id not in whole]
+    """Delete what killed runs left half landed; returns the ids. Call it only while holding the dataset's lock."""
+    known = index.load(storage, dataset_id).snapshots
+    after = max(known, default="")
+    newer = storage.folders_after(f"{layout.LANDING}/{dataset_id}", after)
+    broken = [name for name in newer if layout.is_id(name)]
     for snapshot_id in broken:
         storage.delete_folder(f"{layout.LANDING}/{dataset_id}/{snapshot_id}")
     return broken
-
-
-def _with(storage: Storage, dataset_id: str, name: str) -> list[str]:
-    suffix = f"/{name}"
-    prefix = f"{layout.LANDING}/{dataset_id}/"
-    entries = storage.list(prefix.rstrip("/"))
-    return sorted(
-        entry.key.removeprefix(prefix).removesuffix(suffix)
-        for entry in entries
-        if entry.key.endswith(suffix) and entry.key.removeprefix(prefix).count("/") == 1
-    )

@@ -113,6 +113,10 @@ class Storage(ABC):
     def folders(self, prefix: str = "") -> list[str]:
         """Names of the direct sub-folders of `prefix`, sorted."""
 
+    def folders_after(self, prefix: str, name: str) -> list[str]:
+        """Names of the direct sub-folders of `prefix` that sort after `name`, sorted."""
+        return [found for found in self.folders(prefix) if found > name]
+
     @abstractmethod
     def list(self, prefix: str = "") -> list[Entry]:
         """Everything below the folder `prefix` (all folders deep; "" is the whole lake), sorted by key."""

@@ -1,0 +1,221 @@
+"""What is known of the snapshots of one dataset, in one small object that is read instead of listing landing.
+
+The truth lies beside the bytes: `manifest.json` makes a snapshot complete, `refused.json` refuses it,
+`accepted.json` says which gates were lifted by hand. The index repeats it, with the counts of every staged file. It is
+written after them by compare-and-set, so that a process killed between the two leaves an index that is behind,
+never one that is ahead; `load` reads what is newer than it. An index that is missing or damaged is made again from
+landing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+import structlog
+
+from catalunya.errors import LakeBusy
+from catalunya.lake import layout
+from catalunya.lake.storage import Conflict, MissingKey, Storage
+
+log = structlog.get_logger(__name__)
+
+MANIFEST = "manifest.json"
+REFUSED = "refused.json"
+ACCEPTED = "accepted.json"
+
+CLOCK_TOLERANCE = timedelta(hours=1)
+"""A snapshot that is later than the run's clock by more than this comes from a wrong clock."""
+_VERSION = 1
+_TRIES = 20
+
+
+class StagedFile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What staging made of a snapshot, and by which rules."""
+
+    digest: str
+    """Of the typing rules and the definition that staged it (`declaration.digest`)."""
+    size: int
+    sha256: str
+    rows_in: int
+    rows_staged: int
+    rows_quarantined: int
+    rows_duplicated: int
+    figures: dict[str, float] = {}
+    reasons: dict[str, int] = {}
+
+
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One complete snapshot."""
+
+    refusal: dict[str, Any] | None = None
+    """`refused.json` as it is; None when no gate refuses the snapshot."""
+    lifts: tuple[str, ...] = ()
+    """Gates and dbt tests that were lifted by hand for this snapshot."""
+    staged: StagedFile | None = None
+
+
+class _Stored(msgspec.Struct):
+    version: int
+    dataset_id: str
+    snapshots: dict[str, Entry]
+
+
+class Index:
+    """The complete snapshots of one dataset, oldest first."""
+
+    def __init__(self, dataset_id: str, snapshots: dict[str, Entry]) -> None:
+        self.dataset_id = dataset_id
+        self.snapshots = dict(sorted(snapshots.items()))
+
+    @property
+    def complete(self) -> list[str]:
+        """Ids of all complete snapshots."""
+        return list(self.snapshots)
+
+    @property
+    def usable(self) -> list[str]:
+        """Ids of the complete snapshots that are not refused."""
+        return [name for name, entry in self.snapshots.items() if entry.refusal is None]
+
+    @property
+    def refused(self) -> dict[str, dict[str, Any]]:
+        """Refusals by id of the snapshot."""
+        return {name: e.refusal for name, e in self.snapshots.items() if e.refusal is not None}
+
+    def staged(self, snapshot_id: str) -> StagedFile | None:
+        """What staging made of a snapshot; None when it is not staged, or not known to be."""
+        entry = self.snapshots.get(snapshot_id)
+        return entry.staged if entry else None
+
+    def lifts(self, snapshot_id: str) -> frozenset[str]:
+        """Gates and dbt tests that were lifted by hand for a snapshot."""
+        entry = self.snapshots.get(snapshot_id)
+        return frozenset(entry.lifts) if entry else frozenset()
+
+    def later_than(self, now: datetime) -> list[str]:
+        """Snapshots that are not refused and come from a clock ahead of `now`."""
+        return [name for name in self.usable if layout.moment_of(name) > now + CLOCK_TOLERANCE]
+
+
+def load(storage: Storage, dataset_id: str) -> Index:
+    """The index with what landed since it was written; writes nothing.
+
+    A missing or damaged index is made from landing: one listing, and a request per marker that is found.
+    """
+    return Index(dataset_id, _read(storage, dataset_id)[0])
+
+
+def update(storage: Storage, dataset_id: str, change: Callable[[dict[str, Entry]], None]) -> Index:
+    """Apply `change` to the index by compare-and-set, and return it as it is stored.
+
+    `change` is called again when another process wrote meanwhile; it must do the same each time.
+    """
+    for _ in range(_TRIES):
+        snapshots, version = _read(storage, dataset_id)
+        change(snapshots)
+        index = Index(dataset_id, snapshots)
+        data = msgspec.json.encode(_Stored(_VERSION, dataset_id, index.snapshots))
+        try:
+            storage.replace(layout.index(dataset_id), data, version)
+        except Conflict:
+            continue
+        return index
+    raise LakeBusy(
+        f"{storage.uri(layout.index(dataset_id))} was changed by others {_TRIES} times in a row; run again"
+    )
+
+
+def set_entry(storage: Storage, dataset_id: str, snapshot_id: str, **changes: Any) -> Index:
+    """Change fields of one snapshot's entry."""
+
+    def change(snapshots: dict[str, Entry]) -> None:
+        known = snapshots.get(snapshot_id, Entry())
+        snapshots[snapshot_id] = msgspec.structs.replace(known, **changes)
+
+    return update(storage, dataset_id, change)
+
+
+def forget(storage: Storage, dataset_id: str, snapshot_id: str) -> Index:
+    """Remove a snapshot whose folder was taken out of landing."""
+
+    def change(snapshots: dict[str, Entry]) -> None:
+        snapshots.pop(snapshot_id, None)
+
+    return update(storage, dataset_id, change)
+
+
+def _read(storage: Storage, dataset_id: str) -> tuple[dict[str, Entry], Any]:
+    key = layout.index(dataset_id)
+    found = storage.read_versioned(key)
+    version = found[1] if found else None
+    if found is not None:
+        try:
+            stored = msgspec.json.decode(found[0], type=_Stored)
+            if stored.version == _VERSION and stored.dataset_id == dataset_id:
+                return _caught_up(storage, dataset_id, stored.snapshots), version
+            reason = f"version {stored.version} of {stored.dataset_id}"
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            reason = str(error)
+        log.warning("index is made again from landing", key=storage.uri(key), reason=reason)
+    return _from_landing(storage, dataset_id), version
+
+
+def _caught_up(storage: Storage, dataset_id: str, snapshots: dict[str, Entry]) -> dict[str, Entry]:
+    """`snapshots` with those that landed since: a process was killed before it wrote the index."""
+    # Not the last id: one from a clock that was ahead would hide all that landed since.
+    known = [name for name, e in snapshots.items() if (e.refusal or {}).get("gate") != "by_hand"]
+    after = max(known, default="")
+    for name in storage.folders_after(f"{layout.LANDING}/{dataset_id}", after):
+        if name in snapshots or not layout.is_id(name):
+            continue
+        if storage.exists(layout.landing(dataset_id, name, MANIFEST)):
+            snapshots[name] = _entry(storage, dataset_id, name, refused=None, accepted=None)
+    return snapshots
+
+
+def _from_landing(storage: Storage, dataset_id: str) -> dict[str, Entry]:
+    prefix = f"{layout.LANDING}/{dataset_id}/"
+    files: dict[str, set[str]] = {}
+    for entry in storage.list(prefix.rstrip("/")):
+        name, _, file = entry.key.removeprefix(prefix).partition("/")
+        if layout.is_id(name):
+            files.setdefault(name, set()).add(file)
+    return {
+        name: _entry(storage, dataset_id, name, refused=REFUSED in found, accepted=ACCEPTED in found)
+        for name, found in sorted(files.items())
+        if MANIFEST in found
+    }
+
+
+def _entry(
+    storage: Storage, dataset_id: str, snapshot_id: str, *, refused: bool | None, accepted: bool | None
+) -> Entry:
+    """An entry from the markers in landing; None for a marker means that it has to be looked for."""
+    refusal = _marker(storage, dataset_id, snapshot_id, REFUSED) if refused is not False else None
+    acceptance = _marker(storage, dataset_id, snapshot_id, ACCEPTED) if accepted is not False else None
+    return Entry(refusal=refusal, lifts=lifts_of(acceptance) if acceptance else ())
+
+
+def _marker(storage: Storage, dataset_id: str, snapshot_id: str, name: str) -> dict[str, Any] | None:
+    key = layout.landing(dataset_id, snapshot_id, name)
+    try:
+        data = storage.read(key)
+    except MissingKey:
+        return None
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        found = msgspec.json.decode(data)
+        if isinstance(found, dict):
+            return found
+    log.warning("a damaged marker is ignored; the snapshot is judged again", key=storage.uri(key))
+    return None
+
+
+def lifts_of(acceptance: dict[str, Any]) -> tuple[str, ...]:
+    """The gates and dbt tests that an `accepted.json` lifts."""
+    refusal = acceptance.get("refusal") or {}
+    figures = refusal.get("figures") or {}
+    return tuple(dict.fromkeys([refusal.get("gate", ""), *figures.get("lifts", [])]))
