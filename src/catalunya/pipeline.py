@@ -29,6 +29,7 @@ from catalunya.errors import (
 from catalunya.ingest import Ingested, ingest
 from catalunya.lake import index, layout, pointer, snapshot
 from catalunya.lake.lock import Lock
+from catalunya.lake.snapshot import Manifest
 from catalunya.lake.storage import Storage
 from catalunya.publish import Release
 from catalunya.record import (
@@ -167,7 +168,7 @@ class Run:
                 run_id=self.record.run_id,
                 now=self.now,
                 known=seen.validators if seen and still else None,
-                force=force,
+                force=force or not self._is_settled(dataset_id, newest),
                 progress=progress,
             )
         except LakeCorrupt as error:
@@ -194,6 +195,19 @@ class Run:
             self.record.seen[dataset_id] = Seen(snapshot_id=answer.snapshot_id, validators=answer.validators)
         if answer.message:
             self.record.warn(answer.message)
+
+    def _is_settled(self, dataset_id: str, newest: Manifest | None) -> bool:
+        """Whether the source need not be read again while it says that nothing changed since its newest snapshot.
+
+        A portal that sent a part of its rows can send them all without another date: what no release contains is
+        read again, unless a person took it out of use.
+        """
+        if newest is None:
+            return True
+        if self.last is not None and newest.snapshot_id in self.last.snapshots.get(dataset_id, ()):
+            return True
+        refusal = snapshot.refused(self.storage, dataset_id).get(newest.snapshot_id)
+        return refusal is not None and refusal.gate in {snapshot.BY_HAND, snapshot.ROLLBACK}
 
     def check_clock(self) -> None:
         """Raise `UsageError` when the lake has snapshots or a release of a later time than the run's clock."""

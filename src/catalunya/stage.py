@@ -113,8 +113,8 @@ def stage(
     notes = _Notes(storage, dataset.id)
     notes.drop(due)
     done: list[Staged] = []
-    refused: list[str] = []
-    corrupt: list[str] = []
+    refused: dict[str, str] = {}
+    corrupt: dict[str, str] = {}
     previous: str | None = None
     try:
         for snapshot_id in known.usable:
@@ -133,15 +133,15 @@ def stage(
                 if is_accepted:
                     raise _cannot_be_staged(dataset.id, snapshot_id, fault) from fault
                 previous = before
-                refused.append(
-                    _refuse(storage, dataset, snapshot_id, fault, judged_with, run_id=run_id, now=now)
+                refused[snapshot_id] = _refuse(
+                    storage, dataset, snapshot_id, fault, judged_with, run_id=run_id, now=now
                 )
             except LakeCorrupt as fault:
                 if is_accepted:
                     raise _cannot_be_staged(dataset.id, snapshot_id, fault) from fault
                 previous = before
-                corrupt.append(
-                    _refuse(storage, dataset, snapshot_id, fault, judged_with, run_id=run_id, now=now)
+                corrupt[snapshot_id] = _refuse(
+                    storage, dataset, snapshot_id, fault, judged_with, run_id=run_id, now=now
                 )
             else:
                 done.append(staged)
@@ -149,9 +149,9 @@ def stage(
     finally:
         notes.write()
     if refused:
-        raise Refused("; ".join([*refused, *corrupt]))
+        raise Refused("; ".join([*refused.values(), *corrupt.values()]), refused | corrupt)
     if corrupt:
-        raise LakeCorrupt("; ".join(corrupt))
+        raise LakeCorrupt("; ".join(corrupt.values()))
     return done
 
 

@@ -1,0 +1,316 @@
+"""The life of a snapshot: what is judged, what becomes history, what a person can put right, and what is deleted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from catalunya.demo import portal
+from catalunya.lake import layout
+from tests.pipeline.conftest import LATER, LATER_DAY, SMALL, Answer, Command, query
+
+MONTH_LATER = "2026-04-02T06:00:00Z"
+REGISTER = "social_services"
+
+
+@pytest.fixture
+def small(small_release, tmp_path) -> Command:
+    """The command on a lake of its own with one release of a small register; its portals are gone."""
+    lake = tmp_path / "lake"
+    shutil.copytree(small_release[0], lake)
+    return Command(str(lake), None, now=LATER)
+
+
+def releases(command: Command) -> list[str]:
+    return sorted(path.name for path in Path(command.lake, "releases").iterdir())
+
+
+def refused(command: Command, dataset_id: str = REGISTER) -> dict:
+    return command("status").json["datasets"][dataset_id]["refused"]
+
+
+def changes(answer: Answer) -> dict[str, int]:
+    return dict(query(answer, "select change, count(*) from marts.service_changes group by change"))
+
+
+def test_a_register_that_lost_rows_and_landed_without_an_audit_never_becomes_history(small):
+    with portal.running(rows=200, day=LATER_DAY) as torn:
+        small.url = torn.url
+        assert small("ingest").code == 0
+    [pending] = small("status").json["datasets"][REGISTER]["pending"]
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as whole:
+        small.url = whole.url
+        answer = small.run(now="2026-03-03T06:00:00Z")
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert list(refused(small)) == [pending]
+    assert answer.json["refused"].keys() == {pending}
+    assert (
+        pending
+        not in json.loads(Path(answer.json["release"], "release.json").read_text())["snapshots"][REGISTER]
+    )
+    found = changes(answer)
+    assert "reopened" not in found
+    assert found.get("closed", 0) < 50
+
+
+def test_a_register_that_is_whole_again_without_a_newer_date_is_read_again(small):
+    with portal.running(rows=200, day=LATER_DAY) as torn:
+        small.url = torn.url
+        assert small.run().code == 3
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as whole:
+        small.url = whole.url
+        answer = small.run(now="2026-03-02T12:00:00Z")
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert answer.json["datasets"][REGISTER]["rows_staged"] == SMALL + 3
+
+
+def test_one_refused_dataset_does_not_hold_up_another_that_changed(small, demo):
+    with portal.running(rows=200, day=LATER_DAY) as torn:
+        torn.faults.add("municipalities:new_column")
+        small.url = torn.url
+        answer = small.run()
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert [s["dataset_id"] for s in answer.json["stale"]] == [REGISTER]
+    record = json.loads(Path(answer.json["release"], "release.json").read_text())
+    assert len(record["snapshots"]["municipalities"]) == 2
+    assert len(record["snapshots"][REGISTER]) == 1
+    assert refused(small)
+
+
+def test_a_source_that_drifted_does_not_hold_up_another_that_changed(small):
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as drifted:
+        drifted.faults.add("social_services:missing_column=telefon")
+        drifted.faults.add("municipalities:new_column")
+        small.url = drifted.url
+        answer = small.run()
+        assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+        [snapshot_id] = refused(small)
+        assert answer.json["refused"].keys() == {snapshot_id}
+        again = small.run(now="2026-03-02T12:00:00Z")
+    assert (again.code, again.json["status"]) == (0, "unchanged")
+
+
+def test_two_changed_datasets_and_a_failing_test_of_one_release_the_other(small, home):
+    """The test fails by one snapshot alone; which one, the audit finds out by leaving each of them out."""
+    rule = home / "dbt" / "mart" / "tests" / "no_new_column_in_the_list.sql"
+    rule.write_text(
+        "select municipality_id from {{ source('staging', 'municipalities') }} where raw like '%columna_nova%' "
+        "and exists (select 1 from {{ ref('service_history') }})"
+    )
+    small.env = {"CATALUNYA_HOME": str(home)}
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        changed.faults.add("municipalities:new_column")
+        small.url = changed.url
+        answer = small.run()
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    [(snapshot_id, refusal)] = refused(small, "municipalities").items()
+    assert refusal["gate"] == "dbt"
+    assert "no_new_column_in_the_list" in refusal["reason"]
+    record = json.loads(Path(answer.json["release"], "release.json").read_text())
+    assert len(record["snapshots"][REGISTER]) == 2
+    assert len(record["snapshots"]["municipalities"]) == 1
+
+    accepted = small("accept", snapshot_id, "--why", "the column is welcome")
+    assert accepted.code == 0
+    final = small.run(now="2026-03-03T06:00:00Z")
+    assert (final.code, final.json["status"]) == (0, "released"), final.words
+    assert any("no_new_column_in_the_list" in warning for warning in final.json["warnings"])
+
+
+def test_a_refusal_ends_when_the_definition_that_made_it_is_corrected(small, home):
+    small.env = {"CATALUNYA_HOME": str(home)}
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as drifted:
+        drifted.faults.add("social_services:missing_column=telefon")
+        small.url = drifted.url
+        answer = small.run()
+        assert (answer.code, answer.json["status"]) == (3, "refused")
+        assert "datasets/social_services.yml" in answer.json["message"]
+        definition = home / "datasets" / "social_services.yml"
+        text = definition.read_text("utf-8").replace("source: telefon\n", "source: [telefon, nom]\n")
+        definition.write_text(text, "utf-8")
+        corrected = small.run(now="2026-03-02T12:00:00Z")
+    assert (corrected.code, corrected.json["status"]) == (0, "released"), corrected.words
+    assert refused(small) == {}
+    record = json.loads(Path(corrected.json["release"], "release.json").read_text())
+    assert len(record["snapshots"][REGISTER]) == 2
+
+
+def test_declaring_a_new_column_keeps_all_observed_history(small, home):
+    small.env = {"CATALUNYA_HOME": str(home)}
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as grown:
+        grown.faults.add("ivft-vegh:new_column")
+        small.url = grown.url
+        first = small.run()
+        assert first.json["status"] == "released"
+        assert any("new column columna_nova" in warning for warning in first.json["warnings"])
+        history = query(first, "select * from marts.service_history order by all")
+        definition = home / "datasets" / "social_services.yml"
+        column = (
+            "  - name: nova\n    source: columna_nova\n    type: string\n    description: New.\n"
+            "    constraints: {required: true}\n"
+        )
+        definition.write_text(definition.read_text("utf-8") + column, "utf-8")
+        assert small("datasets", "generate").code == 0
+        second = small.run(now="2026-03-02T12:00:00Z")
+        third = small.run(now="2026-03-03T06:00:00Z")
+    assert (second.code, second.json["status"]) == (0, "released"), second.words
+    assert (third.code, third.json["status"]) == (0, "unchanged")
+    assert refused(small) == {}
+    assert query(second, "select * from marts.service_history order by all") == history
+
+
+def test_a_definition_that_was_edited_and_put_back_while_staging_was_killed_changes_nothing(small, home):
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        small.url = changed.url
+        first = small.run()
+    expected = query(first, "select * from marts.service_changes order by all")
+    definition = home / "datasets" / "social_services.yml"
+    text = definition.read_text("utf-8")
+    edited = text.replace("type: integer", "type: string", 1)
+    assert edited != text
+    small.env = {"CATALUNYA_HOME": str(home)}
+    definition.write_text(text.replace("source: nom\n", "source: entitat_titular\n"), "utf-8")
+    for share in (0.3, 0.6, 0.9):
+        small("stage", kill_after=share * 3)
+    definition.write_text(text, "utf-8")
+    answer = small.run("--force", "--dataset", "boundaries", now=MONTH_LATER)
+    assert answer.code in (0, 4), answer.words
+    final = small.run("--rebuild", now="2026-04-03T06:00:00Z") if answer.code else answer
+    assert query(final, "select * from marts.service_changes order by all") == expected
+
+
+def test_a_rollback_names_what_came_with_the_release_and_no_later_run_brings_it_back(small):
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        small.url = changed.url
+        bad = small.run()
+        assert bad.json["status"] == "released"
+        came = bad.json["datasets"][REGISTER]["snapshot_id"]
+        back = small("rollback")
+        assert (back.code, back.json["refused"][came]) == (0, REGISTER)
+        assert f"catalunya accept {came}" in back.words
+        changed.faults.add("municipalities:new_column")
+        answer = small.run(now="2026-03-03T06:00:00Z")
+        assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+        record = json.loads(Path(answer.json["release"], "release.json").read_text())
+        assert came not in record["snapshots"][REGISTER]
+        assert small("accept", came, "--why", "it was right").code == 0
+        again = small.run(now="2026-03-04T06:00:00Z")
+    assert again.json["datasets"][REGISTER]["snapshot_id"] == came
+
+
+def test_a_published_snapshot_that_a_person_refuses_is_gone_from_the_next_release(small):
+    before = releases(small)
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        small.url = changed.url
+        wrong = small.run().json["datasets"][REGISTER]["snapshot_id"]
+        answer = small("refuse", wrong, "--why", "the register of that day was a test")
+        assert (answer.code, answer.json["dataset_id"]) == (0, REGISTER)
+        final = small.run(now="2026-03-02T12:00:00Z")
+        assert (final.code, final.json["status"]) == (0, "released"), final.words
+        assert query(final, "select count(*) from marts.service_changes") == [(0,)]
+        assert small.run(now="2026-03-02T18:00:00Z").json["status"] == "unchanged"
+    assert len(releases(small)) == len(before) + 2
+    unknown = small("refuse", "20260101T000000Z-00000000", "--why", "x")
+    assert (unknown.code, "is not a snapshot" in unknown.json["message"]) == (2, True)
+
+
+def test_a_damaged_pointer_costs_no_release_and_a_command_puts_it_back(small):
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        small.url = changed.url
+        newest = small.run().json["release_id"]
+        kept = releases(small)
+        Path(small.lake, "current.json").write_bytes(b'{"release_id"')
+        broken = small.run(now="2026-03-02T12:00:00Z")
+        assert (broken.code, "catalunya repair" in broken.json["message"]) == (1, True)
+        status = small("status")
+        assert (status.code, status.json["newest_whole_release"]) == (0, newest)
+        assert any("catalunya repair" in fault for fault in status.json["faults"])
+        assert small("repair").json["release_id"] == newest
+        assert small.run(now="2026-03-02T18:00:00Z").json["status"] == "unchanged"
+        Path(small.lake, "current.json").unlink()
+        without = small.run(now="2026-03-03T06:00:00Z")
+    assert (without.code, without.json["status"]) == (0, "released"), without.words
+    assert set(kept) < set(releases(small))
+    assert query(without, "select count(*) from marts.service_changes where change = 'reopened'") == [(0,)]
+
+
+def test_a_rollback_by_two_and_an_ordinary_run_delete_no_release_and_no_folder_of_a_person(small):
+    first = releases(small)[0]
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        small.url = changed.url
+        small.run()
+        changed.faults.add("municipalities:new_column")
+        small.run(now="2026-03-03T06:00:00Z")
+        Path(small.lake, "releases", "backup").mkdir()
+        Path(small.lake, "releases", "latest").symlink_to(first)
+        kept = releases(small)
+        assert small("rollback", "--to", first).code == 0
+        answer = small.run(now="2026-03-04T06:00:00Z")
+    assert (answer.code, answer.json["release_id"]) == (0, first)
+    assert releases(small) == kept
+    assert any("backup is no release" in warning for warning in answer.json["warnings"])
+
+
+def test_snapshots_of_a_clock_that_was_ahead_are_named_and_can_be_left_out(small):
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        small.url = changed.url
+        ahead = small.run(now="2036-03-02T06:00:00Z")
+        assert ahead.json["status"] == "released"
+        wrong = [d["snapshot_id"] for d in ahead.json["datasets"].values() if d["snapshot_id"] > "2030"]
+        broken = small.run(now="2026-03-02T06:00:00Z")
+        assert broken.code == 2
+        assert "CATALUNYA_NOW" in broken.json["message"] and wrong[0] in broken.json["message"]
+        for snapshot_id in wrong:
+            assert small("refuse", snapshot_id, "--why", "the clock was wrong").code == 0
+        answer = small.run()
+        assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+        assert answer.json["datasets"][REGISTER]["snapshot_id"] < "2027"
+        assert answer.json["release_id"] < "2027"
+        assert query(answer, "select max(year) < 2030 from marts.coverage_catalonia") == [(True,)]
+        assert query(answer, "select max(changed_on) from marts.service_changes") == [(date(2026, 3, 2),)]
+        assert small.run(now="2026-03-02T12:00:00Z").json["status"] == "unchanged"
+
+
+def test_a_corrected_rule_of_the_code_makes_a_new_release(small, home):
+    small.env = {"CATALUNYA_HOME": str(home)}
+    with portal.running(rows=SMALL) as same:
+        small.url = same.url
+        (home / "dbt" / "mart" / "macros" / "per_100.sql").open("a").write("{# corrected #}\n")
+        assert small.run().json["status"] == "released"
+        assert small.run(now="2026-03-02T12:00:00Z").json["status"] == "unchanged"
+
+
+def test_landed_bytes_that_rotted_before_they_were_staged_hold_up_nothing_and_can_be_restored(small):
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        changed.faults.add("municipalities:new_column")
+        small.url = changed.url
+        assert small("ingest").code == 0
+        [snapshot_id] = small("status").json["datasets"][REGISTER]["pending"]
+        page = Path(small.lake, layout.landing(REGISTER, snapshot_id, "page-00000.json"))
+        good = page.read_bytes()
+        page.write_bytes(good[: len(good) // 2])
+        answer = small.run()
+        assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+        assert refused(small)[snapshot_id]["gate"] == "unreadable"
+        page.write_bytes(good)
+        assert small("accept", snapshot_id, "--why", "restored from the backup").code == 0
+        final = small.run(now="2026-03-03T06:00:00Z")
+    assert (final.code, final.json["datasets"][REGISTER]["snapshot_id"]) == (0, snapshot_id), final.words
+
+
+def test_an_index_that_is_lost_or_damaged_is_made_again(small):
+    with portal.running(rows=200, day=LATER_DAY) as torn:
+        small.url = torn.url
+        assert small.run().code == 3
+        before = small("status").json["datasets"]
+        for path in Path(small.lake, "staging").glob("*/_index.json"):
+            path.write_bytes(b"{" if path.parent.name == REGISTER else b"")
+        assert small("status").json["datasets"] == before
+        again = small.run(now=(LATER_DAY + timedelta(days=1)).isoformat() + "T06:00:00Z")
+    assert (again.code, again.json["status"]) == (0, "unchanged"), again.words
+    assert small("status").json["datasets"].keys() == before.keys()
+    assert list(refused(small)) == list(before[REGISTER]["refused"])
