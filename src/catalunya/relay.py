@@ -23,7 +23,7 @@ from catalunya.datasets import Dataset
 from catalunya.demo.borrow import portals
 from catalunya.engines import open_engine
 from catalunya.errors import CatalunyaError, LakeBusy, Refused, SourceUnreadable, UsageError
-from catalunya.lake import layout
+from catalunya.lake import index, layout
 from catalunya.lake.lock import Lock, lake_lock
 from catalunya.lake.storage import Storage
 from catalunya.pipeline import Reporter, Run
@@ -50,6 +50,7 @@ def whole_lake(storage: Storage, run_id: str, datasets: dict[str, Dataset]) -> I
         lock = held.enter_context(lake_lock(storage, run_id))
         for dataset_id in datasets:
             held.enter_context(lake_lock(storage, run_id, lock_of(dataset_id)))
+        held.enter_context(index.remembered())
         yield lock
 
 

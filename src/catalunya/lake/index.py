@@ -10,7 +10,8 @@ landing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -101,12 +102,35 @@ class Index:
         return [name for name in self.usable if layout.moment_of(name) > now + CLOCK_TOLERANCE]
 
 
+_remembered: ContextVar[dict[tuple[str, str], Index] | None] = ContextVar("remembered", default=None)
+
+
+@contextlib.contextmanager
+def remembered() -> Iterator[None]:
+    """Read each index once inside of this, and again only after this process changed it.
+
+    For a process that holds the locks of the lake and of every dataset: nobody else writes meanwhile.
+    """
+    token = _remembered.set({})
+    try:
+        yield
+    finally:
+        _remembered.reset(token)
+
+
 def load(storage: Storage, dataset_id: str) -> Index:
     """The index with what landed since it was written; writes nothing.
 
     A missing or damaged index is made from landing: one listing, and a request per marker that is found.
     """
-    return Index(dataset_id, _read(storage, dataset_id)[0])
+    memory = _remembered.get()
+    known = memory.get((storage.url, dataset_id)) if memory is not None else None
+    if known is not None:
+        return known
+    found = Index(dataset_id, _read(storage, dataset_id)[0])
+    if memory is not None:
+        memory[storage.url, dataset_id] = found
+    return found
 
 
 def update(storage: Storage, dataset_id: str, change: Callable[[dict[str, Entry]], None]) -> Index:
@@ -123,6 +147,9 @@ def update(storage: Storage, dataset_id: str, change: Callable[[dict[str, Entry]
             storage.replace(layout.index(dataset_id), data, version)
         except Conflict:
             continue
+        memory = _remembered.get()
+        if memory is not None:
+            memory[storage.url, dataset_id] = index
         return index
     raise LakeBusy(
         f"{storage.uri(layout.index(dataset_id))} was changed by others {_TRIES} times in a row; run again"
