@@ -94,7 +94,7 @@ def ingest(as_json: Json = False, force: Force = False, dataset: Only = None) ->
 def stage(as_json: Json = False, rebuild: Rebuild = False) -> None:
     """Type what landed; set aside the rows that break their declaration."""
     with _run(as_json) as current:
-        current.one_stage("stage", lambda: current.stage(again=rebuild))
+        current.one_stage("stage", lambda: _stage(current, again=rebuild))
 
 
 @app.command()
@@ -400,6 +400,12 @@ def _ingest(current: Run, *, force: bool, only: tuple[str, ...]) -> None:
     outcomes = {record.outcome for record in current.record.datasets.values()}
     if outcomes & {"unreadable", "drifted"} and "new" not in outcomes:
         current.record.exit_code = SourceUnreadable.exit_code
+
+
+def _stage(current: Run, *, again: bool) -> None:
+    current.restore_staged()
+    current.stage(again=again)
+    current.raise_refusals()
 
 
 def _candidate(storage: Storage) -> Candidate:

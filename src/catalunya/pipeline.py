@@ -43,7 +43,7 @@ from catalunya.record import (
     versions,
 )
 from catalunya.settings import Settings
-from catalunya.stage import STAGING_GATES, Staged, stage
+from catalunya.stage import STAGING_GATES, Staged, forget_lost_files, stage
 
 log = structlog.get_logger(__name__)
 
@@ -125,6 +125,7 @@ class Run:
                 self.skip("build", "audit", "publish")
                 self.raise_refusals()
             else:
+                self.restore_staged()
                 self.publish(self.audit_or_rebuild(self.build()))
                 discard_candidates(self.storage, self.engine)
         except CatalunyaError as error:
@@ -266,6 +267,16 @@ class Run:
                 self.count_datasets()
             if unreadable:
                 raise HistoryUnreadable("; ".join(unreadable))
+
+    def restore_staged(self, *, only: tuple[str, ...] = ()) -> None:
+        """Stage again what is no longer there, or cut off, although the index says that it is staged."""
+        for dataset_id in self._chosen(only):
+            lost = forget_lost_files(self.storage, dataset_id)
+            if lost:
+                self.record.warn(
+                    f"{dataset_id}: the staged files of {', '.join(lost)} are missing or damaged; they are made again"
+                )
+                self.stage(only=(dataset_id,))
 
     def _refused(self, refusal: Refused) -> None:
         self.refusals.append(str(refusal))

@@ -124,6 +124,7 @@ class Relay:
             for dataset_id in self.datasets:
                 with hold(self.storage, self.run_id, lock_of(dataset_id)):
                     run.stage(only=(dataset_id,))
+                    run.restore_staged(only=(dataset_id,))
             run.count_datasets()
             run.require_snapshots()
             run.refusals += [part.message for part in self._parts() if part.status == "refused"]

@@ -210,6 +210,23 @@ def _cannot_be_staged(dataset_id: str, snapshot_id: str, fault: Exception) -> Hi
     )
 
 
+def forget_lost_files(storage: Storage, dataset_id: str) -> list[str]:
+    """Snapshots whose staged file is missing or has another size than the index says; they are due to be staged again.
+
+    One listing of the dataset's staged files. Call it only while holding the dataset's lock.
+    """
+    known = index.load(storage, dataset_id)
+    present = {entry.key: entry.size for entry in storage.list(f"{layout.STAGING}/{dataset_id}")}
+    lost = [
+        name
+        for name in known.usable
+        if (note := known.staged(name)) and present.get(layout.staged(dataset_id, name)) != note.size
+    ]
+    if lost:
+        _Notes(storage, dataset_id).drop(lost)
+    return lost
+
+
 def definition_digest(dataset: Dataset) -> str:
     """16 hex digits over all of a definition and the typing rules; a gate's refusal holds as long as they are equal."""
     content = dataset.model_dump_json() + declaration.digest(dataset)

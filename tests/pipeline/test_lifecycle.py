@@ -314,3 +314,34 @@ def test_an_index_that_is_lost_or_damaged_is_made_again(small):
     assert (again.code, again.json["status"]) == (0, "unchanged"), again.words
     assert small("status").json["datasets"].keys() == before.keys()
     assert list(refused(small)) == list(before[REGISTER]["refused"])
+
+
+def test_staged_files_that_are_lost_or_empty_are_made_again_before_a_build(small):
+    first, *_ = sorted(Path(small.lake, "staging", "population").glob("*/*.parquet"))
+    second, *_ = sorted(Path(small.lake, "staging", REGISTER).glob("*/*.parquet"))
+    first.write_bytes(b"")
+    second.unlink()
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        small.url = changed.url
+        answer = small.run()
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    for dataset_id in ("population", REGISTER):
+        assert any(f"{dataset_id}: the staged files of" in warning for warning in answer.json["warnings"])
+    assert query(answer, "select count(*) > 8000 from marts.population") == [(True,)]
+
+
+def test_what_is_no_snapshot_in_landing_is_ignored(small):
+    folder = Path(small.lake, "landing", REGISTER)
+    [snapshot_id] = [path.name for path in folder.iterdir()]
+    shutil.copytree(folder / snapshot_id, folder / f"{snapshot_id}.bad")
+    (folder / "20270101T000000Z-1234567").mkdir()
+    (folder / "note.txt").write_text("mine")
+    (folder / "loop").symlink_to(folder / "loop")
+    for index in Path(small.lake, "staging").glob("*/_index.json"):
+        index.unlink()
+    with portal.running(rows=SMALL) as same:
+        small.url = same.url
+        answer = small.run(now="2026-01-06T06:00:00Z")
+    assert (answer.code, answer.json["status"]) == (0, "unchanged"), answer.words
+    assert small("status").json["datasets"][REGISTER]["snapshots"] == 1
+    assert (folder / f"{snapshot_id}.bad").is_dir()
