@@ -67,6 +67,8 @@ class Release(BaseModel):
     datasets: dict[str, ReleasedSnapshot]
     lineage: dict[str, tuple[str, ...]] = {}
     """Mart to the datasets that it depends on, however far upstream."""
+    accepted_by_hand: dict[str, str] = {}
+    """Snapshots whose refusal a person lifted, and why."""
     stale: tuple[Stale, ...]
     rows: dict[str, int]
     """Mart to its number of rows."""
@@ -179,6 +181,11 @@ def publish(
             snapshots=candidate.inputs.snapshots,
             datasets=_released(candidate),
             lineage=_lineage(candidate),
+            accepted_by_hand={
+                snapshot_id: why
+                for dataset_id, ids in candidate.inputs.snapshots.items()
+                for snapshot_id, why in snapshot.reasons_of_acceptance(storage, dataset_id, ids).items()
+            },
             stale=stale,
             rows=rows,
             warnings=tuple(dict.fromkeys([*warnings, *verdict.sentences("warn")])),

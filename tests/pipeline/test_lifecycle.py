@@ -119,6 +119,8 @@ def test_two_changed_datasets_and_a_failing_test_of_one_release_the_other(small,
     final = small.run(now="2026-03-03T06:00:00Z")
     assert (final.code, final.json["status"]) == (0, "released"), final.words
     assert any("no_new_column_in_the_list" in warning for warning in final.json["warnings"])
+    noted = json.loads(Path(final.json["release"], "release.json").read_text())["accepted_by_hand"]
+    assert noted == {snapshot_id: "the column is welcome"}
 
 
 def test_a_refusal_ends_when_the_definition_that_made_it_is_corrected(small, home):
