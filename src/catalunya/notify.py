@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import apprise
@@ -97,9 +97,25 @@ def of_silence(
     )
 
 
+def of_refused(snapshots: Mapping[str, str], link: str | None = None) -> list[Alert]:
+    """Refused snapshots (id to reason), each one event whoever meets it."""
+    return [
+        Alert(
+            kind="refused",
+            subject=f"snapshot {snapshot_id}",
+            reason=reason,
+            event=f"refused {snapshot_id}",
+            link=link,
+        )
+        for snapshot_id, reason in snapshots.items()
+    ]
+
+
 def of_run(record: RunRecord) -> list[Alert]:
-    """What there is to tell of a run in one process."""
+    """What there is to tell of a run in one process; a run that was refused tells of its snapshots itself."""
     alerts = of_findings(record)
+    if record.status == "released":
+        alerts += of_refused(record.refused)
     if record.exit_code:
         kind: Kind = "refused" if record.status == "refused" else "failed"
         reason = f"{record.message}\nRelease shown: {record.release_id or 'none'}. Lake: {record.lake}"

@@ -22,7 +22,14 @@ from catalunya.build import Candidate, discard, discard_candidates, read_candida
 from catalunya.datasets import Dataset
 from catalunya.demo.borrow import portals
 from catalunya.engines import open_engine
-from catalunya.errors import CatalunyaError, LakeBusy, Refused, SourceUnreadable, UsageError
+from catalunya.errors import (
+    CatalunyaError,
+    LakeBusy,
+    NothingElseNew,
+    Refused,
+    SourceUnreadable,
+    UsageError,
+)
 from catalunya.lake import index, layout
 from catalunya.lake.lock import Lock, lake_lock
 from catalunya.lake.storage import Storage
@@ -116,7 +123,7 @@ class Relay:
     def build(self) -> Candidate:
         """Build the candidate of this run, of what landed since its datasets were staged as well.
 
-        Raises `Refused` when this run refused snapshots and nothing else is new.
+        Raises `NothingElseNew` when this run refused snapshots and nothing else is new.
         """
         with self._part("build", "run") as run:
             self.storage.clean_scratch()
@@ -127,9 +134,9 @@ class Relay:
                     run.restore_staged(only=(dataset_id,))
             run.count_datasets()
             run.require_snapshots()
-            run.refusals += [part.message for part in self._parts() if part.status == "refused"]
-            if run.refusals and run.nothing_new():
-                run.raise_refusals()
+            refusals = [*run.refusals, *(part.message for part in self._parts() if part.status == "refused")]
+            if refusals and run.nothing_new():
+                raise NothingElseNew("; ".join(refusals))
             return run.build()
 
     def audit(self) -> Audit:

@@ -15,6 +15,7 @@ from catalunya_airflow.roles import acting
 
 if TYPE_CHECKING:
     from catalunya.dbt import NodeResult
+    from catalunya.errors import Refused
     from catalunya.record import DatasetRecord
     from catalunya.relay import Relay
     from catalunya.settings import Settings
@@ -120,11 +121,26 @@ def ingested(context: Mapping[str, Any], dataset_id: str, answer: DatasetRecord)
 
 
 def stage(dataset_id: str) -> dict[str, Any]:
-    """Type what landed of one dataset."""
+    """Type what landed of one dataset; a snapshot that is refused does not hold up the other datasets."""
+    from catalunya.errors import Refused
+
     context = get_current_context()
     with explained():
-        answer = relay_of(context).stage(dataset_id, again=bool(context["params"].get("full_rebuild")))
+        try:
+            answer = relay_of(context).stage(dataset_id, again=bool(context["params"].get("full_rebuild")))
+        except Refused as refusal:
+            return refused(context, refusal)
     return staged(answer)
+
+
+def refused(context: Mapping[str, Any], refusal: Refused) -> dict[str, Any]:
+    """What a task of `stage` answers when snapshots are refused; alerts of each."""
+    from catalunya import notify
+    from catalunya_airflow import alerts
+
+    log.error("%s", refusal)
+    alerts.deliver(notify.of_refused(refusal.snapshots, context["ti"].log_url))
+    return {"outcome": "refused", "snapshots": list(refusal.snapshots), "message": str(refusal)}
 
 
 def staged(answer: DatasetRecord) -> dict[str, Any]:
@@ -136,13 +152,18 @@ def staged(answer: DatasetRecord) -> dict[str, Any]:
 @acting("build")
 def build() -> dict[str, int]:
     """Build the marts with dbt, in this process."""
-    from catalunya.errors import BuildFailed
+    from catalunya.errors import BuildFailed, NothingElseNew
 
     context = get_current_context()
     relay = relay_of(context)
     try:
         with explained():
             nodes = relay.build().nodes
+    except AirflowFailException as error:
+        if isinstance(error.__cause__, NothingElseNew):
+            # The tasks that refused it sent the alerts.
+            raise AlreadyTold(str(error)) from error
+        raise
     except BuildFailed as error:
         lineage.emit(context["ti"], relay.run_id, error.nodes)
         _table("models and seeds", error.nodes)
@@ -195,7 +216,10 @@ def finish() -> dict[str, Any]:
         relay = relay_of(context)
         record = relay.finish()
     link = context["ti"].log_url
-    notify.deliver(relay.storage, relay.settings.notify_urls, notify.of_findings(record, link))
+    told = notify.of_findings(record, link)
+    if record.status == "released":
+        told += notify.of_refused(record.refused, link)
+    notify.deliver(relay.storage, relay.settings.notify_urls, told)
     rows = [
         (name, d.outcome, d.snapshot_id, d.rows_in, d.rows_staged, d.rows_quarantined, d.rows_duplicated)
         for name, d in record.datasets.items()
