@@ -347,3 +347,55 @@ def test_what_is_no_snapshot_in_landing_is_ignored(small):
     assert (answer.code, answer.json["status"]) == (0, "unchanged"), answer.words
     assert small("status").json["datasets"][REGISTER]["snapshots"] == 1
     assert (folder / f"{snapshot_id}.bad").is_dir()
+
+
+def test_a_damaged_manifest_is_put_right_by_moving_its_folder_away_as_the_message_says(small, tmp_path):
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        small.url = changed.url
+        assert small("ingest").code == 0
+        [snapshot_id] = small("status").json["datasets"][REGISTER]["pending"]
+        folder = Path(small.lake, "landing", REGISTER, snapshot_id)
+        (folder / "manifest.json").write_bytes(b"{")
+        broken = small.run()
+        assert any("move the snapshot's folder away" in text for text in broken.json["warnings"]), (
+            broken.words
+        )
+        shutil.move(folder, tmp_path / "away")
+        answer = small.run(now="2026-03-03T06:00:00Z")
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert answer.json["datasets"][REGISTER]["rows_staged"] == SMALL + 3
+
+
+def test_an_accepted_snapshot_that_can_no_longer_be_staged_stops_the_run_until_a_person_decides(small):
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        small.url = changed.url
+        assert small.run().json["status"] == "released"
+        oldest = sorted(Path(small.lake, "landing", REGISTER).iterdir())[0]
+        page = oldest / "page-00000.json"
+        page.write_bytes(page.read_bytes()[:1000])
+        broken = small.run("--rebuild", now="2026-03-03T06:00:00Z")
+        assert (broken.code, f"catalunya refuse {oldest.name}" in broken.json["message"]) == (1, True)
+        assert refused(small) == {}
+        assert small("refuse", oldest.name, "--why", "its bytes are lost").code == 0
+        answer = small.run("--rebuild", now="2026-03-04T06:00:00Z")
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+
+
+def test_code_that_was_rolled_back_publishes_nothing_until_it_changes_or_a_person_insists(small, home):
+    macro = home / "dbt" / "mart" / "macros" / "per_100.sql"
+    good = macro.read_text("utf-8")
+    with portal.running(rows=SMALL) as same:
+        small.url = same.url
+        small.env = {"CATALUNYA_HOME": str(home)}
+        first = small("status").json["release_id"]
+        macro.write_text(good.replace("1000000", "2000000"), "utf-8")
+        assert small.run().json["status"] == "released"
+        back = small("rollback", "--to", first)
+        assert (back.code, back.json["refused"]) == (0, {})
+        same.faults.add("municipalities:new_column")
+        held = small.run(now="2026-03-03T06:00:00Z")
+        assert (held.code, held.json["status"], held.json["release_id"]) == (0, "unchanged", first)
+        assert any("rolled back" in warning for warning in held.json["warnings"])
+        macro.write_text(good + "\n", "utf-8")
+        answer = small.run(now="2026-03-04T06:00:00Z")
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
