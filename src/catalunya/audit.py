@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
 
 import structlog
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +14,7 @@ from catalunya.build import Candidate, reopen
 from catalunya.datasets import Dataset
 from catalunya.engines import Engine
 from catalunya.errors import Refused
+from catalunya.findings import Finding, Stale
 from catalunya.lake import layout, snapshot
 from catalunya.lake.snapshot import Refusal
 from catalunya.lake.storage import Storage
@@ -23,31 +23,9 @@ from catalunya.stage import Staged
 
 log = structlog.get_logger(__name__)
 
+__all__ = ["RECORD", "Audit", "Baseline", "Finding", "Stale", "audit", "refuse"]
+
 RECORD = "audit.json"
-
-
-class Stale(BaseModel):
-    """A dataset whose source could not be read: the snapshot used instead, and its age."""
-
-    model_config = ConfigDict(frozen=True)
-
-    dataset_id: str
-    snapshot_id: str
-    age_hours: float
-
-
-class Finding(BaseModel):
-    """What one gate found."""
-
-    model_config = ConfigDict(frozen=True)
-
-    gate: Literal["dbt", "rows", "expected_rows", "control", "freshness", "stale"]
-    severity: Literal["error", "warn"]
-    message: str
-    dataset_id: str | None = None
-    snapshot_id: str | None = None
-    """The snapshot that caused it, where one did."""
-    figures: dict[str, Any] = {}
 
 
 class Audit(BaseModel):
@@ -127,7 +105,7 @@ def _row_findings(
         if not expected.minimum <= rows <= expected.maximum:
             findings.append(
                 Finding(
-                    gate="expected_rows",
+                    gate="expected",
                     severity="warn",
                     message=f"{dataset_id}: {rows} rows, expected are {expected.minimum} to {expected.maximum}",
                     dataset_id=dataset_id,
