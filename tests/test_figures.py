@@ -234,7 +234,7 @@ def test_a_real_change_of_a_few_percent_passes(register, tmp_path):
     before = register(DAY)
     now = before.altered(
         tmp_path,
-        "select * replace (places + 3 as places, case when hash(service_id) % 20 = 0 then 'Nou Barri' else "
+        "select * replace (cast(places * 1.04 as integer) as places, case when hash(service_id) % 20 = 0 then 'Nou Barri' else "
         "municipality_name end as municipality_name) from {rows} where hash(service_id) % 25 > 0",
     )
     assert errors(judged("social_services", now, before)) == {}
@@ -244,7 +244,7 @@ def test_a_kind_that_is_worded_otherwise_with_few_services_is_only_warned_of_by_
     before = register(DAY)
     now = before.altered(
         tmp_path,
-        "select * replace (replace(service_type, 'intèrpret per a persones sordes', 'mediació') as service_type) "
+        "select * replace (replace(service_type, 'd''intèrpret per a persones sordes', 'de mediació') as service_type) "
         "from {rows}",
     )
     found = judged("social_services", now, before)

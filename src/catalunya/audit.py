@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import duckdb
 import structlog
 from pydantic import BaseModel, ConfigDict
 
-from catalunya import dbt
+from catalunya import dbt, figures
 from catalunya.build import Candidate, reopen
 from catalunya.datasets import Dataset
 from catalunya.engines import Engine
@@ -18,8 +19,9 @@ from catalunya.findings import Finding, Stale
 from catalunya.lake import layout, snapshot
 from catalunya.lake.snapshot import Refusal
 from catalunya.lake.storage import Storage
+from catalunya.mart_figures import compare_marts, declared_figures, mart_figures
 from catalunya.settings import Settings
-from catalunya.stage import Staged
+from catalunya.stage import Staged, staged_record
 
 log = structlog.get_logger(__name__)
 
@@ -71,10 +73,11 @@ def audit(
     """Judge a candidate, record the verdict beside it, and return it; `refuse` acts on one that failed."""
     newest = _newest(candidate)
     findings = [
-        *_row_findings(storage, datasets, newest, baseline),
+        *_snapshot_findings(storage, datasets, settings, newest, baseline),
         *_control_findings(newest),
         *_freshness_findings(storage, datasets, newest, now),
         *_stale_findings(stale),
+        *_mart_findings(storage, settings, engine, candidate, baseline),
     ]
     outcome = _test(settings, engine, candidate, on_node)
     findings += _test_findings(storage, outcome, candidate, baseline)
@@ -95,54 +98,63 @@ def _newest(candidate: Candidate) -> dict[str, Staged]:
     return {s.dataset_id: s for s in candidate.staged if newest.get(s.dataset_id) == s.snapshot_id}
 
 
-def _row_findings(
-    storage: Storage, datasets: dict[str, Dataset], newest: dict[str, Staged], baseline: Baseline | None
+def _snapshot_findings(
+    storage: Storage,
+    datasets: dict[str, Dataset],
+    settings: Settings,
+    newest: dict[str, Staged],
+    baseline: Baseline | None,
 ) -> list[Finding]:
+    """Judge the newest snapshots that the last release does not have, each against the one that it has."""
     findings = []
+    work = storage.scratch() / "judged"
     for dataset_id, staged in newest.items():
-        dataset = datasets[dataset_id]
-        rows, expected = staged.rows_staged, dataset.expected_rows
-        if not expected.minimum <= rows <= expected.maximum:
-            findings.append(
-                Finding(
-                    gate="expected",
-                    severity="warn",
-                    message=f"{dataset_id}: {rows} rows, expected are {expected.minimum} to {expected.maximum}",
-                    dataset_id=dataset_id,
-                    snapshot_id=staged.snapshot_id,
-                    figures={"rows": rows, **expected.model_dump()},
-                )
-            )
-        before = baseline.rows.get(dataset_id) if baseline else None
-        same = baseline is not None and baseline.snapshots.get(dataset_id) == staged.snapshot_id
-        if before is None or same or _is_tolerated(dataset, before, rows):
+        released = baseline.snapshots.get(dataset_id) if baseline else None
+        if released == staged.snapshot_id:
             continue
-        by_hand = "rows" in _lifted(storage, dataset_id, staged.snapshot_id)
-        change = f"{100 * (rows - before) / before:+.1f} %" if before else "from none"
-        findings.append(
-            Finding(
-                gate="rows",
-                severity="warn" if by_hand else "error",
-                message=(
-                    f"{dataset_id}: snapshot {staged.snapshot_id} has {rows} rows, the last release {before} "
-                    f"({change}); tolerated are -{dataset.tolerance.decrease_ratio:.0%} to "
-                    f"+{dataset.tolerance.increase_ratio:.0%}" + (", accepted by hand" if by_hand else "")
-                ),
-                dataset_id=dataset_id,
-                snapshot_id=staged.snapshot_id,
-                figures={"rows": rows, "rows_before": before, "tolerated": dataset.tolerance.model_dump()},
-            )
+        before = staged_record(storage, dataset_id, released) if released else None
+        reference = None
+        if released and before:
+            path = storage.fetch(layout.staged(dataset_id, released), work)
+            reference = figures.Reference(released, before, path)
+        findings += figures.judge_snapshot(
+            datasets[dataset_id],
+            staged,
+            storage.fetch(layout.staged(dataset_id, staged.snapshot_id), work),
+            reference=reference,
+            memory=figures.Memory(),
+            lifted=frozenset(_lifted(storage, dataset_id, staged.snapshot_id)),
+            seeds=settings.home / "dbt" / "mart" / "seeds",
         )
     return findings
 
 
-def _is_tolerated(dataset: Dataset, before: int, rows: int) -> bool:
-    if rows == 0 and before > 0:
-        return False
-    limits = dataset.tolerance
-    if abs(rows - before) <= limits.rows:
-        return True
-    return before * (1 - limits.decrease_ratio) <= rows <= before * (1 + limits.increase_ratio)
+def _mart_findings(
+    storage: Storage,
+    settings: Settings,
+    engine: Engine,
+    candidate: Candidate,
+    baseline: Baseline | None,
+) -> list[Finding]:
+    """Compare the figures of the marts with those of the last release."""
+    if baseline is None or candidate.release_before is None:
+        return []
+    declared = declared_figures(settings.home / "dbt" / "mart")
+    work = storage.scratch() / "compared"
+
+    def released(mart: str) -> str:
+        path = storage.fetch(layout.release(str(candidate.release_before), f"parquet/{mart}.parquet"), work)
+        return f"read_parquet({figures.literal_path(path)}, hive_partitioning = false)"
+
+    marts = {mart.name: mart for mart in candidate.marts}
+    with reopen(engine, candidate) as workspace, duckdb.connect() as con:
+        now = mart_figures(lambda name: workspace.relation(con, marts[name]), con, declared)
+    with duckdb.connect() as con:
+        before = mart_figures(released, con, declared)
+    newest = candidate.inputs.newest()
+    fresh = {name: newest[name] for name in newest if baseline.snapshots.get(name) != newest[name]}
+    lifted = frozenset(gate for name, added in fresh.items() for gate in _lifted(storage, name, added))
+    return compare_marts(now, before, declared, lifted)
 
 
 def _control_findings(newest: dict[str, Staged]) -> list[Finding]:

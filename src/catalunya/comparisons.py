@@ -266,8 +266,8 @@ def _is_compared(pair: _Pair, total: Total, known: _Sum, before: dict[Any, _Sum]
         return False
     if total.by is None or total.by == pair.dataset.period:
         return True
-    rows, whole = sum(s.rows for s in before.values()), sum(abs(s.value) for s in before.values())
-    return max(known.rows / rows, abs(known.value) / whole if whole else 0) >= tolerance.minimum_share
+    whole = sum(abs(s.value) for s in before.values())
+    return abs(known.value) >= tolerance.minimum_share * whole
 
 
 def change(before: float, after: float) -> str:

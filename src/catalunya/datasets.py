@@ -265,7 +265,7 @@ class FigureTolerance(_Model):
     minimum_rows: int = Field(20, ge=1)
     """Totals of fewer rows are not compared: one row would change them too much."""
     minimum_share: float = Field(0.02, ge=0, le=1)
-    """Of totals by a column those below this share of the whole, in rows and in sum, are not compared."""
+    """Of totals by a column those below this share of the whole are not compared."""
     garbled_share: float = Field(0.01, ge=0, le=1)
     """Share of a text column's values whose encoding is broken (`BrÃ fim`, `?` within a word)."""
     garbled_values: int = Field(2, ge=0)
