@@ -23,7 +23,9 @@ from catalunya.demo.territory import municipality_rows_at
 from catalunya.figures import Memory, Reference, Remembered, judge_snapshot, snapshot_figures
 from catalunya.findings import Finding
 from catalunya.lake import layout
+from catalunya.mart_figures import compare_marts, declared_figures, mart_figures
 from catalunya.stage import Staged, stage_snapshot
+from tests.conftest import ROOT
 from tests.landing import CARDS, land, open_lake
 
 DAY = date(2026, 1, 5)
@@ -124,7 +126,7 @@ def judged(
     dataset_id: str,
     now: Taken,
     before: Taken | None = None,
-    memory: Memory = Memory(),
+    memory: Memory | None = None,
     lifted: frozenset[str] = frozenset(),
     dataset: Dataset | None = None,
 ) -> list[Finding]:
@@ -133,7 +135,7 @@ def judged(
         now.staged,
         now.path,
         reference=before.reference if before else None,
-        memory=memory,
+        memory=memory or Memory(),
         lifted=lifted,
     )
 
@@ -234,8 +236,8 @@ def test_a_real_change_of_a_few_percent_passes(register, tmp_path):
     before = register(DAY)
     now = before.altered(
         tmp_path,
-        "select * replace (cast(places * 1.04 as integer) as places, case when hash(service_id) % 20 = 0 then 'Nou Barri' else "
-        "municipality_name end as municipality_name) from {rows} where hash(service_id) % 25 > 0",
+        "select * replace (cast(places * 1.04 as integer) as places, case when hash(service_id) % 20 = 0 "
+        "then 'Nou Barri' else municipality_name end as municipality_name) from {rows} where hash(service_id) % 25 > 0",
     )
     assert errors(judged("social_services", now, before)) == {}
 
@@ -350,7 +352,7 @@ def test_a_slow_loss_and_a_slow_growth_of_a_total_are_refused(register, tmp_path
     assert refusals(more) == [None, None, None, "figures", "figures", "figures"]
 
 
-def test_the_list_of_before_lluçanès_is_accepted_and_the_step_to_the_next_passes(shared, lists):
+def test_the_list_of_42_comarques_is_accepted_and_the_step_to_the_next_passes(shared, lists):
     with (shared / "municipalities/9aju-tpwc_2023-05.csv").open(encoding="utf-8-sig", newline="") as file:
         names = {"Codi": "codi", "Nom": "nom", "Codi comarca": "codi_comarca", "Nom comarca": "nom_comarca",
                  "Longitud": "longitud", "Latitud": "latitud"}  # fmt: skip
@@ -573,3 +575,100 @@ def test_a_million_rows_are_judged_within_seconds(register, tmp_path):
     started = time.process_time()
     judged("social_services", large, large)
     assert time.process_time() - started < 30
+
+
+PROJECT = ROOT / "dbt" / "mart"
+
+
+def marts(
+    con: duckdb.DuckDBPyConnection, services: int = 1000, places: int = 30, unmatched: int = 20
+) -> None:
+    """Small marts of Catalonia's shape in the connection."""
+    con.execute(
+        f"""
+        create or replace table service_history as
+        select
+            ['assisted_residence', 'home_residence', 'sheltered_housing', 'day_centre', 'other'][1 + i % 5] as
+            service_group, ['public', 'social_initiative', 'mercantile', 'unknown'][1 + i % 4] as ownership,
+            case when i % 1000 >= {unmatched} then '080018' end as municipality_id, {places} as places,
+            true as is_current
+        from range({services}) as t(i);
+        create or replace table population as
+        select lpad(i::varchar, 6, '0') as municipality_id, year, 1000 as people, 190 as people_aged_65_over
+        from range(947) as t(i), range(2015, 2026) as y(year);
+        create or replace table dim_municipality as
+        select i as municipality_id, 41.0 as latitude, true as is_current from range(947) as t(i);
+        create or replace table dim_comarca as select i as comarca_id from range(43) as t(i);
+        create or replace table coverage_catalonia as
+        select year, service_group, ownership, services, services * {places} as places
+        from (select 2025 as year, service_group, 'all' as ownership, count(*) as services from service_history group by all)
+        """
+    )
+
+
+def compared(alter: str, lifted: frozenset[str] = frozenset()) -> dict[str, Finding]:
+    declared = declared_figures(PROJECT)
+    with duckdb.connect() as con:
+        marts(con)
+        before = mart_figures(lambda name: name, con, declared)
+        con.execute(alter)
+        now = mart_figures(lambda name: name, con, declared)
+    return {f.figures["figure"]: f for f in compare_marts(now, before, declared, lifted)}
+
+
+@pytest.mark.parametrize(
+    ("alter", "figure"),
+    [
+        ("update service_history set places = 300", "service_history.places[assisted_residence]"),
+        ("update service_history set places = null", "service_history.share_without_places"),
+        (
+            "delete from service_history where service_group = 'day_centre'",
+            "service_history.services[day_centre]",
+        ),
+        ("update service_history set service_group = 'other'", "service_history.places[home_residence]"),
+        (
+            "update service_history set municipality_id = null where rowid % 2 = 0",
+            "service_history.share_unmatched",
+        ),
+        (
+            "update service_history set municipality_id = null where rowid % 2 = 0",
+            "service_history.places_located",
+        ),
+        ("update service_history set ownership = 'unknown'", "service_history.share_unknown_ownership"),
+        ("update population set people_aged_65_over = 380", "population.people_aged_65_over[2025]"),
+        (
+            "update population set people_aged_65_over = null where rowid % 3 = 0",
+            "population.municipalities[2024]",
+        ),
+        ("update dim_municipality set latitude = null", "dim_municipality.share_without_latitude"),
+        ("delete from dim_municipality where municipality_id < 100", "dim_municipality.municipalities"),
+        ("delete from dim_comarca where comarca_id < 3", "dim_comarca.comarques"),
+        ("update coverage_catalonia set places = places * 2", "coverage_catalonia.places[2025, day_centre]"),
+    ],
+)
+def test_marts_that_changed_too_much_are_refused_with_figure_before_and_after(alter, figure):
+    found = compared(alter)
+    assert figure in found, list(found)
+    finding = found[figure]
+    assert (finding.severity, finding.gate, finding.dataset_id) == ("error", "figures", None)
+    assert f"{figure} is {finding.figures['after']:.10g}, in the last release " in finding.message
+    lifted = compared(alter, frozenset({"figures"}))
+    assert {f.severity for f in lifted.values()} == {"warn"}
+    assert lifted[figure].message.endswith(", accepted by hand")
+
+
+def test_marts_that_changed_by_some_percent_and_a_new_year_pass():
+    assert compared("delete from service_history where rowid % 20 = 0") == {}
+    assert (
+        compared(
+            "insert into population select municipality_id, 2026, 1010, 195 from population where year = 2025"
+        )
+        == {}
+    )
+    assert (
+        compared("insert into coverage_catalonia select 2026, * exclude (year) from coverage_catalonia") == {}
+    )
+
+
+def test_a_first_release_has_no_marts_to_be_compared_with():
+    assert compare_marts({"service_history.places_located": 1.0}, None, declared_figures(PROJECT)) == []

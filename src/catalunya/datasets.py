@@ -234,6 +234,34 @@ class Expectation(_Model):
         """Every column that it reads."""
         return tuple(name for name in (self.column, self.per, *self.where) if name is not None)
 
+    @property
+    def label(self) -> str:
+        """What is measured: `distinct values of comarca_id`, `rows of level comarca`."""
+        low, high = self.between or (0, 0)
+        words = {
+            "rows": "rows",
+            "values": f"values of {self.column}",
+            "distinct_values": f"distinct values of {self.column}",
+            "share_within": f"share of rows with {self.column} between {low:g} and {high:g}",
+            "share_matching": f"share of rows with {self.column} like {self.pattern}",
+            "share_in_box": f"share of rows with {self.column} within {self.box}",
+        }[self.measure]
+        return words + "".join(f" of {name} {value}" for name, value in self.where.items())
+
+    @property
+    def bounds(self) -> str:
+        """`940 to 960`, `43`, `99.0% or more`."""
+        if self.minimum is not None and self.maximum is not None:
+            low, high = self.shown(self.minimum), self.shown(self.maximum)
+            return low if low == high else f"{low} to {high}"
+        if self.minimum is not None:
+            return f"{self.shown(self.minimum)} or more"
+        return f"{self.shown(self.maximum or 0)} or less"
+
+    def shown(self, value: float) -> str:
+        """A measured number in words: a share as a percentage."""
+        return f"{value:.1%}" if self.measure.startswith("share") else f"{value:g}"
+
 
 class Total(_Model):
     """A sum over the rows that is compared with that of the last accepted snapshot."""

@@ -96,15 +96,15 @@ def _expectation(
     known = _measured(con, dataset, expectation, reference) if reference else {}
     worse = [g for g in outside if _outside(expectation, measured[g]) > _outside(expectation, known.get(g))]
     group = (worse or outside)[0]
-    figure = _name(expectation) + (f" in {expectation.per} {group}" if expectation.per else "")
+    figure = expectation.label + (f" in {expectation.per} {group}" if expectation.per else "")
     more = f" (and {len(outside) - 1} more of {expectation.per})" if len(outside) > 1 else ""
     as_before = "" if worse else ", as in the last accepted snapshot"
     yield Finding(
         gate="expected",
         severity="error" if worse and expectation.severity == "error" else "warn",
         message=(
-            f"{dataset.id}: snapshot {snapshot_id}: {figure}: {_number(expectation, measured[group])}{more}; "
-            f"expected {_bounds(expectation)}{as_before}"
+            f"{dataset.id}: snapshot {snapshot_id}: {figure}: {expectation.shown(measured[group])}{more}; "
+            f"expected are {expectation.bounds}{as_before}"
         ),
         dataset_id=dataset.id,
         snapshot_id=snapshot_id,
@@ -166,40 +166,6 @@ def _outside(expectation: Expectation, value: float | None) -> float:
     below = expectation.minimum - value if expectation.minimum is not None else 0.0
     above = value - expectation.maximum if expectation.maximum is not None else 0.0
     return max(below, above, 0.0)
-
-
-def _name(expectation: Expectation) -> str:
-    """`distinct values of comarca_id`, `share of geometry in the box of level comarca`."""
-    column, where = expectation.column, expectation.where
-    words = {
-        "rows": "rows",
-        "values": f"values of {column}",
-        "distinct_values": f"distinct values of {column}",
-        "share_within": f"share of rows with {column} between {_pair(expectation.between)}",
-        "share_matching": f"share of rows with {column} like {expectation.pattern}",
-        "share_in_box": f"share of rows with {column} within {expectation.box}",
-    }[expectation.measure]
-    return words + "".join(f" of {name} {value}" for name, value in where.items())
-
-
-def _pair(between: tuple[float, float] | None) -> str:
-    return f"{between[0]:g} and {between[1]:g}" if between else ""
-
-
-def _number(expectation: Expectation, value: float) -> str:
-    return f"{value:.1%}" if expectation.measure.startswith("share") else f"{value:g}"
-
-
-def _bounds(expectation: Expectation) -> str:
-    low, high = expectation.minimum, expectation.maximum
-    if low is not None and high is not None and low != high:
-        return f"are {_number(expectation, low)} to {_number(expectation, high)}"
-    if low is not None and high is not None:
-        return f"are {_number(expectation, low)}"
-    if low is not None:
-        return f"are {_number(expectation, low)} or more"
-    assert high is not None
-    return f"are {_number(expectation, high)} or less"
 
 
 def _garbled(
