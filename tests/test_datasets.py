@@ -42,6 +42,17 @@ def test_the_cards_of_the_repository_are_right():
         ("id: municipalities", "id: towns", "id: towns", "make them equal"),
         ("grain: one row per municipality", "", None, "missing; add it"),
         ('{required: true, pattern: "^(08', '{pattern: "^(08', None, "required: true"),
+        (
+            "column: comarca_id, minimum: 42",
+            "column: comarca, minimum: 42",
+            "expectations:",
+            "no declared column",
+        ),
+        ("between: [0.1, 3.4], ", "", "share_within, column: longitude", "between goes with"),
+        ("minimum: 42, maximum: 43", "minimum: 44, maximum: 43", "minimum: 44", "above maximum"),
+        ("vocabulary: [name]", "vocabulary: [nom]", "figures:", "no declared column"),
+        ("totals: []", "totals: [{column: name}]", "figures:", "is no number"),
+        ("{garbled_share: 0}", "{garbled: 0}", "garbled: 0", "no such field"),
     ],
 )
 def test_a_mistake_is_found_with_its_file_line_and_remedy(tmp_path, before, after, line_holds, words):

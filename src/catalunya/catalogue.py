@@ -212,6 +212,7 @@ def card_pages(datasets: Iterable[Dataset]) -> str:
             f"- Address: {_address(d)}",
             f"- Expected rows: {d.expected_rows.minimum:,} to {d.expected_rows.maximum:,}; a new release may lose "
             f"{d.tolerance.decrease_ratio:.0%} or gain {d.tolerance.increase_ratio:.0%} of them",
+            *_figure_lines(d),
             f"- Silent after {d.cadence_days} days without a change",
             "",
             "| column | in the source | type | unit | rules | description |",
@@ -220,6 +221,27 @@ def card_pages(datasets: Iterable[Dataset]) -> str:
         lines += [_card_row(c) for c in d.columns]
         lines.append("")
     return "\n".join(lines)
+
+
+def _figure_lines(dataset: Dataset) -> list[str]:
+    """What snapshots of a dataset are judged by, beside their rows."""
+    must = [
+        f"{expectation.label}{f' in every {expectation.per}' if expectation.per else ''}: {expectation.bounds}"
+        + (" (else a warning)" if expectation.severity == "warn" else "")
+        for expectation in dataset.expectations
+    ]
+    tolerance = dataset.figures.tolerance
+    compared = [f"{total.name} (±{tolerance.total_ratio:.0%})" for total in dataset.totals]
+    compared.append(f"missing values of every column (+{100 * tolerance.null_share:g} points)")
+    words = ", ".join(f"`{name}`" for name in dataset.figures.vocabulary) or "text columns of few values"
+    compared.append(f"values not seen before of {words} ({tolerance.unseen_share:.0%})")
+    strict = ["the number of rows"] if dataset.expected_rows.strict else []
+    lines = (
+        [f"- Refused, also in the first run, unless these hold: {'; '.join([*strict, *must])}"]
+        if strict or must
+        else []
+    )
+    return [*lines, f"- Compared with the last accepted snapshot: {'; '.join(compared)}"]
 
 
 def _address(dataset: Dataset) -> str:

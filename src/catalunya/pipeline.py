@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from catalunya import publish
-from catalunya.audit import Audit, Stale, audit, blame, culprits, pending, refuse
+from catalunya.audit import Audit, Stale, audit, blame, culprits, figures_of_candidate, pending, refuse
 from catalunya.build import Candidate, build, code_digest, discard, discard_candidates, inputs
 from catalunya.datasets import Dataset
 from catalunya.demo.borrow import is_unknown
@@ -88,6 +88,8 @@ class Run:
         """The release that a new one follows: the shown one or, when the pointer was lost, the newest whole one."""
         self.refusals: list[str] = []
         """What was refused before the build, in sentences."""
+        self._compare_with: dict[str, float] | None = None
+        """Figures of the marts to compare a candidate with, where those of the last release are of other code."""
         self.record = RunRecord(
             run_id=run_id,
             release_id=self.before.release_id if self.before else None,
@@ -430,6 +432,11 @@ class Run:
         """Judge a candidate; marks the snapshots at fault and raises `Refused` when it fails."""
         with self._stage("audit"):
             verdict = self._judge(candidate)
+            if any(
+                f.gate == "marts" and f.severity == "error" for f in verdict.findings
+            ) and self._code_changed(candidate):
+                self._compare_with = self._figures_of_old_data(candidate)
+                verdict = self._judge(candidate)
             self.record.findings = list(verdict.findings)
             for sentence in verdict.sentences("warn"):
                 self.record.warn(sentence)
@@ -440,14 +447,45 @@ class Run:
                 )
         return verdict
 
+    def _code_changed(self, candidate: Candidate) -> bool:
+        return self.last is not None and self.last.code_sha256 != candidate.inputs.code
+
+    def _figures_of_old_data(self, candidate: Candidate) -> dict[str, float]:
+        """Figures of the marts that today's code makes of the last release's snapshots.
+
+        What the code alone changed is not held against the data. The candidate is built again afterwards.
+        """
+        new = {s for ids in pending(candidate, publish.baseline(self.last)).values() for s in ids}
+        if not new:
+            return figures_of_candidate(self.settings, self.engine, candidate)
+        self.reporter.step("audit", "building from the last release's snapshots to compare with")
+        found = figures_of_candidate(self.settings, self.engine, self._trial(candidate, new))
+        self._trial(candidate, ())
+        return found
+
+    def _trial(self, candidate: Candidate, leave_out: Collection[str]) -> Candidate:
+        """The candidate built again, without some of its snapshots."""
+        return build(
+            self.storage,
+            self.datasets,
+            self.settings,
+            self.engine,
+            candidate_id=candidate.candidate_id,
+            now=self.now,
+            leave_out=leave_out,
+        )
+
     def _judge(self, candidate: Candidate) -> Audit:
+        baseline = publish.baseline(self.last)
+        if baseline is not None and self._compare_with is not None:
+            baseline = replace(baseline, figures=self._compare_with)
         return audit(
             self.storage,
             self.datasets,
             self.settings,
             self.engine,
             candidate,
-            publish.baseline(self.last),
+            baseline,
             now=self.now,
             stale=self._stale(),
             on_node=lambda line: self.reporter.step("audit", line),
@@ -466,20 +504,12 @@ class Run:
 
         def passes(left_out: frozenset[str]) -> bool:
             self.reporter.step("audit", f"trying without {', '.join(sorted(left_out)) or 'none'}")
-            trial = build(
-                self.storage,
-                self.datasets,
-                self.settings,
-                self.engine,
-                candidate_id=candidate.candidate_id,
-                now=self.now,
-                leave_out=left_out,
-            )
+            trial = self._trial(candidate, left_out)
             tried.append(trial.candidate_id)
             return self._judge(trial).passed
 
         tried: list[str] = []
-        found = culprits(suspects, passes, same_code=self.last.code_sha256 == candidate.inputs.code)
+        found = culprits(suspects, passes, same_code=not self._code_changed(candidate))
         if tried:
             # What is left is the last trial: it lacks snapshots that nothing refused.
             discard(self.storage, self.engine, candidate.candidate_id)

@@ -72,6 +72,8 @@ class Release(BaseModel):
     stale: tuple[Stale, ...]
     rows: dict[str, int]
     """Mart to its number of rows."""
+    figures: dict[str, float] = {}
+    """Figures of the marts, which the next release is compared with."""
     warnings: tuple[str, ...]
     tests: int
     versions: dict[str, str]
@@ -134,8 +136,10 @@ def baseline(release: Release | None) -> Baseline | None:
         return None
     return Baseline(
         accepted=release.snapshots,
-        rows={name: d.rows_staged for name, d in release.datasets.items()},
         code=release.code_sha256,
+        release_id=release.release_id,
+        marts=tuple(release.rows),
+        figures=release.figures or None,
     )
 
 
@@ -188,6 +192,7 @@ def publish(
             },
             stale=stale,
             rows=rows,
+            figures=verdict.figures,
             warnings=tuple(dict.fromkeys([*warnings, *verdict.sentences("warn")])),
             tests=verdict.tests,
             versions=versions,
