@@ -250,6 +250,11 @@ def test_a_bad_value_that_its_row_can_do_without_is_null_counted_and_named(lake,
     assert json.loads(raw) == row(2, **fields)
 
 
+def test_an_object_is_no_text_however_the_json_is_laid_out(lake):
+    page = json.dumps([row(1), row(2, nom={"ca": "x"})], separators=(",", ":")).replace(":{", ":\n{").encode()
+    assert stage_rows(lake, page).invalid_values == {"name": 1}
+
+
 def test_a_warning_counts_the_bad_values_of_a_column_and_names_the_first(lake):
     bad = ["41,3833", "99", "41,5"]
     staged = stage_towns(
