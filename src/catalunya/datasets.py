@@ -42,11 +42,22 @@ def _reserved_words() -> frozenset[str]:
     return frozenset(name for (name,) in found)
 
 
-def _require_regular_expression(pattern: str) -> None:
+@lru_cache
+def _compile_error(pattern: str) -> str | None:
+    """Why neither Python nor the engine that types rows takes `pattern`; None when both take it."""
     try:
         re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        with duckdb.connect() as con:
+            con.execute("select regexp_matches('', ?)", [pattern])
+    except (re.error, duckdb.Error) as error:
+        return str(error)
+    return None
+
+
+def _require_regular_expression(pattern: str) -> None:
+    error = _compile_error(pattern)
+    if error:
+        raise ValueError(f"{pattern!r} is not a regular expression: {error}")
 
 
 class Words(_Model):
@@ -65,12 +76,17 @@ class Party(_Model):
 
 
 class Constraints(_Model):
-    """Rules a value must keep (Frictionless Table Schema names); a row that breaks one is quarantined."""
+    """Rules a value must keep (Frictionless Table Schema names, and `not_in_future`).
+
+    A bad value of a required column, or of one of the key, quarantines its row; another is set to null.
+    """
 
     required: bool = False
     pattern: str | None = None
     minimum: float | None = None
     maximum: float | None = None
+    not_in_future: bool = False
+    """A date is at most the day of the snapshot, a year at most the year after it."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -110,6 +126,19 @@ class Column(_Model):
         if name in _reserved_words():
             raise ValueError(f"{name!r} is a reserved word of SQL; take another, such as {name}_name")
         return name
+
+    @model_validator(mode="after")
+    def _constraints_suit_the_type(self) -> Self:
+        limits = self.constraints
+        if self.type not in {"integer", "number"} and (limits.minimum, limits.maximum) != (None, None):
+            raise ValueError(
+                f"constraints: minimum and maximum are for numbers, {self.name} is a {self.type}"
+            )
+        if limits.not_in_future and self.type not in {"date", "integer"}:
+            raise ValueError(
+                f"constraints: not_in_future is for dates and years (integer), {self.name} is a {self.type}"
+            )
+        return self
 
 
 class SocrataSource(_Model):
@@ -187,6 +216,8 @@ class Tolerance(_Model):
     """How far rows and totals may be below their largest value of those days."""
     memory_increase_ratio: float = Field(1.0, ge=0)
     """How far totals may be above their smallest value of those days."""
+    quarantine_ratio: float = Field(0.5, ge=0, le=1)
+    """A snapshot with a larger share of its rows in quarantine, or of a column's values invalid, is refused."""
 
 
 Measure = Literal["rows", "values", "distinct_values", "share_within", "share_matching", "share_in_box"]
@@ -362,7 +393,7 @@ class Dataset(_Model):
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise ValueError(f"columns: {', '.join(doubled)} declared twice; keep one")
-        reserved = sorted({"raw", "snapshot_id", "snapshot_date"} & set(names))
+        reserved = sorted({"raw", "reason", "snapshot_id", "snapshot_date"} & set(names))
         if reserved:
             raise ValueError(f"columns: {', '.join(reserved)} is added by staging; choose another name")
         unknown = [name for name in self.key if name not in names]

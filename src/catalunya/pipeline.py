@@ -338,6 +338,7 @@ class Run:
             record.rows_quarantined = staged.rows_quarantined
             record.rows_duplicated = staged.rows_duplicated
             record.reasons = staged.reasons
+            record.invalid_values = staged.invalid_values
 
     def require_snapshots(self) -> None:
         """Raise when a dataset has no snapshot at all: there is no release without it."""

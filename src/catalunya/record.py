@@ -47,6 +47,8 @@ class DatasetRecord(BaseModel):
     rows_quarantined: int = 0
     rows_duplicated: int = 0
     reasons: dict[str, int] = {}
+    invalid_values: dict[str, int] = {}
+    """Column to the number of values that broke their declaration and are null."""
     requests: int = 0
     bytes: int = 0
 
