@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from datetime import UTC, datetime
 
@@ -20,7 +21,7 @@ DOCS = "docs"
 PUBLISHED = "published"
 """What a distributed engine's readers read: copies of released files, each in a folder of its own."""
 
-_ID = re.compile(r"^(\d{8}T\d{6}Z)-[0-9a-f]{8}$")
+_ID = re.compile(r"([0-9]{8}T[0-9]{6}Z)-[0-9a-f]{8}")
 
 
 def make_id(moment: datetime, digest: str) -> str:
@@ -30,10 +31,20 @@ def make_id(moment: datetime, digest: str) -> str:
 
 def moment_of(identifier: str) -> datetime:
     """The UTC moment inside a snapshot, release or run id; `UsageError` when it is none."""
-    match = _ID.match(identifier)
-    if match is None:
-        raise UsageError(f"{identifier!r} is no id such as 20260105T000000Z-1a2b3c4d; see `catalunya status`")
-    return datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    match = _ID.fullmatch(identifier)
+    if match is not None:
+        with contextlib.suppress(ValueError):
+            return datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    raise UsageError(f"{identifier!r} is no id such as 20260105T000000Z-1a2b3c4d; see `catalunya status`")
+
+
+def is_id(name: str) -> bool:
+    """True for a snapshot, release or run id; folders and files of other names in the lake are not the project's."""
+    try:
+        moment_of(name)
+    except UsageError:
+        return False
+    return True
 
 
 def landing(dataset_id: str, snapshot_id: str, name: str) -> str:
