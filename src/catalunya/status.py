@@ -20,7 +20,7 @@ def describe(storage: Storage, known: dict[str, Dataset], now: datetime) -> dict
     shown = pointer.read(storage)
     release = publish.current(storage)
     holder = who_holds(storage, "run")
-    last = record.newest(storage)
+    last = record.newest(storage, now)
     return {
         "lake": storage.url,
         "release_id": release.release_id if release else None,

@@ -457,7 +457,10 @@ class S3Storage(Storage):
 def _is_clash(error: Exception) -> bool:
     """True for a 409: another request for the key is under way, and nobody has won yet."""
     known = isinstance(error, s3_errors.BaseError)
-    return known and re.search(r"409 Conflict|ConditionalRequestConflict|OperationAborted", str(error)) is not None
+    return (
+        known
+        and re.search(r"409 Conflict|ConditionalRequestConflict|OperationAborted", str(error)) is not None
+    )
 
 
 def _is_passing(error: Exception) -> bool:
