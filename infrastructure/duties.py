@@ -49,7 +49,8 @@ class Duty:
 
 
 def _locks(*names: str) -> tuple[str, ...]:
-    return tuple(f"{LOCKS}/{name}.json" for name in names)
+    # What a store that is not AWS's own was asked before the first lock lies beside the locks.
+    return tuple(f"{LOCKS}/{name}.json" for name in (*names, "probe"))
 
 
 INGEST = Duty(

@@ -25,6 +25,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from catalunya.settings import spare_loopback
+
 ORCHESTRATION = Path(__file__).resolve().parents[1]
 REPOSITORY = ORCHESTRATION.parent
 BIN = Path(sys.executable).parent
@@ -35,6 +37,7 @@ STOPPED_S = 20
 
 def main() -> int:
     """Start, wait until all is healthy, and stay until Ctrl-C; returns 1 when a part does not start or dies."""
+    spare_loopback()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--port", type=int, default=8080, help="port of the web interface")
     parser.add_argument("--home", type=Path, default=REPOSITORY / ".airflow", help="AIRFLOW_HOME")

@@ -20,7 +20,7 @@ from catalunya import publish
 from catalunya.doctor import examine
 from catalunya.errors import CatalunyaError
 from catalunya.lake.storage import Storage
-from catalunya.settings import Settings
+from catalunya.settings import Settings, spare_loopback
 from catalunya.sources.http import user_agent
 
 TIMEOUT_S = 10
@@ -38,6 +38,7 @@ class Health:
 
 def main() -> int:
     """Print a line per service."""
+    spare_loopback()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--url", default="http://localhost:8080", help="address of the Airflow web interface")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")

@@ -99,7 +99,7 @@ class Run:
             started_at=self.now,
             versions=versions(settings.resolved_engine),
             code_revision=code_revision(settings.home),
-            seen=last_seen(storage),
+            seen=last_seen(storage, self.now),
         )
         self.earlier = earlier
         self._started = time.monotonic()

@@ -195,7 +195,7 @@ class Relay:
             if not record.message and self.storage.exists(kept):
                 # A try that was killed while it cleared away had done all else.
                 record = RunRecord.model_validate_json(self.storage.read(kept))
-            record.seen = last_seen(self.storage) | record.seen
+            record.seen = last_seen(self.storage, self.settings.now()) | record.seen
             if not record.message:
                 last = record.stages[-1].name if record.stages else "nothing"
                 record.message = f"broken off before it was published; the last stage on record is {last}"

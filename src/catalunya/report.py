@@ -46,7 +46,8 @@ class BarReporter:
             TextColumn("{task.fields[stage]:<8}"),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
-            TextColumn("[dim]{task.description}"),
+            # Without markup, which would turn `:id` in an address into a picture and `[x]` into nothing.
+            TextColumn("{task.description}", style="dim", markup=False),
             console=console,
         )
         self._tasks: dict[str, TaskID] = {}

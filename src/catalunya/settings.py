@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -20,7 +22,18 @@ IDESCAT_URL = "https://api.idescat.cat"
 ICGC_URL = "https://datacloud.icgc.cat"
 
 ROOT = Path(__file__).resolve().parents[2]
+_BETWEEN_ADDRESSES = r"[\s,]*\s[\s,]*|^,+|,+(?=[A-Za-z][A-Za-z0-9+.-]*://)|,+$"
+"""Between two addresses for alerts: white space, or a comma before a scheme; an address itself may hold commas."""
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+def spare_loopback() -> None:
+    """Let no HTTP client of this process ask a proxy for this machine: adds its names to NO_PROXY, in both spellings."""
+    given = [os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy")]
+    named = [host.strip() for value in given for host in value.split(",") if host.strip()]
+    if "*" not in named:
+        named += ["localhost", "127.0.0.1", "127.0.0.0/8", "::1", "[::1]"]
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(dict.fromkeys(named))
 
 
 def is_loopback(url: str) -> bool:
@@ -106,7 +119,7 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(url.strip() for url in value.split(",") if url.strip())
+            return tuple(url for url in re.split(_BETWEEN_ADDRESSES, value) if url)
         return value
 
     @model_validator(mode="after")
@@ -141,6 +154,7 @@ class Settings(BaseSettings):
     @classmethod
     def load(cls) -> Settings:
         """Settings of the process environment; raises `UsageError` that names the variable."""
+        spare_loopback()
         try:
             return cls()
         except ValidationError as error:

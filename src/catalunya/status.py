@@ -39,7 +39,7 @@ def describe(storage: Storage, known: dict[str, Dataset], now: datetime) -> dict
         for name in publish.strangers(storage)
     ]
     holder = who_holds(storage, "run")
-    last = record.newest(storage)
+    last = record.newest(storage, now)
     follows = release or whole
     return {
         "lake": storage.url,

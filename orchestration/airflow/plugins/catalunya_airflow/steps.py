@@ -216,10 +216,7 @@ def finish() -> dict[str, Any]:
         relay = relay_of(context)
         record = relay.finish()
     link = context["ti"].log_url
-    told = notify.of_findings(record, link)
-    if record.status == "released":
-        told += notify.of_refused(record.refused, link)
-    notify.deliver(relay.storage, relay.settings.notify_urls, told)
+    notify.deliver(relay.storage, relay.settings.notify_urls, notify.of_findings(record, link))
     rows = [
         (name, d.outcome, d.snapshot_id, d.rows_in, d.rows_staged, d.rows_quarantined, d.rows_duplicated)
         for name, d in record.datasets.items()
