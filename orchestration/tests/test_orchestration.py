@@ -120,7 +120,8 @@ def test_the_tasks_and_their_order(pipeline):
     tasks = pipeline["dags"]["catalunya_data_pipeline"]["tasks"]
     assert set(tasks) == {"check_dbt_connection", "ingest", *CHAIN}
     assert {name for name, task in tasks.items() if task["mapped"]} == {"ingest", "stage"}
-    assert tasks["wait_for_new_data"]["up"] == ["ingest"]
+    assert tasks["check_dbt_connection"]["up"] == tasks["ingest"]["up"] == []
+    assert tasks["wait_for_new_data"]["up"] == ["check_dbt_connection", "ingest"]
     assert tasks["run_dbt_transformations"]["up"] == ["check_dbt_connection", "stage"]
     for before, after in pairwise(CHAIN):
         assert before in tasks[after]["up"]

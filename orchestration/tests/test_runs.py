@@ -133,14 +133,22 @@ def test_a_portal_that_is_down_with_nothing_else_new_is_a_failed_run(quiet, firs
     assert quiet.pointer() == before
 
 
-def test_an_engine_that_is_not_set_up_is_named_before_dbt_is_started(quiet, first):
+def test_a_failed_check_of_dbt_keeps_no_data_from_landing_and_staging_and_is_told_once(quiet, first):
+    quiet.portal.set_day(date(2026, 1, 20))
+    landed = set((quiet.lake / "landing" / "social_services").iterdir())
     before = quiet.pointer()
     ended = quiet.run(force=True, engine="trino")
+    states = ended.states()
     assert ended.state == "failed"
-    assert ended.tries()["check_dbt_connection"] == 1
-    assert ended.states()["run_dbt_transformations"] == "upstream_failed"
+    assert (states["check_dbt_connection"], ended.tries()["check_dbt_connection"]) == ("failed", 1)
+    assert states["wait_for_new_data"] == "success"
+    assert {states[f"{stage}[{name}]"] for stage in ("ingest", "stage") for name in DATASETS} == {"success"}
+    assert {states[name] for name in REST} == {"upstream_failed"}
+    [new] = set((quiet.lake / "landing" / "social_services").iterdir()) - landed
+    assert [*(quiet.lake / "staging" / "social_services").glob(f"*/{new.name}.parquet")]
     assert quiet.pointer() == before
     [alert] = quiet.ear.heard
+    assert "check_dbt_connection failed" in alert["title"]
     assert "CATALUNYA_LAKE: trino reads a lake in S3" in alert["message"]
 
 

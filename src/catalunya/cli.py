@@ -24,6 +24,7 @@ from catalunya.demo.borrow import portals
 from catalunya.doctor import examine
 from catalunya.engines import open_engine
 from catalunya.errors import CatalunyaError, LakeCorrupt, SourceUnreadable, UsageError
+from catalunya.ingest import holds_demo
 from catalunya.lake import layout, snapshot
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.storage import Storage
@@ -387,7 +388,7 @@ def _run(as_json: bool) -> Iterator[Run]:
         current = Run(chosen, storage, known, lock, told, run_id)
         yield current
     record = current.record
-    print_run(err, record)
+    print_run(err, record, demo=settings.environment == "demo" or holds_demo(storage) is True)
     if not notify.deliver(storage, settings.notify_urls, notify.of_run(record)):
         err.print("CATALUNYA_NOTIFY_URLS: an alert was not delivered; check the addresses")
     if as_json:

@@ -107,7 +107,7 @@ def _base_url(dataset: Dataset, settings: Settings) -> str:
     }[protocol]
 
 
-def _kind_of(storage: Storage) -> bool | None:
+def holds_demo(storage: Storage) -> bool | None:
     """True when the lake holds demo data, False when it holds real data, None when it holds none."""
     for dataset_id in storage.folders(layout.LANDING):
         manifest = snapshot.latest(storage, dataset_id)
@@ -126,7 +126,7 @@ def _land(
     run_id: str,
     now: datetime,
 ) -> Ingested:
-    held = _kind_of(storage) if last is None else last.demo
+    held = holds_demo(storage) if last is None else last.demo
     if held is not None and held != fetched.demo:
         kinds = {True: "demo data", False: "data of a real portal"}
         raise UsageError(

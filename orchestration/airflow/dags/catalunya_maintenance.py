@@ -17,8 +17,8 @@ from catalunya_airflow import assets, steps, wiring
     catchup=False,
     max_active_runs=1,
     default_args=wiring.DEFAULTS,
-    tags=["catalunya"],
-    doc_md=__doc__,
+    tags=wiring.TAGS,
+    doc_md=wiring.documentation(__doc__),
 )
 def catalunya_maintenance() -> None:
     """Three duties that do not wait for each other."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from catalunya.demo import NOTICE
 from catalunya_airflow import assets, lineage
 from catalunya_airflow.roles import acting
 
@@ -192,6 +193,8 @@ def publish() -> str:
     for name, rows in release.rows.items():
         extra = {"rows": rows, "release_id": release.release_id, "demo": release.demo}
         context["outlet_events"][assets.mart(name)].extra = extra
+    if release.demo:
+        log.warning(NOTICE)
     log.info("%s", table(["mart", "rows"], release.rows.items()))
     return release.release_id
 
