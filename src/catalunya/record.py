@@ -102,7 +102,8 @@ def new_run_id(now: datetime) -> str:
 
 def newest(storage: Storage) -> RunRecord | None:
     """The newest record of the ledger."""
-    entries = storage.list(layout.LEDGER)
+    archive = layout.ledger_archive("").rpartition("/")[0]
+    entries = [e for e in storage.list(layout.LEDGER) if not e.key.startswith(f"{archive}/")]
     return RunRecord.model_validate_json(storage.read(entries[-1].key)) if entries else None
 
 

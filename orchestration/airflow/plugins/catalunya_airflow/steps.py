@@ -241,7 +241,7 @@ def finish() -> dict[str, Any]:
 
 @acting("publish")
 def apply_retention() -> list[str]:
-    """Delete old releases and what abandoned runs left."""
+    """Delete old releases and what abandoned runs left; fold the ledger."""
     from catalunya import maintain
     from catalunya.lake.storage import Storage
 
@@ -256,12 +256,15 @@ def apply_retention() -> list[str]:
 
 @acting("monitor")
 def verify_snapshots(dataset_id: str) -> int:
-    """Compare every landed file of one dataset with its manifest; fails when one differs."""
+    """Compare landed files of one dataset with their manifests, all or today's share; fails when one differs."""
     from catalunya import maintain
     from catalunya.lake.storage import Storage
 
-    storage = Storage.open(settings_of(get_current_context()).lake)
-    looked, wrong = maintain.verify(storage, dataset_id, told=log.info)
+    context = get_current_context()
+    settings = settings_of(context)
+    storage = Storage.open(settings.lake)
+    day = None if context["params"].get("full") else settings.now().date()
+    looked, wrong = maintain.verify(storage, dataset_id, day=day, told=log.info)
     if wrong:
         raise AirflowFailException("; ".join(wrong))
     return looked
