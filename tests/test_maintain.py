@@ -263,4 +263,4 @@ def test_retention_folds_the_ledger_and_says_so(lake):
     put_record(lake, 120)
     put_record(lake, 1)
     [said] = maintain.retain(lake, "x", 30, NOW)
-    assert said.startswith("1 records of the ledger") and said.endswith("2025-09.jsonl now")
+    assert said.startswith("single records of the ledger: 1 are in") and said.endswith("2025-09.jsonl now")

@@ -8,10 +8,12 @@ from datetime import date
 import pytest
 from rich.console import Console
 
+from catalunya.demo import NOTICE
 from catalunya.lake import layout
 from catalunya.relay import Relay
 from catalunya.report import PlainReporter
 from catalunya.settings import Settings
+from orchestration.scripts import airflow_local
 from orchestration.tests.conftest import MAINTENANCE, NOW, Ended, first_of, id_in_lake
 from tests.conftest import ROOT
 from tests.pipeline.conftest import files_of, query
@@ -79,6 +81,20 @@ def test_a_release_is_an_event_of_each_mart_with_its_rows_and_starts_who_waits_f
     path = f"/dags/reader_of_a_mart/dagRuns/{reader}/taskInstances/read/xcomEntries/return_value"
     assert airflow.ended(reader, "reader_of_a_mart").state == "success"
     assert json.loads(json.dumps(airflow.ask(path)["value"]))[0]["rows"] == rows
+
+
+def test_airflow_says_demo_data_in_its_title_on_its_first_page_and_with_each_dag(airflow, first):
+    airflow.ask("/version")
+    page = airflow_local.ask(f"{airflow.url}/ui/config", None, airflow.token)
+    assert page["instance_name"] == "Catalunya (demo data)"
+    assert page["dashboard_alert"] == [{"text": NOTICE, "category": "warning"}]
+    dag = airflow.ask("/dags/catalunya_data_pipeline/details")
+    assert "demo data" in {tag["name"] for tag in dag["tags"]}
+    assert dag["doc_md"].startswith(f"**{NOTICE}**")
+    assert NOTICE in airflow.log_of(first, "publish_release")
+    [page] = (airflow.lake / "docs").glob("*/index.html")
+    text = page.read_text("utf-8")
+    assert "<title>DEMO DATA: dbt Docs</title>" in text and f">{NOTICE}</div>" in text
 
 
 def test_nobody_is_told_of_a_run_that_went_well(airflow, first):

@@ -205,10 +205,9 @@ def retain(storage: Storage, run_id: str, keep: int, now: datetime) -> list[str]
                 gone.append(f"parts of run {abandoned}")
         folded = fold_ledger(storage, now, lock)
     for month, count in folded.folded.items():
-        gone.append(
-            f"{count} records of the ledger, which are in {storage.uri(layout.ledger_archive(month))} now"
-        )
-    return gone + [f"nothing of {what}" for what in folded.left]
+        archive = storage.uri(layout.ledger_archive(month))
+        gone.append(f"single records of the ledger: {count} are in {archive} now")
+    return gone + [f"left alone: {what}" for what in folded.left]
 
 
 @dataclass(frozen=True)

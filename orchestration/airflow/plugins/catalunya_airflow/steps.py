@@ -250,7 +250,7 @@ def apply_retention() -> list[str]:
     storage = Storage.open(settings.lake)
     run_id = run_id_of(context, settings)
     gone = maintain.retain(storage, run_id, settings.keep_releases, settings.now())
-    log.info("deleted: %s", ", ".join(gone) or "nothing")
+    log.info("deleted: %s", "; ".join(gone) or "nothing")
     return gone
 
 
