@@ -50,7 +50,8 @@ def describe(path):
     for dag in [d for d, _ in DagContext.autoregistered_dags]:
         dags[dag.dag_id] = {
             "schedule": dag.schedule,
-            "tags": sorted(dag.tags), "doc": dag.doc_md, "catchup": dag.catchup, "max_active_runs": dag.max_active_runs, "params": sorted(dag.params),
+            "tags": sorted(dag.tags), "doc": dag.doc_md,
+            "catchup": dag.catchup, "max_active_runs": dag.max_active_runs, "params": sorted(dag.params),
             "deadline_s": dag.deadline[0].interval.total_seconds() if dag.deadline else None,
             "tasks": {t.task_id: {"up": sorted(t.upstream_task_ids), "retries": t.retries,
                       "delay": t.retry_delay.total_seconds(), "kind": t.task_type, "mapped": t.is_mapped,
