@@ -166,10 +166,7 @@ def print_trace(console: Console, trace: Trace) -> None:
     for fault in trace.faults:
         say(f"fault: {fault}")
     if trace.verified and not trace.faults:
-        say(
-            "verified: every landed and released file named here has the SHA-256 that was recorded, and every "
-            "staged one the rows that its record counts"
-        )
+        say("verified: every landed, staged and released file named here has the SHA-256 that was recorded")
 
 
 def _file(kind: str, file: TracedFile) -> str:
