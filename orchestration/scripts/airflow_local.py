@@ -109,6 +109,8 @@ def environment(home: Path, port: int, dags: Path, *, paused: bool = False) -> d
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "airflow:admin",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://{LOOPBACK}:{port}/execution/",
         "AIRFLOW__API__BASE_URL": url,
+        # The title of every page and the heading of the first.
+        "AIRFLOW__API__INSTANCE_NAME": f"Catalunya ({os.environ.get('ENVIRONMENT', 'demo')} data)",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),

@@ -27,6 +27,7 @@ from catalunya.demo.borrow import portals
 from catalunya.doctor import examine
 from catalunya.engines import open_engine
 from catalunya.errors import CatalunyaError, LakeBusy, LakeCorrupt, Refused, SourceUnreadable, UsageError
+from catalunya.ingest import holds_demo
 from catalunya.lake import layout, snapshot
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.storage import Storage
@@ -463,7 +464,7 @@ def _run(as_json: bool) -> Iterator[Run]:
         _alert(storage, settings, record)
         raise
     stop.defer()
-    print_run(err, record)
+    print_run(err, record, demo=settings.environment == "demo" or holds_demo(storage) is True)
     _alert(storage, settings, record)
     _printed.append(True)
     if as_json:

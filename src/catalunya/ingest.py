@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import structlog
 from catalunya import sources
 from catalunya.datasets import Dataset
 from catalunya.declaration import source_names
-from catalunya.errors import SourceDrift, SourceUnreadable, UsageError
+from catalunya.errors import LakeCorrupt, SourceDrift, SourceUnreadable, UsageError
 from catalunya.lake import layout, snapshot
 from catalunya.lake.snapshot import LandedColumn, LandedFile, Manifest
 from catalunya.lake.storage import Storage
@@ -107,12 +108,13 @@ def _base_url(dataset: Dataset, settings: Settings) -> str:
     }[protocol]
 
 
-def _kind_of(storage: Storage) -> bool | None:
+def holds_demo(storage: Storage) -> bool | None:
     """True when the lake holds demo data, False when it holds real data, None when it holds none."""
     for dataset_id in storage.folders(layout.LANDING):
-        manifest = snapshot.latest(storage, dataset_id)
-        if manifest is not None:
-            return manifest.demo
+        with contextlib.suppress(LakeCorrupt):
+            manifest = snapshot.latest(storage, dataset_id)
+            if manifest is not None:
+                return manifest.demo
     return None
 
 
@@ -126,7 +128,7 @@ def _land(
     run_id: str,
     now: datetime,
 ) -> Ingested:
-    held = _kind_of(storage) if last is None else last.demo
+    held = holds_demo(storage) if last is None else last.demo
     if held is not None and held != fetched.demo:
         kinds = {True: "demo data", False: "data of a real portal"}
         raise UsageError(

@@ -16,6 +16,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from catalunya import catalogue
+from catalunya import demo as demo_data
 from catalunya.audit import Audit, Baseline, Stale, read_verdict
 from catalunya.build import Candidate, reopen
 from catalunya.datasets import Dataset
@@ -257,7 +258,11 @@ def _moment(storage: Storage, now: datetime) -> datetime:
 def _export(
     workspace: Workspace, marts: tuple[Mart, ...], folder: Path, *, demo: bool
 ) -> tuple[dict[str, int], tuple[Mart, ...]]:
-    """Write every mart as Parquet, CSV and a table of one DuckDB file, rows in a fixed order."""
+    """Write every mart as Parquet, CSV and a table of one DuckDB file, rows in a fixed order.
+
+    Demo data are marked in each: in the Parquet file's metadata, in the table's comment, and in a last column of
+    the CSV file, which has nothing else to say it in.
+    """
     (folder / "parquet").mkdir()
     (folder / "csv").mkdir()
     rows: dict[str, int] = {}
@@ -271,9 +276,13 @@ def _export(
             con.execute(f"create table {table} as select * from {source} order by all")
             _describe(con, mart, notice)
             metadata = f"kv_metadata {{catalunya: {quote(notice + mart.description)}}}"
-            for kind, options in (("parquet", f"compression zstd, {metadata}"), ("csv", "header")):
+            mark = f", {quote(demo_data.SHORT_NOTICE)} as {demo_data.COLUMN}" if demo else ""
+            for kind, query, options in (
+                ("parquet", f"from {table}", f"compression zstd, {metadata}"),
+                ("csv", f"select *{mark} from {table}", "header"),
+            ):
                 target = folder / kind / f"{mart.name}.{kind}"
-                con.execute(f"copy (from {table}) to {quote(str(target))} (format {kind}, {options})")
+                con.execute(f"copy ({query}) to {quote(str(target))} (format {kind}, {options})")
             found = con.execute(f"select count(*) from {table}").fetchone()
             rows[mart.name] = int(found[0]) if found else 0
             exported.append(_with_types(con, mart))

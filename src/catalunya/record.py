@@ -132,11 +132,12 @@ def _newest_first(storage: Storage, now: datetime | None) -> Iterator[Entry]:
     """The ledger's records, newest first, each once."""
     begins = [layout.make_id(now - window, "0" * 8) for window in _WINDOWS] if now else []
     last = layout.make_id(now, "f" * 8) if now else None
+    archive = layout.ledger_archive("").rpartition("/")[0] + "/"
     passed: set[str] = set()
     for begin in (*begins, ""):
         for entry in reversed(storage.list_after(layout.LEDGER, begin)):
             name = entry.key.removeprefix(f"{layout.LEDGER}/")
-            if name in passed:
+            if name in passed or entry.key.startswith(archive):
                 continue
             passed.add(name)
             if not name.endswith(".json") or not layout.is_id(name.removesuffix(".json")):
@@ -160,7 +161,6 @@ def merged(parts: Iterable[RunRecord]) -> RunRecord | None:
         for stage in part.stages:
             _add_stage(whole.stages, stage)
         whole.datasets |= part.datasets
-        whole.refused |= part.refused
         whole.seen |= part.seen
         whole.refused |= part.refused
         whole.versions |= part.versions

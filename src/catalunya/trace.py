@@ -264,8 +264,9 @@ def _faults(
                 same = False
             if not same:
                 yield f"{storage.uri(key)} is not the file that SHA256SUMS names; restore it from a backup"
-        for origin in found:
-            yield from maintain.faults(storage, origin.dataset_id, origin.snapshot_id, work)
+        for dataset_id, snapshot_id in dict.fromkeys((o.dataset_id, o.snapshot_id) for o in found):
+            yield from maintain.faults(storage, dataset_id, snapshot_id, work)
+            yield from maintain.verify_staged(storage, dataset_id, snapshot_id)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

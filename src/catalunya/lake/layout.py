@@ -92,6 +92,11 @@ def ledger(run_id: str) -> str:
     return f"{LEDGER}/{run_id}.json"
 
 
+def ledger_archive(month: str) -> str:
+    """Key of the older records of the runs of a month, `YYYY-MM`, a line a record."""
+    return f"{LEDGER}/archive/{month}.jsonl"
+
+
 def part(run_id: str, name: str) -> str:
     """Key of what one process leaves for the next of the same run, until that ends."""
     return f"{RUNS}/{run_id}/{name}.json"

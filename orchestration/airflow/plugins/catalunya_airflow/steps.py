@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from catalunya.demo import NOTICE
 from catalunya_airflow import assets, lineage
 from catalunya_airflow.roles import acting
 
@@ -192,6 +193,8 @@ def publish() -> str:
     for name, rows in release.rows.items():
         extra = {"rows": rows, "release_id": release.release_id, "demo": release.demo}
         context["outlet_events"][assets.mart(name)].extra = extra
+    if release.demo:
+        log.warning(NOTICE)
     log.info("%s", table(["mart", "rows"], release.rows.items()))
     return release.release_id
 
@@ -235,7 +238,7 @@ def finish() -> dict[str, Any]:
 
 @acting("publish")
 def apply_retention() -> list[str]:
-    """Delete old releases and what abandoned runs left."""
+    """Delete old releases and what abandoned runs left; fold the ledger."""
     from catalunya import maintain
     from catalunya.lake.storage import Storage
 
@@ -244,18 +247,21 @@ def apply_retention() -> list[str]:
     storage = Storage.open(settings.lake)
     run_id = run_id_of(context, settings)
     gone = maintain.retain(storage, run_id, settings.keep_releases, settings.now())
-    log.info("deleted: %s", ", ".join(gone) or "nothing")
+    log.info("deleted: %s", "; ".join(gone) or "nothing")
     return gone
 
 
 @acting("monitor")
 def verify_snapshots(dataset_id: str) -> int:
-    """Compare every landed file of one dataset with its manifest; fails when one differs."""
+    """Compare landed files of one dataset with their manifests, all or today's share; fails when one differs."""
     from catalunya import maintain
     from catalunya.lake.storage import Storage
 
-    storage = Storage.open(settings_of(get_current_context()).lake)
-    looked, wrong = maintain.verify(storage, dataset_id, told=log.info)
+    context = get_current_context()
+    settings = settings_of(context)
+    storage = Storage.open(settings.lake)
+    day = None if context["params"].get("full") else settings.now().date()
+    looked, wrong = maintain.verify(storage, dataset_id, day=day, told=log.info)
     if wrong:
         raise AirflowFailException("; ".join(wrong))
     return looked
