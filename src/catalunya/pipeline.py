@@ -129,7 +129,7 @@ class Run:
             else:
                 self.restore_staged()
                 self.publish(self.audit_or_rebuild(self.build()))
-                discard_candidates(self.storage, self.engine)
+                discard_candidates(self.storage.guarded(self.lock), self.engine)
         except CatalunyaError as error:
             self.fail(error)
         finally:
@@ -513,7 +513,7 @@ class Run:
         found = culprits(suspects, passes, same_code=not self._code_changed(candidate))
         if tried:
             # What is left is the last trial: it lacks snapshots that nothing refused.
-            discard(self.storage, self.engine, candidate.candidate_id)
+            discard(self.storage.guarded(self.lock), self.engine, candidate.candidate_id)
         return found
 
     def _stale(self) -> tuple[Stale, ...]:
@@ -550,6 +550,8 @@ class Run:
         """Write the record into the ledger, for a run that broke by a fault of the code as well."""
         if not self.record.message:
             self.record.message = "broken off by a fault of the code; the traceback is on standard error"
+        for key, why in self.storage.strays.items():
+            self.record.warn(f"{self.storage.url}/{key} was passed over: {why}")
         if self.record.release_id:
             self.record.release = self.storage.uri(layout.release(self.record.release_id))
         self.record.cost = self.cost()
@@ -579,7 +581,7 @@ class Run:
         for name in publish.strangers(self.storage):
             self.record.warn(f"{self.storage.uri(layout.release(name))} is no release; it was left alone")
         publish.discard_unpublished(self.storage, self.lock)
-        discard_candidates(self.storage, self.engine)
+        discard_candidates(self.storage.guarded(self.lock), self.engine)
         publish.show(self.storage, self.engine)
 
     def _chosen(self, only: tuple[str, ...]) -> dict[str, Dataset]:

@@ -200,7 +200,7 @@ def publish(
             code_revision=code_revision,
         )
         _write_papers(folder, release, marts, datasets)
-        _upload(storage, folder, release_id)
+        _upload(storage.guarded(lock), folder, release_id)
         _swap(storage, release, lock, now)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -483,11 +483,12 @@ def discard_unpublished(storage: Storage, lock: Lock) -> list[str]:
     A release that is whole stays, shown or not: only `retain` deletes one.
     """
     gone = []
+    held = storage.guarded(lock)
     for release_id in release_ids(storage):
         if not storage.exists(layout.release(release_id, _RECORD)) and _is_deletable(
             storage, release_id, lock
         ):
-            storage.delete_folder(layout.release(release_id))
+            held.delete_folder(layout.release(release_id))
             gone.append(release_id)
     return gone
 
@@ -500,15 +501,16 @@ def retain(storage: Storage, keep: int, lock: Lock) -> list[str]:
     if pointer.read(storage) is None:
         return []
     gone = []
+    held = storage.guarded(lock)
     for release_id in [
         name for name in release_ids(storage) if storage.exists(layout.release(name, _RECORD))
     ][:-keep]:
         if not _is_deletable(storage, release_id, lock):
             continue
         # First what makes it whole: a deletion that is interrupted leaves no release that looks whole.
-        storage.delete(layout.release(release_id, _RECORD))
-        storage.delete_folder(layout.release(release_id))
-        storage.delete_folder(f"{layout.DOCS}/{release_id}")
+        held.delete(layout.release(release_id, _RECORD))
+        held.delete_folder(layout.release(release_id))
+        held.delete_folder(f"{layout.DOCS}/{release_id}")
         gone.append(release_id)
     return gone
 
