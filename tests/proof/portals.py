@@ -189,7 +189,11 @@ def _populations() -> Iterator[Sent]:
     yield _population(
         FIRST,
         range(2019, 2024),
-        {(year, MERGED, age): value for year in (2019, 2021) for age, value in (("TOTAL", 30), ("Y_GE065", 11))},
+        {
+            (year, MERGED, age): value
+            for year in (2019, 2021)
+            for age, value in (("TOTAL", 30), ("Y_GE065", 11))
+        },
     )
     yield _population(
         THIRD,

@@ -140,9 +140,9 @@ def test_the_snapshots_hold_municipalities_that_were_abolished_and_years_that_ar
         f"select distinct people_aged_65_over - ({aged} = '{SUCCESSOR}') from marts.coverage_municipality "
         f"where municipality_id = '{SUCCESSOR}' and year = 2019"
     ) == [(11,)]
-    assert proof.rows(f"select count(*) from marts.coverage_municipality where municipality_id = '{MERGED}'") == [
-        (0,)
-    ]
+    assert proof.rows(
+        f"select count(*) from marts.coverage_municipality where municipality_id = '{MERGED}'"
+    ) == [(0,)]
     assert proof.rows(
         "select year, municipalities_without_population, count(places_per_100_aged_65_over) > 0, "
         "population_year_latest from marts.coverage_catalonia where year between 2022 and 2026 group by all order by 1"
@@ -154,3 +154,15 @@ def test_the_snapshots_hold_municipalities_that_were_abolished_and_years_that_ar
         (2026, 947, False, 2025),
     ]
     assert proof.rows("select distinct division_on from marts.coverage_comarca") == [(date(2026, 1, 20),)]
+
+
+def test_a_population_that_misses_its_published_total_is_warned_of_in_one_place(proof: Proof) -> None:
+    findings = proof.judge().findings
+    told = [(f.figures["published"], f.figures["computed"]) for f in findings if f.gate == "control"]
+    assert sorted(told) == proof.rows(
+        "select published, computed from staging.controls join marts.data_quality using (dataset_id, snapshot_id) "
+        "where is_newest and published <> computed order by all"
+    )
+    assert told
+    assert len([f for f in findings if "population" in f.message and "total" in f.message]) == len(told)
+    assert not [w for staged in proof.candidate.staged for w in staged.warnings if "sum to" in w]
