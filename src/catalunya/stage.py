@@ -402,11 +402,6 @@ def _stage_pages(
         )
     invalid, nulled = _invalid_values(con, dataset, typed)
     controls = _controls(con, dataset, typed, pages)
-    differing = [
-        f"{dataset.id}: the portal's {c.control} of {c.period} is {c.published}, the rows sum to {c.computed}"
-        for c in controls
-        if c.published != c.computed
-    ]
     staged = Staged(
         dataset_id=dataset.id,
         snapshot_id=manifest.snapshot_id,
@@ -417,7 +412,7 @@ def _stage_pages(
         rows_duplicated=counts["duplicated"],
         demo=manifest.demo,
         controls=controls,
-        warnings=(*warnings, *nulled, *differing),
+        warnings=(*warnings, *nulled),
         reasons=reasons,
         invalid_values=invalid,
         figures=_figures(con, dataset, typed),

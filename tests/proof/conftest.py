@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from catalunya import build, stage
+from catalunya import audit, build, stage
 from catalunya.engines import open_engine
 from catalunya.engines.duckdb import DATABASE
 from catalunya.lake import layout
@@ -33,6 +34,9 @@ class Proof:
 
     kept: Kept
     path: Path
+    candidate: build.Candidate
+    judge: Callable[[], audit.Audit]
+    """Audit the candidate."""
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What the query finds in the warehouse."""
@@ -63,11 +67,16 @@ def proof(tmp_path_factory: pytest.TempPathFactory) -> Proof:
         storage, CARDS, settings, engine, candidate_id="20270201T120000Z-00000000", now=NOW
     )
     path = lake / layout.candidate(candidate.candidate_id, DATABASE)
-    return Proof(Kept(snapshots), path)
+
+    def judge() -> audit.Audit:
+        return audit.audit(storage, CARDS, settings, engine, candidate, None, now=NOW)
+
+    return Proof(Kept(snapshots), path, candidate, judge)
 
 
 def _landed(storage: Storage, sent: Sent) -> Snapshot:
-    manifest = land(storage, CARDS[sent.dataset_id], sent.pages, now=sent.taken_at)
+    said = {} if sent.updated is None else {"rows_updated_at": sent.updated}
+    manifest = land(storage, CARDS[sent.dataset_id], sent.pages, now=sent.taken_at, validators=said)
     return Snapshot(
         sent.dataset_id,
         manifest.snapshot_id,
@@ -75,4 +84,5 @@ def _landed(storage: Storage, sent: Sent) -> Snapshot:
         len(sent.rows),
         typed(sent.dataset_id, sent.rows, sent.taken_at.date()),
         sent.totals,
+        None if sent.updated is None else datetime.fromtimestamp(sent.updated, UTC).date(),
     )

@@ -172,8 +172,6 @@ def corrupted(history: Warehouse, work: Path, tmp_path_factory: pytest.TempPathF
             insert into reference.source_corrections
                 values ('population', '081496/2024', 'people', '1', '2', 'caught up with', 'https://example.org');
             update marts.dim_municipality set latitude = 91 where municipality_id = '081691';
-            insert into staging.controls
-                select 'population', snapshot_id, 'people', '2024', 5, 5 from marts.population limit 1;
             """
         )
     copy = Warehouse(path, work)
