@@ -20,7 +20,7 @@ import duckdb
 import msgspec
 import structlog
 
-from catalunya import declaration
+from catalunya import declaration, sql
 from catalunya.datasets import Dataset, DownloadSource, IdescatSource, SocrataSource
 from catalunya.drift import Drift, check_columns, refuse_mistyped
 from catalunya.errors import CatalunyaError, LakeCorrupt, Refused
@@ -165,7 +165,7 @@ def _stage_pages(
     lenient: bool,
 ) -> Staged:
     _type_pages(con, dataset, _objects(dataset, pages, work), work)
-    typed = f"read_parquet({declaration.quote(str(work / 'typed-*.parquet'))})"
+    typed = sql.read_parquet(work, "typed-*.parquet")
     counts = _judge(con, dataset, typed)
     if not lenient:
         refuse_mistyped(con, dataset, typed)
@@ -270,10 +270,7 @@ def _type_pages(con: duckdb.DuckDBPyConnection, dataset: Dataset, objects: _Obje
     """One typed Parquet file a page, pages side by side, each in the portal's order."""
 
     def type_page(index: int) -> None:
-        page = declaration.quote(str(objects.paths[index]))
-        relation = (
-            f"read_json_objects({page}, format='{objects.shape}', maximum_object_size={objects.largest})"
-        )
+        relation = sql.read_json_objects(objects.paths[index], shape=objects.shape, largest=objects.largest)
         target = declaration.quote(str(work / f"typed-{index:05d}.parquet"))
         query = declaration.typed_query(dataset, relation)
         with con.cursor() as cursor:
@@ -425,6 +422,6 @@ def staged_record(storage: Storage, dataset_id: str, snapshot_id: str) -> Staged
         return None
     path = storage.fetch(key, storage.scratch() / "records")
     row = duckdb.execute(
-        "select decode(value) from parquet_kv_metadata(?) where decode(key) = 'catalunya'", [str(path)]
+        f"select decode(value) from parquet_kv_metadata({sql.quote_path(path)}) where decode(key) = 'catalunya'"
     ).fetchone()
     return read_record(row[0]) if row else None

@@ -18,20 +18,20 @@ summed as (
     select
         'people' as control,
         cast(year as varchar) as period,
-        snapshot_id,
+        max(snapshot_id) as snapshot_id,
         sum(people) as computed
     from {{ ref('population') }}
-    group by year, snapshot_id
+    group by year
 
     union all
 
     select
         'people_aged_65_over' as control,
         cast(year as varchar) as period,
-        snapshot_id,
+        max(snapshot_id) as snapshot_id,
         sum(people_aged_65_over) as computed
     from {{ ref('population') }}
-    group by year, snapshot_id
+    group by year
 
 )
 
