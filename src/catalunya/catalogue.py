@@ -306,7 +306,11 @@ _BUILD_TABLES = (
         (
             ("dataset_id", "varchar", "Dataset."),
             ("snapshot_id", "varchar", "Snapshot."),
-            ("row_key", "varchar", "Key of the row; the parts of a key of several columns are joined by `/`."),
+            (
+                "row_key",
+                "varchar",
+                "Key of the row; the parts of a key of several columns are joined by `/`.",
+            ),
         ),
     ),
     (
