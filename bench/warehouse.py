@@ -170,9 +170,9 @@ def make_lake(lake: Path, count: int) -> list[int]:
             "insert into lives select unnest(?), unnest(?), unnest(?)",
             [[*range(1, len(lives) + 1)], [a for a, _ in lives], [b for _, b in lives]],
         )
+        query = declaration.typed_query(dataset, objects, taken_on=date.max)
         con.execute(
-            f"create table typed as select * from ({declaration.typed_query(dataset, objects)}) join lives using (n) "
-            "where len(reasons) = 0 order by n"
+            f"create table typed as select * from ({query}) join lives using (n) where len(reasons) = 0 order by n"
         )
         con.execute("create table problems (n bigint)")
         for week in range(count):

@@ -41,6 +41,18 @@ def _reserved_words() -> frozenset[str]:
     return frozenset(name for (name,) in found)
 
 
+@lru_cache
+def _compile_error(pattern: str) -> str | None:
+    """Why neither Python nor the engine that types rows takes `pattern`; None when both take it."""
+    try:
+        re.compile(pattern)
+        with duckdb.connect() as con:
+            con.execute("select regexp_matches('', ?)", [pattern])
+    except (re.error, duckdb.Error) as error:
+        return str(error)
+    return None
+
+
 class Words(_Model):
     """One text in the three languages of the site."""
 
@@ -57,12 +69,17 @@ class Party(_Model):
 
 
 class Constraints(_Model):
-    """Rules a value must keep (Frictionless Table Schema names); a row that breaks one is quarantined."""
+    """Rules a value must keep (Frictionless Table Schema names, and `not_in_future`).
+
+    A bad value of a required column, or of one of the key, quarantines its row; another is set to null.
+    """
 
     required: bool = False
     pattern: str | None = None
     minimum: float | None = None
     maximum: float | None = None
+    not_in_future: bool = False
+    """A date is at most the day of the snapshot, a year at most the year after it."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -73,11 +90,8 @@ class Constraints(_Model):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        if pattern is not None and (error := _compile_error(pattern)):
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}")
         return pattern
 
 
@@ -105,6 +119,19 @@ class Column(_Model):
         if name in _reserved_words():
             raise ValueError(f"{name!r} is a reserved word of SQL; take another, such as {name}_name")
         return name
+
+    @model_validator(mode="after")
+    def _constraints_suit_the_type(self) -> Self:
+        limits = self.constraints
+        if self.type not in {"integer", "number"} and (limits.minimum, limits.maximum) != (None, None):
+            raise ValueError(
+                f"constraints: minimum and maximum are for numbers, {self.name} is a {self.type}"
+            )
+        if limits.not_in_future and self.type not in {"date", "integer"}:
+            raise ValueError(
+                f"constraints: not_in_future is for dates and years (integer), {self.name} is a {self.type}"
+            )
+        return self
 
 
 class SocrataSource(_Model):
@@ -174,6 +201,8 @@ class Tolerance(_Model):
     increase_ratio: float = Field(ge=0)
     rows: int = Field(5, ge=0)
     """A change of up to this many rows is always tolerated, so that small portals can be served."""
+    quarantine_ratio: float = Field(0.5, ge=0, le=1)
+    """A snapshot with a larger share of its rows in quarantine, or of a column's values invalid, is refused."""
 
 
 class Dataset(_Model):
@@ -213,7 +242,7 @@ class Dataset(_Model):
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise ValueError(f"columns: {', '.join(doubled)} declared twice; keep one")
-        reserved = sorted({"raw", "snapshot_id", "snapshot_date"} & set(names))
+        reserved = sorted({"raw", "reason", "snapshot_id", "snapshot_date"} & set(names))
         if reserved:
             raise ValueError(f"columns: {', '.join(reserved)} is added by staging; choose another name")
         unknown = [name for name in self.key if name not in names]

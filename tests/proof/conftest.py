@@ -73,6 +73,6 @@ def _landed(storage: Storage, sent: Sent) -> Snapshot:
         manifest.snapshot_id,
         sent.taken_at,
         len(sent.rows),
-        typed(sent.dataset_id, sent.rows),
+        typed(sent.dataset_id, sent.rows, sent.taken_at.date()),
         sent.totals,
     )

@@ -81,8 +81,8 @@ def _registers() -> Iterator[Sent]:
 def disturbed(row: Row, dice: random.Random) -> Row:
     """The row with one or two fields worded otherwise, missing or wrong."""
     changes: dict[str, list[Any]] = {
-        "nom": [f"{row['nom']} Nova", None, f"  {row['nom']}\u00a0 ", "null"],
-        "capacitat": ["12", "12.0", "0", None, "", "12 places", "-1", "200000"],
+        "nom": [f"{row['nom']} Nova", None, f"  {row['nom']}\u00a0 ", "null", f"\u200e{row['nom']}\u2028"],
+        "capacitat": ["12", "12.0", "0", None, "", "12 places", "-1", "200000", "1.000", "1\u202f000"],
         "adreca": ["C. Major, 1", None, "C.\u2003Major,  1"],
         "cp": ["08001", None],
         "districte": ["Eixample", None],
@@ -101,7 +101,7 @@ def disturbed(row: Row, dice: random.Random) -> Row:
             "Servei d’habitatge tutelat per a gent gran de caràcter temporal o permanent",
             "Servei nou, de prova", "servei nou de prova", "Servei d'acolliment intel.lectual", None,
         ],
-        "inscripcio": ["2025-03-03", "2026-06-15", "2019-12-31T00:00:00.000", None, "2025-02-30"],
+        "inscripcio": ["2025-03-03", "2026-06-15", "2019-12-31T00:00:00.000", None, "2025-02-30", "2199-01-01"],
     }  # fmt: skip
     chosen = {
         field: dice.choice(changes[field]) for field in dice.sample(sorted(changes), dice.choice((1, 1, 2)))
