@@ -33,6 +33,7 @@ def land(
     *,
     now: datetime = NOW,
     columns: dict[str, str | None] | None = None,
+    validators: dict[str, Any] | None = None,
 ) -> Manifest:
     """Land `pages` (each is written as JSON, or as it is when it is bytes) as one complete snapshot."""
     files, spooled = [], {}
@@ -53,7 +54,7 @@ def land(
         run_id="20260105T000000Z-00000000",
         protocol=dataset.source.protocol,
         request={},
-        validators={},
+        validators=validators or {},
         columns=tuple(LandedColumn(name=name, type=kind) for name, kind in found.items()),
         rows_before=None,
         rows_after=None,

@@ -67,7 +67,8 @@ def proof(tmp_path_factory: pytest.TempPathFactory) -> Proof:
 
 
 def _landed(storage: Storage, sent: Sent) -> Snapshot:
-    manifest = land(storage, CARDS[sent.dataset_id], sent.pages, now=sent.taken_at)
+    said = {} if sent.updated is None else {"rows_updated_at": sent.updated}
+    manifest = land(storage, CARDS[sent.dataset_id], sent.pages, now=sent.taken_at, validators=said)
     return Snapshot(
         sent.dataset_id,
         manifest.snapshot_id,
@@ -75,4 +76,5 @@ def _landed(storage: Storage, sent: Sent) -> Snapshot:
         len(sent.rows),
         typed(sent.dataset_id, sent.rows, sent.taken_at.date()),
         sent.totals,
+        None if sent.updated is None else datetime.fromtimestamp(sent.updated, UTC).date(),
     )

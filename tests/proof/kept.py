@@ -24,6 +24,8 @@ class Snapshot:
     rows_in: int
     typed: Typed
     totals: dict[tuple[str, int], int]
+    updated_on: date | None = None
+    """The publisher's own date of the data."""
 
     @property
     def day(self) -> date:
