@@ -129,6 +129,7 @@ class Coverage:
             and (period["valid_to"] is None or day < period["valid_to"])
             and _stated(names, period["stated_comarca_name"]) in {comarca_id, None}
         )
+
     def _count(self, history: list[Row]) -> dict[tuple[str, int, str, str], Count]:
         counts: dict[tuple[str, int, str, str], Count] = defaultdict(lambda: [0, 0])
         for known in self._years:

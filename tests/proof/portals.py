@@ -144,6 +144,10 @@ def _lists(shared: Path | None) -> Iterator[Sent]:
                 changed |= {"codi_comarca": "24", "nom_comarca": "Osona"}
             case "080018":
                 del changed["latitud"]
+            case "080022":
+                del changed["nom"]
+            case "080031":
+                changed["latitud"] = "41,5"
             case "080193":
                 changed |= {"latitud": "41.40000000", "longitud": "2.100000000"}
         if row["codi_comarca"] == "39":
@@ -189,13 +193,18 @@ def _populations() -> Iterator[Sent]:
     yield _population(
         FIRST,
         range(2019, 2024),
-        {(year, MERGED, age): value for year in (2019, 2021) for age, value in (("TOTAL", 30), ("Y_GE065", 11))},
+        {
+            (year, MERGED, age): value
+            for year in (2019, 2021)
+            for age, value in (("TOTAL", 30), ("Y_GE065", 11))
+        },
     )
     yield _population(
         THIRD,
         range(2022, 2026),
         {
             (2023, "080193", "TOTAL"): 1_700_000,
+            (2022, "080022", "TOTAL"): None,
             (2023, LEFT, "Y_GE065"): None,
             (2025, LEFT, "TOTAL"): None,
             (2024, "080018", "Y_GE065"): None,

@@ -126,6 +126,16 @@ def test_the_snapshots_hold_every_case_that_the_marts_tell_apart(proof: Proof) -
     assert proof.rows("select count(distinct service_id) > 11000 from marts.service_history") == [(True,)]
     assert len(proof.kept.counting("social_services")) == 6
     assert len(proof.kept.counting("municipalities")) == 3
+    quality = (
+        "select dataset_id, sum(rows_carried_forward) > 0, sum(values_invalid) > 0 from marts.data_quality"
+    )
+    assert set(proof.rows(f"{quality} group by dataset_id")) >= {
+        ("social_services", True, True),
+        ("municipalities", True, True),
+        ("population", True, False),
+    }
+    first, second, *_ = proof.kept.counting("social_services")
+    assert first.typed.unusable & {(row["service_id"],) for row in second.typed.rows}
 
 
 def test_the_snapshots_hold_municipalities_that_were_abolished_and_years_that_are_not_whole(
@@ -140,9 +150,9 @@ def test_the_snapshots_hold_municipalities_that_were_abolished_and_years_that_ar
         f"select distinct people_aged_65_over - ({aged} = '{SUCCESSOR}') from marts.coverage_municipality "
         f"where municipality_id = '{SUCCESSOR}' and year = 2019"
     ) == [(11,)]
-    assert proof.rows(f"select count(*) from marts.coverage_municipality where municipality_id = '{MERGED}'") == [
-        (0,)
-    ]
+    assert proof.rows(
+        f"select count(*) from marts.coverage_municipality where municipality_id = '{MERGED}'"
+    ) == [(0,)]
     assert proof.rows(
         "select year, municipalities_without_population, count(places_per_100_aged_65_over) > 0, "
         "population_year_latest from marts.coverage_catalonia where year between 2022 and 2026 group by all order by 1"

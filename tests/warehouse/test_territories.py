@@ -137,7 +137,9 @@ def test_without_a_row_in_the_seed_nothing_of_the_past_is_lost(
     assert "2 results" in unknown.messages[WARNING]
 
 
-def test_a_year_of_one_municipality_alone_is_no_year_of_its_comarca_or_of_catalonia(merged: Warehouse) -> None:
+def test_a_year_of_one_municipality_alone_is_no_year_of_its_comarca_or_of_catalonia(
+    merged: Warehouse,
+) -> None:
     rates = (
         "municipalities_without_population", "places_per_100_aged_65_over", "population_year_latest",
         "people_aged_65_over_latest", "places_per_100_aged_65_over_latest",
@@ -190,9 +192,9 @@ def test_a_municipality_that_is_back_in_the_list_is_its_own_again_whatever_the_s
     assert warehouse.rows(
         "select distinct municipality_id, municipality_match from marts.service_history where service_id = 'MERGED'"
     ) == [("082598", "name_in_comarca")]
-    assert coverage(
-        warehouse, "coverage_municipality", "municipality_id = '081496'", "people_aged_65_over"
-    )[0] == (2023, 200)
+    assert coverage(warehouse, "coverage_municipality", "municipality_id = '081496'", "people_aged_65_over")[
+        0
+    ] == (2023, 200)
 
 
 def test_a_succession_in_two_steps_has_to_name_the_last_successor(
@@ -201,13 +203,19 @@ def test_a_succession_in_two_steps_has_to_name_the_last_successor(
     warehouse = Warehouse(tmp_path_factory.mktemp("steps") / "candidate.duckdb", work)
     warehouse.dbt("seed", "--select", "municipality_successions")
     with duckdb.connect(warehouse.path) as con:
-        con.execute("insert into reference.municipality_successions values ('1', 'A', '2', '2020-01-01', 's')")
-        con.execute("insert into reference.municipality_successions values ('2', 'B', '3', '2021-01-01', 's')")
+        con.execute(
+            "insert into reference.municipality_successions values ('1', 'A', '2', '2020-01-01', 's')"
+        )
+        con.execute(
+            "insert into reference.municipality_successions values ('2', 'B', '3', '2021-01-01', 's')"
+        )
     name = "successors_are_not_abolished_themselves"
     assert warehouse.dbt("test", "--select", name) == {name: "fail"}
 
 
-def test_the_division_is_of_the_publishers_day_where_it_gives_one(merged: Warehouse, smallest: Warehouse) -> None:
+def test_the_division_is_of_the_publishers_day_where_it_gives_one(
+    merged: Warehouse, smallest: Warehouse
+) -> None:
     for mart in ("dim_comarca", "coverage_municipality", "coverage_comarca", "coverage_catalonia"):
         assert merged.column(f"select distinct division_on from marts.{mart}") == [date(2025, 11, 30)]
         assert smallest.column(f"select distinct division_on from marts.{mart}") == [date(2026, 9, 1)]
