@@ -158,8 +158,8 @@ def test_the_snapshots_hold_municipalities_that_were_abolished_and_years_that_ar
         "population_year_latest from marts.coverage_catalonia where year between 2022 and 2026 group by all order by 1"
     ) == [
         (2022, 0, True, 2022),
-        (2023, 1, False, 2022),
-        (2024, 1, False, 2022),
+        (2023, 0, True, 2023),
+        (2024, 1, False, 2023),
         (2025, 0, True, 2025),
         (2026, 947, False, 2025),
     ]
