@@ -92,15 +92,15 @@ carried as (
 invalid_values as (
 
     select
-        dataset_id,
-        snapshot_id,
+        invalid.dataset_id,
+        invalid.snapshot_id,
         sum(invalid.rows) as values_invalid,
         {{ joined_text("invalid.column_name || ': ' || cast(invalid.rows as varchar)", ', ', 'invalid.column_name') }}
             as values_invalid_by_column
     from {{ source('staging', 'invalid_values') }} as invalid
     group by
-        dataset_id,
-        snapshot_id
+        invalid.dataset_id,
+        invalid.snapshot_id
 
 ),
 
