@@ -12,7 +12,7 @@ import duckdb
 import structlog
 from pydantic import BaseModel, ConfigDict
 
-from catalunya import dbt, figures
+from catalunya import dbt, figures, sql
 from catalunya.build import Candidate, reopen
 from catalunya.datasets import Dataset
 from catalunya.engines import Engine
@@ -230,7 +230,7 @@ def figures_of_release(
 
     def relation(mart: str) -> str:
         path = storage.fetch(layout.release(release_id, f"parquet/{mart}.parquet"), work)
-        return f"read_parquet({figures.literal_path(path)}, hive_partitioning = false)"
+        return sql.read_parquet([path])
 
     try:
         with duckdb.connect() as con:

@@ -161,7 +161,7 @@ _STAGING_SCHEMA = "{{ 'staging' if target.type == 'duckdb' else target.schema ~ 
 
 
 def dbt_sources(datasets: Iterable[Dataset]) -> str:
-    """The dbt source `staging`: one table per card, and the two that every build adds."""
+    """The dbt source `staging`: one table per card, and those that every build adds."""
     tables = [
         {
             "name": d.id,
@@ -332,6 +332,29 @@ _BUILD_TABLES = (
             ("period", "varchar", "Period of the total, a year."),
             ("published", "bigint", "The source's own total."),
             ("computed", "bigint", "Sum over the staged rows."),
+        ),
+    ),
+    (
+        "quarantined",
+        "Keys of the quarantined rows that have a whole key. Grain: one row per snapshot and key.",
+        (
+            ("dataset_id", "varchar", "Dataset."),
+            ("snapshot_id", "varchar", "Snapshot."),
+            (
+                "row_key",
+                "varchar",
+                "Key of the row; the parts of a key of several columns are joined by `/`.",
+            ),
+        ),
+    ),
+    (
+        "invalid_values",
+        "Optional values that broke the declaration and were set to null. Grain: one row per snapshot and column.",
+        (
+            ("dataset_id", "varchar", "Dataset."),
+            ("snapshot_id", "varchar", "Snapshot."),
+            ("column_name", "varchar", "Column of the values."),
+            ("rows", "bigint", "Staged rows with such a value."),
         ),
     ),
 )

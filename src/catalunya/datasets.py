@@ -28,7 +28,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-_TAKEN = {"snapshots", "controls"}
+_TAKEN = {"snapshots", "controls", "quarantined", "invalid_values"}
 """Tables that staging has beside those of the datasets."""
 
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from catalunya import expectations
+from catalunya import expectations, sql
 from catalunya.comparisons import Snapshot, change, compare, folded
 from catalunya.datasets import Dataset
-from catalunya.declaration import SQL_TYPES, quote
+from catalunya.declaration import SQL_TYPES
 from catalunya.findings import Finding
 from catalunya.settings import ROOT
 
@@ -130,15 +130,9 @@ def _figures(con: duckdb.DuckDBPyConnection, dataset: Dataset, rows: str) -> dic
     return figures
 
 
-def literal_path(path: Path) -> str:
-    """A path as the SQL literal of `read_parquet`, its own `[`, `*` and `?` taken as they are."""
-    text = "".join(f"[{letter}]" if letter in "[*?" else letter for letter in str(path))
-    return quote(text)
-
-
 def _create_view(con: duckdb.DuckDBPyConnection, dataset: Dataset, name: str, path: Path) -> None:
     """A view of the declared columns; one that the file lacks is null."""
-    relation = f"read_parquet({literal_path(path)}, hive_partitioning = false)"
+    relation = sql.read_parquet([path])
     present = {row[0] for row in con.execute(f"describe select * from {relation}").fetchall()}
     columns = ", ".join(
         c.name if c.name in present else f"cast(null as {SQL_TYPES[c.type]}) as {c.name}"
@@ -255,9 +249,7 @@ def _seed_findings(
     """Warnings of values that no row of a seed covers, such as a new kind of service."""
     for column, seed in dataset.figures.seeds.items():
         file = seeds / f"{seed}.csv"
-        listed = (
-            f"select {folded(column)} from read_csv({literal_path(file)}, header = true, all_varchar = true)"
-        )
+        listed = f"select {folded(column)} from read_csv({sql.quote_path(file)}, header = true, all_varchar = true)"
         found = con.execute(
             f"""
             select {column}, count(*) from {_AFTER}

@@ -21,7 +21,7 @@ import duckdb
 import msgspec
 import structlog
 
-from catalunya import declaration
+from catalunya import declaration, sql
 from catalunya.datasets import Dataset, DownloadSource, IdescatSource, SocrataSource
 from catalunya.drift import Drift, check_columns, missing_columns, refuse_mistyped, refuse_quarantined
 from catalunya.errors import (
@@ -388,7 +388,7 @@ def _stage_pages(
     lenient: bool,
 ) -> tuple[Staged, index.StagedFile]:
     _type_pages(con, dataset, manifest, _objects(dataset, pages, work), work)
-    typed = f"read_parquet({declaration.quote(str(work / 'typed-*.parquet'))}, hive_partitioning = false)"
+    typed = sql.read_parquet(work, "typed-*.parquet")
     counts = _judge(con, dataset, typed)
     reasons = _reasons(con)
     if not lenient:
@@ -505,11 +505,7 @@ def _type_pages(
     missing = {column.name for column in missing_columns(dataset, manifest)}
 
     def type_page(index: int) -> None:
-        page = declaration.quote(str(objects.paths[index]))
-        relation = (
-            f"read_json_objects({page}, format='{objects.shape}', maximum_object_size={objects.largest}, "
-            "hive_partitioning = false)"
-        )
+        relation = sql.read_json_objects(objects.paths[index], shape=objects.shape, largest=objects.largest)
         target = declaration.quote(str(work / f"typed-{index:05d}.parquet"))
         query = declaration.typed_query(dataset, relation, taken_on=taken_on, missing=missing)
         with con.cursor() as cursor:
@@ -719,8 +715,8 @@ def staged_record(storage: Storage, dataset_id: str, snapshot_id: str) -> Staged
     try:
         with duckdb.connect() as con:
             row = con.execute(
-                "select decode(value) from parquet_kv_metadata(?) where decode(key) = 'catalunya'",
-                [str(path)],
+                f"select decode(value) from parquet_kv_metadata({sql.quote_path(path)}) "
+                "where decode(key) = 'catalunya'"
             ).fetchone()
         return read_record(row[0]) if row else None
     except (duckdb.Error, msgspec.DecodeError) as error:

@@ -55,10 +55,14 @@ class Proof:
 @pytest.fixture(scope="session")
 def proof(tmp_path_factory: pytest.TempPathFactory) -> Proof:
     """The warehouse of the generated register at full size, over eight snapshots of six days."""
-    lake = tmp_path_factory.mktemp("proof")
-    storage = Storage.open(str(lake))
     shared = Path(os.environ.get("CATALUNYA_SHARED", ROOT.parent / "shared" / "data"))
-    snapshots = [_landed(storage, sent) for sent in everything_sent(shared if shared.is_dir() else None)]
+    return built(tmp_path_factory.mktemp("proof"), everything_sent(shared if shared.is_dir() else None))
+
+
+def built(lake: Path, everything: list[Sent]) -> Proof:
+    """The warehouse that the pipeline makes of what the portals sent, in a lake of its own."""
+    storage = Storage.open(str(lake))
+    snapshots = [_landed(storage, sent) for sent in everything]
     for dataset in CARDS.values():
         stage.stage(storage, dataset, run_id="20270201T120000Z-00000000", now=NOW)
     settings = Settings.model_validate({"ENVIRONMENT": "development", "CATALUNYA_LAKE": str(lake)})

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 APOSTROPHES = "’‘´`ʼ′"
 HYPHENS = "–—‐‑-"
+NOT_SHOWN = "\u034f\u115f\u1160\u2065\u3164\uffa0"
+"""What is not seen although Unicode does not call it a format character."""
 DOTS = "·.•‧∙"
 ARTICLES = ("els", "el", "la", "les", "los", "lo", "l'", "es", "ses", "sa", "s'")
 
@@ -18,7 +20,9 @@ _ELIDED = re.compile(r"\s*'\s*")
 
 
 def plain(text: str) -> str:
-    """Text without regard to case, accents, kinds of apostrophe, hyphen and space, and the dot of l·l."""
+    """Text without regard to case, accents, invisible characters, kinds of apostrophe, hyphen and space, the dot of l·l."""
+    text = "".join(c for c in text if unicodedata.category(c) != "Cf" and c not in NOT_SHOWN)
+    text = "".join(" " if c == "\u2800" or unicodedata.category(c) == "Cc" else c for c in text)
     for mark in APOSTROPHES:
         text = text.replace(mark, "'")
     for mark in HYPHENS:

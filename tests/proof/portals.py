@@ -144,6 +144,10 @@ def _lists(shared: Path | None) -> Iterator[Sent]:
                 changed |= {"codi_comarca": "24", "nom_comarca": "Osona"}
             case "080018":
                 del changed["latitud"]
+            case "080023":
+                del changed["nom"]
+            case "080039":
+                changed["latitud"] = "41,5"
             case "080193":
                 changed |= {"latitud": "41.40000000", "longitud": "2.100000000"}
         if row["codi_comarca"] == "39":
@@ -200,6 +204,7 @@ def _populations() -> Iterator[Sent]:
         range(2022, 2026),
         {
             (2023, "080193", "TOTAL"): 1_700_000,
+            (2022, "080023", "TOTAL"): None,
             (2023, LEFT, "Y_GE065"): None,
             (2025, LEFT, "TOTAL"): None,
             (2024, "080018", "Y_GE065"): None,

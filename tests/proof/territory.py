@@ -13,7 +13,7 @@ from .names import ARTICLES, Gazetteer
 def dim_municipality(kept: Kept) -> Iterator[Row]:
     """One row per municipality and period in which its name and comarca did not change."""
     lists = kept.counting("municipalities")
-    by_code = [{row["municipality_id"]: row for row in listed.typed.rows} for listed in lists]
+    by_code = [{row["municipality_id"]: row for row in listed.rows} for listed in lists]
     for municipality_id in {code for rows in by_code for code in rows}:
         period: Row | None = None
         for listed, rows in zip(lists, by_code, strict=True):
@@ -42,7 +42,7 @@ def dim_comarca(kept: Kept) -> Iterator[Row]:
     newest = kept.newest("municipalities")
     names: dict[str, str] = {}
     members: dict[str, int] = {}
-    for row in newest.typed.rows:
+    for row in newest.rows:
         comarca_id = row["comarca_id"]
         members[comarca_id] = members.get(comarca_id, 0) + 1
         names[comarca_id] = max(names.get(comarca_id, ""), row["comarca_name"])
@@ -59,17 +59,17 @@ def population(kept: Kept) -> Iterator[Row]:
     """One row per municipality and year, from the newest snapshot that has the year."""
     newest_with: dict[int, Any] = {}
     for snapshot in kept.counting("population"):
-        for year in {row["year"] for row in snapshot.typed.rows}:
+        for year in {row["year"] for row in snapshot.rows}:
             newest_with[year] = snapshot
     for year, snapshot in newest_with.items():
-        for row in snapshot.typed.rows:
+        for row, origin in snapshot.rows_with_origin:
             if row["year"] == year:
-                yield {**row, "snapshot_id": snapshot.snapshot_id}
+                yield {**row, "snapshot_id": origin}
 
 
 def comarca_of_today(kept: Kept) -> dict[str, str]:
     """Municipality of the newest list to its comarca."""
-    return {row["municipality_id"]: row["comarca_id"] for row in kept.newest("municipalities").typed.rows}
+    return {row["municipality_id"]: row["comarca_id"] for row in kept.newest("municipalities").rows}
 
 
 def abolished(kept: Kept) -> dict[str, tuple[str, date]]:
@@ -84,7 +84,7 @@ def abolished(kept: Kept) -> dict[str, tuple[str, date]]:
 
 def counted_in(kept: Kept) -> dict[str, str]:
     """Municipality of any list, or of the seed of successions, to the one whose figures it is in."""
-    listed = {row["municipality_id"] for s in kept.counting("municipalities") for row in s.typed.rows}
+    listed = {row["municipality_id"] for s in kept.counting("municipalities") for row in s.rows}
     return {code: code for code in listed} | {
         code: successor for code, (successor, _) in abolished(kept).items()
     }
@@ -94,7 +94,7 @@ def comarca_of_counted(kept: Kept) -> dict[str, str | None]:
     """Municipality that has figures to its comarca: of today, or the last one where it left the list."""
     last: dict[str, str | None] = {}
     for listed in kept.counting("municipalities"):
-        last |= {row["municipality_id"]: row["comarca_id"] for row in listed.typed.rows}
+        last |= {row["municipality_id"]: row["comarca_id"] for row in listed.rows}
     today = set(comarca_of_today(kept).values())
     counted = set(counted_in(kept).values())
     return {code: comarca if comarca in today else None for code, comarca in last.items() if code in counted}

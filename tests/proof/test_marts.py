@@ -126,6 +126,16 @@ def test_the_snapshots_hold_every_case_that_the_marts_tell_apart(proof: Proof) -
     assert proof.rows("select count(distinct service_id) > 11000 from marts.service_history") == [(True,)]
     assert len(proof.kept.counting("social_services")) == 6
     assert len(proof.kept.counting("municipalities")) == 3
+    quality = (
+        "select dataset_id, sum(rows_carried_forward) > 0, sum(values_invalid) > 0 from marts.data_quality"
+    )
+    assert set(proof.rows(f"{quality} group by dataset_id")) >= {
+        ("social_services", True, True),
+        ("municipalities", True, True),
+        ("population", True, False),
+    }
+    first, second, *_ = proof.kept.counting("social_services")
+    assert first.typed.unusable & {(row["service_id"],) for row in second.typed.rows}
 
 
 def test_the_snapshots_hold_municipalities_that_were_abolished_and_years_that_are_not_whole(
@@ -148,8 +158,8 @@ def test_the_snapshots_hold_municipalities_that_were_abolished_and_years_that_ar
         "population_year_latest from marts.coverage_catalonia where year between 2022 and 2026 group by all order by 1"
     ) == [
         (2022, 0, True, 2022),
-        (2023, 1, False, 2022),
-        (2024, 1, False, 2022),
+        (2023, 0, True, 2023),
+        (2024, 1, False, 2023),
         (2025, 0, True, 2025),
         (2026, 947, False, 2025),
     ]

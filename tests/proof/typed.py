@@ -141,6 +141,8 @@ class Typed:
     duplicated: int
     invalid: dict[str, int]
     """Column to the number of kept rows in which a bad value is null."""
+    unusable: frozenset[tuple[Any, ...]] = frozenset()
+    """Keys that are whole and of which no row is sound: they are there, but nothing is known of them."""
 
 
 class _Nested(str):
@@ -159,12 +161,14 @@ def typed(dataset_id: str, sent: list[Row], taken_on: date, lacking: frozenset[s
     key, columns = CARDS[dataset_id]
     broken: set[tuple[str | None, ...]] = set()
     sound: dict[tuple[Any, ...], _Judged] = {}
+    refused: set[tuple[Any, ...]] = set()
     for row in sent:
         texts = tuple(_text(row, column) for column in columns)
         try:
             judged = _judge(texts, columns, key, taken_on, lacking)
         except Bad:
             broken.add(texts)
+            refused.update(_whole_key(texts, columns, key, taken_on))
             continue
         known = sound.get(judged.values)
         if known is None or len(judged.bad) < len(known.bad):
@@ -179,7 +183,20 @@ def typed(dataset_id: str, sent: list[Row], taken_on: date, lacking: frozenset[s
         len(broken) + len(sound) - len(kept),
         len(sent) - len(broken) - len(sound),
         dict(Counter(name for judged in kept.values() for name in judged.bad)),
+        frozenset(refused - set(kept)),
     )
+
+
+def _whole_key(
+    texts: tuple[str | None, ...], columns: list[Column], key: tuple[str, ...], taken_on: date
+) -> list[tuple[Any, ...]]:
+    """The key of a broken row, in the order of its columns; none where a part is missing or bad itself."""
+    parts = [(text, column) for text, column in zip(texts, columns, strict=True) if column.name in key]
+    try:
+        values = tuple(_value(text, column, taken_on) for text, column in parts)
+    except Bad:
+        return []
+    return [] if None in values else [values]
 
 
 def _rank(judged: _Judged) -> tuple[int, list[tuple[bool, Any]]]:

@@ -411,8 +411,13 @@ class S3Storage(Storage):
         raise Conflict(f"{self.uri(key)} was changed by somebody else meanwhile; it was left as it is now")
 
     def _download(self, key: str, file: BinaryIO) -> None:
-        """Part by part, so that memory is bounded and a slow line needs no long time-out."""
-        meta = obstore.head(self._store, check_key(key))
+        """Part by part, so that memory is bounded and a slow line needs no long time-out; a small file by one request."""
+        found = obstore.get(self._store, check_key(key))
+        meta = found.meta
+        if meta["size"] <= _PART_BYTES:
+            write_all(file, memoryview(found.bytes()))
+            return
+        del found
         for start in range(0, meta["size"], _PART_BYTES):
             end = min(start + _PART_BYTES, meta["size"])
             part = obstore.get(

@@ -47,13 +47,11 @@ with timeline as (
         ownership,
         'inscription' as basis,
         registered_on as valid_from,
-        valid_from as valid_to,
+        known_from as valid_to,
         first_snapshot_id,
         first_snapshot_id as last_snapshot_id
     from {{ ref('int_service_periods') }}
-    where
-        first_number = 1
-        and registered_on < valid_from
+    where registered_on < known_from
 
 )
 
