@@ -68,6 +68,8 @@ def ingest(
         snapshot.discard_incomplete(storage, dataset.id)
     last = snapshot.latest(storage, dataset.id)
     validators = (known or last.validators) if last else {}
+    # What could not be decoded is read again, though the portal says that nothing changed since.
+    force = force or (last is not None and _is_unreadable(storage, dataset.id, last.snapshot_id))
     spool = storage.scratch() / f"ingest-{dataset.id}"
     shutil.rmtree(spool, ignore_errors=True)
     spool.mkdir(parents=True)
@@ -116,6 +118,12 @@ def ingest(
             )
         finally:
             shutil.rmtree(spool, ignore_errors=True)
+
+
+def _is_unreadable(storage: Storage, dataset_id: str, snapshot_id: str) -> bool:
+    """Whether the snapshot is refused because its bytes cannot be decoded."""
+    key = layout.landing(dataset_id, snapshot_id, snapshot.REFUSED)
+    return storage.exists(key) and b'"unreadable"' in storage.read(key)
 
 
 def _base_url(dataset: Dataset, settings: Settings) -> str:

@@ -144,8 +144,7 @@ class Transport(httpx.BaseTransport):
             raw = self._manager(request.url).urlopen(
                 request.method,
                 str(request.url),
-                # A cookie is all that others write here; http.client takes no text beyond Latin-1.
-                headers={name: value for name, value in request.headers.items() if value.isascii()},
+                headers=dict(request.headers.items()),
                 timeout=urllib3.Timeout(connect=limits.get("connect"), read=limits.get("read")),
                 retries=False,
                 redirect=False,
@@ -158,9 +157,12 @@ class Transport(httpx.BaseTransport):
         body = _Body(raw, watch, self._received)
         return httpx.Response(
             raw.status,
-            # As bytes: a header may hold any, and httpx takes only ASCII as text.
+            # As bytes: a header may hold any, and httpx takes only ASCII as text. No cookie is kept: it would go
+            # into the next request, and httpx takes only ASCII there too.
             headers=[
-                (name.encode("latin-1"), value.encode("latin-1")) for name, value in raw.headers.items()
+                (name.encode("latin-1"), value.encode("latin-1"))
+                for name, value in raw.headers.items()
+                if name.lower() != "set-cookie"
             ],
             stream=body,
             extensions={"body": body},
