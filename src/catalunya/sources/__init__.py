@@ -6,7 +6,8 @@ changed since `known`. Knows nothing of stages or of the lake.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -90,10 +91,10 @@ def rows(
     if source.protocol == "download":
         levels = [_level(source, file, number, request) for number, file in enumerate(files)]
         for file, path, level in zip(files, paths, levels, strict=True):
-            yield from _readable(file, download.rows([path], [level]))
+            yield from _readable(file, partial(download.rows, [path], [level]))
         return
     for file, path in zip(files, paths, strict=True):
-        yield from _readable(file, idescat.rows([path], source))
+        yield from _readable(file, partial(idescat.rows, [path], source))
 
 
 def controls(source: IdescatSource, files: Sequence[Landed], paths: Sequence[Path]) -> list[Control]:
@@ -101,13 +102,13 @@ def controls(source: IdescatSource, files: Sequence[Landed], paths: Sequence[Pat
     return [
         control
         for file, path in zip(files, paths, strict=True)
-        for control in _readable(file, iter(idescat.controls([path], source)))
+        for control in _readable(file, partial(idescat.controls, [path], source))
     ]
 
 
-def _readable(file: Landed, read: Iterator[_Item]) -> Iterator[_Item]:
+def _readable(file: Landed, read: Callable[[], Iterable[_Item]]) -> Iterator[_Item]:
     try:
-        yield from read
+        yield from read()
     except (Unfit, SourceDrift) as error:
         raise SnapshotUnreadable(
             f"{file.name}: {error}; the bytes stay in landing, the next good snapshot takes its place"

@@ -211,9 +211,7 @@ def _through(proxy: str, *, maxsize: int, ssl_context: ssl.SSLContext | None) ->
         sent = urllib3.make_headers(proxy_basic_auth=":".join(login)) if login else None
         return urllib3.ProxyManager(address, maxsize=maxsize, ssl_context=ssl_context, proxy_headers=sent)
     except (urllib3.exceptions.HTTPError, ValueError) as error:
-        raise urllib3.exceptions.ProxyError(
-            f"{redacted(error)}; this is no address of a proxy", error
-        ) from error
+        raise urllib3.exceptions.ProxyError("no address of a proxy", error) from error
 
 
 def _as_httpx(error: Exception) -> httpx.TransportError:
