@@ -322,3 +322,22 @@ def test_a_property_with_a_name_of_the_definition_does_not_override_it(tmp_path:
     assert row["level"] == "comarca"
     assert json.loads(bytes(row["geometry"]))["type"] == "Point"
     assert list(row) == ["level", "CODICOMAR", "geometry"]
+
+
+@pytest.mark.parametrize("member", ["geometry", "crs"])
+def test_a_number_of_5000_digits_in_a_member_that_is_decoded_on_its_own_is_named(
+    serve: Serve, http: Http, tmp_path: Path, member: str
+) -> None:
+    huge = b'{"coordinates": [' + b"1" * 5000 + b", 41]}"
+    odd = {
+        "geometry": b'{"type":"FeatureCollection","features":[{"type":"Feature","geometry":' + huge + b"}]}",
+        "crs": b'{"type":"FeatureCollection","features":[{"type":"Feature"}],"crs":' + huge + b"}",
+    }
+    with pytest.raises(SourceUnreadable, match="out of range"):
+        download.fetch(
+            FILES,
+            base_url=serve(lambda asked: Reply(odd[member])).url,
+            http=http,
+            spool=tmp_path,
+            dataset="boundaries",
+        )

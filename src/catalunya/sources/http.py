@@ -490,12 +490,12 @@ def _body(response: httpx.Response, limit: int) -> bytes:
     return bytes(body[:limit])
 
 
-def decode(body: bytes | memoryview, kind: Any = Any) -> Any:
+def decode(body: bytes | msgspec.Raw, kind: Any = Any) -> Any:
     """`body` decoded as JSON of the type `kind`; `Unfit`, which says what it is instead, when it is none."""
     try:
         return msgspec.json.decode(body, type=kind)
     except UNDECODABLE as error:
-        raise Unfit(not_json(bytes(body[:200]), error)) from None
+        raise Unfit(not_json(bytes(memoryview(body)[:200]), error)) from None
 
 
 def not_json(start: bytes, error: Exception) -> str:
