@@ -43,7 +43,11 @@ def land(
         path = storage.scratch() / name
         path.write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()
-        files.append(LandedFile(name=name, url="http://test", size=len(data), sha256=digest))
+        levels = (
+            [file.level for file in dataset.source.files] if dataset.source.protocol == "download" else []
+        )
+        role = levels[index] if index < len(levels) else None
+        files.append(LandedFile(name=name, url="http://test", size=len(data), sha256=digest, role=role))
         spooled[name] = path
     content = snapshot.content_hash(files)
     found = declared(dataset) if columns is None else columns

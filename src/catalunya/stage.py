@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import duckdb
 import msgspec
 import structlog
 
 from catalunya import declaration, sql
-from catalunya.datasets import Dataset, DownloadSource, IdescatSource, SocrataSource
+from catalunya.datasets import Dataset, IdescatSource, SocrataSource
 from catalunya.drift import Drift, check_columns, missing_columns, refuse_mistyped, refuse_quarantined
 from catalunya.errors import (
     CatalunyaError,
@@ -387,7 +387,7 @@ def _stage_pages(
     *,
     lenient: bool,
 ) -> tuple[Staged, index.StagedFile]:
-    _type_pages(con, dataset, manifest, _objects(dataset, pages, work), work)
+    _type_pages(con, dataset, manifest, _objects(dataset, manifest, pages, work), work)
     typed = sql.read_parquet(work, "typed-*.parquet")
     counts = _judge(con, dataset, typed)
     reasons = _reasons(con)
@@ -401,7 +401,7 @@ def _stage_pages(
             reasons=reasons,
         )
     invalid, nulled = _invalid_values(con, dataset, typed)
-    controls = _controls(con, dataset, typed, pages)
+    controls = _controls(con, dataset, manifest, typed, pages)
     staged = Staged(
         dataset_id=dataset.id,
         snapshot_id=manifest.snapshot_id,
@@ -466,35 +466,20 @@ class _Objects:
     """Bytes that one object may have."""
 
 
-def _objects(dataset: Dataset, pages: Sequence[Path], work: Path) -> _Objects:
-    """The rows of the landed pages as JSON objects: as they are for Socrata, unfolded for the others."""
-    from catalunya.sources import idescat
+def _objects(dataset: Dataset, manifest: Manifest, pages: Sequence[Path], work: Path) -> _Objects:
+    """The rows of the landed pages as JSON objects: as they are for Socrata, unfolded for the others.
 
-    source = dataset.source
-    if isinstance(source, SocrataSource):
+    Raises `SnapshotUnreadable` when a page cannot be unfolded.
+    """
+    from catalunya import sources
+
+    if isinstance(dataset.source, SocrataSource):
         return _Objects(list(pages), "array", _OBJECT_BYTES)
-    rows = idescat.rows(pages, source) if isinstance(source, IdescatSource) else _features(pages, source)
     path, largest = work / "rows.ndjson", _OBJECT_BYTES
     with path.open("wb") as out:
-        for row in rows:
+        for row in sources.rows(dataset.source, manifest.files, pages, manifest.request):
             largest = max(largest, 2 * out.write(msgspec.json.encode(row) + b"\n"))
     return _Objects([path], "newline_delimited", largest)
-
-
-class _Feature(msgspec.Struct):
-    properties: dict[str, Any] | None = None
-    geometry: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _FeatureCollection(msgspec.Struct):
-    features: list[_Feature]
-
-
-def _features(pages: Sequence[Path], source: DownloadSource) -> Iterator[dict[str, Any]]:
-    decoder = msgspec.json.Decoder(_FeatureCollection)
-    for file, page in zip(source.files, pages, strict=True):
-        for feature in decoder.decode(page.read_bytes()).features:
-            yield {"level": file.level, **(feature.properties or {}), "geometry": feature.geometry}
 
 
 def _type_pages(
@@ -615,23 +600,25 @@ def _plural(words: str) -> str:
 
 
 def _controls(
-    con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str, pages: Sequence[Path]
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, manifest: Manifest, typed: str, pages: Sequence[Path]
 ) -> tuple[Control, ...]:
-    from catalunya.sources import idescat
+    from catalunya import sources
 
     source = dataset.source
     if not isinstance(source, IdescatSource):
         return ()
-    period = next(c.name for c in dataset.columns if c.type == "integer" and c.name in dataset.key)
+    period = next((c.name for c in dataset.columns if c.type == "integer" and c.name in dataset.key), None)
+    if period is None:
+        return ()
     by_source = {c.source[0]: c.name for c in dataset.columns}
     found = []
-    for control in idescat.controls(pages, source):
+    for control in sources.controls(source, manifest.files, pages):
         column = by_source.get(control.control)
         if column is None:
             continue
         row = con.execute(
             f"""
-            select coalesce(sum({column}), 0)::bigint from {typed}
+            select coalesce(sum({column}), 0)::hugeint from {typed}
             where {period} = ? and n not in (select n from problems)
             """,
             [int(control.period)],

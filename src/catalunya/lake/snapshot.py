@@ -43,6 +43,8 @@ class LandedFile(_Record):
     size: int
     sha256: str
     rows: int | None = None
+    role: str | None = None
+    """What its rows are, where the definition says it of each file: the level of a download."""
 
 
 class LandedColumn(_Record):
