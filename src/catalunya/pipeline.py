@@ -39,6 +39,7 @@ from catalunya.record import (
     StageRecord,
     StageStatus,
     code_revision,
+    keep,
     last_seen,
     versions,
 )
@@ -512,8 +513,7 @@ class Run:
             self.record.release = self.storage.uri(layout.release(self.record.release_id))
         self.record.cost = self.cost()
         self.record.seconds = round(time.monotonic() - self._started, 3)
-        data = self.record.model_dump_json(indent=1).encode()
-        self.storage.put(layout.ledger(self.record.run_id), data)
+        keep(self.storage, self.record)
 
     def cost(self) -> Cost | None:
         """What was asked of the engine; a warning and None when it does not say."""

@@ -14,13 +14,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+import structlog
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from catalunya import __version__
 from catalunya.audit import Finding, Stale
 from catalunya.engines.protocol import Cost
 from catalunya.lake import layout
-from catalunya.lake.storage import Storage
+from catalunya.lake.storage import MissingKey, Storage
+
+log = structlog.get_logger(__name__)
 
 Status = Literal["released", "unchanged", "refused", "failed"]
 StageStatus = Literal["done", "skipped", "refused", "failed"]
@@ -101,9 +104,36 @@ def new_run_id(now: datetime) -> str:
 
 
 def newest(storage: Storage) -> RunRecord | None:
-    """The newest record of the ledger."""
-    entries = storage.list(layout.LEDGER)
-    return RunRecord.model_validate_json(storage.read(entries[-1].key)) if entries else None
+    """The record that was written last; None when there is none that can be read.
+
+    A copy of it has a name of its own, so that no list of the ledger is needed; the list is for want of that copy.
+    """
+    found = _read(storage, layout.NEWEST_RECORD)
+    if found is not None:
+        return found
+    for entry in reversed(storage.list(layout.LEDGER)):
+        if layout.is_id(entry.key.removeprefix(f"{layout.LEDGER}/").removesuffix(".json")):
+            found = _read(storage, entry.key)
+            if found is not None:
+                return found
+    return None
+
+
+def _read(storage: Storage, key: str) -> RunRecord | None:
+    try:
+        return RunRecord.model_validate_json(storage.read(key))
+    except MissingKey:
+        return None
+    except ValidationError as error:
+        log.warning("damaged record is ignored", key=storage.uri(key), reason=f"{error.error_count()} faults")
+        return None
+
+
+def keep(storage: Storage, record: RunRecord) -> None:
+    """Put the record of a run into the ledger, as the newest one."""
+    data = record.model_dump_json(indent=1).encode()
+    storage.put(layout.ledger(record.run_id), data)
+    storage.put(layout.NEWEST_RECORD, data)
 
 
 def last_seen(storage: Storage) -> dict[str, Seen]:

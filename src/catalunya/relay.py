@@ -28,7 +28,7 @@ from catalunya.lake.lock import Lock, lake_lock
 from catalunya.lake.storage import Storage
 from catalunya.pipeline import Reporter, Run
 from catalunya.publish import Release
-from catalunya.record import DatasetRecord, RunRecord, last_seen, merged
+from catalunya.record import DatasetRecord, RunRecord, keep, last_seen, merged
 from catalunya.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -193,7 +193,7 @@ class Relay:
                 record.message = f"broken off before it was published; the last stage on record is {last}"
             if record.release_id:
                 record.release = self.storage.uri(layout.release(record.release_id))
-            self.storage.put(kept, record.model_dump_json(indent=1).encode())
+            keep(self.storage, record)
             done = record.status == "released" and self.documented(record.release_id)
             if done or record.status == "unchanged":
                 self._clear()

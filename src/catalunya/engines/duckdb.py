@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from catalunya.lake.storage import Storage
 from catalunya.stage import Staged, read_record
 
 DATABASE = dbt.CANDIDATE
+_FETCHES_AT_ONCE = 8
 
 
 class Candidate:
@@ -122,7 +124,9 @@ class DuckDBEngine:
             con.execute("create schema staging")
             for dataset_id, dataset in datasets.items():
                 keys = staging.staged_keys(self._storage, dataset, snapshots[dataset_id])
-                files = [self._storage.fetch(key, work / "staging" / dataset.id) for key in keys]
+                with ThreadPoolExecutor(_FETCHES_AT_ONCE) as pool:
+                    place = work / "staging" / dataset.id
+                    files = list(pool.map(lambda key, place=place: self._storage.fetch(key, place), keys))
                 _create_view(con, dataset, files)
                 staged += records(con, files)
             staging.create_tables(con, staged)

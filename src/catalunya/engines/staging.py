@@ -28,10 +28,11 @@ TABLES = {
 
 
 def staged_keys(storage: Storage, dataset: Dataset, snapshot_ids: tuple[str, ...]) -> list[str]:
-    """The staged files of these snapshots; `BuildFailed` when one is not staged."""
+    """The staged files of these snapshots; `BuildFailed` when one is not staged. One listing, not a look at each."""
     keys = [layout.staged(dataset.id, snapshot_id) for snapshot_id in snapshot_ids]
+    present = {entry.key for entry in storage.list(f"{layout.STAGING}/{dataset.id}")} if keys else set()
     for key, snapshot_id in zip(keys, snapshot_ids, strict=True):
-        if not storage.exists(key):
+        if key not in present:
             raise BuildFailed(
                 f"{dataset.id}: snapshot {snapshot_id} is not staged; run `catalunya stage` first"
             )

@@ -90,6 +90,22 @@ class S3Storage(Storage):
         return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
 
     @override
+    def folders_after(self, prefix: str, name: str) -> list[str]:
+        folder = folder_key(prefix)
+        if not name:
+            return self.folders(folder)
+        # What sorts before is not listed: one request, however many folders there are.
+        offset = f"{folder}/{name}"
+        with self._explained(folder):
+            keys = [
+                meta["path"]
+                for chunk in obstore.list(self._store, folder or None, offset=offset, chunk_size=1000)
+                for meta in chunk
+            ]
+        inside = [key.removeprefix(f"{folder}/").partition("/") for key in keys]
+        return sorted({found for found, slash, _ in inside if slash and found > name})
+
+    @override
     def list(self, prefix: str = "") -> list[Entry]:
         folder = folder_key(prefix)
         with self._explained(folder):
