@@ -106,6 +106,7 @@ def retain(storage: Storage, run_id: str, keep: int, now: datetime) -> list[str]
         gone = [f"release {release_id}" for release_id in publish.retain(storage, keep, lock)]
         for abandoned in filter(layout.is_id, storage.folders(layout.RUNS)):
             if now - layout.moment_of(abandoned) > ABANDONED:
+                lock.check()
                 storage.delete_folder(f"{layout.RUNS}/{abandoned}")
                 gone.append(f"parts of run {abandoned}")
     return gone

@@ -127,7 +127,7 @@ class Run:
                 self.raise_refusals()
             else:
                 self.publish(self.audit_or_rebuild(self.build()))
-                discard_candidates(self.storage, self.engine)
+                discard_candidates(self.storage, self.engine, self.lock)
         except CatalunyaError as error:
             self.fail(error)
         finally:
@@ -537,7 +537,7 @@ class Run:
         for name in publish.strangers(self.storage):
             self.record.warn(f"{self.storage.uri(layout.release(name))} is no release; it was left alone")
         publish.discard_unpublished(self.storage, self.lock)
-        discard_candidates(self.storage, self.engine)
+        discard_candidates(self.storage, self.engine, self.lock)
         publish.show(self.storage, self.engine)
 
     def _chosen(self, only: tuple[str, ...]) -> dict[str, Dataset]:

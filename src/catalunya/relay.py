@@ -120,7 +120,7 @@ class Relay:
         """
         with self._part("build", "run") as run:
             self.storage.clean_scratch()
-            discard_candidates(self.storage, run.engine)
+            discard_candidates(self.storage, run.engine, run.lock)
             for dataset_id in self.datasets:
                 with hold(self.storage, self.run_id, lock_of(dataset_id)):
                     run.stage(only=(dataset_id,))

@@ -78,7 +78,9 @@ def published(lake: Path) -> dict[str, bytes]:
     assert (folder / "release.json").exists(), "the pointer shows an incomplete release"
     for line in (folder / "SHA256SUMS").read_text("utf-8").splitlines():
         digest, name = line.split("  ", 1)
-        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, f"{name} is not what was released"
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest, (
+            f"{name} is not what was released"
+        )
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for kind in ("csv", "parquet")
@@ -114,7 +116,10 @@ class Seen:
         assert answer.json["faults"] == []
         states = {
             name: {
-                **{key: of[key] for key in ("snapshots", "snapshot_id", "accepted", "pending", "later_than_now")},
+                **{
+                    key: of[key]
+                    for key in ("snapshots", "snapshot_id", "accepted", "pending", "later_than_now")
+                },
                 "refused": {key: refusal["gate"] for key, refusal in of["refused"].items()},
             }
             for name, of in answer.json["datasets"].items()

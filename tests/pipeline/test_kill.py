@@ -105,14 +105,12 @@ def test_a_kill_at_a_random_moment_of_a_lakes_life_changes_nothing_that_follows(
         where = killed_and_repeated(life, calm, number, share, lake, pace)
         same(Seen.of(lake, LIFE[number].now), calm.seen(number + 1), LIFE[number].keep, where)
         assert not any((lake / "candidates").glob("*")), f"{where}: a candidate was left behind"
-        print(where)
-        if number + 1 < len(LIFE):
+        # What a run left is seen at once; what another command left shows in the run that follows.
+        if number + 1 < len(LIFE) and LIFE[number].words != ("run",):
             after = LIFE[number + 1]
             answer = life.command(str(lake), after)(*life.words(after, whole(lake)))
             assert answer.code == 0, f"{where}, then {after.name}: {answer.words}"
-            same(
-                Seen.of(lake, after.now), calm.seen(number + 2), after.keep, f"{where}, then {after.name}"
-            )
+            same(Seen.of(lake, after.now), calm.seen(number + 2), after.keep, f"{where}, then {after.name}")
 
 
 @pytest.mark.parametrize("number", range(LIVES))
@@ -129,7 +127,6 @@ def test_a_life_with_a_kill_in_most_steps_ends_as_the_undisturbed_one(number, li
             answer = life.command(str(lake), step)(*life.words(step, whole(lake)))
             check_repeated(answer, step.words[0], f"{step.name} after {story}")
         same(Seen.of(lake, step.now), calm.seen(at + 1), step.keep, "; ".join(story))
-    print(story)
 
 
 @pytest.fixture
@@ -186,4 +183,3 @@ def test_a_kill_at_a_random_moment_on_s3_changes_nothing_that_follows(
     download(store, lake)
     no_release_lost(kept, lake, step.keep, where)
     same(Seen.of(lake, step.now), calm.seen(number + 1), step.keep, where)
-    print(where)
