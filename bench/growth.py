@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
+import logging
 import os
 import shutil
 import sys
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import structlog
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -291,6 +293,7 @@ def main() -> int:
     for name in [name for name in os.environ if name.startswith(("CATALUNYA_", "AWS_", "ENVIRONMENT"))]:
         del os.environ[name]
     os.environ["ENVIRONMENT"] = "demo"
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     wrong = []
     with (
         tempfile.TemporaryDirectory(prefix="catalunya-bench-") as work,

@@ -6,8 +6,22 @@ import shutil
 
 import pytest
 
-from bench.growth import Cost, configured, multiply, nothing_new, stage_again, status, upload
+from bench.growth import (
+    REGISTER,
+    Cost,
+    configured,
+    counted,
+    multiply,
+    nothing_new,
+    stage_again,
+    status,
+    upload,
+)  # fmt: skip
+from catalunya import datasets, record
 from catalunya.demo import portal
+from catalunya.engines.staging import staged_keys
+from catalunya.errors import BuildFailed
+from catalunya.lake import layout, snapshot
 from catalunya.lake.storage import Storage
 from tests.pipeline.conftest import DAY, SMALL
 
@@ -58,3 +72,30 @@ def test_staging_again_asks_as_much_for_each_snapshot(lakes, url):
     few, many = (stage_again(configured(str(lakes[count]), url)) for count in (FEW, MANY))
     each = (many.requests - few.requests) / (MANY - FEW)
     assert each <= 8
+
+
+def test_a_build_looks_for_all_staged_files_by_one_list(lakes, url):
+    settings = configured(str(lakes[MANY]), url)
+    storage = Storage.open(settings.lake)
+    card = datasets.load(settings.home / "datasets")[REGISTER]
+    kept = tuple(snapshot.usable(storage, REGISTER))
+    with counted(storage) as cost:
+        assert len(staged_keys(storage, card, kept)) == MANY
+    assert (cost.lists, cost.reads) == (1, 0)
+    with pytest.raises(BuildFailed, match=r"20200101T000000Z-00000000 is not staged"):
+        staged_keys(storage, card, (*kept, "20200101T000000Z-00000000"))
+
+
+def test_a_damaged_record_in_the_ledger_is_passed_over(small_release, tmp_path):
+    lake = tmp_path / "lake"
+    shutil.copytree(small_release[0], lake)
+    storage = Storage.open(str(lake))
+    known = record.newest(storage)
+    assert known is not None
+    storage.put("ledger/20270101T000000Z-00000000.json", b'{"run_id"')
+    storage.put("ledger/notes.json", b"{}")
+    for damage in (b"", b"{}", known.model_dump_json().encode()[:500]):
+        storage.put(layout.NEWEST_RECORD, damage)
+        assert record.newest(storage) == known
+    storage.delete(layout.NEWEST_RECORD)
+    assert record.newest(storage) == known

@@ -24,6 +24,7 @@ LIVES = KILLS // 20
 SEED = 20260105
 PARTS = min(KILLS, 4)
 """The kills are dealt to so many tests, which run beside each other."""
+TRIES = 5
 DONE = {
     "accept": "is not a refused snapshot",
     "rollback": "is the current release already",
@@ -70,6 +71,9 @@ def killed_and_repeated(
     command = life.command(str(lake), step)
     moment = share * pace.get(step.name, calm.seconds[step.name])
     killed = command(*life.words(step, kept), kill_after=moment)
+    if killed.code is not None:
+        # It was faster this time.
+        pace[step.name] = killed.seconds
     where = f"{step.name} killed after {moment:.2f} s" if killed.code is None else f"{step.name} not killed"
     assert published(lake) in allowed, f"{where}: a mixture"
     no_release_lost(kept, lake, step.keep, where)
@@ -101,8 +105,13 @@ def test_a_kill_at_a_random_moment_of_a_lakes_life_changes_nothing_that_follows(
     pace: dict[str, float] = {}
     for number, share in dealt(KILLS, SEED)[part::PARTS]:
         lake = tmp_path / "killed"
-        copy_lake(calm.before(number), lake)
-        where = killed_and_repeated(life, calm, number, share, lake, pace)
+        for _ in range(TRIES):
+            copy_lake(calm.before(number), lake)
+            where = killed_and_repeated(life, calm, number, share, lake, pace)
+            if "not killed" not in where:
+                break
+        else:
+            pytest.fail(f"{where}: it ends before it can be killed")
         same(Seen.of(lake, LIFE[number].now), calm.seen(number + 1), LIFE[number].keep, where)
         assert not any((lake / "candidates").glob("*")), f"{where}: a candidate was left behind"
         # What a run left is seen at once; what another command left shows in the run that follows.
