@@ -130,11 +130,12 @@ def test_a_life_with_a_kill_in_most_steps_ends_as_the_undisturbed_one(number, li
     pace: dict[str, float] = {}
     story = []
     for at, step in enumerate(LIFE):
-        for _ in range(dice.choice((0, 1, 1, 2))):
+        kills = dice.choice((0, 1, 1, 2))
+        for _ in range(kills):
             story.append(killed_and_repeated(life, calm, at, dice.uniform(0.02, 1.0), lake, pace))
-        if published(lake) != calm.seen(at + 1).release or not story or step.name not in story[-1]:
+        if not kills:
             answer = life.command(str(lake), step)(*life.words(step, whole(lake)))
-            check_repeated(answer, step.words[0], f"{step.name} after {story}")
+            assert answer.code == 0, f"{step.name} after {story}: {answer.words}"
         same(Seen.of(lake, step.now), calm.seen(at + 1), step.keep, "; ".join(story))
 
 
