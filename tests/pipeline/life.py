@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -184,11 +185,13 @@ def scene(home: Path, known: dict[str, str]) -> Iterator[Scene]:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """The life that nothing disturbed: its lake before each step and at the end, and how long each step took."""
+    """The life that nothing disturbed: its lake before each step and at the end, and what each step took."""
 
     folder: Path
     known: dict[str, str]
     seconds: dict[str, float]
+    writes: dict[str, int]
+    """How many writes to the lake a step began."""
 
     @property
     def home(self) -> Path:
@@ -209,19 +212,18 @@ def saved(factory: pytest.TempPathFactory) -> Undisturbed:
         folder, said = base / "life", base / "life.json"
         if not said.exists():
             shutil.rmtree(folder, ignore_errors=True)
-            known, seconds = _live(folder)
-            said.write_text(json.dumps({"known": known, "seconds": seconds}))
+            said.write_text(json.dumps(_live(folder)))
         return Undisturbed(folder, **json.loads(said.read_text()))
 
 
-def _live(folder: Path) -> tuple[dict[str, str], dict[str, float]]:
+def _live(folder: Path) -> dict[str, dict[str, Any]]:
     card = copy_home(folder / "home") / "datasets" / f"{REGISTER}.yml"
     text = card.read_text("utf-8")
     assert "source: telefon\n" in text
     card.write_text(text.replace("source: telefon\n", "source: [telefon, nom]\n"), "utf-8")
     lake = folder / "before-0"
     lake.mkdir()
-    seconds = {}
+    seconds, writes = {}, {}
     with scene(folder / "home", {}) as life:
         for number, step in enumerate(LIFE):
             after = folder / f"before-{number + 1}"
@@ -229,9 +231,9 @@ def _live(folder: Path) -> tuple[dict[str, str], dict[str, float]]:
             lake = after
             answer = life.command(str(lake), step)(*life.words(step))
             assert answer.code == 0, f"{step.name}: {answer.words}"
-            seconds[step.name] = answer.seconds
+            seconds[step.name], writes[step.name] = answer.seconds, answer.writes
             life.remember(step, lake)
-        return life.known, seconds
+        return {"known": life.known, "seconds": seconds, "writes": writes}
 
 
 def copy_lake(lake: Path, target: Path) -> None:
