@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 COMPOSE := docker compose --project-directory orchestration --profile demo --profile scale
 
-.PHONY: help setup setup-dev run airflow up down logs health test test-stack setup-aws test-aws package lint format bench clean
+.PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package lint format bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -49,6 +49,9 @@ health: ## Airflow, portals, lake and dbt: is everything well, in the stack or o
 
 test: setup-dev ## Every test that needs no container engine
 	@.venv/bin/pytest -n 3 --dist loadgroup -m "not stack and not aws" $(PYTEST_ARGS)
+
+fuzz: setup-dev ## 1,000 odd answers of each kind of portal, through ingest and stage
+	@CATALUNYA_FUZZ=3000 .venv/bin/pytest -n 2 tests/fuzz $(PYTEST_ARGS)
 
 setup-aws: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
 	@$(UV) sync --frozen --quiet --inexact --group airflow --group athena --group trino --group infrastructure

@@ -43,7 +43,7 @@ from catalunya.settings import ROOT
 storage = Storage.open(sys.argv[1])
 dataset = datasets.load(ROOT / "datasets")["social_services"]
 manifest = snapshot.latest(storage, dataset.id)
-staged = stage.stage_snapshot(storage, dataset, manifest)
+staged, _ = stage.stage_snapshot(storage, dataset, manifest)
 assert staged.rows_in == int(sys.argv[2]), staged
 """
 

@@ -170,9 +170,9 @@ def make_lake(lake: Path, count: int) -> list[int]:
             "insert into lives select unnest(?), unnest(?), unnest(?)",
             [[*range(1, len(lives) + 1)], [a for a, _ in lives], [b for _, b in lives]],
         )
+        query = declaration.typed_query(dataset, objects, taken_on=date.max)
         con.execute(
-            f"create table typed as select * from ({declaration.typed_query(dataset, objects)}) join lives using (n) "
-            "where len(reasons) = 0 order by n"
+            f"create table typed as select * from ({query}) join lives using (n) where len(reasons) = 0 order by n"
         )
         con.execute("create table problems (n bigint)")
         for week in range(count):
@@ -183,6 +183,7 @@ def make_lake(lake: Path, count: int) -> list[int]:
 
 def write_snapshot(con: Any, storage: Any, dataset: Any, scratch: Path, week: int) -> int:
     """Write the staged file of one week and the manifest that makes it count; returns its rows."""
+    from catalunya import declaration
     from catalunya.lake import layout, snapshot
     from catalunya.lake.snapshot import Manifest
     from catalunya.stage import Staged, _write_staged
@@ -191,7 +192,9 @@ def write_snapshot(con: Any, storage: Any, dataset: Any, scratch: Path, week: in
     ((rows,),) = con.execute(f"select count(*) from {there}").fetchall()
     taken_at = FIRST + timedelta(weeks=week)
     snapshot_id = layout.make_id(taken_at, f"{week:08x}")
-    staged = Staged(dataset.id, snapshot_id, taken_at, rows, rows, 0, 0, demo=True)
+    staged = Staged(
+        dataset.id, snapshot_id, taken_at, rows, rows, 0, 0, demo=True, digest=declaration.digest(dataset)
+    )
     _write_staged(con, dataset, staged, there, scratch)
     storage.put_file(layout.staged(dataset.id, snapshot_id), scratch)
     manifest = Manifest(

@@ -14,13 +14,14 @@ import duckdb
 
 QUERY = """
 with places as (
-    select comarca_id, year, ownership, sum(places) as places, any_value(people_aged_65_over) as people
+    select comarca_id, year, ownership, sum(places) as places,
+        any_value(people_aged_65_over_latest) as people, any_value(population_year_latest) as people_of
     from marts.coverage_comarca
     where service_group in ('assisted_residence', 'home_residence') and ownership <> 'all'
-        and year = (select max(year) from marts.population)
+        and year = (select max(year) from marts.coverage_comarca where basis = 'observed')
     group by all
 )
-select comarca.name as comarca, year, ownership, 100.0 * places / people as per_100, places
+select comarca.name as comarca, year, ownership, 100.0 * places / people as per_100, people_of
 from places inner join marts.dim_comarca as comarca using (comarca_id)
 where people > 0
 """
@@ -42,7 +43,7 @@ def chart(folder: Path) -> alt.Chart:
         for comarca, _, ownership, per_100, _ in rows
         for index in [list(OWNERSHIPS).index(ownership)]
     ]
-    year = rows[0][1]
+    year, people_of = rows[0][1], sorted({str(row[4]) for row in rows})
     mark = "DEMO DATA, made by a generator. " if release["demo"] else ""
     return (
         alt.Chart(alt.Data(values=values))
@@ -68,7 +69,10 @@ def chart(folder: Path) -> alt.Chart:
             height=43 * 15,
             title=alt.Title(
                 f"Residence places for older people by comarca, {year}",
-                subtitle=f"{mark}Release {release['release_id']}, today's division into comarques",
+                subtitle=[
+                    f"{mark}Release {release['release_id']}, today's division into comarques",
+                    f"Places as observed in the register in {year}, people of 1 January {', '.join(people_of)}",
+                ],
                 anchor="start",
                 subtitleColor="#c53030" if release["demo"] else "#4a5568",
             ),

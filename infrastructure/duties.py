@@ -18,6 +18,13 @@ _NOTES = (*_STATE, _PART)
 """What every part of a run reads before its own work: what is shown, what is on record, who holds what."""
 REFUSAL = f"{layout.LANDING}/*/*/refused.json"
 ACCEPTANCE = f"{layout.LANDING}/*/*/accepted.json"
+MANIFEST = f"{layout.LANDING}/*/*/manifest.json"
+INDEX = f"{layout.STAGING}/*/_index.json"
+"""What is known of a dataset's snapshots. Whoever changes their state writes it by compare-and-set, which reads it."""
+SNAPSHOTS = (INDEX, MANIFEST, REFUSAL, ACCEPTANCE)
+"""What the states of snapshots are read from: where an index is behind or missing, from beside the bytes."""
+RECORD = f"{layout.LEDGER}/*.json"
+"""A run's record, but not the archive of a month, which is a `.jsonl`: nobody deletes that."""
 LANDED = tuple(f"{layout.LANDING}/*/*/{name}" for name in ("page-*", "manifest.json", "accepted.json"))
 """What no role may delete, nor an administrator while the bucket's policy stands."""
 
@@ -49,16 +56,18 @@ class Duty:
 
 
 def _locks(*names: str) -> tuple[str, ...]:
-    return tuple(f"{LOCKS}/{name}.json" for name in names)
+    # What a store that is not AWS's own was asked before the first lock lies beside the locks.
+    return tuple(f"{LOCKS}/{name}.json" for name in (*names, "probe"))
 
 
 INGEST = Duty(
     "ingest",
     "reads a portal and lands what it sent",
-    reads=(f"{layout.LANDING}/*/*/manifest.json", *_NOTES),
+    reads=(*SNAPSHOTS, *_NOTES),
     writes=(
         f"{layout.LANDING}/*/*/page-*",
-        f"{layout.LANDING}/*/*/manifest.json",
+        MANIFEST,
+        INDEX,
         f"{_PART}/ingest.*.json",
         *_locks("call-ingest-*", "dataset-*"),
     ),
@@ -74,12 +83,14 @@ STAGE = Duty(
         f"{_PART}/stage.*.json",
         *_locks("call-stage-*", "dataset-*"),
     ),
+    # A refusal that another definition of the dataset made does not hold any more.
+    deletes=(REFUSAL,),
 )
 BUILD = Duty(
     "build",
     "builds a candidate and judges it",
     reads=(
-        f"{layout.LANDING}/*/*/manifest.json",
+        MANIFEST,
         REFUSAL,
         ACCEPTANCE,
         f"{layout.STAGING}/*",
@@ -89,15 +100,19 @@ BUILD = Duty(
     writes=(
         f"{layout.CANDIDATES}/*",
         REFUSAL,
+        INDEX,
         *(f"{_PART}/{name}.json" for name in ("wait", "build", "audit")),
         *_locks("run", "dataset-*"),
     ),
-    deletes=(f"{layout.CANDIDATES}/*",),
+    deletes=(f"{layout.CANDIDATES}/*", REFUSAL),
 )
 PUBLISH = Duty(
     "publish",
     "shows a candidate as a release, keeps the record, and clears away",
+    # A rollback moves the pointer and the published views, so it is this role's; it refuses the snapshots that came
+    # with the release that is left, and lifts such a refusal of those that it goes back to.
     reads=(
+        *SNAPSHOTS,
         f"{layout.CANDIDATES}/*",
         f"{layout.RELEASES}/*",
         f"{layout.DOCS}/*",
@@ -106,6 +121,8 @@ PUBLISH = Duty(
     ),
     writes=(
         layout.CURRENT,
+        REFUSAL,
+        INDEX,
         f"{layout.RELEASES}/*",
         f"{layout.DOCS}/*",
         f"{layout.LEDGER}/*",
@@ -120,21 +137,23 @@ PUBLISH = Duty(
         f"{layout.DOCS}/*",
         f"{layout.ALERTS}/*",
         f"{layout.PUBLISHED}/*",
+        REFUSAL,
+        RECORD,
         _PART,
     ),
 )
 MONITOR = Duty(
     "monitor",
     "looks whether bytes are whole and portals alive, and tells people",
-    reads=(f"{layout.LANDING}/*", f"{layout.ALERTS}/*", *_STATE),
+    reads=(f"{layout.LANDING}/*", INDEX, f"{layout.ALERTS}/*", *_STATE),
     writes=(f"{layout.ALERTS}/*",),
     deletes=(f"{layout.ALERTS}/*",),
 )
 STEWARD = Duty(
     "steward",
-    "a person who lifts a refusal",
-    reads=(REFUSAL, ACCEPTANCE, *_locks("run")),
-    writes=(ACCEPTANCE, *_locks("run")),
+    "a person who refuses a snapshot or lifts a refusal",
+    reads=(*SNAPSHOTS, *_locks("run")),
+    writes=(ACCEPTANCE, REFUSAL, INDEX, *_locks("run")),
     deletes=(REFUSAL,),
 )
 ORCHESTRATOR = Duty(

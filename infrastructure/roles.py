@@ -19,7 +19,7 @@ BY_FUNCTION = ("ingest", "stage")
 BY_TASK = ("build", "publish", "monitor")
 """Roles that the orchestrator's tasks take."""
 BY_PEOPLE = ("publish", "steward")
-"""Roles that people of the account may take, with a second factor: to roll back, and to lift a refusal."""
+"""Roles that people of the account may take, with a second factor: to roll back, and to refuse or accept a snapshot."""
 _BOOTSTRAP = "hnb659fds"
 """The qualifier that `cdk bootstrap` gives its roles."""
 _GITHUB = "token.actions.githubusercontent.com"

@@ -34,7 +34,7 @@ OLD_DAYS = {
 }
 """Prefix to the days that a version lives on after it was replaced or deleted."""
 _COLD_DAYS = 90
-"""After so long landed bytes are read once a day at most, by the check of their sums."""
+"""After so long landed bytes are read once a month at most, by the check of their sums."""
 
 
 class Storage(Construct):

@@ -33,6 +33,7 @@ def land(
     *,
     now: datetime = NOW,
     columns: dict[str, str | None] | None = None,
+    validators: dict[str, Any] | None = None,
 ) -> Manifest:
     """Land `pages` (each is written as JSON, or as it is when it is bytes) as one complete snapshot."""
     files, spooled = [], {}
@@ -42,7 +43,11 @@ def land(
         path = storage.scratch() / name
         path.write_bytes(data)
         digest = hashlib.sha256(data).hexdigest()
-        files.append(LandedFile(name=name, url="http://test", size=len(data), sha256=digest))
+        levels = (
+            [file.level for file in dataset.source.files] if dataset.source.protocol == "download" else []
+        )
+        role = levels[index] if index < len(levels) else None
+        files.append(LandedFile(name=name, url="http://test", size=len(data), sha256=digest, role=role))
         spooled[name] = path
     content = snapshot.content_hash(files)
     found = declared(dataset) if columns is None else columns
@@ -53,7 +58,7 @@ def land(
         run_id="20260105T000000Z-00000000",
         protocol=dataset.source.protocol,
         request={},
-        validators={},
+        validators=validators or {},
         columns=tuple(LandedColumn(name=name, type=kind) for name, kind in found.items()),
         rows_before=None,
         rows_after=None,

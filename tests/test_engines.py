@@ -14,7 +14,6 @@ from catalunya.engines import open_engine
 from catalunya.engines.protocol import ENGINE_NOTE, Cost
 from catalunya.errors import UsageError
 from catalunya.lake import layout
-from catalunya.lake.lock import lake_lock
 from catalunya.lake.storage import Storage
 from catalunya.record import RunRecord, merged
 from catalunya.settings import Settings
@@ -54,8 +53,7 @@ def test_candidates_of_a_distributed_engine_are_left_to_that_engine(lake):
     other = "20260105T060000Z-1a2b3c4e"
     lake.put(layout.candidate(RUN, ENGINE_NOTE), json.dumps({"engine": "trino"}).encode())
     lake.put(layout.candidate(other, "candidate.json"), b"{}")
-    with lake_lock(lake, "r") as lock:
-        discard_candidates(lake, open_engine(lake, settings("duckdb")), lock)
+    discard_candidates(lake, open_engine(lake, settings("duckdb")))
     assert lake.folders(layout.CANDIDATES) == [RUN]
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import json
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from catalunya import maintain
+from catalunya import maintain, record
+from catalunya.errors import LakeCorrupt
 from catalunya.lake import layout, snapshot
+from catalunya.lake.lock import lake_lock
 from catalunya.lake.storage import Storage
+from catalunya.stage import stage
 from tests.landing import CARDS, NOW, land, open_lake
 
 
@@ -65,3 +69,198 @@ def test_what_an_abandoned_run_left_goes_after_two_days(lake):
     assert maintain.retain(lake, "x", 30, NOW + timedelta(days=1)) == []
     assert maintain.retain(lake, "x", 30, NOW + timedelta(days=3)) == [f"parts of run {run_id}"]
     assert lake.folders(layout.RUNS) == []
+
+
+@pytest.mark.parametrize("count", [1, 20, 21, 45, 601, 5000])
+def test_a_day_reads_a_share_of_the_snapshots_that_has_the_newest_and_thirty_days_read_all(count):
+    ids = [f"{place:05d}" for place in range(count)]
+    days = [date(2026, 1, 5) + timedelta(days=n) for n in range(30)]
+    shares = [maintain.due(ids, day) for day in days]
+    assert {name for share in shares for name in share} == set(ids)
+    for share in shares:
+        assert share == sorted(set(share)) and share[-1] == ids[-1]
+        assert min(count, 20) <= len(share) <= max(21, count // 30 + 2)
+    assert maintain.due(ids, days[0]) == shares[0]
+    place = next(p for p in range(count) if (p - days[3].toordinal()) % 30 == 0 or count < 30)
+    assert ids[place] in maintain.due([*ids, "99999"], days[3])
+
+
+def test_a_damaged_byte_is_found_on_the_day_of_its_snapshot_and_by_a_full_check(lake):
+    manifests = [
+        land(lake, CARDS["population"], [[{"a": place}]], now=NOW + timedelta(hours=place))
+        for place in range(50)
+    ]
+    lake.put(layout.landing("population", manifests[0].snapshot_id, "page-00000.json"), b"damaged")
+    found = {}
+    for n in range(30):
+        day = date(2026, 3, 1) + timedelta(days=n)
+        looked, wrong = maintain.verify(lake, "population", day=day)
+        assert looked in {20, 21}
+        found[day] = len(wrong)
+    assert set(found.values()) == {0, 1}
+    assert found[next(day for day in found if day.toordinal() % 30 == 0)] == 1
+    looked, wrong = maintain.verify(lake, "population")
+    assert (looked, len(wrong)) == (50, 1)
+
+
+def test_the_newest_snapshot_is_compared_every_day(lake):
+    for place in range(50):
+        newest = land(lake, CARDS["population"], [[{"a": place}]], now=NOW + timedelta(hours=place))
+    lake.put(layout.landing("population", newest.snapshot_id, "page-00000.json"), b"damaged")
+    for n in range(30):
+        assert len(maintain.verify(lake, "population", day=date(2026, 3, 1) + timedelta(days=n))[1]) == 1
+
+
+def users(year: int) -> dict[str, str]:
+    card = CARDS["service_users"]
+    row = {column.source[0]: "1" for column in card.columns}
+    return {**row, "any": str(year), "codi": "11", "comarca": "Baix Llobregat"}
+
+
+@pytest.fixture
+def staged_file(lake: Storage) -> Path:
+    manifest = land(lake, CARDS["service_users"], [[users(2015), users(2016), users(2017)]])
+    stage(lake, CARDS["service_users"], run_id=layout.make_id(NOW, "ab" * 4), now=NOW)
+    path = Path(lake.uri(layout.staged("service_users", manifest.snapshot_id)))
+    assert maintain.verify_staged(lake, "service_users", path.stem) == []
+    return path
+
+
+def test_a_flipped_byte_anywhere_in_a_staged_file_is_found(lake, staged_file):
+    good = staged_file.read_bytes()
+    for place in range(0, len(good), 97):
+        staged_file.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        [fault] = maintain.verify_staged(lake, "service_users", staged_file.stem)
+        assert str(staged_file) in fault and "SHA-256" in fault and "catalunya run --rebuild" in fault
+    staged_file.write_bytes(good)
+    assert maintain.verify_staged(lake, "service_users", staged_file.stem) == []
+    staged_file.unlink()
+    assert "is missing" in maintain.verify_staged(lake, "service_users", staged_file.stem)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda path, other: path.write_bytes(b""), "has no record that can be read"),
+        (lambda path, other: path.write_bytes(path.read_bytes()[:-9]), "has no record that can be read"),
+        (lambda path, other: path.write_bytes(other.read_bytes()), "is the staged file of snapshot"),
+    ],
+    ids=["empty", "cut", "of another snapshot"],
+)
+def test_a_staged_file_that_the_index_does_not_know_is_compared_with_its_own_record(
+    lake, staged_file, change, said
+):
+    land(lake, CARDS["service_users"], [[users(2018)]], now=NOW + timedelta(days=1))
+    stage(lake, CARDS["service_users"], run_id=layout.make_id(NOW, "ab" * 4), now=NOW + timedelta(days=1))
+    [other] = [p for p in staged_file.parents[1].glob("*/*.parquet") if p != staged_file]
+    lake.delete(layout.index("service_users"))
+    change(staged_file, other)
+    [fault] = maintain.verify_staged(lake, "service_users", staged_file.stem)
+    assert said in fault
+
+
+def put_record(lake: Storage, days_ago: float, message: str = "nothing new", number: int = 0) -> str:
+    run_id = layout.make_id(NOW - timedelta(days=days_ago), f"{number:08x}")
+    found = {
+        "run_id": run_id, "message": message, "environment": "demo", "engine": "duckdb", "lake": lake.url,
+        "started_at": NOW.isoformat(),
+    }  # fmt: skip
+    lake.put(layout.ledger(run_id), json.dumps(found, indent=1).encode())
+    return run_id
+
+
+def fold(lake: Storage) -> maintain.Folded:
+    with lake_lock(lake, "x") as lock:
+        return maintain.fold_ledger(lake, NOW, lock)
+
+
+def alone_of(lake: Storage) -> list[str]:
+    return sorted(path.stem for path in Path(lake.uri(layout.LEDGER)).glob("*.json"))
+
+
+def archived(lake: Storage) -> dict[str, list[str]]:
+    folder = Path(lake.uri(layout.LEDGER), "archive")
+    return {
+        path.stem: [json.loads(line)["run_id"] for line in path.read_text("utf-8").splitlines()]
+        for path in sorted(folder.glob("*.jsonl"))
+    }
+
+
+def test_old_records_of_the_ledger_are_folded_by_month_and_the_newest_is_still_read(lake):
+    old = [put_record(lake, days) for days in (130, 120, 100)]
+    kept = [put_record(lake, days) for days in (90, 1)]
+    assert fold(lake).folded == {"2025-08": 1, "2025-09": 2}
+    assert archived(lake) == {"2025-08": old[:1], "2025-09": old[1:]}
+    assert alone_of(lake) == kept
+    newest = record.newest(lake)
+    assert newest is not None and newest.run_id == kept[-1]
+    before = archived(lake)
+    assert fold(lake) == maintain.Folded({}, ())
+    assert archived(lake) == before
+
+
+def test_of_many_young_records_the_newest_thousand_stay(lake, monkeypatch):
+    monkeypatch.setattr(maintain, "LEDGER_RECORDS", 3)
+    ids = [put_record(lake, days) for days in (5, 4, 3, 2, 1)]
+    fold(lake)
+    assert alone_of(lake) == ids[2:]
+    assert archived(lake) == {"2025-12": ids[:1], "2026-01": ids[1:2]}
+
+
+def test_the_newest_record_stays_however_old_it_is(lake):
+    first, last = put_record(lake, 300), put_record(lake, 200)
+    fold(lake)
+    assert (archived(lake), alone_of(lake)) == ({"2025-03": [first]}, [last])
+
+
+def test_folding_that_was_killed_between_archive_and_deletion_loses_and_doubles_nothing(lake):
+    ids = [put_record(lake, days) for days in (121, 120, 119)]
+    last = put_record(lake, 1)
+    whole = {name: json.loads(lake.read(layout.ledger(name))) for name in ids}
+    maintain.archive_records(lake, "2025-09", {ids[0]: whole[ids[0]], ids[1]: whole[ids[1]]})
+    lake.delete(layout.ledger(ids[0]))
+    fold(lake)
+    assert (archived(lake), alone_of(lake)) == ({"2025-09": ids}, [last])
+    text = lake.read(layout.ledger_archive("2025-09")).decode()
+    assert [json.loads(line) for line in text.splitlines()] == list(whole.values())
+
+
+def test_a_record_that_was_written_again_replaces_its_line_in_the_archive(lake):
+    run_id = put_record(lake, 120, "failed")
+    put_record(lake, 1)
+    fold(lake)
+    assert put_record(lake, 120, "released") == run_id
+    fold(lake)
+    [line] = lake.read(layout.ledger_archive("2025-09")).decode().splitlines()
+    assert json.loads(line)["message"] == "released"
+
+
+def test_torn_records_and_strange_files_of_the_ledger_are_left_alone_and_named(lake):
+    whole, torn, strange = (put_record(lake, 120, number=number) for number in range(3))
+    put_record(lake, 1)
+    lake.put(layout.ledger(torn), lake.read(layout.ledger(torn))[:-9])
+    lake.put(layout.ledger(strange), lake.read(layout.ledger(whole)))
+    lake.put("ledger/notes.txt", b"mine")
+    found = fold(lake)
+    assert archived(lake) == {"2025-09": [whole]}
+    assert {torn, strange} <= set(alone_of(lake))
+    assert [name in " ".join(found.left) for name in (torn, strange, "notes.txt")] == [True, True, True]
+
+
+def test_a_damaged_archive_stays_as_it_is_with_the_records_that_would_go_into_it(lake):
+    run_id = put_record(lake, 120)
+    put_record(lake, 1)
+    lake.put(layout.ledger_archive("2025-09"), b'{"run_id": "x"}\n{"run_i')
+    with pytest.raises(LakeCorrupt, match="line 2"):
+        maintain.archive_records(lake, "2025-09", {})
+    found = fold(lake)
+    assert "2025-09.jsonl: line 2" in found.left[0]
+    assert run_id in alone_of(lake)
+    assert lake.read(layout.ledger_archive("2025-09")) == b'{"run_id": "x"}\n{"run_i'
+
+
+def test_retention_folds_the_ledger_and_says_so(lake):
+    put_record(lake, 120)
+    put_record(lake, 1)
+    [said] = maintain.retain(lake, "x", 30, NOW)
+    assert said.startswith("single records of the ledger: 1 are in") and said.endswith("2025-09.jsonl now")

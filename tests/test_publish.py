@@ -114,8 +114,10 @@ def test_without_a_pointer_whole_releases_stay_and_what_is_no_release_is_left_al
     lake.put("releases/backup/note.txt", b"mine")
     (tmp_path / "lake" / "releases" / "latest").symlink_to(whole)
     assert publish.discard_unpublished(lake, lock) == [broken]
-    assert lake.folders(layout.RELEASES) == [whole, "backup", "latest"]
-    assert publish.strangers(lake) == ["backup", "latest"]
+    assert lake.folders(layout.RELEASES) == [whole, "backup"]
+    assert publish.strangers(lake) == ["backup"]
+    assert "releases/latest" in lake.strays
+    assert (tmp_path / "lake" / "releases" / "latest").is_symlink()
     assert publish.newest_whole(lake).release_id == whole
 
 

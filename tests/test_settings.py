@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 
 import pytest
@@ -109,3 +110,37 @@ def test_secrets_do_not_show_when_settings_are_printed(monkeypatch):
     )
     assert settings.notify_urls == ("mailto://a:s3cret@b", "json://c")
     assert "s3cret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("value", "addresses"),
+    [
+        ("json://a , json://b", ("json://a", "json://b")),
+        (
+            "json://a,json://b\nslack://c  tgram+x.y-1://d,",
+            ("json://a", "json://b", "slack://c", "tgram+x.y-1://d"),
+        ),
+        ("mailto://u:p@h?to=a@x,b@y,json://h", ("mailto://u:p@h?to=a@x,b@y", "json://h")),
+        (" , ,", ()),
+    ],
+)
+def test_a_comma_inside_an_address_for_alerts_does_not_split_it(monkeypatch, value, addresses):
+    assert load(monkeypatch, CATALUNYA_NOTIFY_URLS=value).notify_urls == addresses
+
+
+def test_loopback_is_taken_out_of_what_a_proxy_is_asked_for(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "intranet.example")
+    monkeypatch.setenv("no_proxy", "other.example")
+    load(monkeypatch)
+    assert os.environ["NO_PROXY"] == os.environ["no_proxy"]
+    hosts = os.environ["NO_PROXY"].split(",")
+    assert {"intranet.example", "other.example", "127.0.0.1", "localhost", "::1"} <= set(hosts)
+    load(monkeypatch)
+    assert os.environ["NO_PROXY"].split(",") == hosts
+
+
+def test_a_proxy_that_is_wanted_for_nothing_stays_so(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    load(monkeypatch)
+    assert os.environ["no_proxy"] == "*"

@@ -1,7 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
 from datetime import timedelta
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +16,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalunya import stage
+from catalunya import declaration, stage
+from catalunya.datasets import Column, Constraints
 from catalunya.errors import LakeCorrupt, Refused
 from catalunya.lake import layout, snapshot
 from catalunya.lake.storage import Storage
 from catalunya.stage import Staged
+from tests.conftest import ROOT
 from tests.landing import CARDS, NOW, declared, land, open_lake
+from tests.proof.typed import typed
 
 REGISTER = CARDS["social_services"]
+TOWNS = CARDS["municipalities"]
 KIND = "Servei de centre de dia per a gent gran de caràcter temporal o permanent"
 
 
@@ -28,6 +38,21 @@ def lake(tmp_path: Path) -> Storage:
 
 def row(number: int, **fields: Any) -> dict[str, Any]:
     return {"registre": f"S{number:05d}", "tipologia": KIND, "capacitat": "10", **fields}
+
+
+def town(number: int, **fields: Any) -> dict[str, Any]:
+    known = {
+        "codi": f"08{number:04}",
+        "nom": f"Vila {number}",
+        "codi_comarca": "01",
+        "nom_comarca": "Alt Camp",
+    }
+    return {**known, "longitud": "2.1", "latitud": "41.5", **fields}
+
+
+def stage_towns(lake: Storage, towns: list[dict[str, Any]]) -> Staged:
+    land(lake, TOWNS, [towns])
+    return stage.stage(lake, TOWNS, run_id="r", now=NOW)[0]
 
 
 def stage_rows(lake: Storage, *pages: Any, columns: dict[str, str | None] | None = None) -> Staged:
@@ -70,6 +95,18 @@ def test_an_omitted_field_is_null_and_the_row_is_kept(lake):
         ("nullet", "nullet"),
         ("Nul", "Nul"),
         ("a\x1fb", "a b"),
+        ("l\u200eHospitalet\u200f", "lHospitalet"),
+        ("Sant\u00ad Cugat", "Sant Cugat"),
+        ("\ufeffOlot\u200b", "Olot"),
+        ("Vic\ufe0f\u2060\u2066\u061c\u180e\ufff9\U000e0041", "Vic"),
+        ("Sant\u2028Celoni\u2029", "Sant Celoni"),
+        ("Sant\u202f\u1680\u205f\u0085Celoni", "Sant Celoni"),
+        ("a\u007fb\u009fc\u3000d\u2800e", "a b c d e"),
+        ("Cassa\u200d\u0300", "Cassà"),
+        ("Paral\u0387lel", "Paral·lel"),
+        ("nu\u200bll", None),
+        ("\u200b\u2060", None),
+        ("Plaça Major, 1 – 3 · 4º “B” €", "Plaça Major, 1 – 3 · 4º “B” €"),
     ],
 )
 def test_text_is_folded_and_composed_while_raw_keeps_what_was_sent(lake, sent, kept):
@@ -87,27 +124,189 @@ def test_numbers_may_be_sent_as_numbers_or_with_a_zero_fraction(lake):
     assert staged_rows(lake, staged, "places") == [(0,), (7,), (7,)]
 
 
+GOOD_INTEGERS = [("12", 12), ("12.0", 12), ("12.00", 12), ("12.0000", 12), ("1234.000", 1234), ("+3", 3), (" 7\u200e", 7),
+    ("0012", 12), (12, 12), (12.0, 12), (1e3, 1000)]  # fmt: skip
+BAD_INTEGERS = [
+    "1.000", "12.000", "1,000", "1 000", "1\u202f000", "74 places", "1e3", "12.5", "0x10", "1_000", "१२", "٣", "１２",
+    "+-5", "5-", "12.", ".0", "nan", "-3", "100001", "2147483648", "9" * 5_000, 12.5, 1e30, True, {"n": 1}, [1],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sent", "kept"), GOOD_INTEGERS, ids=repr)
+def test_an_unambiguous_whole_number_is_an_integer(lake, sent, kept):
+    staged = stage_rows(lake, [row(1, capacitat=sent)])
+    assert staged_rows(lake, staged, "places") == [(kept,)]
+    assert staged.invalid_values == {}
+
+
+@pytest.mark.parametrize("sent", BAD_INTEGERS, ids=lambda value: repr(value)[:20])
+def test_a_number_that_is_not_unambiguous_or_out_of_range_is_null_and_counted(lake, sent):
+    staged = stage_rows(lake, [row(1, capacitat=sent), row(2)])
+    assert counts(staged) == (2, 2, 0, 0)
+    assert staged_rows(lake, staged, "service_id, places") == [("S00001", None), ("S00002", 10)]
+    assert staged.invalid_values == {"places": 1}
+
+
+def test_a_json_number_is_taken_by_its_value(lake):
+    page = json.dumps([row(1, capacitat="?")]).replace('"?"', "1.000").encode()
+    assert staged_rows(lake, stage_rows(lake, page), "places") == [(1,)]
+
+
+def test_a_json_number_of_five_thousand_digits_is_null(lake):
+    page = json.dumps([row(1, capacitat="?")]).replace('"?"', "9" * 5_000).encode()
+    staged = stage_rows(lake, page)
+    assert (staged_rows(lake, staged, "places"), staged.invalid_values) == ([(None,)], {"places": 1})
+
+
 @pytest.mark.parametrize(
-    ("fields", "reason"),
+    ("sent", "kept"),
+    [("41.383", 41.383), ("4.1383e1", 41.383), ("41", 41.0), (41.383, 41.383), ("41,383", None), ("inf", None),
+     ("nan", None), ("4_1", None), ("0x29", None), ("41.383°", None), ("1e999", None), ("4" * 5_000, None)],
+)  # fmt: skip
+def test_a_coordinate_has_a_decimal_point(lake, sent, kept):
+    towns = [town(1, latitud=sent), town(2)]
+    staged = stage_towns(lake, towns)
+    assert staged_rows(lake, staged, "latitude")[0] == ((kept,) if kept else (41.5,))
+    assert staged.invalid_values == ({} if kept else {"latitude": 1})
+    assert staged.rows_staged == 2
+
+
+@pytest.mark.parametrize(
+    "sent",
+    ["2011-02-30", "03/02/2011", "2011/02/03", "2011-2-3", "20110203", "2011-02-03 00:00", "2011-02-03T25:00",
+     "infinity", "epoch", "0001-01-01", "1899-12-31", "9999-12-31", "2199-01-01", "2026-01-06", "12026-01-01"],
+)  # fmt: skip
+def test_a_day_that_is_none_or_lies_outside_of_1900_and_the_snapshot_is_null(lake, sent):
+    staged = stage_rows(lake, [row(1, inscripcio=sent), row(2, inscripcio="2026-01-05")])
+    assert [str(day) for (day,) in staged_rows(lake, staged, "registered_on")] == ["2026-01-05", "None"]
+    assert staged.invalid_values == {"registered_on": 1}
+
+
+def test_the_future_begins_after_the_snapshot_whatever_the_clock_says(lake):
+    tomorrow = row(1, inscripcio="2026-01-06")
+    land(lake, REGISTER, [[tomorrow]])
+    land(lake, REGISTER, [[tomorrow]], now=NOW + timedelta(days=1))
+    first, second = stage.stage(lake, REGISTER, run_id="r", now=NOW + timedelta(days=900))
+    assert (first.invalid_values, second.invalid_values) == ({"registered_on": 1}, {})
+
+
+@pytest.mark.parametrize(
+    ("year", "sound"),
     [
-        ({"capacitat": "n/d"}, 'places: "n/d" is not an integer'),
-        ({"capacitat": "7.5"}, 'places: "7.5" is not an integer'),
-        ({"capacitat": "-3"}, 'places: "-3" is below 0'),
-        ({"capacitat": "99999999999999999999"}, 'places: "99999999999999999999" is not an integer'),
-        ({"inscripcio": "2011-02-30"}, 'registered_on: "2011-02-30" is not a date (YYYY-MM-DD)'),
-        ({"inscripcio": "03/02/2011"}, 'registered_on: "03/02/2011" is not a date (YYYY-MM-DD)'),
-        ({"registre": None}, "service_id is missing"),
-        ({"nom": {"ca": "x"}}, 'name: "{"ca":"x"}" is not text'),
+        ("2027", True),
+        ("1900", True),
+        ("2028", False),
+        ("2199", False),
+        ("1899", False),
+        ("99999999999", False),
+    ],
+)
+def test_a_year_is_at_most_the_one_after_the_snapshot(lake, year, sound):
+    dataset = CARDS["service_users"]
+    land(lake, dataset, [[{"any": year, "codi": "01"}]])
+    [staged] = stage.stage(lake, dataset, run_id="r", now=NOW)
+    assert counts(staged) == ((1, 1, 0, 0) if sound else (1, 0, 1, 0))
+
+
+@pytest.mark.parametrize(
+    ("fields", "columns", "sentence"),
+    [
+        (
+            {"capacitat": "n/d"},
+            {"places": 1},
+            '1 value of places is not an integer and was set to null, such as "n/d"',
+        ),
+        (
+            {"capacitat": "-3"},
+            {"places": 1},
+            '1 value of places is below 0 and was set to null, such as "-3"',
+        ),
+        (
+            {"inscripcio": "2026-02-01"},
+            {"registered_on": 1},
+            "1 value of registered_on is after the day of the snapshot, 2026-01-05 and was set to null, such as "
+            '"2026-02-01"',
+        ),
+        (
+            {"nom": {"ca": "x"}},
+            {"name": 1},
+            '1 value of name is not text and was set to null, such as "{"ca":"x"}"',
+        ),
         (
             {"capacitat": "x", "inscripcio": "y"},
-            'registered_on: "y" is not a date (YYYY-MM-DD); places: "x" is not an integer',
+            {"registered_on": 1, "places": 1},
+            '1 value of places is not an integer and was set to null, such as "x"',
         ),
     ],
 )
-def test_a_row_that_breaks_the_declaration_is_set_aside_with_its_reason(lake, fields, reason):
+def test_a_bad_value_that_its_row_can_do_without_is_null_counted_and_named(lake, fields, columns, sentence):
+    staged = stage_rows(lake, [row(1), row(2, **fields)])
+    assert counts(staged) == (2, 2, 0, 0)
+    assert staged.invalid_values == columns
+    assert f"social_services: {sentence}" in staged.warnings
+    names = ", ".join(columns)
+    assert staged_rows(lake, staged, f"service_id, {names}")[1] == ("S00002", *[None] * len(columns))
+    [(raw,)] = [found for found in staged_rows(lake, staged, "raw") if "S00002" in found[0]]
+    assert json.loads(raw) == row(2, **fields)
+
+
+def test_an_object_is_no_text_however_the_json_is_laid_out(lake):
+    page = json.dumps([row(1), row(2, nom={"ca": "x"})], separators=(",", ":")).replace(":{", ":\n{").encode()
+    assert stage_rows(lake, page).invalid_values == {"name": 1}
+
+
+def test_a_warning_counts_the_bad_values_of_a_column_and_names_the_first(lake):
+    bad = ["41,3833", "99", "41,5"]
+    staged = stage_towns(
+        lake, [*(town(n, latitud=value) for n, value in enumerate(bad)), *map(town, range(3, 9))]
+    )
+    assert staged.warnings == (
+        "municipalities: 3 values of latitude are not a number or are above 43 and were set to null, such as "
+        '"41,3833"',
+    )
+    assert staged.invalid_values == {"latitude": 3}
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "cause"),
+    [
+        ({"registre": None}, "service_id is missing", "service_id is missing"),
+        ({"tipologia": "null"}, "service_type is missing", "service_type is missing"),
+        ({"tipologia": ["x"]}, 'service_type: "["x"]" is not text', "service_type: … is not text"),
+        (
+            {"tipologia": "", "registre": {"a": 'b"c'}, "capacitat": "x"},
+            'service_id: "{"a":"b\\"c"}" is not text; service_type is missing',
+            "service_id: … is not text; service_type is missing",
+        ),
+    ],
+)
+def test_a_row_without_a_value_that_it_needs_is_set_aside_with_its_reason(lake, fields, reason, cause):
     staged = stage_rows(lake, [row(1), row(2, **fields)])
     assert counts(staged) == (2, 1, 1, 0)
     assert quarantine(lake, staged) == [reason]
+    assert staged.reasons == {cause: 1}
+    assert (staged.invalid_values, staged.warnings) == ({}, ())
+
+
+def test_quarantined_rows_carry_their_typed_keys_where_the_key_itself_is_sound(lake):
+    dataset = CARDS["service_users"]
+    rows = [
+        {"any": "2024.0", "codi": "1"},
+        {"any": "2199", "codi": "02"},
+        {"any": "x", "codi": " 03 "},
+        {"any": "2020", "codi": "04", "total": "5"},
+        {"any": "2020", "codi": "04", "total": "6"},
+        *({"any": "2020", "codi": f"{n:02}"} for n in range(10, 20)),
+    ]
+    land(lake, dataset, [rows])
+    [staged] = stage.stage(lake, dataset, run_id="r", now=NOW)
+    path = lake.uri(layout.quarantined(dataset.id, staged.snapshot_id))
+    found = duckdb.sql(f"from read_parquet('{path}', hive_partitioning = false)")
+    assert found.columns == ["reason", "raw", "snapshot_id", "year", "comarca_id"]
+    assert [str(kind) for kind in found.types[3:]] == ["INTEGER", "VARCHAR"]
+    assert duckdb.sql(f"select year, comarca_id from '{path}' order by all").fetchall() == [
+        (2020, "04"), (2024, None), (None, "02"), (None, "03"),
+    ]  # fmt: skip
 
 
 def test_doubled_rows_are_counted_and_kept_once_across_pages(lake):
@@ -116,16 +315,59 @@ def test_doubled_rows_are_counted_and_kept_once_across_pages(lake):
     assert staged_rows(lake, staged, "service_id") == [("S00001",), ("S00002",), ("S00003",)]
 
 
-def test_of_rows_with_one_key_and_other_contents_the_first_is_kept(lake):
-    staged = stage_rows(lake, [row(1, nom="first")], [row(1, nom="second"), row(1, nom="first")])
+def test_of_rows_with_one_key_the_same_is_kept_in_whatever_order_they_come(lake):
+    rows = [
+        row(1, nom="a"),
+        row(1, nom="b", capacitat="x"),
+        row(1),
+        row(1, nom="b"),
+        row(1, nom="a", capacitat=10),
+    ]
+    others = [row(n) for n in range(2, 6)]
+    for day, order in enumerate(list(permutations(rows))[::13]):
+        land(lake, REGISTER, [order[:2], [*order[2:], *others]], now=NOW + timedelta(days=day))
+    found = stage.stage(lake, REGISTER, run_id="r", now=NOW)
+    assert len(found) == 10
+    for staged in found:
+        assert counts(staged) == (9, 5, 3, 1)
+        assert staged_rows(lake, staged, "service_id, name, places")[0] == ("S00001", "a", 10)
+        assert set(quarantine(lake, staged)) == {
+            "key used twice: another row with service_id = S00001 was kept"
+        }
+        assert staged.reasons == {"key used twice": 3}
+
+
+def test_a_row_without_bad_values_is_kept_before_one_with_them(lake):
+    staged = stage_rows(lake, [row(1, nom="a", capacitat="n/d"), row(1, nom="sound")])
+    assert staged_rows(lake, staged, "name, places") == [("sound", 10)]
+    assert (counts(staged), staged.invalid_values) == ((2, 1, 1, 0), {})
+
+
+@pytest.mark.parametrize("again", ["2024.0", 2024, 2024.0, "+2024", "\u200e2024 ", "02024"])
+def test_keys_that_are_typed_alike_are_one_key(lake, again):
+    dataset = CARDS["service_users"]
+    rows = [
+        {"any": "2024", "codi": "01"},
+        {"any": again, "codi": "01"},
+        {"any": again, "codi": "01", "total": "7"},
+    ]
+    land(lake, dataset, [rows])
+    [staged] = stage.stage(lake, dataset, run_id="r", now=NOW)
     assert counts(staged) == (3, 1, 1, 1)
-    assert staged_rows(lake, staged, "name") == [("first",)]
-    assert "service_id = S00001 came first" in quarantine(lake, staged)[0]
+    assert staged_rows(lake, staged, "year, comarca_id, people") == [(2024, "01", 7)]
 
 
-def test_the_kept_row_of_a_key_is_a_sound_one(lake):
-    staged = stage_rows(lake, [row(1, capacitat="n/d"), row(1, nom="sound")])
-    assert staged_rows(lake, staged, "name") == [("sound",)]
+def test_text_keys_that_are_equal_once_cleaned_are_one_key(lake):
+    staged = stage_rows(
+        lake,
+        [row(1), {**row(1), "registre": "S00\u200b001\u00a0"}, {**row(1), "registre": " S00001", "nom": "x"}],
+    )
+    assert counts(staged) == (3, 1, 1, 1)
+
+
+def test_broken_rows_that_differ_are_no_duplicates(lake):
+    staged = stage_rows(lake, [row(1, tipologia=[1]), row(1, tipologia=[2]), row(1, tipologia=[2])])
+    assert counts(staged) == (3, 0, 2, 1)
 
 
 def test_a_snapshot_without_rows_is_staged_empty(lake):
@@ -184,6 +426,88 @@ def test_values_that_mostly_have_another_type_are_a_retyped_column_not_bad_rows(
         stage.stage(lake, REGISTER, run_id="r", now=NOW)
 
 
+def test_values_that_are_mostly_invalid_are_a_changed_source_not_bad_rows(lake):
+    towns = [town(n, latitud="4580000.5") for n in range(6)] + [town(n) for n in range(6, 11)]
+    land(lake, TOWNS, [towns])
+    with pytest.raises(
+        Refused, match=r'latitud is mostly invalid: 6 of 11 values of latitude .*"4580000.5" is above 43'
+    ):
+        stage.stage(lake, TOWNS, run_id="r", now=NOW)
+    [refusal] = snapshot.refused(lake, TOWNS.id).values()
+    assert refusal.figures == {"column": "latitud", "declared": "number", "wrong": 6, "values": 11}
+
+
+def test_values_that_are_invalid_by_half_are_nulled(lake):
+    towns = [town(n, latitud="4580000.5") for n in range(5)] + [town(n) for n in range(5, 10)]
+    staged = stage_towns(lake, towns)
+    assert (staged.rows_staged, staged.invalid_values) == (10, {"latitude": 5})
+
+
+def test_a_source_that_is_mostly_quarantined_is_refused_also_at_first_and_passes_once_accepted(lake):
+    rows = (
+        [row(n, tipologia=None) for n in range(3)]
+        + [row(1, nom=name) for name in "abc"]
+        + [row(n) for n in range(4, 7)]
+    )
+    bad = land(lake, REGISTER, [rows])
+    with pytest.raises(
+        Refused, match=r"5 of 9 rows would be quarantined, tolerated are 50% \(3 rows: service_type is"
+    ):
+        stage.stage(lake, REGISTER, run_id="r", now=NOW)
+    refusal = snapshot.refused(lake, REGISTER.id)[bad.snapshot_id]
+    assert refusal.figures == {
+        "rows_in": 9, "rows_quarantined": 5, "reasons": {"service_type is missing": 3, "key used twice": 2},
+    }  # fmt: skip
+    snapshot.accept(lake, CARDS, bad.snapshot_id, "known", NOW)
+    [staged] = stage.stage(lake, REGISTER, run_id="r", now=NOW)
+    assert counts(staged) == (9, 4, 5, 0)
+
+
+def test_a_source_whose_rows_are_one_broken_row_many_times_is_refused(lake):
+    land(lake, REGISTER, [[row(1, tipologia=None)] * 6])
+    with pytest.raises(Refused, match="1 of 1 rows would be quarantined"):
+        stage.stage(lake, REGISTER, run_id="r", now=NOW)
+
+
+def test_a_source_that_is_quarantined_by_half_or_hardly_has_rows_is_staged(lake):
+    half = [row(n, tipologia=None) for n in range(3)] + [row(n) for n in range(3, 6)]
+    assert counts(stage_rows(lake, half)) == (6, 3, 3, 0)
+    land(lake, REGISTER, [[row(n, tipologia=None) for n in range(4)]], now=NOW + timedelta(days=1))
+    assert counts(stage.stage(lake, REGISTER, run_id="r", now=NOW)[0]) == (4, 0, 4, 0)
+
+
+def test_the_share_that_may_be_quarantined_is_the_card_s(lake):
+    strict = REGISTER.model_copy(
+        update={"tolerance": REGISTER.tolerance.model_copy(update={"quarantine_ratio": 0.1})}
+    )
+    land(lake, REGISTER, [[row(1, tipologia=None), *map(row, range(2, 9))]])
+    with pytest.raises(Refused, match="1 of 8 rows would be quarantined, tolerated are 10%"):
+        stage.stage(lake, strict, run_id="r", now=NOW)
+
+
+def test_a_column_that_an_accepted_snapshot_lacks_is_null_there_and_not_required(lake):
+    columns = declared(REGISTER)
+    del columns["tipologia"], columns["capacitat"]
+    bad = land(lake, REGISTER, [[{"registre": f"S{n}", "nom": "x"} for n in range(8)]], columns=columns)
+    with pytest.raises(Refused, match=r"tipologia.*missing.*capacitat.*missing"):
+        stage.stage(lake, REGISTER, run_id="r", now=NOW)
+    snapshot.accept(lake, CARDS, bad.snapshot_id, "as it was then", NOW)
+    [staged] = stage.stage(lake, REGISTER, run_id="r", now=NOW)
+    assert counts(staged) == (8, 8, 0, 0)
+    assert staged_rows(lake, staged, "distinct name, service_type, places") == [("x", None, None)]
+
+
+def test_a_key_is_needed_even_where_the_snapshot_lacks_its_column(lake):
+    columns = declared(REGISTER)
+    del columns["registre"]
+    bad = land(lake, REGISTER, [[{"tipologia": KIND}]], columns=columns)
+    with pytest.raises(Refused):
+        stage.stage(lake, REGISTER, run_id="r", now=NOW)
+    snapshot.accept(lake, CARDS, bad.snapshot_id, "as it was then", NOW)
+    [staged] = stage.stage(lake, REGISTER, run_id="r", now=NOW)
+    assert (counts(staged), staged.reasons) == ((1, 0, 1, 0), {"service_id is missing": 1})
+
+
 def test_bytes_that_changed_in_the_lake_are_not_staged(lake):
     manifest = land(lake, REGISTER, [[row(1)]])
     lake.put(layout.landing(REGISTER.id, manifest.snapshot_id, "page-00000.json"), b"[]")
@@ -196,6 +520,47 @@ def test_a_staged_snapshot_is_not_staged_again_until_its_card_changes(lake):
     assert stage.stage(lake, REGISTER, run_id="r", now=NOW) == []
     stricter = REGISTER.model_copy(update={"columns": REGISTER.columns[:-1]})
     assert len(stage.stage(lake, stricter, run_id="r", now=NOW)) == 1
+
+
+def test_the_digest_changes_with_the_definition_and_with_the_code_that_types(monkeypatch):
+    known = declaration.digest(REGISTER)
+    strict = REGISTER.model_copy(update={"columns": (*REGISTER.columns[:-1], retyped(REGISTER.columns[-1]))})
+    reworded = REGISTER.columns[0].model_copy(update={"description": "Other words."})
+    described = REGISTER.model_copy(
+        update={"title": TOWNS.title, "columns": (reworded, *REGISTER.columns[1:])}
+    )
+    assert declaration.digest(described) == known != declaration.digest(strict)
+    monkeypatch.setattr(declaration, "rules_digest", lambda: "other code")
+    assert declaration.digest(REGISTER) != known
+
+
+def retyped(column: Column) -> Column:
+    return column.model_copy(update={"constraints": Constraints(pattern="^[A-Z]")})
+
+
+@pytest.mark.parametrize(
+    "module", ["declaration.py", "stage.py", "drift.py", "sources/idescat.py", "sources/jsonstat.py"]
+)
+def test_a_change_of_any_module_that_types_rows_changes_the_digest_line_ends_do_not(tmp_path, module):
+    def digest_in(folder: Path) -> str:
+        code = "from catalunya import declaration; print(declaration.__file__, declaration.rules_digest())"
+        env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        found = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        )
+        file, digest = found.stdout.split()
+        assert file.startswith(str(folder))
+        return digest
+
+    package = ROOT / "src" / "catalunya"
+    shutil.copytree(package, tmp_path / "a" / "catalunya", ignore=shutil.ignore_patterns("__pycache__"))
+    text = (package / module).read_bytes()
+    changed = tmp_path / "a" / "catalunya" / module
+    changed.write_bytes(text.replace(b"\n", b"\r\n"))
+    assert digest_in(tmp_path / "a") == declaration.rules_digest()
+    changed.write_bytes(text + b"\n_ = 0\n")
+    archive = shutil.make_archive(str(tmp_path / "functions"), "zip", tmp_path / "a")
+    assert digest_in(Path(archive)) == digest_in(tmp_path / "a") != declaration.rules_digest()
 
 
 def test_the_counts_travel_with_the_staged_file(lake):
@@ -266,3 +631,44 @@ def test_no_row_is_lost_whatever_is_sent(tmp_path_factory, rows):
     assert staged.rows_in == staged.rows_staged + staged.rows_quarantined + staged.rows_duplicated
     assert len(staged_rows(lake, staged, "service_id")) == staged.rows_staged
     assert len(quarantine(lake, staged)) == staged.rows_quarantined
+
+
+PIECES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            ["12", ".0", ".000", "1,5", "-", "+", "e3", "2011-02-03", "T00:00", "null", " ", "  ", "é", "Z"]
+        ),
+        st.characters(codec="utf-8"),
+        st.sampled_from("\u00ad\u200b\u200e\u2028\u202f\u0301\u0387\u2800\ufeff\ufe0f\u0085\x00\u212a"),
+    ),
+    max_size=4,
+).map("".join)
+SENT = st.one_of(
+    PIECES, st.none(), st.integers(), st.floats(-1e6, 1e6).map(lambda x: round(x, 2)), st.just({"a": 1})
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {
+                "registre": st.one_of(st.sampled_from(["S1", "S2"]), PIECES),
+                "tipologia": st.one_of(PIECES, st.just("x")),
+            },
+            optional={"capacitat": SENT, "nom": st.one_of(PIECES, st.just([1])), "inscripcio": SENT},
+        ),
+        max_size=4,
+    )
+)
+def test_rows_are_typed_as_plain_python_types_them(tmp_path_factory, rows):
+    lake = open_lake(tmp_path_factory.mktemp("lake"))
+    staged = stage_rows(lake, rows)
+    plain = typed(REGISTER.id, rows, NOW.date())
+    names = [column.name for column in REGISTER.columns]
+    found = staged_rows(lake, staged, ", ".join(names))
+    assert sorted(map(repr, found)) == sorted(
+        repr(tuple(kept[name] for name in names)) for kept in plain.rows
+    )
+    assert counts(staged) == (len(rows), len(plain.rows), plain.quarantined, plain.duplicated)
+    assert staged.invalid_values == plain.invalid

@@ -102,6 +102,18 @@ keep() {
 token() { head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n'; }
 fernet() { head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n'; }
 
+# A password as a part of a URL: every byte that is not plain as %XX.
+in_url() {
+    local LC_ALL=C text=$1 i byte
+    for ((i = 0; i < ${#text}; i++)); do
+        byte=${text:i:1}
+        case "$byte" in
+            [a-zA-Z0-9._~-]) printf '%s' "$byte" ;;
+            *) printf '%%%02X' "$(($(printf '%d' "'$byte") & 255))" ;;
+        esac
+    done
+}
+
 make_secrets() {
     [ -w "$secrets" ] || fail "$secrets cannot be written by user $(id -u): give the volume of the secrets to user 50000"
     # The database and the broker read theirs as users of their own; nothing else mounts this folder.
@@ -111,10 +123,10 @@ make_secrets() {
     keep api_secret_key "${AIRFLOW__API__SECRET_KEY:-}" 0400
     keep jwt_secret "${AIRFLOW__API_AUTH__JWT_SECRET:-}" 0400
     local password
-    password=$(cat "$secrets/postgres_password")
+    password=$(in_url "$(cat "$secrets/postgres_password")")
     keep sql_alchemy_conn "postgresql+psycopg2://airflow:$password@postgres:5432/airflow" 0400
     keep result_backend "db+postgresql://airflow:$password@postgres:5432/airflow" 0400
-    keep broker_url "redis://:$(cat "$secrets/redis_password")@redis:6379/0" 0400
+    keep broker_url "redis://:$(in_url "$(cat "$secrets/redis_password")")@redis:6379/0" 0400
 }
 
 check_memory() {

@@ -25,6 +25,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from catalunya.settings import spare_loopback
+
 ORCHESTRATION = Path(__file__).resolve().parents[1]
 REPOSITORY = ORCHESTRATION.parent
 BIN = Path(sys.executable).parent
@@ -35,6 +37,7 @@ STOPPED_S = 20
 
 def main() -> int:
     """Start, wait until all is healthy, and stay until Ctrl-C; returns 1 when a part does not start or dies."""
+    spare_loopback()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--port", type=int, default=8080, help="port of the web interface")
     parser.add_argument("--home", type=Path, default=REPOSITORY / ".airflow", help="AIRFLOW_HOME")
@@ -106,6 +109,8 @@ def environment(home: Path, port: int, dags: Path, *, paused: bool = False) -> d
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "airflow:admin",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://{LOOPBACK}:{port}/execution/",
         "AIRFLOW__API__BASE_URL": url,
+        # The title of every page and the heading of the first.
+        "AIRFLOW__API__INSTANCE_NAME": f"Catalunya ({os.environ.get('ENVIRONMENT', 'demo')} data)",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),

@@ -17,10 +17,11 @@ from dataclasses import asdict, dataclass
 
 from catalunya import datasets as cards
 from catalunya import publish
+from catalunya.address import split_login
 from catalunya.doctor import examine
 from catalunya.errors import CatalunyaError
 from catalunya.lake.storage import Storage
-from catalunya.settings import Settings
+from catalunya.settings import Settings, is_loopback, spare_loopback
 from catalunya.sources.http import user_agent
 
 TIMEOUT_S = 10
@@ -38,6 +39,7 @@ class Health:
 
 def main() -> int:
     """Print a line per service."""
+    spare_loopback()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--url", default="http://localhost:8080", help="address of the Airflow web interface")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
@@ -91,9 +93,13 @@ def portals(settings: Settings) -> list[Health]:
 
 
 def _portal(variable: str, url: str) -> Health:
+    """Whether the portal at `url` answers; user and password of the address are neither sent nor shown."""
+    url, _ = split_login(url)
     request = urllib.request.Request(url, headers={"User-Agent": user_agent()})
+    # A proxy is not asked for what runs on this machine.
+    straight = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        with urllib.request.build_opener(*straight).open(request, timeout=TIMEOUT_S) as answer:
             return Health(variable, True, f"{url} answers {answer.status}")
     except urllib.error.HTTPError as error:
         return Health(variable, error.code < 500, f"{url} answers {error.code}")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from catalunya.demo import NOTICE
 from orchestration.scripts import airflow_local
 from orchestration.tests.conftest import NOW
 from tests.conftest import ROOT
@@ -49,6 +50,7 @@ def describe(path):
     for dag in [d for d, _ in DagContext.autoregistered_dags]:
         dags[dag.dag_id] = {
             "schedule": dag.schedule,
+            "tags": sorted(dag.tags), "doc": dag.doc_md,
             "catchup": dag.catchup, "max_active_runs": dag.max_active_runs, "params": sorted(dag.params),
             "deadline_s": dag.deadline[0].interval.total_seconds() if dag.deadline else None,
             "tasks": {t.task_id: {"up": sorted(t.upstream_task_ids), "retries": t.retries,
@@ -80,10 +82,11 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def described(surroundings: dict[str, str]) -> list[dict[str, Any]]:
-    """The DAG files as Airflow reads them, each in a process that has imported nothing but Airflow; the last is the
-    pipeline's once more, with functions."""
+    """The DAG files as Airflow reads them, each in a process that has imported nothing but Airflow; the last two are
+    the pipeline's once more, with functions and in production."""
     orders: list[tuple[str, dict[str, str]]] = [(str(path), {}) for path in FILES]
     orders.append((str(DAGS / "catalunya_data_pipeline.py"), FUNCTIONS))
+    orders.append((str(DAGS / "catalunya_data_pipeline.py"), {"ENVIRONMENT": "production"}))
     done = subprocess.run(
         [sys.executable, "-c", DESCRIBE],
         input="".join(json.dumps(order) + "\n" for order in orders),
@@ -120,7 +123,8 @@ def test_the_tasks_and_their_order(pipeline):
     tasks = pipeline["dags"]["catalunya_data_pipeline"]["tasks"]
     assert set(tasks) == {"check_dbt_connection", "ingest", *CHAIN}
     assert {name for name, task in tasks.items() if task["mapped"]} == {"ingest", "stage"}
-    assert tasks["wait_for_new_data"]["up"] == ["ingest"]
+    assert tasks["check_dbt_connection"]["up"] == tasks["ingest"]["up"] == []
+    assert tasks["wait_for_new_data"]["up"] == ["check_dbt_connection", "ingest"]
     assert tasks["run_dbt_transformations"]["up"] == ["check_dbt_connection", "stage"]
     for before, after in pairwise(CHAIN):
         assert before in tasks[after]["up"]
@@ -131,12 +135,30 @@ def test_the_tasks_and_their_order(pipeline):
 
 
 def test_functions_take_the_place_of_two_tasks_and_change_nothing_else(described, pipeline):
-    found = described[-1]["dags"]["catalunya_data_pipeline"]["tasks"]
+    found = described[-2]["dags"]["catalunya_data_pipeline"]["tasks"]
     kinds = {name: task.pop("kind") for name, task in found.items()}
     asked = {name for name, kind in kinds.items() if kind == "AskFunction"}
     assert asked == {"ingest", "stage"}
     own = pipeline["dags"]["catalunya_data_pipeline"]["tasks"]
     assert found == {name: {k: v for k, v in task.items() if k != "kind"} for name, task in own.items()}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_dag_of_the_demo_environment_is_tagged_and_documented_as_demo_data(path, described):
+    dag = described[FILES.index(path)]["dags"][path.stem]
+    assert dag["tags"] == ["catalunya", "demo data"]
+    assert dag["doc"].startswith(f"**{NOTICE}**")
+
+
+def test_a_dag_of_another_environment_says_nothing_of_demo_data(described):
+    dag = described[-1]["dags"]["catalunya_data_pipeline"]
+    assert (dag["tags"], "DEMO" in dag["doc"]) == (["catalunya"], False)
+
+
+def test_the_maintenance_can_be_asked_to_read_everything(described):
+    assert described[FILES.index(DAGS / "catalunya_maintenance.py")]["dags"]["catalunya_maintenance"][
+        "params"
+    ] == ["full"]
 
 
 def test_lineage_leads_from_datasets_to_marts(pipeline):

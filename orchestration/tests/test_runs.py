@@ -8,10 +8,12 @@ from datetime import date
 import pytest
 from rich.console import Console
 
+from catalunya.demo import NOTICE
 from catalunya.lake import layout
 from catalunya.relay import Relay
 from catalunya.report import PlainReporter
 from catalunya.settings import Settings
+from orchestration.scripts import airflow_local
 from orchestration.tests.conftest import MAINTENANCE, NOW, Ended, first_of, id_in_lake
 from tests.conftest import ROOT
 from tests.pipeline.conftest import files_of, query
@@ -81,6 +83,20 @@ def test_a_release_is_an_event_of_each_mart_with_its_rows_and_starts_who_waits_f
     assert json.loads(json.dumps(airflow.ask(path)["value"]))[0]["rows"] == rows
 
 
+def test_airflow_says_demo_data_in_its_title_on_its_first_page_and_with_each_dag(airflow, first):
+    airflow.ask("/version")
+    page = airflow_local.ask(f"{airflow.url}/ui/config", None, airflow.token)
+    assert page["instance_name"] == "Catalunya (demo data)"
+    assert page["dashboard_alert"] == [{"text": NOTICE, "category": "warning"}]
+    dag = airflow.ask("/dags/catalunya_data_pipeline/details")
+    assert "demo data" in {tag["name"] for tag in dag["tags"]}
+    assert dag["doc_md"].startswith(f"**{NOTICE}**")
+    assert NOTICE in airflow.log_of(first, "publish_release")
+    [page] = (airflow.lake / "docs").glob("*/index.html")
+    text = page.read_text("utf-8")
+    assert "<title>DEMO DATA: dbt Docs</title>" in text and f">{NOTICE}</div>" in text
+
+
 def test_nobody_is_told_of_a_run_that_went_well(airflow, first):
     assert airflow.ear.heard == []
 
@@ -105,7 +121,7 @@ def test_each_source_is_tried_alone_and_one_that_is_down_holds_up_nobody_and_is_
     quiet.portal.set_day(date(2026, 2, 1))
     quiet.portal.faults.add("population:down")
     quiet.portal.faults.add("service_users:http_500=1")
-    quiet.portal.faults.add("social_services:bad_rows")
+    quiet.portal.faults.add("social_services:bad_rows=registre")
     before = quiet.pointer()
     ended = quiet.run()
     assert ended.state == "success"
@@ -133,14 +149,22 @@ def test_a_portal_that_is_down_with_nothing_else_new_is_a_failed_run(quiet, firs
     assert quiet.pointer() == before
 
 
-def test_an_engine_that_is_not_set_up_is_named_before_dbt_is_started(quiet, first):
+def test_a_failed_check_of_dbt_keeps_no_data_from_landing_and_staging_and_is_told_once(quiet, first):
+    quiet.portal.set_day(date(2026, 1, 20))
+    landed = set((quiet.lake / "landing" / "social_services").iterdir())
     before = quiet.pointer()
     ended = quiet.run(force=True, engine="trino")
+    states = ended.states()
     assert ended.state == "failed"
-    assert ended.tries()["check_dbt_connection"] == 1
-    assert ended.states()["run_dbt_transformations"] == "upstream_failed"
+    assert (states["check_dbt_connection"], ended.tries()["check_dbt_connection"]) == ("failed", 1)
+    assert states["wait_for_new_data"] == "success"
+    assert {states[f"{stage}[{name}]"] for stage in ("ingest", "stage") for name in DATASETS} == {"success"}
+    assert {states[name] for name in REST} == {"upstream_failed"}
+    [new] = set((quiet.lake / "landing" / "social_services").iterdir()) - landed
+    assert [*(quiet.lake / "staging" / "social_services").glob(f"*/{new.name}.parquet")]
     assert quiet.pointer() == before
     [alert] = quiet.ear.heard
+    assert "check_dbt_connection failed" in alert["title"]
     assert "CATALUNYA_LAKE: trino reads a lake in S3" in alert["message"]
 
 

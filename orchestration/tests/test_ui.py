@@ -50,7 +50,7 @@ def inside(page: Page, airflow: Airflow) -> Page:
     page.fill("input[name=username]", "airflow")
     page.fill("input[name=password]", "airflow")
     page.click("button:has-text('Sign in')")
-    expect(page.get_by_role("heading", name="Welcome")).to_be_visible()
+    expect(page.get_by_role("heading", name="Catalunya (demo data)")).to_be_visible()
     return page
 
 

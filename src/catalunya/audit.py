@@ -2,52 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from pathlib import Path
 
+import duckdb
 import structlog
 from pydantic import BaseModel, ConfigDict
 
-from catalunya import dbt
+from catalunya import dbt, figures, sql
 from catalunya.build import Candidate, reopen
 from catalunya.datasets import Dataset
 from catalunya.engines import Engine
 from catalunya.errors import Refused, UsageError
+from catalunya.findings import Finding, Stale
 from catalunya.lake import index, layout, snapshot
 from catalunya.lake.snapshot import Refusal
 from catalunya.lake.storage import MissingKey, Storage
+from catalunya.mart_figures import compare_marts, declared_figures, mart_figures
 from catalunya.settings import Settings
 from catalunya.stage import STAGING_GATES, Staged, definition_digest
 
 log = structlog.get_logger(__name__)
 
+__all__ = ["RECORD", "Audit", "Baseline", "Finding", "Stale", "audit", "refuse"]
+
 RECORD = "audit.json"
-
-
-class Stale(BaseModel):
-    """A dataset whose source could not be read: the snapshot used instead, and its age."""
-
-    model_config = ConfigDict(frozen=True)
-
-    dataset_id: str
-    snapshot_id: str
-    age_hours: float
-
-
-class Finding(BaseModel):
-    """What one gate found."""
-
-    model_config = ConfigDict(frozen=True)
-
-    gate: Literal["dbt", "rows", "expected_rows", "control", "freshness", "stale"]
-    severity: Literal["error", "warn"]
-    message: str
-    dataset_id: str | None = None
-    snapshot_id: str | None = None
-    """The snapshot that caused it, where one did."""
-    figures: dict[str, Any] = {}
 
 
 class Audit(BaseModel):
@@ -62,6 +44,8 @@ class Audit(BaseModel):
     nodes: tuple[dbt.NodeResult, ...] = ()
     """The result of every dbt test."""
     findings: tuple[Finding, ...]
+    figures: dict[str, float] = {}
+    """Figures of the marts, which the next release is compared with."""
 
     def sentences(self, severity: str) -> list[str]:
         """The messages of one severity."""
@@ -74,10 +58,12 @@ class Baseline:
 
     accepted: dict[str, tuple[str, ...]]
     """Dataset to every snapshot in it, oldest first."""
-    rows: dict[str, int]
-    """Dataset to the rows staged of its newest snapshot."""
     code: str
     """Digest of the code that built it (`build.code_digest`)."""
+    release_id: str
+    marts: tuple[str, ...]
+    figures: dict[str, float] | None
+    """Figures of its marts; None when the release did not record them."""
 
 
 def pending(candidate: Candidate, baseline: Baseline | None) -> dict[str, tuple[str, ...]]:
@@ -109,13 +95,17 @@ def audit(
     lifts = _lifts(storage, candidate)
     newest = _newest(candidate)
     findings = [
-        *_snapshot_findings(storage, datasets, candidate, baseline, lifts),
+        *_snapshot_findings(storage, datasets, settings, candidate, baseline, lifts),
         *_control_findings(newest),
         *_freshness_findings(storage, datasets, newest, now),
         *_stale_findings(stale),
     ]
     results: tuple[dbt.NodeResult, ...] = ()
+    marts: dict[str, float] = {}
     if all(finding.severity == "warn" for finding in findings):
+        marts = figures_of_candidate(settings, engine, candidate)
+        new = [name for ids in pending(candidate, baseline).values() for name in ids]
+        findings += _mart_findings(storage, settings, marts, baseline, lifts, new)
         outcome = _test(settings, engine, candidate, on_node)
         findings += _test_findings(outcome, lifts)
         results = outcome.results
@@ -126,6 +116,7 @@ def audit(
         tests=len(results),
         nodes=results,
         findings=tuple(findings),
+        figures=marts,
     )
     storage.put(layout.candidate(candidate.candidate_id, RECORD), verdict.model_dump_json(indent=1).encode())
     return verdict
@@ -153,86 +144,116 @@ def _lifts(storage: Storage, candidate: Candidate) -> dict[str, frozenset[str]]:
     }
 
 
-def _snapshot_findings(
-    storage: Storage,
-    datasets: dict[str, Dataset],
-    candidate: Candidate,
-    baseline: Baseline | None,
-    lifts: dict[str, frozenset[str]],
-) -> list[Finding]:
-    staged = {(s.dataset_id, s.snapshot_id): s for s in candidate.staged}
-    findings: list[Finding] = []
-    for dataset_id, ids in pending(candidate, baseline).items():
-        passed = [s for s in candidate.inputs.snapshots[dataset_id] if s not in ids]
-        for snapshot_id in ids:
-            before = [name for name in passed if name < snapshot_id]
-            found = _row_findings(
-                datasets[dataset_id],
-                staged[dataset_id, snapshot_id],
-                staged[dataset_id, before[-1]] if before else None,
-                lifts.get(snapshot_id, frozenset()),
-            )
-            if all(finding.severity == "warn" for finding in found):
-                passed = sorted([*passed, snapshot_id])
-            findings += found
-    return findings
-
-
 def _newest(candidate: Candidate) -> dict[str, Staged]:
     newest = candidate.inputs.newest()
     return {s.dataset_id: s for s in candidate.staged if newest.get(s.dataset_id) == s.snapshot_id}
 
 
-def _row_findings(
-    dataset: Dataset, staged: Staged, before: Staged | None, lifted: frozenset[str]
+def _snapshot_findings(
+    storage: Storage,
+    datasets: dict[str, Dataset],
+    settings: Settings,
+    candidate: Candidate,
+    baseline: Baseline | None,
+    lifts: dict[str, frozenset[str]],
 ) -> list[Finding]:
-    findings = []
-    rows, expected = staged.rows_staged, dataset.expected_rows
-    if not expected.minimum <= rows <= expected.maximum:
-        findings.append(
-            Finding(
-                gate="expected_rows",
-                severity="warn",
-                message=f"{dataset.id}: {rows} rows, expected are {expected.minimum} to {expected.maximum}",
-                dataset_id=dataset.id,
-                snapshot_id=staged.snapshot_id,
-                figures={"rows": rows, **expected.model_dump()},
-            )
-        )
-    if before is None or _is_tolerated(dataset, before.rows_staged, rows):
-        return findings
-    by_hand = "rows" in lifted
-    change = (
-        f"{100 * (rows - before.rows_staged) / before.rows_staged:+.1f} %"
-        if before.rows_staged
-        else "from none"
-    )
-    findings.append(
-        Finding(
-            gate="rows",
-            severity="warn" if by_hand else "error",
-            message=(
-                f"{dataset.id}: snapshot {staged.snapshot_id} has {rows} rows, the last release {before.rows_staged} "
-                f"({change}); tolerated are -{dataset.tolerance.decrease_ratio:.0%} to "
-                f"+{dataset.tolerance.increase_ratio:.0%}" + (", accepted by hand" if by_hand else "")
-            ),
-            dataset_id=dataset.id,
-            snapshot_id=staged.snapshot_id,
-            figures={
-                "rows": rows, "rows_before": before.rows_staged, "tolerated": dataset.tolerance.model_dump(),
-            },
-        )
-    )  # fmt: skip
+    """Judge every pending snapshot, oldest first, each against the last one before it that passed."""
+    findings: list[Finding] = []
+    work = storage.scratch() / "judged"
+    try:
+        for dataset_id, ids in pending(candidate, baseline).items():
+            known = index.load(storage, dataset_id)
+            passed = [s for s in candidate.inputs.snapshots[dataset_id] if s not in ids]
+            for snapshot_id in ids:
+                before = [name for name in passed if name < snapshot_id]
+                found = figures.judge_snapshot(
+                    datasets[dataset_id],
+                    _record(candidate, dataset_id, snapshot_id),
+                    storage.fetch(layout.staged(dataset_id, snapshot_id), work),
+                    reference=_reference(storage, candidate, dataset_id, before[-1], work)
+                    if before
+                    else None,
+                    memory=_memory(known, before),
+                    lifted=lifts.get(snapshot_id, frozenset()),
+                    seeds=settings.home / "dbt" / "mart" / "seeds",
+                )
+                if all(finding.severity == "warn" for finding in found):
+                    passed = sorted([*passed, snapshot_id])
+                findings += found
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
     return findings
 
 
-def _is_tolerated(dataset: Dataset, before: int, rows: int) -> bool:
-    if rows == 0 and before > 0:
-        return False
-    limits = dataset.tolerance
-    if abs(rows - before) <= limits.rows:
-        return True
-    return before * (1 - limits.decrease_ratio) <= rows <= before * (1 + limits.increase_ratio)
+def _record(candidate: Candidate, dataset_id: str, snapshot_id: str) -> Staged:
+    return next(s for s in candidate.staged if (s.dataset_id, s.snapshot_id) == (dataset_id, snapshot_id))
+
+
+def _reference(
+    storage: Storage, candidate: Candidate, dataset_id: str, snapshot_id: str, work: Path
+) -> figures.Reference:
+    path = storage.fetch(layout.staged(dataset_id, snapshot_id), work)
+    return figures.Reference(snapshot_id, _record(candidate, dataset_id, snapshot_id), path)
+
+
+def _memory(known: index.Index, snapshot_ids: list[str]) -> figures.Memory:
+    """What the index remembers of snapshots that passed."""
+    return figures.Memory(
+        tuple(
+            figures.Remembered(
+                snapshot_id=snapshot_id,
+                taken_at=layout.moment_of(snapshot_id),
+                rows=staged.rows_staged,
+                figures=staged.figures,
+                by_hand=bool(known.lifts(snapshot_id)),
+            )
+            for snapshot_id in snapshot_ids
+            if (staged := known.staged(snapshot_id))
+        )
+    )
+
+
+def figures_of_candidate(settings: Settings, engine: Engine, candidate: Candidate) -> dict[str, float]:
+    """The figures that the models declare, of a candidate's marts."""
+    marts = {mart.name: mart for mart in candidate.marts}
+    declared = [f for f in declared_figures(settings.home / "dbt" / "mart") if f.mart in marts]
+    with reopen(engine, candidate) as workspace, duckdb.connect() as con:
+        return mart_figures(lambda name: workspace.relation(con, marts[name]), con, declared)
+
+
+def figures_of_release(
+    storage: Storage, settings: Settings, release_id: str, marts: Collection[str]
+) -> dict[str, float]:
+    """The same of a release that did not record them."""
+    declared = [f for f in declared_figures(settings.home / "dbt" / "mart") if f.mart in marts]
+    work = storage.scratch() / "compared"
+
+    def relation(mart: str) -> str:
+        path = storage.fetch(layout.release(release_id, f"parquet/{mart}.parquet"), work)
+        return sql.read_parquet([path])
+
+    try:
+        with duckdb.connect() as con:
+            return mart_figures(relation, con, declared)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _mart_findings(
+    storage: Storage,
+    settings: Settings,
+    now: dict[str, float],
+    baseline: Baseline | None,
+    lifts: dict[str, frozenset[str]],
+    ids: Collection[str],
+) -> list[Finding]:
+    if baseline is None:
+        return []
+    before = baseline.figures
+    if before is None:
+        before = figures_of_release(storage, settings, baseline.release_id, baseline.marts)
+    lifted = frozenset(gate for name in ids for gate in lifts.get(name, ()))
+    return compare_marts(now, before, declared_figures(settings.home / "dbt" / "mart"), lifted)
 
 
 def _control_findings(newest: dict[str, Staged]) -> list[Finding]:

@@ -20,7 +20,6 @@ from catalunya.datasets import Dataset
 from catalunya.engines.protocol import ENGINE_NOTE, Engine, Workspace
 from catalunya.errors import BuildFailed, UsageError
 from catalunya.lake import layout, pointer, snapshot
-from catalunya.lake.lock import Lock
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
 from catalunya.stage import Staged
@@ -197,15 +196,14 @@ def read_candidate(storage: Storage, candidate_id: str) -> Candidate | None:
     return Candidate.model_validate_json(storage.read(key)) if storage.exists(key) else None
 
 
-def discard_candidates(storage: Storage, engine: Engine, lock: Lock) -> None:
-    """Delete candidates that killed or refused runs left; raises `LockLost` when the lake is no longer held.
+def discard_candidates(storage: Storage, engine: Engine) -> None:
+    """Delete candidates that killed or refused runs left; call it only while holding the lake.
 
     Those of a relay that is still going on are kept.
     """
     going_on = set(storage.folders(layout.RUNS))
     for candidate_id in storage.folders(layout.CANDIDATES):
         if candidate_id not in going_on:
-            lock.check()
             discard(storage, engine, candidate_id)
 
 

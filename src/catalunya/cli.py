@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any
 
 import structlog
 import typer
 from rich.console import Console
+from typer._click.exceptions import ClickException
 
-from catalunya import catalogue, notify, publish
+from catalunya import catalogue, notify, publish, stop
 from catalunya import datasets as cards
 from catalunya.build import Candidate, newest_candidate
 from catalunya.demo.borrow import portals
 from catalunya.doctor import examine
 from catalunya.engines import open_engine
-from catalunya.errors import CatalunyaError, LakeCorrupt, SourceUnreadable, UsageError
+from catalunya.errors import CatalunyaError, LakeBusy, LakeCorrupt, Refused, SourceUnreadable, UsageError
+from catalunya.ingest import holds_demo
 from catalunya.lake import layout, snapshot
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.storage import Storage
 from catalunya.pipeline import Run
-from catalunya.record import new_run_id
+from catalunya.record import RunRecord, last_seen, new_run_id
 from catalunya.relay import whole_lake
 from catalunya.report import print_run, print_trace, reporter
-from catalunya.settings import Settings
+from catalunya.settings import Settings, spare_loopback
 from catalunya.status import describe, print_status
+from catalunya.stop import Stopped
 from catalunya.trace import Selection, trace
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -41,7 +46,10 @@ demo_app = typer.Typer(no_args_is_help=True, help="The offline demo portal.")
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(demo_app, name="demo")
 
-err = Console(stderr=True, width=None if sys.stderr.isatty() else 132)
+_printed: list[bool] = []
+"""Not empty once it is told how the command went: with --json, its one JSON object is on standard output."""
+
+err = Console(stderr=True, emoji=False, width=None if sys.stderr.isatty() else 132)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 Force = Annotated[
@@ -56,24 +64,63 @@ Only = Annotated[
 
 
 def main() -> None:
-    """Entry point of the command: every explained error ends in its exit code and one clear message."""
+    """Entry point of the command: it ends in its exit code, with one clear message, and with --json in one object."""
     _log_to_stderr()
-    sys.excepthook = _crash
+    spare_loopback()
+    stop.listen()
+    sys.exit(_command(sys.argv[1:]))
+
+
+def _command(words: list[str]) -> int:
+    """Carry out a command; its exit code, whatever happens."""
+    _printed.clear()
+    code: object
     try:
-        app()
+        _refuse_empty(words)
+        code = typer.main.get_command(app).main(words, standalone_mode=False)
+        if code == Stopped(signal.SIGINT).exit_code and not _printed:
+            # What Typer makes of every KeyboardInterrupt, ours too.
+            stop.check()
     except CatalunyaError as error:
-        if "--json" in sys.argv:
-            _print_json({"status": "failed", "message": str(error), "exit_code": error.exit_code})
+        return _failed(words, str(error), error.exit_code)
+    except ClickException as error:
+        error.show()
+        return _failed(words, error.format_message(), error.exit_code, said=True)
+    except (typer.Abort, KeyboardInterrupt) as error:
+        stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+        return _failed(words, str(stopped), stopped.exit_code)
+    except SystemExit as done:
+        code = done.code
+        if code not in (0, None):
+            number = code if isinstance(code, int) else 1
+            return _failed(words, f"a library ended the command: {code}", number)
+    except Exception as error:  # noqa: BLE001
+        traceback.print_exception(error)
+        return _failed(words, f"{type(error).__name__}: {error}", 1)
+    return code if isinstance(code, int) else 0
+
+
+def _failed(words: list[str], message: str, code: int, *, said: bool = False) -> int:
+    """One message for a person unless it was `said`, one JSON object for a program; returns the code."""
+    if "--json" in words and not _printed:
+        _print_json({"status": "failed", "message": message, "exit_code": code})
+    if not said:
         err.print("[bold red]error[/] ", end="")
-        err.print(str(error), highlight=False, markup=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        err.print(message, highlight=False, markup=False, soft_wrap=True)
+    return code
 
 
-def _crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A fault of the code: its traceback for a person, and still one JSON object for a program."""
-    if "--json" in sys.argv:
-        _print_json({"status": "failed", "message": f"{kind.__name__}: {error}", "exit_code": 1})
-    sys.__excepthook__(kind, error, trace)
+def _refuse_empty(words: list[str]) -> None:
+    """An empty word is a variable that nobody set: no option or argument of any command means something by it."""
+    for number, word in enumerate(words):
+        option = re.fullmatch(r"(--?[A-Za-z][\w-]*)=\s*", word)
+        if word.strip() and not option:
+            continue
+        before = words[number - 1] if number else ""
+        name = option[1] if option else before if before.startswith("-") else f"argument {number + 1}"
+        raise UsageError(
+            f"{name} is empty; give a value, or leave it out (an unset variable of the shell gives an empty one)"
+        )
 
 
 @app.command()
@@ -94,7 +141,7 @@ def ingest(as_json: Json = False, force: Force = False, dataset: Only = None) ->
 def stage(as_json: Json = False, rebuild: Rebuild = False) -> None:
     """Type what landed; set aside the rows that break their declaration."""
     with _run(as_json) as current:
-        current.one_stage("stage", lambda: current.stage(again=rebuild))
+        current.one_stage("stage", lambda: _stage(current, again=rebuild))
 
 
 @app.command()
@@ -378,21 +425,90 @@ def _demo_day() -> date | None:
 
 @contextmanager
 def _run(as_json: bool) -> Iterator[Run]:
-    """A run that holds the lake; on leaving, its record is printed and the process exits with its code."""
+    """A run that holds the lake. However it ends: one record in the ledger, one alert where it went wrong, one JSON object.
+
+    A lake that is held by another run, and what is wrong before the lake is held, leave no record: nothing was started.
+    """
     settings = Settings.load()
-    known = cards.load(settings.home / "datasets")
-    storage = Storage.open(settings.lake)
-    run_id = new_run_id(settings.now())
-    with whole_lake(storage, run_id, known) as lock, portals(settings) as chosen, reporter(err) as told:
-        current = Run(chosen, storage, known, lock, told, run_id)
-        yield current
-    record = current.record
-    print_run(err, record)
-    if not notify.deliver(storage, settings.notify_urls, notify.of_run(record)):
-        err.print("CATALUNYA_NOTIFY_URLS: an alert was not delivered; check the addresses")
+    storage: Storage | None = None
+    now = settings.now()
+    record = RunRecord(
+        run_id=new_run_id(now),
+        environment=settings.environment,
+        engine=settings.resolved_engine,
+        lake=settings.lake,
+        started_at=now,
+    )
+    try:
+        known = cards.load(settings.home / "datasets")
+        storage = Storage.open(settings.lake)
+        record.lake = storage.url
+        with whole_lake(storage, record.run_id, known) as lock:
+            try:
+                with portals(settings) as chosen, reporter(err) as told:
+                    current = Run(chosen, storage, known, lock, told, record.run_id)
+                    record = current.record
+                    yield current
+                if record.exit_code:
+                    stop.check()
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # noqa: BLE001
+                stop.defer()
+                _break_off(storage, record, error)
+    except LakeBusy:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        stop.defer()
+        _end_by(record, error)
+        _alert(storage, settings, record)
+        raise
+    stop.defer()
+    print_run(err, record, demo=settings.environment == "demo" or holds_demo(storage) is True)
+    _alert(storage, settings, record)
+    _printed.append(True)
     if as_json:
         _print_json(record.model_dump(mode="json", exclude={"seen"}))
     raise typer.Exit(record.exit_code)
+
+
+def _break_off(storage: Storage, record: RunRecord, error: BaseException) -> None:
+    """Put into the ledger how a run ended that could not do so itself."""
+    if not isinstance(error, CatalunyaError | KeyboardInterrupt):
+        traceback.print_exception(error)
+    _end_by(record, error)
+    try:
+        record.seen = record.seen or last_seen(storage, record.started_at)
+        storage.put(layout.ledger(record.run_id), record.model_dump_json(indent=1).encode())
+    except CatalunyaError as fault:
+        record.warn(f"this run is not in the ledger: {fault}")
+
+
+def _end_by(record: RunRecord, error: BaseException) -> None:
+    """Put an error of any kind into the record of a run; what it had released stays released."""
+    if isinstance(error, CatalunyaError):
+        message, code = str(error), error.exit_code
+    elif isinstance(error, KeyboardInterrupt):
+        code = error.exit_code if isinstance(error, Stopped) else Stopped(signal.SIGINT).exit_code
+        message = f"{error or 'stopped'} before it was done; the next run begins afresh"
+    else:
+        message, code = f"{type(error).__name__}: {error}; the traceback is on standard error", 1
+    released = record.status == "released"
+    record.message = f"{record.message}; then: {message}" if released else message
+    record.exit_code = code
+    if not released:
+        record.status = "refused" if isinstance(error, Refused) else "failed"
+
+
+def _alert(storage: Storage | None, settings: Settings, record: RunRecord) -> None:
+    """Tell of a run; a fault in telling changes nothing of how it ended."""
+    try:
+        well = notify.deliver(storage, settings.notify_urls, notify.of_run(record))
+    except Exception:  # noqa: BLE001
+        traceback.print_exc()
+        well = False
+    if not well:
+        err.print("CATALUNYA_NOTIFY_URLS: an alert was not delivered; check the addresses")
 
 
 def _ingest(current: Run, *, force: bool, only: tuple[str, ...]) -> None:
@@ -400,6 +516,12 @@ def _ingest(current: Run, *, force: bool, only: tuple[str, ...]) -> None:
     outcomes = {record.outcome for record in current.record.datasets.values()}
     if outcomes & {"unreadable", "drifted"} and "new" not in outcomes:
         current.record.exit_code = SourceUnreadable.exit_code
+
+
+def _stage(current: Run, *, again: bool) -> None:
+    current.restore_staged()
+    current.stage(again=again)
+    current.raise_refusals()
 
 
 def _candidate(storage: Storage) -> Candidate:
@@ -416,6 +538,7 @@ def _answer(as_json: bool, content: dict[str, Any], words: str) -> None:
 
 
 def _print_json(content: dict[str, Any]) -> None:
+    _printed.append(True)
     typer.echo(json.dumps(content, ensure_ascii=False))
 
 

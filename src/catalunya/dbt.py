@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from catalunya import stop
 from catalunya.errors import BuildFailed
 
 log = structlog.get_logger(__name__)
@@ -231,6 +232,7 @@ def _call(
     ]  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):
         answer = dbtRunner(manifest=manifest, callbacks=[callback] if callback else []).invoke(arguments)
+    stop.check()
     if answer.result is None:
         raise BuildFailed(f"dbt {command[0]} could not run on {project}: {answer.exception}")
     return answer.result

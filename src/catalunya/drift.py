@@ -1,4 +1,4 @@
-"""Drift: whether a source still has the columns, and the types, that its card declares."""
+"""Drift: whether a source still has the columns, and values, that its card declares."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 import duckdb
 
 from catalunya import declaration
-from catalunya.datasets import Dataset
+from catalunya.datasets import Column, Dataset
+from catalunya.declaration import is_needed
 from catalunya.lake.snapshot import Manifest
 
-_MISTYPED_ROWS = 5
+_FEW = 5
+"""Fewer rows, or fewer bad values, prove nothing about a source."""
 _MISTYPED_RATIO = 0.5
 _SOCRATA_TYPES = {
     "string": {"text", "url", "email", "phone", "html", "number", "calendar_date", "drop_down_list"},
@@ -21,7 +23,7 @@ _SOCRATA_TYPES = {
 
 
 class Drift(Exception):
-    """The source's columns are not those declared."""
+    """The source's columns, or most of its rows or values, are not those declared."""
 
     def __init__(self, message: str, figures: dict[str, Any]) -> None:
         super().__init__(message)
@@ -34,7 +36,7 @@ def check_columns(
     """Warnings about new columns; raises `Drift` for missing and retyped ones."""
     found = {column.name: column.type for column in manifest.columns}
     before = {column.name: column.type for column in previous.columns} if previous else {}
-    missing = [c for c in dataset.columns if not any(name in found for name in c.source)]
+    missing = missing_columns(dataset, manifest)
     retyped = [
         (name, before.get(name), found[name], column.type)
         for column in dataset.columns
@@ -78,28 +80,69 @@ def _is_retyped(declared: str, before: str | None, now: str | None) -> bool:
     return now not in _SOCRATA_TYPES[declared] and before is None
 
 
+def missing_columns(dataset: Dataset, manifest: Manifest) -> list[Column]:
+    """The declared columns that the source did not have when the snapshot was taken."""
+    found = {column.name for column in manifest.columns}
+    return [column for column in dataset.columns if found.isdisjoint(column.source)]
+
+
 def refuse_mistyped(con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str) -> None:
-    """Raise when most values of a column are of another type: that is a retyped column, not bad rows."""
+    """Raise when most values of a column are of another type, or invalid: the source is otherwise, not its rows bad."""
     bad = con.execute(
         f"""
-        select name, count(*) from (select unnest(mistyped) as name from {typed} where len(mistyped) > 0)
-        group by name having count(*) >= {_MISTYPED_ROWS} order by name
+        select fault.name, count(*) filter (fault.mistyped), count(*)
+        from (select unnest(reasons || invalid) as fault from {typed} where len(reasons) > 0 or len(invalid) > 0)
+        where fault.value is not null
+        group by fault.name having count(*) >= {_FEW} order by fault.name
         """
     ).fetchall()
-    for name, wrong in bad:
+    for name, mistyped, wrong in bad:
         column = dataset.column(name)
-        found = con.execute(f"select count({name}) from {typed}").fetchone()
-        right = found[0] if found else 0
-        if column.type == "string":
-            right -= wrong
-        if wrong > _MISTYPED_RATIO * (right + wrong) and dataset.drift.retyped_column == "refuse":
+        row = con.execute(f"select count({name}) from {typed}").fetchone()
+        values = wrong + (row[0] if row else 0)
+        figures = {"column": column.source[0], "declared": column.type, "wrong": wrong, "values": values}
+        if (
+            mistyped >= _FEW
+            and mistyped > _MISTYPED_RATIO * values
+            and dataset.drift.retyped_column == "refuse"
+        ):
             raise Drift(
-                f"column {'/'.join(column.source)} is retyped: {wrong} of {right + wrong} values are not "
+                f"column {'/'.join(column.source)} is retyped: {mistyped} of {values} values are not "
                 f"of the declared type {column.type}",
-                {
-                    "column": column.source[0],
-                    "declared": column.type,
-                    "wrong": wrong,
-                    "values": right + wrong,
-                },
+                {**figures, "wrong": mistyped},
             )
+        if not is_needed(dataset, column) and wrong > dataset.tolerance.quarantine_ratio * values:
+            raise Drift(
+                f"column {'/'.join(column.source)} is mostly invalid: {wrong} of {values} values of {name} break "
+                f"their declaration ({_most_common(con, typed, name)})",
+                figures,
+            )
+
+
+def refuse_quarantined(
+    dataset: Dataset, *, rows_in: int, rows_quarantined: int, rows_duplicated: int, reasons: dict[str, int]
+) -> None:
+    """Raise when more of the rows are quarantined than the card tolerates."""
+    rows = rows_in - rows_duplicated
+    ratio = dataset.tolerance.quarantine_ratio
+    if rows_in < _FEW or rows_quarantined <= ratio * rows:
+        return
+    shown = dict(list(reasons.items())[:3])
+    most = "; ".join(f"{count} rows: {kind}" for kind, count in shown.items())
+    raise Drift(
+        f"{rows_quarantined} of {rows} rows would be quarantined, tolerated are {ratio:.0%} ({most})",
+        {"rows_in": rows_in, "rows_quarantined": rows_quarantined, "reasons": shown},
+    )
+
+
+def _most_common(con: duckdb.DuckDBPyConnection, typed: str, name: str) -> str:
+    """The rule that most invalid values of a column break, with the first of them."""
+    row = con.execute(
+        f"""
+        select fault.words, arg_min(fault.value, n)
+        from (select n, unnest(invalid) as fault from {typed} where len(invalid) > 0)
+        where fault.name = ? group by fault.words order by count(*) desc, fault.words limit 1
+        """,
+        [name],
+    ).fetchone()
+    return f'"{row[1]}" {row[0]}' if row else ""

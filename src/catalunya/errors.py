@@ -50,6 +50,10 @@ class Refused(CatalunyaError):
         self.snapshots = snapshots or {}
 
 
+class NothingElseNew(Refused):
+    """All that is new in a run was refused by its earlier steps, which said so."""
+
+
 class SourceUnreadable(CatalunyaError):
     """A portal did not give what it should, after every retry."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from typing import Any, Literal
 import structlog
 
 from catalunya import sources
+from catalunya.address import redacted
 from catalunya.datasets import Dataset
 from catalunya.declaration import source_names
-from catalunya.errors import SourceDrift, SourceUnreadable, UsageError
-from catalunya.lake import layout, snapshot
+from catalunya.errors import CatalunyaError, LakeBusy, LakeCorrupt, SourceDrift, UsageError
+from catalunya.lake import disk, index, layout, snapshot
+from catalunya.lake.lock import LockLost
 from catalunya.lake.snapshot import LandedColumn, LandedFile, Manifest
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
@@ -58,13 +61,16 @@ def ingest(
     """Read the source of `dataset` and land what is new.
 
     `known` are validators seen later than those of the last manifest. A source that cannot be read gives
-    the outcome "unreadable" with the reason; it raises nothing, so that the others are landed all the same.
+    the outcome "unreadable" with the reason, as does a full disk or a defect of the code; nothing is raised,
+    so that the others are landed all the same, but for a wrong setting and a lost lock.
     """
     if storage.is_local:
         # On S3 no role may delete what was landed; what is not complete is passed over in any case.
         snapshot.discard_incomplete(storage, dataset.id)
     last = snapshot.latest(storage, dataset.id, now)
     validators = (known or last.validators) if last else {}
+    # What could not be decoded is read again, though the portal says that nothing changed since.
+    force = force or (last is not None and _is_unreadable(storage, dataset.id, last.snapshot_id))
     spool = storage.scratch() / f"ingest-{dataset.id}"
     shutil.rmtree(spool, ignore_errors=True)
     spool.mkdir(parents=True)
@@ -74,28 +80,51 @@ def ingest(
         timeout_s=settings.http_timeout_s,
         app_token=settings.socrata_app_token,
     ) as http:
+
+        def failed(outcome: Outcome, message: str) -> Ingested:
+            log.warning("source " + outcome, dataset=dataset.id, reason=message)
+            return Ingested(dataset.id, outcome, last_id, validators, http.requests, http.bytes, message)
+
         try:
-            fetched = sources.fetch(
-                dataset.source,
-                base_url=_base_url(dataset, settings),
-                http=http,
-                spool=spool,
-                known=None if force or last is None else validators,
-                key=tuple(dataset.column(name).source[0] for name in dataset.key),
-                wanted=tuple(source_names(dataset)),
-                progress=progress,
-                dataset=dataset.id,
-            )
+            with disk.explained(spool):
+                fetched = sources.fetch(
+                    dataset.source,
+                    base_url=_base_url(dataset, settings),
+                    http=http,
+                    spool=spool,
+                    known=None if force or last is None else validators,
+                    key=tuple(dataset.column(name).source[0] for name in dataset.key),
+                    wanted=tuple(source_names(dataset)),
+                    progress=progress,
+                    dataset=dataset.id,
+                )
             if fetched is None:
                 return Ingested(dataset.id, "unchanged", last_id, validators, http.requests, http.bytes)
             return _land(storage, dataset, fetched, last, http, run_id=run_id, now=now)
-        except SourceUnreadable as error:
-            outcome: Outcome = "drifted" if isinstance(error, SourceDrift) else "unreadable"
-            log.warning("source " + outcome, dataset=dataset.id, reason=str(error))
+        except (UsageError, LakeBusy, LockLost):
+            raise
+        except SourceDrift as error:
+            return failed("drifted", str(error))
+        except CatalunyaError as error:
             message = str(error)
-            return Ingested(dataset.id, outcome, last_id, validators, http.requests, http.bytes, message)
+            return failed(
+                "unreadable", message if message.startswith(dataset.id) else f"{dataset.id}: {message}"
+            )
+        except Exception as error:
+            # A defect met by one source must not keep the others from landing.
+            log.exception("unexpected error", dataset=dataset.id)
+            said = f"{type(error).__name__}: {redacted(error)}"
+            return failed(
+                "unreadable", f"{dataset.id}: unexpected error {said}; this is a defect: please report it"
+            )
         finally:
             shutil.rmtree(spool, ignore_errors=True)
+
+
+def _is_unreadable(storage: Storage, dataset_id: str, snapshot_id: str) -> bool:
+    """Whether the snapshot is refused because its bytes cannot be decoded."""
+    refusal = index.load(storage, dataset_id).refused.get(snapshot_id) or {}
+    return refusal.get("gate") == snapshot.UNREADABLE
 
 
 def _base_url(dataset: Dataset, settings: Settings) -> str:
@@ -107,13 +136,19 @@ def _base_url(dataset: Dataset, settings: Settings) -> str:
     }[protocol]
 
 
-def _kind_of(storage: Storage) -> bool | None:
+def holds_demo(storage: Storage) -> bool | None:
     """True when the lake holds demo data, False when it holds real data, None when it holds none."""
     for dataset_id in storage.folders(layout.LANDING):
-        manifest = snapshot.latest(storage, dataset_id)
-        if manifest is not None:
-            return manifest.demo
+        with contextlib.suppress(LakeCorrupt):
+            manifest = snapshot.latest(storage, dataset_id)
+            if manifest is not None:
+                return manifest.demo
     return None
+
+
+def _same(last: Manifest, files: tuple[LandedFile, ...]) -> bool:
+    """Whether each file is what it was; a snapshot of before roles were recorded says nothing of it."""
+    return all(old.role in {None, new.role} for old, new in zip(last.files, files, strict=True))
 
 
 def _land(
@@ -126,7 +161,7 @@ def _land(
     run_id: str,
     now: datetime,
 ) -> Ingested:
-    held = _kind_of(storage) if last is None else last.demo
+    held = holds_demo(storage) if last is None else last.demo
     if held is not None and held != fetched.demo:
         kinds = {True: "demo data", False: "data of a real portal"}
         raise UsageError(
@@ -134,11 +169,12 @@ def _land(
             f"{kinds[fetched.demo]}; the two never mix: use another lake"
         )
     files = tuple(
-        LandedFile(name=f.name, url=f.url, size=f.size, sha256=f.sha256, rows=f.rows) for f in fetched.files
+        LandedFile(name=f.name, url=f.url, size=f.size, sha256=f.sha256, rows=f.rows, role=f.role)
+        for f in fetched.files
     )
     content = snapshot.content_hash(files)
     columns = tuple(LandedColumn(name=c.name, type=c.type) for c in fetched.columns)
-    if last is not None and last.content_sha256 == content and last.columns == columns:
+    if last is not None and last.content_sha256 == content and last.columns == columns and _same(last, files):
         return Ingested(
             dataset.id, "unchanged", last.snapshot_id, fetched.validators, http.requests, http.bytes
         )

@@ -124,7 +124,7 @@ def judged(stage: Stage, dataset_id: str, word: RunRecord) -> DatasetRecord:
     """
     record = word.datasets.get(dataset_id)
     if word.status == "refused":
-        raise Refused(word.message)
+        raise Refused(word.message, word.refused)
     if word.message or record is None:
         raise FunctionFailed(
             f"{stage} of {dataset_id} by a function failed: {word.message or 'it says nothing'}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import apprise
@@ -16,6 +16,7 @@ from catalunya.errors import CatalunyaError
 from catalunya.lake import layout
 from catalunya.lake.storage import KeyExists, Storage
 from catalunya.record import RunRecord
+from catalunya.settings import spare_loopback
 
 log = structlog.get_logger(__name__)
 
@@ -66,12 +67,12 @@ class Alert(BaseModel):
 
 
 def of_findings(record: RunRecord, link: str | None = None) -> list[Alert]:
-    """What an audit warned of: unusual changes and silent portals.
+    """What an audit warned of, unusual changes and silent portals, and the snapshots that were refused alone.
 
     What dbt's tests warn of is part of the data from one release to the next; it is told in the release.
     """
     kinds: dict[str, Kind] = {"freshness": "silent", "stale": "unreadable"}
-    return [
+    told = [
         Alert(
             kind=kinds.get(finding.gate, "unusual"),
             subject=finding.dataset_id or "the release",
@@ -82,6 +83,10 @@ def of_findings(record: RunRecord, link: str | None = None) -> list[Alert]:
         for finding in record.findings
         if finding.severity == "warn" and finding.gate != "dbt" and not _is_held_back(finding, record)
     ]
+    if record.status in {"released", "unchanged"}:
+        # A run that was refused as a whole tells of it itself.
+        told += of_refused(record.refused, link)
+    return told
 
 
 def of_silence(
@@ -97,8 +102,22 @@ def of_silence(
     )
 
 
+def of_refused(snapshots: Mapping[str, str], link: str | None = None) -> list[Alert]:
+    """Refused snapshots (id to reason), each one event whoever meets it."""
+    return [
+        Alert(
+            kind="refused",
+            subject=f"snapshot {snapshot_id}",
+            reason=reason,
+            event=f"refused {snapshot_id}",
+            link=link,
+        )
+        for snapshot_id, reason in snapshots.items()
+    ]
+
+
 def of_run(record: RunRecord) -> list[Alert]:
-    """What there is to tell of a run in one process."""
+    """What there is to tell of a run in one process; a run that was refused tells of its snapshots itself."""
     alerts = of_findings(record)
     if record.exit_code:
         kind: Kind = "refused" if record.status == "refused" else "failed"
@@ -109,11 +128,10 @@ def of_run(record: RunRecord) -> list[Alert]:
     return alerts
 
 
-def channels(urls: tuple[str, ...]) -> tuple[apprise.Apprise, bool]:
-    """Where to tell of events, and whether every address is one that Apprise knows."""
-    found = apprise.Apprise()
-    known = [found.add(url) for url in urls]
-    return found, all(known)
+def channels(urls: tuple[str, ...]) -> dict[str, apprise.NotifyBase | None]:
+    """Each address, and what tells of events there; None where Apprise does not know the address."""
+    # Not `Apprise.add`, which would split an address at its commas.
+    return {url: apprise.Apprise.instantiate(url, suppress_exceptions=True) for url in urls}
 
 
 def deliver(storage: Storage | None, urls: tuple[str, ...], alerts: Iterable[Alert]) -> bool:
@@ -121,29 +139,47 @@ def deliver(storage: Storage | None, urls: tuple[str, ...], alerts: Iterable[Ale
 
     Without a `storage`, as when the lake cannot be opened, everything is told.
 
-    An address that fails is logged and never fails the run; its event is told again by the next run that
-    meets it.
+    What was told is remembered for each address alone: one that fails is logged, never fails the run, and is told
+    again by the next run that meets the event, while the others hear it once.
     """
-    if not urls:
-        return True
-    addresses, well = channels(urls)
+    spare_loopback()
+    found = channels(urls)
+    unknown = sum(channel is None for channel in found.values())
+    if unknown:
+        log.warning("addresses for alerts that Apprise does not know", addresses=len(found), unknown=unknown)
+    well = not unknown
     for alert in alerts:
-        key = layout.alert(hashlib.sha256(alert.event.encode()).hexdigest()[:32])
-        try:
-            if storage is not None:
-                storage.put(key, alert.model_dump_json(indent=1).encode(), create=True)
-        except KeyExists:
-            continue
-        except (CatalunyaError, OSError) as error:
-            # Better told twice than never: the lake itself may be what broke.
-            log.warning("an alert is not remembered", alert=alert.event, reason=str(error))
-        if not addresses.notify(title=alert.title, body=alert.body):
-            log.warning("an alert was not delivered", alert=alert.event, addresses=len(urls))
-            if storage is not None:
-                with contextlib.suppress(CatalunyaError, OSError):
-                    storage.delete(key)
-            well = False
+        for number, (url, channel) in enumerate(found.items(), 1):
+            if channel is not None and not _tell(storage, alert, url, channel):
+                # Never the address itself: it may hold a password.
+                log.warning(
+                    "an alert was not delivered", alert=alert.event, address=f"{number} of {len(found)}"
+                )
+                well = False
     return well
+
+
+def _tell(storage: Storage | None, alert: Alert, url: str, channel: apprise.NotifyBase) -> bool:
+    """Tell one address of an event unless it was told before; returns whether it took the message."""
+    key = layout.alert(hashlib.sha256(f"{alert.event}\n{url}".encode()).hexdigest()[:32])
+    try:
+        if storage is not None:
+            storage.put(key, alert.model_dump_json(indent=1).encode(), create=True)
+    except KeyExists:
+        return True
+    except (CatalunyaError, OSError) as error:
+        # Better told twice than never: the lake itself may be what broke.
+        log.warning("an alert is not remembered", alert=alert.event, reason=str(error))
+    told = False
+    try:
+        one = apprise.Apprise()
+        one.add(channel)
+        told = bool(one.notify(title=alert.title, body=alert.body))
+    finally:
+        if not told and storage is not None:
+            with contextlib.suppress(CatalunyaError, OSError):
+                storage.delete(key)
+    return told
 
 
 def unreadable_event(dataset_id: str, run_id: str) -> str:

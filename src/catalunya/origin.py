@@ -52,7 +52,7 @@ def _lists(snapshots: Mapping[str, Sequence[str]]) -> _Found:
         ("municipalities", snapshot_id, "names and comarques of before")
         for snapshot_id in snapshots.get("municipalities", ())[:-1]
     ]
-    return [*older, *_newest(snapshots, "municipalities", "names, comarques and centres of today")]
+    return [*older, *_newest(snapshots, "municipalities", "names, comarques and seats of today")]
 
 
 _REGISTER_OF_THE_YEARS = """

@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from catalunya import publish
-from catalunya.audit import Audit, Stale, audit, blame, culprits, pending, refuse
+from catalunya.audit import Audit, Stale, audit, blame, culprits, figures_of_candidate, pending, refuse
 from catalunya.build import Candidate, build, code_digest, discard, discard_candidates, inputs
 from catalunya.datasets import Dataset
 from catalunya.demo.borrow import is_unknown
@@ -39,12 +39,11 @@ from catalunya.record import (
     StageRecord,
     StageStatus,
     code_revision,
-    keep,
     last_seen,
     versions,
 )
 from catalunya.settings import Settings
-from catalunya.stage import STAGING_GATES, Staged, stage
+from catalunya.stage import STAGING_GATES, Staged, forget_lost_files, stage
 
 log = structlog.get_logger(__name__)
 
@@ -89,6 +88,8 @@ class Run:
         """The release that a new one follows: the shown one or, when the pointer was lost, the newest whole one."""
         self.refusals: list[str] = []
         """What was refused before the build, in sentences."""
+        self._compare_with: dict[str, float] | None = None
+        """Figures of the marts to compare a candidate with, where those of the last release are of other code."""
         self.record = RunRecord(
             run_id=run_id,
             release_id=self.before.release_id if self.before else None,
@@ -98,7 +99,7 @@ class Run:
             started_at=self.now,
             versions=versions(settings.resolved_engine),
             code_revision=code_revision(settings.home),
-            seen=last_seen(storage),
+            seen=last_seen(storage, self.now),
         )
         self.earlier = earlier
         self._started = time.monotonic()
@@ -126,8 +127,9 @@ class Run:
                 self.skip("build", "audit", "publish")
                 self.raise_refusals()
             else:
+                self.restore_staged()
                 self.publish(self.audit_or_rebuild(self.build()))
-                discard_candidates(self.storage, self.engine, self.lock)
+                discard_candidates(self.storage.guarded(self.lock), self.engine)
         except CatalunyaError as error:
             self.fail(error)
         finally:
@@ -268,6 +270,16 @@ class Run:
             if unreadable:
                 raise HistoryUnreadable("; ".join(unreadable))
 
+    def restore_staged(self, *, only: tuple[str, ...] = ()) -> None:
+        """Stage again what is no longer there, or cut off, although the index says that it is staged."""
+        for dataset_id in self._chosen(only):
+            lost = forget_lost_files(self.storage, dataset_id)
+            if lost:
+                self.record.warn(
+                    f"{dataset_id}: the staged files of {', '.join(lost)} are missing or damaged; they are made again"
+                )
+                self.stage(only=(dataset_id,))
+
     def _refused(self, refusal: Refused) -> None:
         self.refusals.append(str(refusal))
         self.record.refused |= refusal.snapshots
@@ -326,6 +338,7 @@ class Run:
             record.rows_quarantined = staged.rows_quarantined
             record.rows_duplicated = staged.rows_duplicated
             record.reasons = staged.reasons
+            record.invalid_values = staged.invalid_values
 
     def require_snapshots(self) -> None:
         """Raise when a dataset has no snapshot at all: there is no release without it."""
@@ -420,6 +433,11 @@ class Run:
         """Judge a candidate; marks the snapshots at fault and raises `Refused` when it fails."""
         with self._stage("audit"):
             verdict = self._judge(candidate)
+            if any(
+                f.gate == "marts" and f.severity == "error" for f in verdict.findings
+            ) and self._code_changed(candidate):
+                self._compare_with = self._figures_of_old_data(candidate)
+                verdict = self._judge(candidate)
             self.record.findings = list(verdict.findings)
             for sentence in verdict.sentences("warn"):
                 self.record.warn(sentence)
@@ -430,14 +448,45 @@ class Run:
                 )
         return verdict
 
+    def _code_changed(self, candidate: Candidate) -> bool:
+        return self.last is not None and self.last.code_sha256 != candidate.inputs.code
+
+    def _figures_of_old_data(self, candidate: Candidate) -> dict[str, float]:
+        """Figures of the marts that today's code makes of the last release's snapshots.
+
+        What the code alone changed is not held against the data. The candidate is built again afterwards.
+        """
+        new = {s for ids in pending(candidate, publish.baseline(self.last)).values() for s in ids}
+        if not new:
+            return figures_of_candidate(self.settings, self.engine, candidate)
+        self.reporter.step("audit", "building from the last release's snapshots to compare with")
+        found = figures_of_candidate(self.settings, self.engine, self._trial(candidate, new))
+        self._trial(candidate, ())
+        return found
+
+    def _trial(self, candidate: Candidate, leave_out: Collection[str]) -> Candidate:
+        """The candidate built again, without some of its snapshots."""
+        return build(
+            self.storage,
+            self.datasets,
+            self.settings,
+            self.engine,
+            candidate_id=candidate.candidate_id,
+            now=self.now,
+            leave_out=leave_out,
+        )
+
     def _judge(self, candidate: Candidate) -> Audit:
+        baseline = publish.baseline(self.last)
+        if baseline is not None and self._compare_with is not None:
+            baseline = replace(baseline, figures=self._compare_with)
         return audit(
             self.storage,
             self.datasets,
             self.settings,
             self.engine,
             candidate,
-            publish.baseline(self.last),
+            baseline,
             now=self.now,
             stale=self._stale(),
             on_node=lambda line: self.reporter.step("audit", line),
@@ -456,23 +505,15 @@ class Run:
 
         def passes(left_out: frozenset[str]) -> bool:
             self.reporter.step("audit", f"trying without {', '.join(sorted(left_out)) or 'none'}")
-            trial = build(
-                self.storage,
-                self.datasets,
-                self.settings,
-                self.engine,
-                candidate_id=candidate.candidate_id,
-                now=self.now,
-                leave_out=left_out,
-            )
+            trial = self._trial(candidate, left_out)
             tried.append(trial.candidate_id)
             return self._judge(trial).passed
 
         tried: list[str] = []
-        found = culprits(suspects, passes, same_code=self.last.code_sha256 == candidate.inputs.code)
+        found = culprits(suspects, passes, same_code=not self._code_changed(candidate))
         if tried:
             # What is left is the last trial: it lacks snapshots that nothing refused.
-            discard(self.storage, self.engine, candidate.candidate_id)
+            discard(self.storage.guarded(self.lock), self.engine, candidate.candidate_id)
         return found
 
     def _stale(self) -> tuple[Stale, ...]:
@@ -509,11 +550,14 @@ class Run:
         """Write the record into the ledger, for a run that broke by a fault of the code as well."""
         if not self.record.message:
             self.record.message = "broken off by a fault of the code; the traceback is on standard error"
+        for key, why in self.storage.strays.items():
+            self.record.warn(f"{self.storage.url}/{key} was passed over: {why}")
         if self.record.release_id:
             self.record.release = self.storage.uri(layout.release(self.record.release_id))
         self.record.cost = self.cost()
         self.record.seconds = round(time.monotonic() - self._started, 3)
-        keep(self.storage, self.record)
+        data = self.record.model_dump_json(indent=1).encode()
+        self.storage.put(layout.ledger(self.record.run_id), data)
 
     def cost(self) -> Cost | None:
         """What was asked of the engine; a warning and None when it does not say."""
@@ -537,7 +581,7 @@ class Run:
         for name in publish.strangers(self.storage):
             self.record.warn(f"{self.storage.uri(layout.release(name))} is no release; it was left alone")
         publish.discard_unpublished(self.storage, self.lock)
-        discard_candidates(self.storage, self.engine, self.lock)
+        discard_candidates(self.storage.guarded(self.lock), self.engine)
         publish.show(self.storage, self.engine)
 
     def _chosen(self, only: tuple[str, ...]) -> dict[str, Dataset]:

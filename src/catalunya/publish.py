@@ -16,6 +16,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from catalunya import catalogue
+from catalunya import demo as demo_data
 from catalunya.audit import Audit, Baseline, Stale, read_verdict
 from catalunya.build import Candidate, reopen
 from catalunya.datasets import Dataset
@@ -67,9 +68,13 @@ class Release(BaseModel):
     datasets: dict[str, ReleasedSnapshot]
     lineage: dict[str, tuple[str, ...]] = {}
     """Mart to the datasets that it depends on, however far upstream."""
+    accepted_by_hand: dict[str, str] = {}
+    """Snapshots whose refusal a person lifted, and why."""
     stale: tuple[Stale, ...]
     rows: dict[str, int]
     """Mart to its number of rows."""
+    figures: dict[str, float] = {}
+    """Figures of the marts, which the next release is compared with."""
     warnings: tuple[str, ...]
     tests: int
     versions: dict[str, str]
@@ -132,8 +137,10 @@ def baseline(release: Release | None) -> Baseline | None:
         return None
     return Baseline(
         accepted=release.snapshots,
-        rows={name: d.rows_staged for name, d in release.datasets.items()},
         code=release.code_sha256,
+        release_id=release.release_id,
+        marts=tuple(release.rows),
+        figures=release.figures or None,
     )
 
 
@@ -179,16 +186,21 @@ def publish(
             snapshots=candidate.inputs.snapshots,
             datasets=_released(candidate),
             lineage=_lineage(candidate),
+            accepted_by_hand={
+                snapshot_id: why
+                for dataset_id, ids in candidate.inputs.snapshots.items()
+                for snapshot_id, why in snapshot.reasons_of_acceptance(storage, dataset_id, ids).items()
+            },
             stale=stale,
             rows=rows,
+            figures=verdict.figures,
             warnings=tuple(dict.fromkeys([*warnings, *verdict.sentences("warn")])),
             tests=verdict.tests,
             versions=versions,
             code_revision=code_revision,
         )
         _write_papers(folder, release, marts, datasets)
-        lock.check()
-        _upload(storage, folder, release_id, lock)
+        _upload(storage.guarded(lock), folder, release_id)
         _swap(storage, release, lock, now)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -246,7 +258,11 @@ def _moment(storage: Storage, now: datetime) -> datetime:
 def _export(
     workspace: Workspace, marts: tuple[Mart, ...], folder: Path, *, demo: bool
 ) -> tuple[dict[str, int], tuple[Mart, ...]]:
-    """Write every mart as Parquet, CSV and a table of one DuckDB file, rows in a fixed order."""
+    """Write every mart as Parquet, CSV and a table of one DuckDB file, rows in a fixed order.
+
+    Demo data are marked in each: in the Parquet file's metadata, in the table's comment, and in a last column of
+    the CSV file, which has nothing else to say it in.
+    """
     (folder / "parquet").mkdir()
     (folder / "csv").mkdir()
     rows: dict[str, int] = {}
@@ -260,9 +276,13 @@ def _export(
             con.execute(f"create table {table} as select * from {source} order by all")
             _describe(con, mart, notice)
             metadata = f"kv_metadata {{catalunya: {quote(notice + mart.description)}}}"
-            for kind, options in (("parquet", f"compression zstd, {metadata}"), ("csv", "header")):
+            mark = f", {quote(demo_data.SHORT_NOTICE)} as {demo_data.COLUMN}" if demo else ""
+            for kind, query, options in (
+                ("parquet", f"from {table}", f"compression zstd, {metadata}"),
+                ("csv", f"select *{mark} from {table}", "header"),
+            ):
                 target = folder / kind / f"{mart.name}.{kind}"
-                con.execute(f"copy (from {table}) to {quote(str(target))} (format {kind}, {options})")
+                con.execute(f"copy ({query}) to {quote(str(target))} (format {kind}, {options})")
             found = con.execute(f"select count(*) from {table}").fetchone()
             rows[mart.name] = int(found[0]) if found else 0
             exported.append(_with_types(con, mart))
@@ -335,11 +355,8 @@ def _write_papers(
     (folder / SUMS).write_text("".join(sums))
 
 
-def _upload(storage: Storage, folder: Path, release_id: str, lock: Lock) -> None:
-    """Put every file of the release into the lake, `release.json` last: with it the release is whole.
-
-    Raises `LockLost` before that when the lake is no longer held.
-    """
+def _upload(storage: Storage, folder: Path, release_id: str) -> None:
+    """Put every file of the release into the lake, `release.json` last: with it the release is whole."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _RECORD)
     with ThreadPoolExecutor(4) as pool:
         jobs = [
@@ -350,7 +367,6 @@ def _upload(storage: Storage, folder: Path, release_id: str, lock: Lock) -> None
         ]
         for job in jobs:
             job.result()
-    lock.check()
     storage.put_file(layout.release(release_id, _RECORD), folder / _RECORD)
 
 
@@ -481,11 +497,12 @@ def discard_unpublished(storage: Storage, lock: Lock) -> list[str]:
     A release that is whole stays, shown or not: only `retain` deletes one.
     """
     gone = []
+    held = storage.guarded(lock)
     for release_id in release_ids(storage):
         if not storage.exists(layout.release(release_id, _RECORD)) and _is_deletable(
             storage, release_id, lock
         ):
-            storage.delete_folder(layout.release(release_id))
+            held.delete_folder(layout.release(release_id))
             gone.append(release_id)
     return gone
 
@@ -498,15 +515,16 @@ def retain(storage: Storage, keep: int, lock: Lock) -> list[str]:
     if pointer.read(storage) is None:
         return []
     gone = []
+    held = storage.guarded(lock)
     for release_id in [
         name for name in release_ids(storage) if storage.exists(layout.release(name, _RECORD))
     ][:-keep]:
         if not _is_deletable(storage, release_id, lock):
             continue
         # First what makes it whole: a deletion that is interrupted leaves no release that looks whole.
-        storage.delete(layout.release(release_id, _RECORD))
-        storage.delete_folder(layout.release(release_id))
-        storage.delete_folder(f"{layout.DOCS}/{release_id}")
+        held.delete(layout.release(release_id, _RECORD))
+        held.delete_folder(layout.release(release_id))
+        held.delete_folder(f"{layout.DOCS}/{release_id}")
         gone.append(release_id)
     return gone
 

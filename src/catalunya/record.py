@@ -8,22 +8,19 @@ import platform
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from catalunya import __version__
 from catalunya.audit import Finding, Stale
 from catalunya.engines.protocol import Cost
 from catalunya.lake import layout
-from catalunya.lake.storage import MissingKey, Storage
-
-log = structlog.get_logger(__name__)
+from catalunya.lake.storage import Entry, MissingKey, Storage
 
 Status = Literal["released", "unchanged", "refused", "failed"]
 StageStatus = Literal["done", "skipped", "refused", "failed"]
@@ -50,6 +47,8 @@ class DatasetRecord(BaseModel):
     rows_quarantined: int = 0
     rows_duplicated: int = 0
     reasons: dict[str, int] = {}
+    invalid_values: dict[str, int] = {}
+    """Column to the number of values that broke their declaration and are null."""
     requests: int = 0
     bytes: int = 0
 
@@ -103,43 +102,50 @@ def new_run_id(now: datetime) -> str:
     return layout.make_id(now, secrets.token_hex(4))
 
 
-def newest(storage: Storage) -> RunRecord | None:
-    """The record that was written last; None when there is none that can be read.
+def newest(storage: Storage, now: datetime | None = None) -> RunRecord | None:
+    """The newest record of the ledger that is whole and, where the clock `now` is given, not from the future.
 
-    A copy of it has a name of its own, so that no list of the ledger is needed; the list is for want of that copy.
+    Whatever else lies in the ledger is passed over with one warning. Names sort by time: with `now` only the last
+    days are listed where there was a run in them, and only what is newer than the answer is read.
     """
-    found = _read(storage, layout.NEWEST_RECORD)
-    if found is not None:
-        return found
-    for entry in reversed(storage.list(layout.LEDGER)):
-        if layout.is_id(entry.key.removeprefix(f"{layout.LEDGER}/").removesuffix(".json")):
-            found = _read(storage, entry.key)
-            if found is not None:
-                return found
+    for entry in _newest_first(storage, now):
+        try:
+            return RunRecord.model_validate_json(storage.read(entry.key))
+        except ValidationError:
+            storage.stray([entry.key], "not a record of a run (cut short, or written by something else)")
+        except MissingKey:
+            continue
     return None
 
 
-def _read(storage: Storage, key: str) -> RunRecord | None:
-    try:
-        return RunRecord.model_validate_json(storage.read(key))
-    except MissingKey:
-        return None
-    except ValidationError as error:
-        log.warning("damaged record is ignored", key=storage.uri(key), reason=f"{error.error_count()} faults")
-        return None
-
-
-def keep(storage: Storage, record: RunRecord) -> None:
-    """Put the record of a run into the ledger, as the newest one."""
-    data = record.model_dump_json(indent=1).encode()
-    storage.put(layout.ledger(record.run_id), data)
-    storage.put(layout.NEWEST_RECORD, data)
-
-
-def last_seen(storage: Storage) -> dict[str, Seen]:
+def last_seen(storage: Storage, now: datetime | None = None) -> dict[str, Seen]:
     """What the newest record of the ledger knows of each source's validators."""
-    found = newest(storage)
+    found = newest(storage, now)
     return found.seen if found else {}
+
+
+_WINDOWS = (timedelta(days=7), timedelta(days=90))
+"""How far back a look at the ledger goes, one after the other, before it lists all of it."""
+
+
+def _newest_first(storage: Storage, now: datetime | None) -> Iterator[Entry]:
+    """The ledger's records, newest first, each once."""
+    begins = [layout.make_id(now - window, "0" * 8) for window in _WINDOWS] if now else []
+    last = layout.make_id(now, "f" * 8) if now else None
+    archive = layout.ledger_archive("").rpartition("/")[0] + "/"
+    passed: set[str] = set()
+    for begin in (*begins, ""):
+        for entry in reversed(storage.list_after(layout.LEDGER, begin)):
+            name = entry.key.removeprefix(f"{layout.LEDGER}/")
+            if name in passed or entry.key.startswith(archive):
+                continue
+            passed.add(name)
+            if not name.endswith(".json") or not layout.is_id(name.removesuffix(".json")):
+                storage.stray([entry.key], "not the name of a run's record")
+            elif last is not None and name.removesuffix(".json") > last:
+                storage.stray([entry.key], "a record from the future: the clock of its run was wrong")
+            else:
+                yield entry
 
 
 def merged(parts: Iterable[RunRecord]) -> RunRecord | None:

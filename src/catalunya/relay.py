@@ -22,13 +22,20 @@ from catalunya.build import Candidate, discard, discard_candidates, read_candida
 from catalunya.datasets import Dataset
 from catalunya.demo.borrow import portals
 from catalunya.engines import open_engine
-from catalunya.errors import CatalunyaError, LakeBusy, Refused, SourceUnreadable, UsageError
+from catalunya.errors import (
+    CatalunyaError,
+    LakeBusy,
+    NothingElseNew,
+    Refused,
+    SourceUnreadable,
+    UsageError,
+)
 from catalunya.lake import index, layout
 from catalunya.lake.lock import Lock, lake_lock
 from catalunya.lake.storage import Storage
 from catalunya.pipeline import Reporter, Run
 from catalunya.publish import Release
-from catalunya.record import DatasetRecord, RunRecord, keep, last_seen, merged
+from catalunya.record import DatasetRecord, RunRecord, last_seen, merged
 from catalunya.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -116,19 +123,20 @@ class Relay:
     def build(self) -> Candidate:
         """Build the candidate of this run, of what landed since its datasets were staged as well.
 
-        Raises `Refused` when this run refused snapshots and nothing else is new.
+        Raises `NothingElseNew` when this run refused snapshots and nothing else is new.
         """
         with self._part("build", "run") as run:
             self.storage.clean_scratch()
-            discard_candidates(self.storage, run.engine, run.lock)
+            discard_candidates(self.storage.guarded(run.lock), run.engine)
             for dataset_id in self.datasets:
                 with hold(self.storage, self.run_id, lock_of(dataset_id)):
                     run.stage(only=(dataset_id,))
+                    run.restore_staged(only=(dataset_id,))
             run.count_datasets()
             run.require_snapshots()
-            run.refusals += [part.message for part in self._parts() if part.status == "refused"]
-            if run.refusals and run.nothing_new():
-                run.raise_refusals()
+            refusals = [*run.refusals, *(part.message for part in self._parts() if part.status == "refused")]
+            if refusals and run.nothing_new():
+                raise NothingElseNew("; ".join(refusals))
             return run.build()
 
     def audit(self) -> Audit:
@@ -187,13 +195,13 @@ class Relay:
             if not record.message and self.storage.exists(kept):
                 # A try that was killed while it cleared away had done all else.
                 record = RunRecord.model_validate_json(self.storage.read(kept))
-            record.seen = last_seen(self.storage) | record.seen
+            record.seen = last_seen(self.storage, self.settings.now()) | record.seen
             if not record.message:
                 last = record.stages[-1].name if record.stages else "nothing"
                 record.message = f"broken off before it was published; the last stage on record is {last}"
             if record.release_id:
                 record.release = self.storage.uri(layout.release(record.release_id))
-            keep(self.storage, record)
+            self.storage.put(kept, record.model_dump_json(indent=1).encode())
             done = record.status == "released" and self.documented(record.release_id)
             if done or record.status == "unchanged":
                 self._clear()

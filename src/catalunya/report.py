@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from catalunya.demo import NOTICE
 from catalunya.pipeline import Reporter
 from catalunya.record import RunRecord
 from catalunya.trace import Trace, TracedFile
@@ -46,7 +47,8 @@ class BarReporter:
             TextColumn("{task.fields[stage]:<8}"),
             BarColumn(bar_width=24),
             TimeElapsedColumn(),
-            TextColumn("[dim]{task.description}"),
+            # Without markup, which would turn `:id` in an address into a picture and `[x]` into nothing.
+            TextColumn("{task.description}", style="dim", markup=False),
             console=console,
         )
         self._tasks: dict[str, TaskID] = {}
@@ -90,9 +92,11 @@ def reporter(console: Console, *, quiet: bool = False) -> Iterator[Reporter]:
         yield PlainReporter(console)
 
 
-def print_run(console: Console, record: RunRecord) -> None:
+def print_run(console: Console, record: RunRecord, *, demo: bool) -> None:
     """The summary of a run: a table of datasets, one of stages, warnings, and where the release lies."""
     console.print()
+    if demo:
+        console.print(NOTICE, highlight=False, markup=False, soft_wrap=True)
     console.print(_datasets(record))
     stages = " · ".join(
         f"[{_COLOURS.get(s.status, 'red')}]{s.name} {s.status}[/] {s.seconds:.1f} s" for s in record.stages
@@ -139,6 +143,8 @@ def print_trace(console: Console, trace: Trace) -> None:
 
     demo = " (DEMO DATA)" if trace.demo else ""
     say(f"{trace.mart} of release {trace.release_id}{demo}: {trace.rows_found:,} rows")
+    if trace.demo:
+        say(NOTICE)
     for row in trace.rows[:_SHOWN_ROWS]:
         say("  " + ", ".join(f"{name}={value}" for name, value in row.items() if value is not None))
     if trace.rows_found > _SHOWN_ROWS:
@@ -161,7 +167,7 @@ def print_trace(console: Console, trace: Trace) -> None:
     for fault in trace.faults:
         say(f"fault: {fault}")
     if trace.verified and not trace.faults:
-        say("verified: every landed and released file named here has the SHA-256 that was recorded")
+        say("verified: every landed, staged and released file named here has the SHA-256 that was recorded")
 
 
 def _file(kind: str, file: TracedFile) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -10,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from catalunya import address
 from catalunya.errors import UsageError
 
 Environment = Literal["demo", "development", "production"]
@@ -19,14 +22,25 @@ SOCRATA_URL = "https://analisi.transparenciacatalunya.cat"
 IDESCAT_URL = "https://api.idescat.cat"
 ICGC_URL = "https://datacloud.icgc.cat"
 
+_SECRET = {"SOCRATA_APP_TOKEN", "CATALUNYA_NOTIFY_URLS", "CATALUNYA_TRINO_PASSWORD"}
+
 ROOT = Path(__file__).resolve().parents[2]
-_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+_BETWEEN_ADDRESSES = r"[\s,]*\s[\s,]*|^,+|,+(?=[A-Za-z][A-Za-z0-9+.-]*://)|,+$"
+"""Between two addresses for alerts: white space, or a comma before a scheme; an address itself may hold commas."""
+
+
+def spare_loopback() -> None:
+    """Let no HTTP client of this process ask a proxy for this machine: adds its names to NO_PROXY, in both spellings."""
+    given = [os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy")]
+    named = [host.strip() for value in given for host in value.split(",") if host.strip()]
+    if "*" not in named:
+        named += ["localhost", "127.0.0.1", "127.0.0.0/8", "::1", "[::1]"]
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(dict.fromkeys(named))
 
 
 def is_loopback(url: str) -> bool:
     """True when the host of `url` is this machine."""
-    host = urlsplit(url).hostname or ""
-    return host in _LOOPBACK or host.startswith("127.")
+    return address.is_loopback(urlsplit(url).hostname or "")
 
 
 class Settings(BaseSettings):
@@ -90,9 +104,22 @@ class Settings(BaseSettings):
         if url is None:
             return None
         parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"{url!r} is not a base URL such as https://portal.example")
+        try:
+            whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            raise ValueError(
+                "the port is no number from 1 to 65535; in a password write / ? # as %2F %3F %23"
+            ) from None
+        if not whole:
+            raise ValueError(f"{_shown(url)!r} is not a base URL such as https://portal.example")
         return url.rstrip("/")
+
+    @field_validator("socrata_app_token")
+    @classmethod
+    def _fits_a_header(cls, token: str | None) -> str | None:
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise ValueError("holds a character that no HTTP header takes; copy it again from the portal")
+        return token
 
     @field_validator("now_override")
     @classmethod
@@ -106,7 +133,7 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(url.strip() for url in value.split(",") if url.strip())
+            return tuple(url for url in re.split(_BETWEEN_ADDRESSES, value) if url)
         return value
 
     @model_validator(mode="after")
@@ -135,12 +162,15 @@ class Settings(BaseSettings):
             raise ValueError(f"CATALUNYA_LAKE: production needs s3://bucket/prefix, not {self.lake!r}")
         for variable, url in self.base_urls().items():
             if url.startswith("http://") and not is_loopback(url):
-                raise ValueError(f"{variable}: production reads over https only, not {url!r}")
+                raise ValueError(
+                    f"{variable}: production reads over https only, not {address.redacted(url)!r}"
+                )
         return self
 
     @classmethod
     def load(cls) -> Settings:
         """Settings of the process environment; raises `UsageError` that names the variable."""
+        spare_loopback()
         try:
             return cls()
         except ValidationError as error:
@@ -174,4 +204,12 @@ def _explain(loc: tuple[int | str, ...], message: str, value: object) -> str:
     message = message.removeprefix("Value error, ")
     if not loc:
         return message
-    return f"{loc[0]}: {message}" if str(value) in message else f"{loc[0]}: {message}, not {value!r}"
+    if loc[0] in _SECRET or _shown(value) in message:
+        return f"{loc[0]}: {message}"
+    return f"{loc[0]}: {message}, not {_shown(value)!r}"
+
+
+def _shown(value: object) -> str:
+    """`value` without the user and password that a mistyped address may hold."""
+    text = address.redacted(value)
+    return f"***@{text.rpartition('@')[2]}" if "@" in text.replace("***@", "") else text

@@ -1,28 +1,29 @@
 """Staging: from the bytes of a landed snapshot to one typed Parquet file, quarantine and counts.
 
 Rows in = rows staged + rows quarantined + exact duplicates; the four figures travel in the staged
-file itself, as Parquet metadata, so that they cannot be separated from the rows.
+file itself, as Parquet metadata, so that they cannot be separated from the rows. A bad value that its row
+does not need is null in the staged row; `raw` keeps it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import duckdb
 import msgspec
 import structlog
 
-from catalunya import declaration
-from catalunya.datasets import Dataset, DownloadSource, IdescatSource, SocrataSource
-from catalunya.drift import Drift, check_columns, refuse_mistyped
+from catalunya import declaration, sql
+from catalunya.datasets import Dataset, IdescatSource, SocrataSource
+from catalunya.drift import Drift, check_columns, missing_columns, refuse_mistyped, refuse_quarantined
 from catalunya.errors import (
     CatalunyaError,
     HistoryUnreadable,
@@ -30,6 +31,7 @@ from catalunya.errors import (
     Refused,
     SnapshotUnreadable,
 )
+from catalunya.figures import snapshot_figures
 from catalunya.lake import index, layout, snapshot
 from catalunya.lake.snapshot import LandedFile, Manifest, Refusal
 from catalunya.lake.storage import MissingKey, Storage
@@ -210,6 +212,23 @@ def _cannot_be_staged(dataset_id: str, snapshot_id: str, fault: Exception) -> Hi
     )
 
 
+def forget_lost_files(storage: Storage, dataset_id: str) -> list[str]:
+    """Snapshots whose staged file is missing or has another size than the index says; they are due to be staged again.
+
+    One listing of the dataset's staged files. Call it only while holding the dataset's lock.
+    """
+    known = index.load(storage, dataset_id)
+    present = {entry.key: entry.size for entry in storage.list(f"{layout.STAGING}/{dataset_id}")}
+    lost = [
+        name
+        for name in known.usable
+        if (note := known.staged(name)) and present.get(layout.staged(dataset_id, name)) != note.size
+    ]
+    if lost:
+        _Notes(storage, dataset_id).drop(lost)
+    return lost
+
+
 def definition_digest(dataset: Dataset) -> str:
     """16 hex digits over all of a definition and the typing rules; a gate's refusal holds as long as they are equal."""
     content = dataset.model_dump_json() + declaration.digest(dataset)
@@ -272,6 +291,7 @@ def _note(staged: Staged, path: Path) -> index.StagedFile:
         rows_duplicated=staged.rows_duplicated,
         figures=staged.figures,
         reasons=staged.reasons,
+        invalid_values=staged.invalid_values,
     )
 
 
@@ -367,17 +387,21 @@ def _stage_pages(
     *,
     lenient: bool,
 ) -> tuple[Staged, index.StagedFile]:
-    _type_pages(con, dataset, _objects(dataset, pages, work), work)
-    typed = f"read_parquet({declaration.quote(str(work / 'typed-*.parquet'))})"
+    _type_pages(con, dataset, manifest, _objects(dataset, manifest, pages, work), work)
+    typed = sql.read_parquet(work, "typed-*.parquet")
     counts = _judge(con, dataset, typed)
+    reasons = _reasons(con)
     if not lenient:
         refuse_mistyped(con, dataset, typed)
-    controls = _controls(con, dataset, typed, pages)
-    differing = [
-        f"{dataset.id}: the portal's {c.control} of {c.period} is {c.published}, the rows sum to {c.computed}"
-        for c in controls
-        if c.published != c.computed
-    ]
+        refuse_quarantined(
+            dataset,
+            rows_in=counts["rows_in"],
+            rows_quarantined=counts["quarantined"],
+            rows_duplicated=counts["duplicated"],
+            reasons=reasons,
+        )
+    invalid, nulled = _invalid_values(con, dataset, typed)
+    controls = _controls(con, dataset, manifest, typed, pages)
     staged = Staged(
         dataset_id=dataset.id,
         snapshot_id=manifest.snapshot_id,
@@ -388,12 +412,14 @@ def _stage_pages(
         rows_duplicated=counts["duplicated"],
         demo=manifest.demo,
         controls=controls,
-        warnings=(*warnings, *differing),
-        reasons=_reasons(con),
+        warnings=(*warnings, *nulled),
+        reasons=reasons,
+        invalid_values=invalid,
+        figures=_figures(con, dataset, typed),
         digest=declaration.digest(dataset),
         source_updated_on=updated.date() if (updated := snapshot.source_updated(manifest)) else None,
     )
-    _write_quarantine(con, staged, typed, work / "quarantine.parquet")
+    _write_quarantine(con, dataset, staged, typed, work / "quarantine.parquet")
     _write_staged(con, dataset, staged, typed, work / "staged.parquet")
     note = _note(staged, work / "staged.parquet")
     storage.put_file(layout.quarantined(dataset.id, manifest.snapshot_id), work / "quarantine.parquet")
@@ -406,6 +432,7 @@ def _stage_pages(
         rows_staged=staged.rows_staged,
         rows_quarantined=staged.rows_quarantined,
         rows_duplicated=staged.rows_duplicated,
+        invalid_values=staged.invalid_values,
     )
     return staged, note
 
@@ -439,47 +466,33 @@ class _Objects:
     """Bytes that one object may have."""
 
 
-def _objects(dataset: Dataset, pages: Sequence[Path], work: Path) -> _Objects:
-    """The rows of the landed pages as JSON objects: as they are for Socrata, unfolded for the others."""
-    from catalunya.sources import idescat
+def _objects(dataset: Dataset, manifest: Manifest, pages: Sequence[Path], work: Path) -> _Objects:
+    """The rows of the landed pages as JSON objects: as they are for Socrata, unfolded for the others.
 
-    source = dataset.source
-    if isinstance(source, SocrataSource):
+    Raises `SnapshotUnreadable` when a page cannot be unfolded.
+    """
+    from catalunya import sources
+
+    if isinstance(dataset.source, SocrataSource):
         return _Objects(list(pages), "array", _OBJECT_BYTES)
-    rows = idescat.rows(pages, source) if isinstance(source, IdescatSource) else _features(pages, source)
     path, largest = work / "rows.ndjson", _OBJECT_BYTES
     with path.open("wb") as out:
-        for row in rows:
+        for row in sources.rows(dataset.source, manifest.files, pages, manifest.request):
             largest = max(largest, 2 * out.write(msgspec.json.encode(row) + b"\n"))
     return _Objects([path], "newline_delimited", largest)
 
 
-class _Feature(msgspec.Struct):
-    properties: dict[str, Any] | None = None
-    geometry: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _FeatureCollection(msgspec.Struct):
-    features: list[_Feature]
-
-
-def _features(pages: Sequence[Path], source: DownloadSource) -> Iterator[dict[str, Any]]:
-    decoder = msgspec.json.Decoder(_FeatureCollection)
-    for file, page in zip(source.files, pages, strict=True):
-        for feature in decoder.decode(page.read_bytes()).features:
-            yield {"level": file.level, **(feature.properties or {}), "geometry": feature.geometry}
-
-
-def _type_pages(con: duckdb.DuckDBPyConnection, dataset: Dataset, objects: _Objects, work: Path) -> None:
+def _type_pages(
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, manifest: Manifest, objects: _Objects, work: Path
+) -> None:
     """One typed Parquet file a page, pages side by side, each in the portal's order."""
+    taken_on = manifest.taken_at.astimezone(UTC).date()
+    missing = {column.name for column in missing_columns(dataset, manifest)}
 
     def type_page(index: int) -> None:
-        page = declaration.quote(str(objects.paths[index]))
-        relation = (
-            f"read_json_objects({page}, format='{objects.shape}', maximum_object_size={objects.largest})"
-        )
+        relation = sql.read_json_objects(objects.paths[index], shape=objects.shape, largest=objects.largest)
         target = declaration.quote(str(work / f"typed-{index:05d}.parquet"))
-        query = declaration.typed_query(dataset, relation)
+        query = declaration.typed_query(dataset, relation, taken_on=taken_on, missing=missing)
         with con.cursor() as cursor:
             cursor.execute(
                 f"copy (select * replace (n + {index} * {_PAGE_SHIFT}::bigint as n) from ({query})) "
@@ -492,27 +505,37 @@ def _type_pages(con: duckdb.DuckDBPyConnection, dataset: Dataset, objects: _Obje
 
 
 def _judge(con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str) -> dict[str, int]:
-    """Make the table `problems` (n, kind, reason): duplicates, broken rules, keys used twice."""
-    key = " || ' and ' || ".join(f"'{name} = ' || typed.{name}" for name in dataset.key)
-    same_key = " and ".join(f"typed.{name} = kept.{name}" for name in dataset.key)
-    same_row = " and ".join(f"typed.{c.name} is not distinct from kept.{c.name}" for c in dataset.columns)
-    con.execute("create temp table problems (n bigint, kind varchar, reason varchar)")
+    """Make the table `problems` (n, kind, reason, cause): duplicates, broken rules, keys used twice.
+
+    `cause` is the reason without the values. Which row of several is kept depends on what is in them, never on
+    their order.
+    """
+    columns = [column.name for column in dataset.columns]
+    key = " || ' and ' || ".join(f"'{name} = ' || {name}" for name in dataset.key)
+    smallest = ", ".join(f"{name} nulls last" for name in columns)
+    missing = "case when x.value is null then x.name || ' is missing' else x.name || ': ' ||"
+    con.execute("create temp table problems (n bigint, kind varchar, reason varchar, cause varchar)")
     con.execute(
         f"""
         insert into problems
-        select typed.n, 'duplicate', null
-        from {typed} as typed
-        inner join (
-            select content, min(n) as n from {typed} group by content having count(*) > 1
-        ) as doubled on typed.content = doubled.content and typed.n > doubled.n
-        inner join {typed} as kept on doubled.n = kept.n and {same_row}
+        select n, 'duplicate', null, null from (
+            select n, row_number() over (
+                partition by content, len(reasons) > 0, {", ".join(columns)} order by len(invalid), n
+            ) as place
+            from {typed}
+            where content in (select content from {typed} group by content having count(*) > 1)
+        ) where place > 1
         """
     )
     con.execute(
         f"""
         insert into problems
-        select n, 'broken', array_to_string(reasons, '; ')
-        from {typed} as typed
+        select n, 'broken',
+            array_to_string(list_transform(
+                reasons, lambda x: {missing} chr(34) || x.value || chr(34) || ' ' || x.words end
+            ), '; '),
+            array_to_string(list_transform(reasons, lambda x: {missing} '… ' || x.words end), '; ')
+        from {typed}
         where len(reasons) > 0 and n not in (select n from problems)
         """
     )
@@ -520,12 +543,17 @@ def _judge(con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str) -> dict
         f"""
         insert into problems
         with sound as (select n, identity from {typed} where n not in (select n from problems)),
-        doubled as (select identity, min(n) as n from sound group by identity having count(*) > 1)
-        select typed.n, 'key', 'key used twice: another row with ' || {key} || ' came first and was kept'
-        from {typed} as typed
-        inner join sound using (n)
-        inner join doubled on typed.identity = doubled.identity and typed.n > doubled.n
-        inner join {typed} as kept on doubled.n = kept.n and {same_key}
+        doubled as (
+            select n from sound
+            where identity in (select identity from sound group by identity having count(*) > 1)
+        )
+        select n, 'key', 'key used twice: another row with ' || {key} || ' was kept', 'key used twice'
+        from (
+            select n, {", ".join(dataset.key)}, row_number() over (
+                partition by {", ".join(dataset.key)} order by len(invalid), {smallest}, n
+            ) as place
+            from {typed} where n in (select n from doubled)
+        ) where place > 1
         """
     )
     row = con.execute(
@@ -539,24 +567,58 @@ def _judge(con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str) -> dict
     return {"rows_in": row[0], "duplicated": row[1], "quarantined": row[2]}
 
 
+def _invalid_values(
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str
+) -> tuple[dict[str, int], list[str]]:
+    """How many staged rows have each column set to null for a bad value, and a sentence on each column."""
+    found = con.execute(
+        f"""
+        select fault.name, fault.words, count(*), arg_min(fault.value, n), min(n)
+        from (select n, unnest(invalid) as fault from {typed} where len(invalid) > 0)
+        where n not in (select n from problems)
+        group by all order by count(*) desc, fault.words
+        """
+    ).fetchall()
+    counts: dict[str, int] = {}
+    sentences = []
+    for column in dataset.columns:
+        rows = [row[1:] for row in found if row[0] == column.name]
+        if not rows:
+            continue
+        counts[column.name] = count = sum(row[1] for row in rows)
+        _, example = min((row[3], row[2]) for row in rows)
+        words = " or ".join(words if count == 1 else _plural(words) for words, *_ in rows)
+        values, were = ("value", "was") if count == 1 else ("values", "were")
+        sentences.append(
+            f'{dataset.id}: {count} {values} of {column.name} {words} and {were} set to null, such as "{example}"'
+        )
+    return counts, sentences
+
+
+def _plural(words: str) -> str:
+    return words.replace("is ", "are ", 1).replace("does ", "do ", 1)
+
+
 def _controls(
-    con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str, pages: Sequence[Path]
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, manifest: Manifest, typed: str, pages: Sequence[Path]
 ) -> tuple[Control, ...]:
-    from catalunya.sources import idescat
+    from catalunya import sources
 
     source = dataset.source
     if not isinstance(source, IdescatSource):
         return ()
-    period = next(c.name for c in dataset.columns if c.type == "integer" and c.name in dataset.key)
+    period = next((c.name for c in dataset.columns if c.type == "integer" and c.name in dataset.key), None)
+    if period is None:
+        return ()
     by_source = {c.source[0]: c.name for c in dataset.columns}
     found = []
-    for control in idescat.controls(pages, source):
+    for control in sources.controls(source, manifest.files, pages):
         column = by_source.get(control.control)
         if column is None:
             continue
         row = con.execute(
             f"""
-            select coalesce(sum({column}), 0)::bigint from {typed}
+            select coalesce(sum({column}), 0)::hugeint from {typed}
             where {period} = ? and n not in (select n from problems)
             """,
             [int(control.period)],
@@ -566,21 +628,34 @@ def _controls(
     return tuple(found)
 
 
+def _figures(con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str) -> dict[str, float]:
+    """Small figures of the rows that are staged, for later snapshots to be compared with."""
+    columns = ", ".join(column.name for column in dataset.columns)
+    con.execute(
+        f"create temp view staged as select {columns} from {typed} where n not in (select n from problems)"
+    )
+    return snapshot_figures(dataset, con)
+
+
 def _reasons(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
     rows = con.execute(
-        r"""
-        select regexp_replace(reason, '"[^"]*"|key used twice.*', '…', 'g') as kind, count(*)
-        from problems where kind <> 'duplicate' group by 1 order by 2 desc, 1 limit 20
+        """
+        select cause, count(*) from problems
+        where kind <> 'duplicate' group by 1 order by 2 desc, 1 limit 20
         """
     ).fetchall()
-    return {str(kind): int(count) for kind, count in rows}
+    return {str(cause): int(count) for cause, count in rows}
 
 
-def _write_quarantine(con: duckdb.DuckDBPyConnection, staged: Staged, typed: str, target: Path) -> None:
+def _write_quarantine(
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, staged: Staged, typed: str, target: Path
+) -> None:
+    """The quarantined rows with their keys, so that a row that is present but unusable is not taken for absent."""
     con.execute(
         f"""
         copy (
-            select problems.reason, typed.raw, {declaration.quote(staged.snapshot_id)} as snapshot_id
+            select problems.reason, typed.raw, {declaration.quote(staged.snapshot_id)} as snapshot_id,
+                {", ".join(f"typed.{name}" for name in dataset.key)}
             from {typed} as typed inner join problems using (n)
             where problems.kind <> 'duplicate'
             order by n
@@ -627,8 +702,8 @@ def staged_record(storage: Storage, dataset_id: str, snapshot_id: str) -> Staged
     try:
         with duckdb.connect() as con:
             row = con.execute(
-                "select decode(value) from parquet_kv_metadata(?) where decode(key) = 'catalunya'",
-                [str(path)],
+                f"select decode(value) from parquet_kv_metadata({sql.quote_path(path)}) "
+                "where decode(key) = 'catalunya'"
             ).fetchone()
         return read_record(row[0]) if row else None
     except (duckdb.Error, msgspec.DecodeError) as error:

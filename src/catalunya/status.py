@@ -39,8 +39,13 @@ def describe(storage: Storage, known: dict[str, Dataset], now: datetime) -> dict
         for name in publish.strangers(storage)
     ]
     holder = who_holds(storage, "run")
-    last = record.newest(storage)
+    last = record.newest(storage, now)
     follows = release or whole
+    states = {
+        name: _dataset_status(storage, name, follows.snapshots.get(name, ()) if follows else (), now)
+        for name in known
+    }
+    faults += [f"{storage.url}/{key} was passed over: {why}" for key, why in storage.strays.items()]
     return {
         "lake": storage.url,
         "release_id": release.release_id if release else None,
@@ -51,10 +56,7 @@ def describe(storage: Storage, known: dict[str, Dataset], now: datetime) -> dict
         "releases": publish.release_ids(storage),
         "newest_whole_release": whole.release_id if whole else None,
         "stale": [s.model_dump() for s in release.stale] if release else [],
-        "datasets": {
-            name: _dataset_status(storage, name, follows.snapshots.get(name, ()) if follows else (), now)
-            for name in known
-        },
+        "datasets": states,
         "faults": faults,
         "holder": holder.model_dump(mode="json") if holder else None,
         "last_run": last.model_dump(mode="json", include={"run_id", "status", "message", "started_at"})

@@ -17,8 +17,7 @@ from typing import Any
 import duckdb
 from pydantic import BaseModel, ConfigDict
 
-from catalunya import maintain, publish
-from catalunya.declaration import quote
+from catalunya import maintain, publish, sql
 from catalunya.errors import LakeCorrupt, UsageError
 from catalunya.lake import layout, snapshot
 from catalunya.lake.storage import MissingKey, Storage
@@ -164,7 +163,7 @@ def _opened(storage: Storage, release: publish.Release, mart: str) -> Iterator[d
             for table in {mart, *_TABLES} & set(release.rows):
                 key = layout.release(release.release_id, f"parquet/{table}.parquet")
                 path = _fetched(storage, key, work / table)
-                con.execute(f"create view {table} as select * from read_parquet({quote(str(path))})")
+                con.execute(f"create view {table} as select * from {sql.read_parquet(path)}")
             con.execute(f"create view mart as select * from {mart}")
             yield con
     finally:
@@ -264,8 +263,9 @@ def _faults(
                 same = False
             if not same:
                 yield f"{storage.uri(key)} is not the file that SHA256SUMS names; restore it from a backup"
-        for origin in found:
-            yield from maintain.faults(storage, origin.dataset_id, origin.snapshot_id, work)
+        for dataset_id, snapshot_id in dict.fromkeys((o.dataset_id, o.snapshot_id) for o in found):
+            yield from maintain.faults(storage, dataset_id, snapshot_id, work)
+            yield from maintain.verify_staged(storage, dataset_id, snapshot_id)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -185,16 +185,44 @@ def _mend(life: Life) -> None:
         for refused in held.values():
             for snapshot_id in refused:
                 snapshot.accept(life.storage(), life.datasets, snapshot_id, "it is real", life.settings.now())
+                refused_by_hand = (
+                    snapshot_id,
+                    "it is wrong after all",
+                    life.settings.now(),
+                    "20260105T230000Z-00000000",
+                )
+                snapshot.refuse_by_hand(life.storage(), life.datasets, *refused_by_hand)
+                snapshot.accept(life.storage(), life.datasets, snapshot_id, "it is real", life.settings.now())
+    _reopen(life)
     with life.recorder.duty("publish"), lake_lock(life.storage(), "20260106T000000Z-00000000") as lock:
         publish.rollback(life.storage(), lock, run_id="20260106T000000Z-00000000", now=life.settings.now())
+
+
+def _reopen(life: Life) -> None:
+    """A refusal that does not hold any more: of another definition, or of a rollback."""
+    newest = snapshot.latest(life.storage(), "population")
+    assert newest is not None
+    refusal = snapshot.Refusal(
+        gate="schema",
+        reason="x",
+        figures={},
+        refused_at=life.settings.now(),
+        run_id="20260105T230000Z-00000000",
+    )
+    for duty in ("stage", "build", "publish"):
+        with life.recorder.duty(duty):
+            snapshot.refuse(life.storage(), "population", newest.snapshot_id, refusal)
+            snapshot.lift(life.storage(), "population", newest.snapshot_id)
 
 
 def _look_after(life: Life) -> None:
     old = "20240101T000000Z-00000000"
     for key in (layout.release(old, "release.json"), layout.docs(old, "index.html")):
         life.storage().put(key, b"old")
+    life.storage().put(layout.ledger(old), f'{{"run_id": "{old}"}}'.encode())
     with life.recorder.duty("publish"):
         maintain.retain(life.storage(), "20260106T010000Z-00000000", 2, life.settings.now())
+    assert not life.storage().exists(layout.ledger(old))
     assert not life.storage().list(layout.release(old)) + life.storage().list(f"{layout.DOCS}/{old}")
     with life.recorder.duty("monitor"):
         lake = life.storage()
@@ -217,10 +245,11 @@ def test_a_role_may_do_what_its_part_of_the_pipeline_did(heard, templates, duty)
     assert refused == []
 
 
-def test_no_part_of_the_pipeline_deleted_what_landed_or_moved_the_pointer_but_publish(heard):
+def test_no_part_of_the_pipeline_deleted_what_landed_but_refusals_or_moved_the_pointer_but_publish(heard):
     for duty, found in heard.items():
         deleted = [key for action, key in found if action == "s3:DeleteObject" and key.startswith("landing/")]
-        assert all(duty == "steward" and key.endswith("/refused.json") for key in deleted), (duty, deleted)
+        assert all(key.endswith("/refused.json") for key in deleted), (duty, deleted)
+        assert not deleted or duty in {"stage", "build", "publish", "steward"}, (duty, deleted)
         assert (("s3:PutObject", "current.json") in found) == (duty == "publish")
 
 

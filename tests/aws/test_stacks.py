@@ -22,13 +22,16 @@ PAGE = f"landing/population/{SNAPSHOT}/page-00000.json"
 MANIFEST = f"landing/population/{SNAPSHOT}/manifest.json"
 REFUSED = f"landing/population/{SNAPSHOT}/refused.json"
 ACCEPTED = f"landing/population/{SNAPSHOT}/accepted.json"
+INDEX = "staging/population/_index.json"
+RECORD = f"ledger/{SNAPSHOT}.json"
+ARCHIVE = "ledger/archive/2026-01.jsonl"
 STAGED = f"staging/population/snapshot_date=2026-01-05/{SNAPSHOT}.parquet"
 SET_ASIDE = f"quarantine/population/snapshot_date=2026-01-05/{SNAPSHOT}.parquet"
 CANDIDATE = f"candidates/{SNAPSHOT}/candidate.duckdb"
 RELEASE = f"releases/{SNAPSHOT}/csv/population.csv"
 COPY = f"published/files/{SNAPSHOT}/population/population.parquet"
 KEYS = (
-    PAGE, MANIFEST, REFUSED, ACCEPTED, STAGED, SET_ASIDE, CANDIDATE, RELEASE, "current.json", f"ledger/{SNAPSHOT}.json",
+    PAGE, MANIFEST, REFUSED, ACCEPTED, STAGED, SET_ASIDE, CANDIDATE, RELEASE, INDEX, "current.json", RECORD, ARCHIVE,
     f"runs/{SNAPSHOT}/ingest.population.json", f"runs/{SNAPSHOT}/stage.population.json", f"runs/{SNAPSHOT}/wait.json",
     f"runs/{SNAPSHOT}/build.json", f"runs/{SNAPSHOT}/publish.json", "alerts/1a2b.json", f"docs/{SNAPSHOT}/index.html",
     COPY, "locks/run.json", "locks/dataset-population.json", "locks/call-ingest-population.json",
@@ -36,30 +39,31 @@ KEYS = (
 )  # fmt: skip
 PUTS = {
     "ingest": {
-        PAGE, MANIFEST, f"runs/{SNAPSHOT}/ingest.population.json", "locks/dataset-population.json",
+        PAGE, MANIFEST, INDEX, f"runs/{SNAPSHOT}/ingest.population.json", "locks/dataset-population.json",
         "locks/call-ingest-population.json",
     },
     "stage": {
-        REFUSED, STAGED, SET_ASIDE, f"runs/{SNAPSHOT}/stage.population.json", "locks/dataset-population.json",
+        REFUSED, STAGED, INDEX, SET_ASIDE, f"runs/{SNAPSHOT}/stage.population.json", "locks/dataset-population.json",
         "locks/call-stage-population.json",
     },
     "build": {
-        REFUSED, CANDIDATE, f"runs/{SNAPSHOT}/wait.json", f"runs/{SNAPSHOT}/build.json", "locks/run.json",
+        REFUSED, INDEX, CANDIDATE, f"runs/{SNAPSHOT}/wait.json", f"runs/{SNAPSHOT}/build.json", "locks/run.json",
         "locks/dataset-population.json",
     },
     "publish": {
-        RELEASE, COPY, "current.json", f"ledger/{SNAPSHOT}.json", f"runs/{SNAPSHOT}/publish.json", "alerts/1a2b.json",
-        f"docs/{SNAPSHOT}/index.html", "locks/run.json",
+        RELEASE, COPY, "current.json", RECORD, ARCHIVE, REFUSED, INDEX, f"runs/{SNAPSHOT}/publish.json",
+        "alerts/1a2b.json", f"docs/{SNAPSHOT}/index.html", "locks/run.json",
     },
     "monitor": {"alerts/1a2b.json"},
-    "steward": {ACCEPTED, "locks/run.json"},
+    "steward": {ACCEPTED, REFUSED, INDEX, "locks/run.json"},
     "orchestrator": {"alerts/1a2b.json"},
     "deployment": set(),
 }  # fmt: skip
 DELETES = {
-    "build": {CANDIDATE},
+    "stage": {REFUSED},
+    "build": {CANDIDATE, REFUSED},
     "publish": {
-        CANDIDATE, RELEASE, COPY, f"docs/{SNAPSHOT}/index.html", "alerts/1a2b.json",
+        CANDIDATE, RELEASE, REFUSED, RECORD, COPY, f"docs/{SNAPSHOT}/index.html", "alerts/1a2b.json",
         *(key for key in KEYS if key.startswith("runs/")),
     },
     "monitor": {"alerts/1a2b.json"},
@@ -69,16 +73,16 @@ DELETES = {
     },
 }  # fmt: skip
 READS_DATA = {
-    "ingest": {MANIFEST},
-    "stage": {PAGE, MANIFEST, REFUSED, ACCEPTED, STAGED},
-    "build": {MANIFEST, REFUSED, ACCEPTED, STAGED, CANDIDATE},
-    "publish": {CANDIDATE, RELEASE},
-    "monitor": {PAGE, MANIFEST, REFUSED, ACCEPTED},
-    "steward": {REFUSED, ACCEPTED},
+    "ingest": {MANIFEST, REFUSED, ACCEPTED, INDEX},
+    "stage": {PAGE, MANIFEST, REFUSED, ACCEPTED, STAGED, INDEX},
+    "build": {MANIFEST, REFUSED, ACCEPTED, STAGED, CANDIDATE, INDEX},
+    "publish": {MANIFEST, REFUSED, ACCEPTED, CANDIDATE, RELEASE, INDEX},
+    "monitor": {PAGE, MANIFEST, REFUSED, ACCEPTED, INDEX},
+    "steward": {MANIFEST, REFUSED, ACCEPTED, INDEX},
     "orchestrator": set(),
     "deployment": set(),
 }
-DATA = (PAGE, MANIFEST, REFUSED, ACCEPTED, STAGED, SET_ASIDE, CANDIDATE, RELEASE)
+DATA = (PAGE, MANIFEST, REFUSED, ACCEPTED, INDEX, STAGED, SET_ASIDE, CANDIDATE, RELEASE)
 
 
 @pytest.fixture(params=["development", "production"])

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 DENIED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
 
+_CONDITIONS = {"if-match", "if-none-match"}
 NO_SUCH_UPLOAD = b"<Error><Code>NoSuchUpload</Code><Message>No such upload</Message></Error>"
 
 
@@ -27,6 +28,8 @@ class FaultyFront:
         """True: the request is carried out, its answer replaced by 503."""
         self.listener: Callable[[str, str, bytes], None] = lambda method, path, body: None
         """Told of every request with its body."""
+        self.ignore_conditions = False
+        """True: `If-Match` and `If-None-Match` are dropped, as by a store that does not know them."""
         self.clock_ahead_s = 0
         """How far the storage's clock differs from ours."""
         self._server = _server(self, urlsplit(backend).netloc)
@@ -71,7 +74,10 @@ def _server(front: FaultyFront, backend: str) -> ThreadingHTTPServer:
                 self._answer(fault[0], {}, fault[1])
                 return
             connection = http.client.HTTPConnection(backend, timeout=60)
-            connection.request(self.command, self.path, body, dict(self.headers))
+            sent = dict(self.headers)
+            if front.ignore_conditions:
+                sent = {name: value for name, value in sent.items() if name.lower() not in _CONDITIONS}
+            connection.request(self.command, self.path, body, sent)
             response = connection.getresponse()
             content = response.read()
             if front.lose_answer(self.command, self.path):

@@ -539,7 +539,10 @@ def test_throttled_requests_are_tried_again(front: FaultyFront, tmp_path: Path) 
         before = len(front.requests)
         work()
         assert len(front.requests) >= before + 4
-    assert storage.list() == [Entry("c", 1), Entry("d", 40_000_000)]
+    assert [e for e in storage.list() if not e.key.startswith("locks/")] == [
+        Entry("c", 1),
+        Entry("d", 40_000_000),
+    ]
 
 
 def test_a_conditional_write_whose_answer_was_lost_is_known_as_our_own(front: FaultyFront) -> None:

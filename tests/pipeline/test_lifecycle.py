@@ -119,6 +119,8 @@ def test_two_changed_datasets_and_a_failing_test_of_one_release_the_other(small,
     final = small.run(now="2026-03-03T06:00:00Z")
     assert (final.code, final.json["status"]) == (0, "released"), final.words
     assert any("no_new_column_in_the_list" in warning for warning in final.json["warnings"])
+    noted = json.loads(Path(final.json["release"], "release.json").read_text())["accepted_by_hand"]
+    assert noted == {snapshot_id: "the column is welcome"}
 
 
 def test_a_refusal_ends_when_the_definition_that_made_it_is_corrected(small, home):
@@ -314,3 +316,86 @@ def test_an_index_that_is_lost_or_damaged_is_made_again(small):
     assert (again.code, again.json["status"]) == (0, "unchanged"), again.words
     assert small("status").json["datasets"].keys() == before.keys()
     assert list(refused(small)) == list(before[REGISTER]["refused"])
+
+
+def test_staged_files_that_are_lost_or_empty_are_made_again_before_a_build(small):
+    first, *_ = sorted(Path(small.lake, "staging", "population").glob("*/*.parquet"))
+    second, *_ = sorted(Path(small.lake, "staging", REGISTER).glob("*/*.parquet"))
+    first.write_bytes(b"")
+    second.unlink()
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        small.url = changed.url
+        answer = small.run()
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    for dataset_id in ("population", REGISTER):
+        assert any(f"{dataset_id}: the staged files of" in warning for warning in answer.json["warnings"])
+    assert query(answer, "select count(*) > 8000 from marts.population") == [(True,)]
+
+
+def test_what_is_no_snapshot_in_landing_is_ignored(small):
+    folder = Path(small.lake, "landing", REGISTER)
+    [snapshot_id] = [path.name for path in folder.iterdir()]
+    shutil.copytree(folder / snapshot_id, folder / f"{snapshot_id}.bad")
+    (folder / "20270101T000000Z-1234567").mkdir()
+    (folder / "note.txt").write_text("mine")
+    (folder / "loop").symlink_to(folder / "loop")
+    for index in Path(small.lake, "staging").glob("*/_index.json"):
+        index.unlink()
+    with portal.running(rows=SMALL) as same:
+        small.url = same.url
+        answer = small.run(now="2026-01-06T06:00:00Z")
+    assert (answer.code, answer.json["status"]) == (0, "unchanged"), answer.words
+    assert small("status").json["datasets"][REGISTER]["snapshots"] == 1
+    assert (folder / f"{snapshot_id}.bad").is_dir()
+
+
+def test_a_damaged_manifest_is_put_right_by_moving_its_folder_away_as_the_message_says(small, tmp_path):
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        small.url = changed.url
+        assert small("ingest").code == 0
+        [snapshot_id] = small("status").json["datasets"][REGISTER]["pending"]
+        folder = Path(small.lake, "landing", REGISTER, snapshot_id)
+        (folder / "manifest.json").write_bytes(b"{")
+        broken = small.run()
+        assert any("move the snapshot's folder away" in text for text in broken.json["warnings"]), (
+            broken.words
+        )
+        shutil.move(folder, tmp_path / "away")
+        answer = small.run(now="2026-03-03T06:00:00Z")
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert answer.json["datasets"][REGISTER]["rows_staged"] == SMALL + 3
+
+
+def test_an_accepted_snapshot_that_can_no_longer_be_staged_stops_the_run_until_a_person_decides(small):
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        small.url = changed.url
+        assert small.run().json["status"] == "released"
+        oldest = sorted(Path(small.lake, "landing", REGISTER).iterdir())[0]
+        page = oldest / "page-00000.json"
+        page.write_bytes(page.read_bytes()[:1000])
+        broken = small.run("--rebuild", now="2026-03-03T06:00:00Z")
+        assert (broken.code, f"catalunya refuse {oldest.name}" in broken.json["message"]) == (1, True)
+        assert refused(small) == {}
+        assert small("refuse", oldest.name, "--why", "its bytes are lost").code == 0
+        answer = small.run("--rebuild", now="2026-03-04T06:00:00Z")
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+
+
+def test_code_that_was_rolled_back_publishes_nothing_until_it_changes_or_a_person_insists(small, home):
+    macro = home / "dbt" / "mart" / "macros" / "per_100.sql"
+    good = macro.read_text("utf-8")
+    with portal.running(rows=SMALL) as same:
+        small.url = same.url
+        small.env = {"CATALUNYA_HOME": str(home)}
+        first = small("status").json["release_id"]
+        macro.write_text(good.replace("1000000", "2000000"), "utf-8")
+        assert small.run().json["status"] == "released"
+        back = small("rollback", "--to", first)
+        assert (back.code, back.json["refused"]) == (0, {})
+        same.faults.add("municipalities:new_column")
+        held = small.run(now="2026-03-03T06:00:00Z")
+        assert (held.code, held.json["status"], held.json["release_id"]) == (0, "unchanged", first)
+        assert any("rolled back" in warning for warning in held.json["warnings"])
+        macro.write_text(good + "\n", "utf-8")
+        answer = small.run(now="2026-03-04T06:00:00Z")
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words

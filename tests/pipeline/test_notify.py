@@ -10,6 +10,7 @@ from catalunya import notify
 from catalunya.audit import Finding
 from catalunya.lake.storage import Storage
 from catalunya.record import DatasetRecord, RunRecord
+from tests.ear import listening
 from tests.pipeline.conftest import Command
 
 
@@ -54,3 +55,62 @@ def test_a_dataset_that_is_held_back_is_not_told_of_as_a_portal_that_cannot_be_r
         datasets={"population": DatasetRecord(snapshot_id="s", outcome=outcome)}, findings=[stale],
     )  # fmt: skip
     assert [alert.kind for alert in notify.of_findings(run)] == told
+
+
+def event(name: str = "x") -> notify.Alert:
+    return notify.Alert(kind="failed", subject="ingest", reason="the disk is full", event=name)
+
+
+def test_each_address_hears_an_event_once_and_a_dead_one_is_tried_again_alone(tmp_path, ear):
+    lake = Storage.open(str(tmp_path / "lake"))
+    dead = "json://127.0.0.1:9/?secret=xyzzy"
+    assert not notify.deliver(lake, (dead, ear.channel), [event()])
+    assert not notify.deliver(lake, (dead, ear.channel), [event()])
+    assert len(ear.heard) == 1
+    with listening() as mended:
+        assert notify.deliver(lake, (ear.channel, mended.channel), [event()])
+        assert notify.deliver(lake, (mended.channel, ear.channel, mended.channel), [event()])
+        assert (len(mended.heard), len(ear.heard)) == (1, 1)
+    kept = [lake.read(entry.key) for entry in lake.list("alerts")]
+    assert len(kept) == 2
+    assert not any(b"127.0.0.1" in note or b"xyzzy" in note for note in kept)
+
+
+def test_an_address_that_apprise_does_not_know_is_said_and_the_others_hear(tmp_path, ear):
+    lake = Storage.open(str(tmp_path / "lake"))
+    assert not notify.deliver(lake, ("nonsense://x", ear.channel), [event()])
+    assert len(ear.heard) == 1
+
+
+def test_an_address_with_commas_is_one_address():
+    [(url, channel)] = notify.channels(
+        ("mailto://user:pass@example.org?to=a@example.org,b@example.org",)
+    ).items()
+    assert url.endswith("b@example.org")
+    assert {address for _, address in channel.targets} == {"a@example.org", "b@example.org"}
+
+
+def test_no_proxy_is_asked_for_an_address_on_this_machine(tmp_path, ear, monkeypatch):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    assert notify.deliver(None, (ear.channel,), [event()])
+    assert len(ear.heard) == 1
+
+
+@pytest.mark.parametrize(("status", "code", "told"), [
+    ("released", 0, ["refused", "refused"]), ("unchanged", 0, ["refused", "refused"]), ("refused", 3, ["refused"]),
+])  # fmt: skip
+def test_each_snapshot_that_was_refused_while_others_went_on_is_told_of_once(status, code, told):
+    run = RunRecord(
+        run_id="r", environment="demo", engine="duckdb", lake="lake", started_at=datetime(2026, 1, 5, tzinfo=UTC),
+        status=status, exit_code=code, refused={"a": "half of it is gone", "b": "no key"},
+    )  # fmt: skip
+    alerts = notify.of_run(run)
+    assert [alert.kind for alert in alerts] == told
+    if status != "refused":
+        assert [(alert.event, alert.reason) for alert in alerts] == [
+            ("refused a", "half of it is gone"),
+            ("refused b", "no key"),
+        ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import subprocess
@@ -111,7 +112,7 @@ def test_the_audit_warns_of_a_difference_from_published_places_with_territory_an
         from marts.data_quality where dataset_id = 'social_services' and is_newest
         """,
     )
-    assert (compared, reason) == (129, "read_back")
+    assert (compared, reason) == (42 * 3 + 2 * 43 * 3, "read_back")
     assert 0 < differing < compared
     assert computed - published == difference != 0
 
@@ -144,6 +145,24 @@ def test_demo_data_say_so_wherever_a_person_meets_them(first_release):
     assert json.loads((folder / "release.json").read_text("utf-8"))["demo"] is True
     comments = query(str(folder), "select comment from duckdb_tables() where schema_name = 'marts'")
     assert all("DEMO" in comment for (comment,) in comments)
+    assert "DEMO DATA" in first_release[1].words
+
+
+def test_every_row_of_a_demo_csv_file_says_so_and_nothing_else_of_it_differs_from_the_table(first_release):
+    folder = Path(first_release[1].json["release"])
+    package = json.loads((folder / "datapackage.json").read_text("utf-8"))
+    dictionary = (folder / "dictionary.md").read_text("utf-8").split("\n## ")[1:]
+    assert len(package["resources"]) == len(dictionary) == len(list((folder / "csv").iterdir()))
+    for resource, section in zip(package["resources"], dictionary, strict=True):
+        path = folder / resource["path"]
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        assert header[-1] == "demo_notice" == resource["schema"]["fields"][-1]["name"]
+        assert {row[-1] for row in rows} <= {"DEMO DATA: not real"}
+        parquet = duckdb.read_parquet(str(folder / "parquet" / f"{path.stem}.parquet"))
+        assert parquet.columns == header[:-1]
+        assert parquet.count("*").fetchone() == (len(rows),)
+        assert "| `demo_notice` |" in section
 
 
 def test_frictionless_finds_the_data_package_valid(first_release):

@@ -136,15 +136,33 @@ def test_a_lake_without_a_release_is_exit_2(tmp_path):
     assert (answer.code, "run `catalunya run` first" in answer.json["message"]) == (2, True)
 
 
-@pytest.mark.parametrize("which", ["landing", "release"])
+@pytest.mark.parametrize("which", ["landing", "staging", "release"])
 def test_verify_names_the_file_whose_bytes_are_not_those_that_were_recorded(released, which):
     found: dict[str, Any] = released(*COMARCA).json
-    file = found["snapshots"][0]["landing"][0] if which == "landing" else found["files"][1]
-    path = Path(file["address"])
-    path.write_bytes(path.read_bytes() + b" ")
+    snapshot = found["snapshots"][0]
+    file = {"landing": snapshot["landing"][0], "staging": snapshot["staging"], "release": found["files"][1]}
+    path = Path(file[which]["address"])
+    data = path.read_bytes()
+    middle = len(data) // 2
+    path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
     answer = released(*COMARCA, "--verify")
     assert answer.code == 1
     assert [str(path) in fault for fault in answer.json["faults"]] == [True]
+
+
+def test_the_remedy_that_verify_names_for_a_staged_file_works(released):
+    staged = Path(released(*COMARCA).json["snapshots"][0]["staging"]["address"])
+    staged.write_bytes(staged.read_bytes()[:-9])
+    [fault] = released(*COMARCA, "--verify").json["faults"]
+    assert str(staged) in fault and "`catalunya run --rebuild`" in fault
+    rebuilt = released.run("--rebuild", now="2026-01-05T12:00:00Z")
+    assert rebuilt.code == 0, rebuilt.words
+    assert released(*COMARCA, "--verify").json["faults"] == []
+
+
+def test_a_person_is_told_that_a_traced_row_is_demo_data(released):
+    done = released.start("trace", "population", "--year", "2024")
+    assert "DEMO DATA. Made by" in done.communicate(timeout=60)[1]
 
 
 def test_a_snapshot_that_is_gone_is_named(released):

@@ -24,7 +24,7 @@ Sites = dict[str, list[int]]
 def access_municipality(kept: Kept, history: Iterable[Row], coverage: Iterable[Row]) -> Iterator[Row]:
     """One row per municipality of the newest list and service group."""
     people = _newest_people(coverage)
-    listed = kept.newest("municipalities").typed.rows
+    listed = kept.newest("municipalities").rows
     centres = {
         row["municipality_id"]: (row["latitude"], row["longitude"])
         for row in listed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from catalunya import build, stage
+from catalunya import audit, build, stage
 from catalunya.engines import open_engine
 from catalunya.engines.duckdb import DATABASE
 from catalunya.lake import layout
@@ -33,6 +34,9 @@ class Proof:
 
     kept: Kept
     path: Path
+    candidate: build.Candidate
+    judge: Callable[[], audit.Audit]
+    """Audit the candidate."""
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What the query finds in the warehouse."""
@@ -51,10 +55,14 @@ class Proof:
 @pytest.fixture(scope="session")
 def proof(tmp_path_factory: pytest.TempPathFactory) -> Proof:
     """The warehouse of the generated register at full size, over eight snapshots of six days."""
-    lake = tmp_path_factory.mktemp("proof")
-    storage = Storage.open(str(lake))
     shared = Path(os.environ.get("CATALUNYA_SHARED", ROOT.parent / "shared" / "data"))
-    snapshots = [_landed(storage, sent) for sent in everything_sent(shared if shared.is_dir() else None)]
+    return built(tmp_path_factory.mktemp("proof"), everything_sent(shared if shared.is_dir() else None))
+
+
+def built(lake: Path, everything: list[Sent]) -> Proof:
+    """The warehouse that the pipeline makes of what the portals sent, in a lake of its own."""
+    storage = Storage.open(str(lake))
+    snapshots = [_landed(storage, sent) for sent in everything]
     for dataset in CARDS.values():
         stage.stage(storage, dataset, run_id="20270201T120000Z-00000000", now=NOW)
     settings = Settings.model_validate({"ENVIRONMENT": "development", "CATALUNYA_LAKE": str(lake)})
@@ -63,16 +71,22 @@ def proof(tmp_path_factory: pytest.TempPathFactory) -> Proof:
         storage, CARDS, settings, engine, candidate_id="20270201T120000Z-00000000", now=NOW
     )
     path = lake / layout.candidate(candidate.candidate_id, DATABASE)
-    return Proof(Kept(snapshots), path)
+
+    def judge() -> audit.Audit:
+        return audit.audit(storage, CARDS, settings, engine, candidate, None, now=NOW)
+
+    return Proof(Kept(snapshots), path, candidate, judge)
 
 
 def _landed(storage: Storage, sent: Sent) -> Snapshot:
-    manifest = land(storage, CARDS[sent.dataset_id], sent.pages, now=sent.taken_at)
+    said = {} if sent.updated is None else {"rows_updated_at": sent.updated}
+    manifest = land(storage, CARDS[sent.dataset_id], sent.pages, now=sent.taken_at, validators=said)
     return Snapshot(
         sent.dataset_id,
         manifest.snapshot_id,
         sent.taken_at,
         len(sent.rows),
-        typed(sent.dataset_id, sent.rows),
+        typed(sent.dataset_id, sent.rows, sent.taken_at.date()),
         sent.totals,
+        None if sent.updated is None else datetime.fromtimestamp(sent.updated, UTC).date(),
     )

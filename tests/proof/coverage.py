@@ -9,7 +9,8 @@ from datetime import date
 from itertools import product
 
 from .kept import Kept, Row, seed
-from .territory import comarca_of_today
+from .names import Gazetteer, place_key
+from .territory import abolished, comarca_of_counted, comarca_of_today, comarca_on, counted_in, gazetteer
 
 GROUPS = ("assisted_residence", "home_residence", "sheltered_housing", "day_centre")
 OWNERSHIPS = ("public", "social_initiative", "mercantile", "unknown")
@@ -49,15 +50,14 @@ class Coverage:
     """Counts and people of every territory: municipality codes, comarca codes, and Catalonia."""
 
     def __init__(self, kept: Kept, history: Iterable[Row], population: list[Row]) -> None:
-        self._comarca_of = comarca_of_today(kept)
-        self._division_on = kept.newest("municipalities").day
+        self._kept = kept
+        self._comarca_of = comarca_of_counted(kept)
+        newest = kept.newest("municipalities")
+        self._division_on = newest.updated_on or newest.day
         self._years = years(kept, population)
-        self._counts = self._count(list(history))
-        self._aged = self._sum_people(population)
-        self._members: dict[str, int] = defaultdict(int)
-        for municipality_id, comarca_id in self._comarca_of.items():
-            for territory in (municipality_id, comarca_id, CATALONIA):
-                self._members[territory] += 1
+        self._history = list(history)
+        self._counts = self._count(self._history)
+        self._aged, self._missing = self._sum_people(population)
 
     def municipalities(self) -> Iterator[Row]:
         """`coverage_municipality`."""
@@ -66,7 +66,7 @@ class Coverage:
 
     def comarques(self) -> Iterator[Row]:
         """`coverage_comarca`."""
-        for row in self._rows(set(self._comarca_of.values())):
+        for row in self._rows({comarca for comarca in self._comarca_of.values() if comarca}):
             yield {"comarca_id": row["territory"], **row}
 
     def catalonia(self) -> Iterator[Row]:
@@ -78,44 +78,57 @@ class Coverage:
     def residence_places_control(self) -> Iterator[Row]:
         """Residence places beside the published ones."""
         basis_of = {known.year: known.basis for known in self._years}
+        names = gazetteer(self._kept)
+        divisions: dict[str, dict[str, str | None]] = {}
         for row in seed("official_residence_places"):
             year, comarca_id, official = int(row["year"]), row["comarca_id"], int(row["places"])
-            covered = year in basis_of and self._members[comarca_id] > 0
-            computed = self._residence_places(comarca_id, year, row["ownership"]) if covered else None
+            day = row["division_on"]
+            if day not in divisions:
+                divisions[day] = comarca_on(self._kept, date.fromisoformat(day))
+            members = [code for code, comarca in divisions[day].items() if comarca == comarca_id]
+            covered = year in basis_of and bool(members)
+            computed = self._residence_places(members, year, row["ownership"]) if covered else None
             difference = None if computed is None else computed - official
             yield {
                 "year": year,
                 "comarca_id": comarca_id,
                 "ownership": row["ownership"],
+                "division_on": date.fromisoformat(day),
                 "basis": basis_of[year] if covered else None,
                 "places_official": official,
                 "places_computed": computed,
                 "places_difference": difference,
                 "is_within_tolerance": _is_within_tolerance(difference, official),
-                "difference_reason": self._reason(
-                    difference, basis_of.get(year), comarca_id, year, row["ownership"]
+                "difference_reason": _reason(
+                    difference,
+                    basis_of.get(year),
+                    self._residence_places(members, year, "unknown"),
+                    self._unmatched_places(names, comarca_id, year, row["ownership"]),
                 ),
                 "source": row["source"],
             }
 
-    def _residence_places(self, territory: str, year: int, ownership: str) -> int:
-        return sum(self._counts[territory, year, group, ownership][1] for group in RESIDENCES)
+    def _residence_places(self, territories: Iterable[str], year: int, ownership: str) -> int:
+        return sum(
+            self._counts[territory, year, group, ownership][1]
+            for territory in territories
+            for group in RESIDENCES
+        )
 
-    def _reason(
-        self, difference: int | None, basis: str | None, comarca_id: str, year: int, ownership: str
-    ) -> str | None:
-        """The first thing known to make a difference from the published figure."""
-        if difference is None:
-            return "not_covered"
-        if difference == 0:
-            return None
-        if basis == "inscription":
-            return "read_back"
-        if 0 < -difference <= self._residence_places(comarca_id, year, "unknown"):
-            return "unknown_ownership"
-        if 0 < -difference <= self._residence_places(UNMATCHED, year, ownership):
-            return "unmatched_services"
-        return "unexplained"
+    def _unmatched_places(self, names: Gazetteer, comarca_id: str, year: int, ownership: str) -> int:
+        """Places of residences without a municipality that state this comarca, or none that is known."""
+        days = [known.day for known in self._years if known.year == year]
+        return sum(
+            period["places"] or 0
+            for period in self._history
+            for day in days
+            if period["municipality_id"] is None
+            and period["service_group"] in RESIDENCES
+            and period["ownership"] == ownership
+            and period["valid_from"] <= day
+            and (period["valid_to"] is None or day < period["valid_to"])
+            and _stated(names, period["stated_comarca_name"]) in {comarca_id, None}
+        )
 
     def _count(self, history: list[Row]) -> dict[tuple[str, int, str, str], Count]:
         counts: dict[tuple[str, int, str, str], Count] = defaultdict(lambda: [0, 0])
@@ -126,7 +139,7 @@ class Coverage:
                 if period["valid_to"] is not None and period["valid_to"] <= known.day:
                     continue
                 municipality_id = period["municipality_id"]
-                territories = [municipality_id, self._comarca_of.get(municipality_id, ""), CATALONIA]
+                territories = [municipality_id, self._comarca_of.get(municipality_id) or "", CATALONIA]
                 for territory, ownership in product(
                     territories if municipality_id else [UNMATCHED], (period["ownership"], "all")
                 ):
@@ -135,22 +148,41 @@ class Coverage:
                     count[1] += period["places"] or 0
         return counts
 
-    def _sum_people(self, population: list[Row]) -> dict[tuple[str, int], Count]:
-        """People of 65 and over, and the municipalities of today that have a figure, by territory and year."""
-        aged: dict[tuple[str, int], Count] = defaultdict(lambda: [0, 0])
-        for row in population:
-            municipality_id = row["municipality_id"]
-            if municipality_id in self._comarca_of and row["people_aged_65_over"] is not None:
-                for territory in (municipality_id, self._comarca_of[municipality_id], CATALONIA):
-                    aged[territory, row["year"]][0] += row["people_aged_65_over"]
-                    aged[territory, row["year"]][1] += 1
-        return dict(aged)
+    def _sum_people(
+        self, population: list[Row]
+    ) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], int]]:
+        """People of 65 and over by territory and year, and the municipalities that should have a figure and have none.
+
+        A municipality of today always should, one that was merged as long as it existed on 1 January, one that left the
+        list without a successor up to its last figure.
+        """
+        today, merged = comarca_of_today(self._kept), abolished(self._kept)
+        published = {
+            (row["municipality_id"], row["year"]): row["people_aged_65_over"]
+            for row in population
+            if row["people_aged_65_over"] is not None
+        }
+        last: dict[str, int] = {}
+        for code, year in published:
+            last[code] = max(year, last.get(code, year))
+        aged: dict[tuple[str, int], int] = {}
+        missing: dict[tuple[str, int], int] = defaultdict(int)
+        for (code, counted), known in product(counted_in(self._kept).items(), self._years):
+            people = published.get((code, known.year))
+            should = code in today or (code in last and known.year <= last[code])
+            if code in merged:
+                should = code in last and date(known.year, 1, 1) < merged[code][1]
+            for territory in (counted, self._comarca_of[counted] or "", CATALONIA):
+                if people is not None:
+                    aged[territory, known.year] = aged.get((territory, known.year), 0) + people
+                missing[territory, known.year] += should and people is None
+        return aged, missing
 
     def _rows(self, territories: Iterable[str]) -> Iterator[Row]:
         for territory in territories:
             latest = None
             for known in self._years:
-                if (territory, known.year) in self._aged:
+                if (territory, known.year) in self._aged and not self._missing[territory, known.year]:
                     latest = known.year
                 people = self._people(territory, known.year, latest)
                 for group, ownership in product(GROUPS, (*OWNERSHIPS, "all")):
@@ -164,7 +196,9 @@ class Coverage:
                         "services": services,
                         "places": places,
                         **people,
-                        "places_per_100_aged_65_over": per_100(places, people["people_aged_65_over"]),
+                        "places_per_100_aged_65_over": None
+                        if people["municipalities_without_population"]
+                        else per_100(places, people["people_aged_65_over"]),
                         "places_per_100_aged_65_over_latest": per_100(
                             places, people["people_aged_65_over_latest"]
                         ),
@@ -172,13 +206,33 @@ class Coverage:
                     }
 
     def _people(self, territory: str, year: int, latest: int | None) -> Row:
-        aged, published = self._aged.get((territory, year), (None, 0))
         return {
-            "people_aged_65_over": aged,
-            "municipalities_without_population": self._members[territory] - published,
+            "people_aged_65_over": self._aged.get((territory, year)),
+            "municipalities_without_population": self._missing[territory, year],
             "population_year_latest": latest,
-            "people_aged_65_over_latest": None if latest is None else self._aged[territory, latest][0],
+            "people_aged_65_over_latest": None if latest is None else self._aged[territory, latest],
         }
+
+
+def _stated(names: Gazetteer, comarca_name: str | None) -> str | None:
+    """The comarca that a service states; None where it states none that is known."""
+    found = names.comarca_by_key.get(place_key(comarca_name or ""), set())
+    return next(iter(found)) if len(found) == 1 else None
+
+
+def _reason(difference: int | None, basis: str | None, of_unknown_owners: int, unmatched: int) -> str | None:
+    """The first thing known to make a difference from the published figure."""
+    if difference is None:
+        return "not_covered"
+    if difference == 0:
+        return None
+    if basis == "inscription":
+        return "read_back"
+    if 0 < -difference <= of_unknown_owners:
+        return "unknown_ownership"
+    if 0 < -difference <= unmatched:
+        return "unmatched_services"
+    return "unexplained"
 
 
 def _is_within_tolerance(difference: int | None, official: int) -> bool | None:

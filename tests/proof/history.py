@@ -29,7 +29,7 @@ def dim_service_type(kept: Kept) -> Iterator[Row]:
             "service_group": row["service_group"],
             "is_listed": True,
         }
-    worded = {row["service_type"] for s in kept.counting("social_services") for row in s.typed.rows}
+    worded = {row["service_type"] for s in kept.counting("social_services") for row in s.rows}
     for wording in sorted(worded):
         kinds.setdefault(kind_id(wording), {"name": wording, "service_group": "other", "is_listed": False})
     for service_type_id, kind in kinds.items():
@@ -47,7 +47,7 @@ class Histories:
         self._cache: dict[tuple[str | None, ...], Row] = {}
         self.periods: dict[str, list[Row]] = {}
         for number, snapshot in enumerate(self._days):
-            for row in snapshot.typed.rows:
+            for row in snapshot.rows:
                 self._observe(number, self._state(row))
 
     def service_history(self) -> Iterator[Row]:
@@ -56,15 +56,16 @@ class Histories:
         for periods in self.periods.values():
             first = periods[0]
             inscribed = first["registered_on"]
-            if first["first"] == 0 and inscribed is not None and inscribed < first_day:
+            if self._is_from_the_start(first) and inscribed is not None and inscribed < first_day:
+                read_in = self._days[first["first"]].snapshot_id
                 yield {
                     **first,
                     "basis": "inscription",
                     "valid_from": inscribed,
                     "valid_to": first_day,
                     "is_current": False,
-                    "first_snapshot_id": self._days[0].snapshot_id,
-                    "last_snapshot_id": self._days[0].snapshot_id,
+                    "first_snapshot_id": read_in,
+                    "last_snapshot_id": read_in,
                 }
             for period in periods:
                 end = self._end(period)
@@ -127,6 +128,11 @@ class Histories:
         else:
             periods.append({**state, "first": number, "last": number})
 
+    def _is_from_the_start(self, period: Row) -> bool:
+        """Whether every snapshot before the period has the service with a row that says nothing usable."""
+        key = (period["service_id"],)
+        return all(key in day.typed.unusable for day in self._days[: period["first"]])
+
     def _end(self, period: Row) -> Snapshot | None:
         following = period["last"] + 1
         return self._days[following] if following < len(self._days) else None
@@ -134,7 +140,7 @@ class Histories:
     def _appeared(self, earlier: Row | None, later: Row) -> Iterable[Row]:
         if earlier is not None:
             yield self._change(later, later["first"], "reopened", earlier["name"], later["name"])
-        elif later["first"] > 0:
+        elif not self._is_from_the_start(later):
             yield self._change(later, later["first"], "opened", None, later["name"])
 
     def _vanished(self, earlier: Row) -> Iterable[Row]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 APOSTROPHES = "’‘´`ʼ′"
 HYPHENS = "–—‐‑-"
+NOT_SHOWN = "\u034f\u115f\u1160\u2065\u3164\uffa0"
+"""What is not seen although Unicode does not call it a format character."""
 DOTS = "·.•‧∙"
 ARTICLES = ("els", "el", "la", "les", "los", "lo", "l'", "es", "ses", "sa", "s'")
 
@@ -18,7 +20,9 @@ _ELIDED = re.compile(r"\s*'\s*")
 
 
 def plain(text: str) -> str:
-    """Text without regard to case, accents, kinds of apostrophe, hyphen and space, and the dot of l·l."""
+    """Text without regard to case, accents, invisible characters, kinds of apostrophe, hyphen and space, the dot of l·l."""
+    text = "".join(c for c in text if unicodedata.category(c) != "Cf" and c not in NOT_SHOWN)
+    text = "".join(" " if c == "\u2800" or unicodedata.category(c) == "Cc" else c for c in text)
     for mark in APOSTROPHES:
         text = text.replace(mark, "'")
     for mark in HYPHENS:
@@ -36,6 +40,15 @@ def place_key(name: str) -> str:
         stem, article = behind.groups()
         text = article + ("" if article.endswith("'") else " ") + stem
     return " ".join(text.replace(",", " ").split())
+
+
+def without_article(key: str) -> str:
+    """A comparable name that begins with an article, without it; any other name as it is."""
+    for article in ARTICLES:
+        front = article if article.endswith("'") else f"{article} "
+        if key.startswith(front):
+            return key.removeprefix(front)
+    return key
 
 
 def kind_id(name: str) -> str:
@@ -62,11 +75,13 @@ class Match:
 
 @dataclass
 class Gazetteer:
-    """The names and comarques that each municipality of today has and had."""
+    """The names and comarques that each municipality that services are counted in has and had."""
 
     current_names: dict[str, set[str]] = field(default_factory=dict)
     """Key to the municipalities that have the name today."""
     former_names: dict[str, set[str]] = field(default_factory=dict)
+    short_names: dict[str, set[str]] = field(default_factory=dict)
+    """Key without its article to the municipalities that have or had the name with it."""
     comarca_of: dict[str, str] = field(default_factory=dict)
     former_comarques: dict[str, set[str]] = field(default_factory=dict)
     comarca_by_key: dict[str, set[str]] = field(default_factory=dict)
@@ -74,7 +89,10 @@ class Gazetteer:
     def add_name(self, municipality_id: str, name: str, *, is_current: bool) -> None:
         """Learn that a municipality has, or had, a name."""
         names = self.current_names if is_current else self.former_names
-        names.setdefault(place_key(name), set()).add(municipality_id)
+        key = place_key(name)
+        names.setdefault(key, set()).add(municipality_id)
+        if without_article(key) != key:
+            self.short_names.setdefault(without_article(key), set()).add(municipality_id)
 
     def add_comarca_name(self, comarca_id: str, name: str) -> None:
         """Learn that a comarca goes by a name."""
@@ -85,6 +103,8 @@ class Gazetteer:
     ) -> Match:
         """The one municipality that is meant: by name and comarca of today, then of before, then by name alone.
 
+        Between the last two, a name without its article counts within the stated comarca.
+
         A postal code of another province casts doubt; together with a comarca that contradicts it refutes the name.
         """
         key = place_key(municipality_name or "")
@@ -94,12 +114,14 @@ class Gazetteer:
         former = self.former_names.get(key, set()) - current
         stated = self._comarca(comarca_name)
         everyone = current | former
-        belongs = {m for m in everyone if stated and self.comarca_of.get(m) == stated}
-        belonged = belongs | {m for m in everyone if stated in self.former_comarques.get(m, set())}
+        short = self.short_names.get(key, set()) - everyone
+        belongs = {m for m in everyone | short if stated and self.comarca_of.get(m) == stated}
+        belonged = belongs | {m for m in everyone | short if stated in self.former_comarques.get(m, set())}
         choices: Iterable[tuple[str, set[str]]] = (
             ("name_in_comarca", current & belongs),
             ("name_in_former_comarca", current & belonged),
             ("former_name", former & belonged),
+            ("name_without_article", short & belonged),
             ("name_unique", everyone),
         )
         how, found = next((choice for choice in choices if choice[1]), ("", set()))

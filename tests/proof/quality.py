@@ -52,6 +52,9 @@ def data_quality(
             "rows_comarca_contradicts": sum(m.comarca_contradicts for m in matches),
             "rows_postal_code_contradicts": sum(m.postal_code_contradicts for m in matches),
             "rows_corrected": 0,
+            "rows_carried_forward": len(snapshot.remembered),
+            "values_invalid": sum(snapshot.typed.invalid.values()),
+            "values_invalid_by_column": _by_column(snapshot.typed.invalid),
             **_judged(controls),
         }
 
@@ -59,8 +62,13 @@ def data_quality(
 def service_users(kept: Kept) -> Iterator[Row]:
     """One row per comarca and year of the newest snapshot."""
     newest = kept.newest("service_users")
-    for row in newest.typed.rows:
-        yield {**row, "snapshot_id": newest.snapshot_id}
+    for row, origin in newest.rows_with_origin:
+        yield {**row, "snapshot_id": origin}
+
+
+def _by_column(invalid: dict[str, int]) -> str | None:
+    """Such as `latitude: 1, places: 2`; nothing where every value is good."""
+    return ", ".join(f"{column}: {invalid[column]}" for column in sorted(invalid)) or None
 
 
 def _own_controls(snapshot: Snapshot) -> Iterator[Control]:

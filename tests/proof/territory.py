@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date
 from typing import Any
 
 from .kept import Kept, Row, seed
@@ -12,7 +13,7 @@ from .names import ARTICLES, Gazetteer
 def dim_municipality(kept: Kept) -> Iterator[Row]:
     """One row per municipality and period in which its name and comarca did not change."""
     lists = kept.counting("municipalities")
-    by_code = [{row["municipality_id"]: row for row in listed.typed.rows} for listed in lists]
+    by_code = [{row["municipality_id"]: row for row in listed.rows} for listed in lists]
     for municipality_id in {code for rows in by_code for code in rows}:
         period: Row | None = None
         for listed, rows in zip(lists, by_code, strict=True):
@@ -41,7 +42,7 @@ def dim_comarca(kept: Kept) -> Iterator[Row]:
     newest = kept.newest("municipalities")
     names: dict[str, str] = {}
     members: dict[str, int] = {}
-    for row in newest.typed.rows:
+    for row in newest.rows:
         comarca_id = row["comarca_id"]
         members[comarca_id] = members.get(comarca_id, 0) + 1
         names[comarca_id] = max(names.get(comarca_id, ""), row["comarca_name"])
@@ -50,7 +51,7 @@ def dim_comarca(kept: Kept) -> Iterator[Row]:
             "comarca_id": comarca_id,
             "name": names[comarca_id],
             "municipalities": count,
-            "division_on": newest.day,
+            "division_on": newest.updated_on or newest.day,
         }
 
 
@@ -58,32 +59,84 @@ def population(kept: Kept) -> Iterator[Row]:
     """One row per municipality and year, from the newest snapshot that has the year."""
     newest_with: dict[int, Any] = {}
     for snapshot in kept.counting("population"):
-        for year in {row["year"] for row in snapshot.typed.rows}:
+        for year in {row["year"] for row in snapshot.rows}:
             newest_with[year] = snapshot
     for year, snapshot in newest_with.items():
-        for row in snapshot.typed.rows:
+        for row, origin in snapshot.rows_with_origin:
             if row["year"] == year:
-                yield {**row, "snapshot_id": snapshot.snapshot_id}
+                yield {**row, "snapshot_id": origin}
 
 
 def comarca_of_today(kept: Kept) -> dict[str, str]:
     """Municipality of the newest list to its comarca."""
-    return {row["municipality_id"]: row["comarca_id"] for row in kept.newest("municipalities").typed.rows}
+    return {row["municipality_id"]: row["comarca_id"] for row in kept.newest("municipalities").rows}
+
+
+def abolished(kept: Kept) -> dict[str, tuple[str, date]]:
+    """Municipality that the newest list no longer has to its successor in it, and the day of the merger."""
+    today = comarca_of_today(kept)
+    return {
+        row["municipality_id"]: (row["successor_id"], date.fromisoformat(row["abolished_on"]))
+        for row in seed("municipality_successions")
+        if row["municipality_id"] not in today and row["successor_id"] in today
+    }
+
+
+def counted_in(kept: Kept) -> dict[str, str]:
+    """Municipality of any list, or of the seed of successions, to the one whose figures it is in."""
+    listed = {row["municipality_id"] for s in kept.counting("municipalities") for row in s.rows}
+    return {code: code for code in listed} | {
+        code: successor for code, (successor, _) in abolished(kept).items()
+    }
+
+
+def comarca_of_counted(kept: Kept) -> dict[str, str | None]:
+    """Municipality that has figures to its comarca: of today, or the last one where it left the list."""
+    last: dict[str, str | None] = {}
+    for listed in kept.counting("municipalities"):
+        last |= {row["municipality_id"]: row["comarca_id"] for row in listed.rows}
+    today = set(comarca_of_today(kept).values())
+    counted = set(counted_in(kept).values())
+    return {code: comarca if comarca in today else None for code, comarca in last.items() if code in counted}
+
+
+def comarca_on(kept: Kept, day: date) -> dict[str, str | None]:
+    """Municipality that has figures to its comarca on a day: what it left after the day, the earliest first."""
+    dated = {
+        (row["municipality_id"], row["comarca_id"]): date.fromisoformat(row["valid_to"])
+        for row in seed("municipality_former_comarques")
+        if row["valid_to"]
+    }
+    left = [(code, until, comarca_id) for (code, comarca_id), until in dated.items()]
+    left += [
+        (row["municipality_id"], row["valid_to"], row["comarca_id"])
+        for row in dim_municipality(kept)
+        if row["valid_to"] and (row["municipality_id"], row["comarca_id"]) not in dated
+    ]
+    found = comarca_of_counted(kept)
+    for code, until, comarca_id in sorted(left, reverse=True):
+        if code in found and until > day:
+            found[code] = comarca_id
+    return found
 
 
 def gazetteer(kept: Kept) -> Gazetteer:
-    """All names and comarques that the lists and the seeds know of the municipalities of today."""
-    found = Gazetteer(comarca_of=comarca_of_today(kept))
+    """All names and comarques that the lists and the seeds know of the municipalities that have figures."""
+    counted = counted_in(kept)
+    found = Gazetteer(comarca_of={code: name for code, name in comarca_of_counted(kept).items() if name})
     for row in dim_municipality(kept):
-        if row["municipality_id"] in found.comarca_of:
-            found.add_name(row["municipality_id"], row["name"], is_current=row["is_current"])
-            found.former_comarques.setdefault(row["municipality_id"], set()).add(row["comarca_id"])
+        found.add_name(counted[row["municipality_id"]], row["name"], is_current=row["is_current"])
+        found.former_comarques.setdefault(counted[row["municipality_id"]], set()).add(row["comarca_id"])
         found.add_comarca_name(row["comarca_id"], row["comarca_name"])
     for row in seed("municipality_former_names"):
-        if row["municipality_id"] in found.comarca_of:
-            found.add_name(row["municipality_id"], row["former_name"], is_current=False)
+        if row["municipality_id"] in counted:
+            found.add_name(counted[row["municipality_id"]], row["former_name"], is_current=False)
+    for row in seed("municipality_successions"):
+        if row["municipality_id"] in abolished(kept):
+            found.add_name(row["successor_id"], row["name"], is_current=False)
     for row in seed("municipality_former_comarques"):
-        found.former_comarques.setdefault(row["municipality_id"], set()).add(row["comarca_id"])
+        if row["municipality_id"] in counted:
+            found.former_comarques.setdefault(counted[row["municipality_id"]], set()).add(row["comarca_id"])
     for row in seed("comarca_names"):
         found.add_comarca_name(row["comarca_id"], row["name"])
     return found

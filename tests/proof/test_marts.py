@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import date
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from .compare import differences, report
 from .conftest import Proof
 from .coverage import Coverage
 from .history import Histories, dim_service_type
+from .portals import LEFT, MERGED, SUCCESSOR
 from .quality import data_quality, service_users
 from .territory import dim_comarca, dim_municipality, gazetteer, population
 
@@ -100,7 +102,14 @@ def test_the_snapshots_hold_every_case_that_the_marts_tell_apart(proof: Proof) -
         "type_changed",
         "renamed",
     }
-    matches = {"name_in_comarca", "name_in_former_comarca", "former_name", "name_unique", "unmatched"}
+    matches = {
+        "name_in_comarca",
+        "name_in_former_comarca",
+        "former_name",
+        "name_without_article",
+        "name_unique",
+        "unmatched",
+    }
     found = {
         column: {value for (value,) in proof.rows(f"select distinct {column} from marts.{mart}")}
         for mart, column in [
@@ -117,3 +126,53 @@ def test_the_snapshots_hold_every_case_that_the_marts_tell_apart(proof: Proof) -
     assert proof.rows("select count(distinct service_id) > 11000 from marts.service_history") == [(True,)]
     assert len(proof.kept.counting("social_services")) == 6
     assert len(proof.kept.counting("municipalities")) == 3
+    quality = (
+        "select dataset_id, sum(rows_carried_forward) > 0, sum(values_invalid) > 0 from marts.data_quality"
+    )
+    assert set(proof.rows(f"{quality} group by dataset_id")) >= {
+        ("social_services", True, True),
+        ("municipalities", True, True),
+        ("population", True, False),
+    }
+    first, second, *_ = proof.kept.counting("social_services")
+    assert first.typed.unusable & {(row["service_id"],) for row in second.typed.rows}
+
+
+def test_the_snapshots_hold_municipalities_that_were_abolished_and_years_that_are_not_whole(
+    proof: Proof,
+) -> None:
+    assert proof.rows(
+        "select distinct municipality_id, municipality_match, comarca_id from marts.service_history "
+        f"where stated_municipality_name = 'Palmerola' or municipality_id in ('{LEFT}', '{MERGED}') order by all"
+    ) == [(SUCCESSOR, "former_name", "31"), (LEFT, "former_name", "25")]
+    aged = "select sum(people_aged_65_over) from marts.population where year = 2019 and municipality_id"
+    assert proof.rows(
+        f"select distinct people_aged_65_over - ({aged} = '{SUCCESSOR}') from marts.coverage_municipality "
+        f"where municipality_id = '{SUCCESSOR}' and year = 2019"
+    ) == [(11,)]
+    assert proof.rows(
+        f"select count(*) from marts.coverage_municipality where municipality_id = '{MERGED}'"
+    ) == [(0,)]
+    assert proof.rows(
+        "select year, municipalities_without_population, count(places_per_100_aged_65_over) > 0, "
+        "population_year_latest from marts.coverage_catalonia where year between 2022 and 2026 group by all order by 1"
+    ) == [
+        (2022, 0, True, 2022),
+        (2023, 0, True, 2023),
+        (2024, 1, False, 2023),
+        (2025, 0, True, 2025),
+        (2026, 947, False, 2025),
+    ]
+    assert proof.rows("select distinct division_on from marts.coverage_comarca") == [(date(2026, 1, 20),)]
+
+
+def test_a_population_that_misses_its_published_total_is_warned_of_in_one_place(proof: Proof) -> None:
+    findings = proof.judge().findings
+    told = [(f.figures["published"], f.figures["computed"]) for f in findings if f.gate == "control"]
+    assert sorted(told) == proof.rows(
+        "select published, computed from staging.controls join marts.data_quality using (dataset_id, snapshot_id) "
+        "where is_newest and published <> computed order by all"
+    )
+    assert told
+    assert len([f for f in findings if "population" in f.message and "total" in f.message]) == len(told)
+    assert not [w for staged in proof.candidate.staged for w in staged.warnings if "sum to" in w]

@@ -17,6 +17,25 @@ from .warehouse import DAY_CENTRE, MERCANTILE, RESIDENCE, Row, Warehouse, munici
 DAYS = [f"2026-{month:02}-10" for month in range(1, 9)]
 
 
+UNREAD = {
+    DAYS[0]: [service("UNREAD"), service("UNREAD-LAST"), service("UNREAD-THEN-GONE")],
+    DAYS[1]: [service("UNREAD-FIRST")],
+    DAYS[2]: [service("UNREAD", places=11), service("UNREAD-FIRST"), service("UNREAD-NEW")],
+    **{
+        day: [service("UNREAD", places=11), service("UNREAD-FIRST"), service("UNREAD-NEW")]
+        for day in DAYS[3:]
+    },
+}
+"""Services that are in quarantine on some days, on the days on which they are not."""
+UNUSABLE = {
+    DAYS[0]: ["UNREAD-FIRST", "STAYS"],
+    DAYS[1]: ["UNREAD", "UNREAD-LAST", "UNREAD-NEW", "UNREAD-THEN-GONE"],
+    DAYS[2]: ["UNREAD-LAST", "UNREAD-NEVER"],
+    DAYS[-1]: ["UNREAD-LAST"],
+}
+"""Keys in quarantine by day, on the other days those of the last."""
+
+
 @pytest.fixture(scope="session")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One target folder, so that dbt parses the project as seldom as it can."""
@@ -86,17 +105,34 @@ def history(
     warehouse.add("social_services", f"{DAYS[0]}T06:00", [service("STAYS", places=999), service("NEVER")])
     for day, by_chance in zip(DAYS, random_register, strict=True):
         rows = by_hand[DAYS.index(day)] if day in DAYS[:3] else fourth
-        warehouse.add("social_services", f"{day}T18:00", [*rows, *by_chance])
+        warehouse.add(
+            "social_services",
+            f"{day}T18:00",
+            [*rows, *by_chance, *UNREAD.get(day, [])],
+            unusable=UNUSABLE.get(day, UNUSABLE[DAYS[-1]]),
+            invalid={"registered_on": 2, "places": 1} if day == DAYS[1] else None,
+        )
     prat = municipality("081691", "Prat de Llobregat, el", "11", "Baix Llobregat")
     alone = municipality("171220", "Palmerola", "31", "Ripollès")
     warehouse.add(
         "municipalities", "2025-01-01", [municipality("081496", "Olost", "24", "Osona"), prat, alone]
     )
-    warehouse.add("municipalities", "2026-03-01", [municipality("081496", "Olost", "43", "Lluçanès"), prat])
+    warehouse.add(
+        "municipalities",
+        "2026-03-01",
+        [municipality("081496", "Olost", "43", "Lluçanès")],
+        unusable=["081691", "089999"],
+    )
     warehouse.add(
         "population",
         "2026-01-02",
         [people("081496", 2024, 200), people("081691", 2024, 4000), people("081496", 2025, 210)],
+    )
+    warehouse.add(
+        "population",
+        "2026-02-02",
+        [people("081496", 2024, 205), people("081496", 2025, 215)],
+        unusable=["081691/2024", "081691/2025"],
     )
     warehouse.add(
         "boundaries", "2026-01-02", [{"level": "municipality", "area_id": "081496", "comarca_id": "24"}]
@@ -172,8 +208,6 @@ def corrupted(history: Warehouse, work: Path, tmp_path_factory: pytest.TempPathF
             insert into reference.source_corrections
                 values ('population', '081496/2024', 'people', '1', '2', 'caught up with', 'https://example.org');
             update marts.dim_municipality set latitude = 91 where municipality_id = '081691';
-            insert into staging.controls
-                select 'population', snapshot_id, 'people', '2024', 5, 5 from marts.population limit 1;
             """
         )
     copy = Warehouse(path, work)

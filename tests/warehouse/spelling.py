@@ -36,7 +36,25 @@ ACCENTS: dict[str, Callable[[str], str]] = {
 }
 APOSTROPHE = ("'", "’", "‘", "´", "`", "ʼ", "′", "' ", "’ ")
 HYPHEN = ("-", "–", "—", "‐", "‑", " - ", " ")
-SPACE = (" ", "  ", "   ")
+SPACE = (
+    " ",
+    "  ",
+    "   ",
+    "\u00a0",
+    "\u202f",
+    "\u3000",
+    "\u2009 ",
+    "\u2028",
+    "\u2029",
+    "\u0085",
+    "\t",
+    "\u2800",
+)
+INVISIBLE = (
+    "",
+    *"\u00ad\u200b\u200c\u200d\u200e\u200f\u061c\u202a\u202c\u2060\u2066\u2069\ufeff\u180e\u034f\ufe0f\u3164\U000e0061",
+)
+"""Put in front, behind and after the first letter of every word."""
 GEMINATE = ("l·l", "l.l", "l•l", "l‧l", "l∙l", "ŀl", "l· l")
 
 
@@ -51,6 +69,7 @@ class Spelling:
     hyphen: str = "-"
     space: str = " "
     geminate: str = "l·l"
+    invisible: str = ""
 
     def of(self, name: str) -> str:
         """The name, given as the municipality list words it, in this spelling."""
@@ -59,7 +78,9 @@ class Spelling:
             name = ARTICLE[self.article](stem, article)
         name = name.replace("l·l", self.geminate).replace("-", self.hyphen).replace(" ", self.space)
         name = ACCENTS[self.accents](CASE[self.case](name))
-        return name.replace("'", self.apostrophe)
+        words = name.replace("'", self.apostrophe).split(" ")
+        hidden = self.invisible
+        return " ".join(f"{hidden}{word[:1]}{hidden}{word[1:]}{hidden}" if word else word for word in words)
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -70,6 +91,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "hyphen": HYPHEN,
     "space": SPACE,
     "geminate": GEMINATE,
+    "invisible": INVISIBLE,
 }
 
 SPELLINGS = st.builds(

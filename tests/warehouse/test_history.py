@@ -143,6 +143,66 @@ def test_population_is_null_where_it_is_not_published_and_carried_beside(history
     ) == [(2024, 4000, 2024, 4000), (2025, None, 2024, 4000), (2026, None, 2024, 4000)]
 
 
+def test_no_change_is_derived_from_a_row_in_quarantine(history: Warehouse) -> None:
+    assert periods(history, "UNREAD") == [
+        ("inscription", INSCRIBED, D[0], 10, False),
+        ("observed", D[0], D[2], 10, False),
+        ("observed", D[2], None, 11, True),
+    ]
+    assert changes(history, "UNREAD") == [(D[2], "capacity_changed", "10", "11")]
+    assert periods(history, "UNREAD-LAST")[1:] == [("observed", D[0], None, 10, True)]
+    assert changes(history, "UNREAD-LAST") == []
+
+
+def test_a_service_in_quarantine_is_closed_when_it_is_gone(history: Warehouse) -> None:
+    assert periods(history, "UNREAD-THEN-GONE")[1:] == [("observed", D[0], D[2], 10, False)]
+    assert [(day, change) for day, change, *_ in changes(history, "UNREAD-THEN-GONE")] == [(D[2], "closed")]
+
+
+def test_a_service_that_begins_in_quarantine_is_unknown_until_it_can_be_read(history: Warehouse) -> None:
+    assert periods(history, "UNREAD-FIRST") == [
+        ("inscription", INSCRIBED, D[0], 10, False),
+        ("observed", D[1], None, 10, True),
+    ]
+    assert changes(history, "UNREAD-FIRST") == []
+    assert periods(history, "UNREAD-NEW") == [("observed", D[2], None, 10, True)]
+    assert [(day, change) for day, change, *_ in changes(history, "UNREAD-NEW")] == [(D[2], "opened")]
+    assert periods(history, "UNREAD-NEVER") == []
+
+
+def test_a_municipality_and_its_people_do_not_vanish_with_a_row_in_quarantine(history: Warehouse) -> None:
+    assert history.rows(
+        "select name, valid_to from marts.dim_municipality where municipality_id = '081691'"
+    ) == [("Prat de Llobregat, el", None)]
+    assert history.rows(
+        "select municipality_id, year, people_aged_65_over, left(snapshot_id, 8) from marts.population order by 1, 2"
+    ) == [
+        ("081496", 2024, 205, "20260202"),
+        ("081496", 2025, 215, "20260202"),
+        ("081691", 2024, 4000, "20260102"),
+    ]
+
+
+def test_rows_carried_forward_and_invalid_values_are_counted_beside_the_rows_of_their_own(
+    history: Warehouse,
+) -> None:
+    counts = "rows_staged, rows_quarantined, rows_carried_forward, values_invalid, values_invalid_by_column"
+    found = history.rows(
+        f"select rows_in - rows_staged, {counts} from marts.data_quality "
+        "where dataset_id = 'social_services' and is_last_of_day order by snapshot_id"
+    )
+    assert [(gone, *rest) for gone, _, *rest in found[:4]] == [
+        (2, 2, 0, 0, None),
+        (4, 4, 3, 3, "places: 1, registered_on: 2"),
+        (2, 2, 1, 0, None),
+        (1, 1, 1, 0, None),
+    ]
+    assert history.rows(
+        "select rows_staged, rows_quarantined, rows_carried_forward from marts.data_quality "
+        "where dataset_id = 'population' order by snapshot_id"
+    ) == [(3, 0, 0), (2, 2, 1)]
+
+
 def test_random_histories_equal_those_of_a_plain_loop(
     history: Warehouse, random_register: list[list[Row]]
 ) -> None:

@@ -13,10 +13,16 @@ pytestmark = pytest.mark.xdist_group("dbt")
 
 TODAY = [
     municipality("080235", "Bigues i Riells del Fai", "41", "Vallès Oriental"),
+    municipality("080288", "Cabrera d'Anoia", "06", "Anoia"),
+    municipality("080826", "Fogars de la Selva", "34", "Selva"),
+    municipality("081017", "Hospitalet de Llobregat, l'", "13", "Barcelonès"),
     municipality("081496", "Olost", "43", "Lluçanès"),
     municipality("081691", "Prat de Llobregat, el", "11", "Baix Llobregat"),
+    municipality("081944", "Sant Adrià de Besòs", "13", "Barcelonès"),
     municipality("082541", "Esquirol, l'", "24", "Osona"),
     municipality("170221", "Bisbal d'Empordà, la", "10", "Baix Empordà"),
+    municipality("170963", "Llosses, les", "31", "Ripollès"),
+    municipality("171096", "Montagut i Oix", "19", "Garrotxa"),
     municipality("170280", "Brunyola i Sant Martí Sapresa", "34", "Selva"),
     municipality("170293", "Boadella i les Escaules", "02", "Alt Empordà"),
     municipality("170340", "Calonge i Sant Antoni", "10", "Baix Empordà"),
@@ -28,9 +34,11 @@ TODAY = [
     municipality("430271", "Bisbal de Montsant, la", "29", "Priorat"),
     municipality("430350", "Cabacés", "29", "Priorat"),
     municipality("430287", "Bisbal del Penedès, la", "12", "Baix Penedès"),
+    municipality("431016", "Passanant i Belltall", "16", "Conca de Barberà"),
     municipality("431055", "Piles de Gaià, les", "16", "Conca de Barberà"),
     municipality("431310", "Roda de Berà", "36", "Tarragonès"),
     municipality("431362", "Ràpita, la", "22", "Montsià"),
+    municipality("431763", "Vimbodí i Poblet", "16", "Conca de Barberà"),
 ]
 SEED = list(csv.DictReader((PROJECT / "seeds" / "municipality_former_names.csv").open(encoding="utf-8")))
 STATED: dict[str, dict[str, Any]] = {
@@ -52,6 +60,23 @@ STATED: dict[str, dict[str, Any]] = {
     "both wrong": {"municipality_name": "Olost", "comarca_name": "Priorat", "postal_code": "43360"},
     "postal code alone": {"municipality_name": None, "comarca_name": None, "postal_code": "08820"},
     "part of a name": {"municipality_name": "la Bisbal", "comarca_name": "Baix Empordà"},
+    "Hospitalet without article": {
+        "municipality_name": "HOSPITALET DE LLOBREGAT",
+        "comarca_name": "Barcelonès",
+    },
+    "Prat without article": {"municipality_name": "Prat de Llobregat", "comarca_name": "Baix Llobregat"},
+    "former name without article": {"municipality_name": "Bisbal de Falset", "comarca_name": "Priorat"},
+    "without article, other comarca": {
+        "municipality_name": "Prat de Llobregat",
+        "comarca_name": "Barcelonès",
+    },
+    "without article, no comarca": {"municipality_name": "Prat de Llobregat", "comarca_name": None},
+    "without article, other province": {
+        "municipality_name": "Prat de Llobregat",
+        "comarca_name": "Baix Llobregat",
+        "postal_code": "43360",
+    },
+    "Palmerola": {"municipality_name": "Palmerola", "comarca_name": "Ripollès"},
     "typing error": {"municipality_name": "Prat de Llobregatt, el", "comarca_name": "Baix Llobregat"},
 }
 
@@ -91,6 +116,32 @@ def test_la_bisbal_d_emporda_is_found_and_no_other_bisbal(matched, wording):
 @pytest.mark.parametrize("wording", ["Val d'Aran", "Aran"])
 def test_aran_is_one_comarca_under_both_its_names(matched, wording):
     assert matched[wording] == ["252430", "39", "name_in_comarca", None, False, False]
+
+
+@pytest.mark.parametrize(
+    ("wording", "municipality_id", "comarca_id"),
+    [
+        ("Hospitalet without article", "081017", "13"),
+        ("Prat without article", "081691", "11"),
+        ("former name without article", "430271", "29"),
+    ],
+)
+def test_a_name_without_its_article_is_found_in_its_comarca(matched, wording, municipality_id, comarca_id):
+    assert matched[wording] == [municipality_id, comarca_id, "name_without_article", None, False, False]
+
+
+@pytest.mark.parametrize("wording", ["without article, other comarca", "without article, no comarca"])
+def test_a_name_without_its_article_is_not_found_outside_its_comarca(matched, wording):
+    assert matched[wording] == [None, None, "unmatched", "unknown_name", False, False]
+
+
+def test_a_postal_code_casts_doubt_on_a_name_without_its_article(matched):
+    assert matched["without article, other province"][0] == "081691"
+    assert matched["without article, other province"][5]
+
+
+def test_palmerola_is_les_llosses_which_it_was_merged_into(matched):
+    assert matched["Palmerola"] == ["170963", "31", "former_name", None, False, False]
 
 
 def test_castell_platja_d_aro_is_castell_d_aro_platja_d_aro_i_s_agaro(matched):
@@ -151,4 +202,4 @@ def test_a_name_that_is_nearly_right_is_not_guessed(matched, wording):
 @pytest.mark.parametrize("row", SEED, ids=lambda row: row["former_name"])
 def test_every_name_of_the_seed_finds_its_municipality(matched, row):
     assert matched[row["former_name"]][0] == row["municipality_id"]
-    assert row["source"].startswith(("http", "in Socrata", "in ICGC", "Resolució"))
+    assert row["source"].startswith(("http", "in INE", "in Socrata", "in ICGC", "Resolució"))

@@ -36,10 +36,6 @@ def test_a_broken_column_fails_its_test(corrupted: Warehouse, prefix: str) -> No
     assert [status for name, status in corrupted.results.items() if name.startswith(prefix)] == ["fail"]
 
 
-def test_a_published_total_that_differs_only_warns(corrupted: Warehouse) -> None:
-    assert corrupted.results["population_sums_to_its_published_total"] == "warn"
-
-
 def test_a_correction_that_is_no_longer_needed_is_warned_of(history: Warehouse, corrupted: Warehouse) -> None:
     assert history.results["corrections_are_still_needed"] == "pass"
     assert corrupted.results["corrections_are_still_needed"] == "warn"

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from catalunya.demo.territory import comarques, municipalities
 from tests.proof.kept import seed
-from tests.proof.names import place_key
+from tests.proof.names import place_key, without_article
 
 from .spelling import ONE_BY_ONE, SPELLINGS, Spelling
 from .warehouse import Warehouse, municipality, parsed
@@ -79,6 +79,8 @@ GEMINATE = Named("081496", "Vil·la d'Olost, la", "Lluçanès", "former_name")
 """No municipality of today has l·l in its name, so one is given such a name of before."""
 NAMED = [*_all_named(), GEMINATE]
 KEYS = {place_key(named.name) for named in NAMED} | {place_key(m.former_name) for m in municipalities()}
+SHORT = {without_article(key) for key in KEYS}
+"""Names without their article, which are known within a comarca."""
 COMARQUES = [comarca.name for comarca in comarques().values()]
 
 
@@ -154,6 +156,29 @@ def test_any_mixture_of_spellings_finds_the_municipality(
     assert wrong(matcher.find(wanted), wanted) == []
 
 
+def test_a_name_without_its_article_finds_its_municipality_in_its_comarca_alone(matcher: Matcher) -> None:
+    today = {m.municipality_id: m.name for m in municipalities()}
+    short = {
+        (named.name.rpartition(", ")[0], named.comarca): named.municipality_id
+        for named in NAMED
+        if named is not GEMINATE
+        and place_key(named.name.rpartition(", ")[0]) not in KEYS | {""}
+        and without_article(place_key(named.name)) == place_key(named.name.rpartition(", ")[0])
+    }
+    assert len({code for code in short.values() if code in today}) > 100
+    wanted = {pair: (code, "name_without_article") for pair, code in short.items()}
+    homes: dict[str, set[str]] = {}
+    for name, comarca in short:
+        homes.setdefault(place_key(name), set()).add(comarca)
+    wanted |= {
+        (name, comarca): (None, "unmatched")
+        for name, _ in short
+        for comarca in [*COMARQUES, None]
+        if comarca not in homes[place_key(name)]
+    }
+    assert wrong(matcher.find(wanted), wanted) == []
+
+
 def test_no_two_municipalities_are_confused_wherever_they_are_said_to_be(matcher: Matcher) -> None:
     current = {m.municipality_id: m.name for m in municipalities()}
     spelling = Spelling(article="in front", case="capitals", accents="left out", hyphen=" ")
@@ -204,7 +229,7 @@ def test_an_unknown_name_is_never_matched(
     matcher: Matcher, examples: list[tuple[str, Spelling, str | None]]
 ) -> None:
     spelt = {(spelling.of(name), comarca) for name, spelling, comarca in examples}
-    unknown = [pair for pair in spelt if pair[0] and place_key(pair[0]) not in KEYS]
+    unknown = [pair for pair in spelt if pair[0] and place_key(pair[0]) not in KEYS | SHORT]
     assert wrong(matcher.find(unknown), dict.fromkeys(unknown, (None, "unmatched"))) == []
 
 

@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,22 @@ class Warehouse:
                 listed = ", ".join(f"{column} {kind}" for column, kind in kinds.items())
                 con.execute(f"create table staging.{table} ({listed})")
 
-    def add(self, dataset_id: str, moment: str, rows: Iterable[Row], **counts: int) -> str:
-        """Add one snapshot taken at `moment` (ISO 8601) and return its id."""
+    def add(
+        self,
+        dataset_id: str,
+        moment: str,
+        rows: Iterable[Row],
+        *,
+        updated_on: datetime.date | None = None,
+        unusable: Iterable[str] = (),
+        invalid: Mapping[str, int] | None = None,
+        **counts: int,
+    ) -> str:
+        """Add one snapshot taken at `moment` (ISO 8601) and return its id; `updated_on` is the publisher's date.
+
+        `unusable` are the keys of rows in quarantine, `invalid` columns to the number of bad values that are null.
+        """
+        keys = list(unusable)
         taken_at = datetime.datetime.fromisoformat(moment)
         snapshot_id = f"{taken_at:%Y%m%dT%H%M%SZ}-00000000"
         rows = [{**row, "snapshot_id": snapshot_id, "snapshot_date": taken_at.date()} for row in rows]
@@ -108,13 +122,22 @@ class Warehouse:
                 )
             con.execute(
                 "insert into staging.snapshots (dataset_id, snapshot_id, snapshot_date, taken_at, rows_in, rows_staged, "
-                "rows_quarantined, rows_duplicated) values (?, ?, ?, ?, ?, ?, ?, ?)",
+                "rows_quarantined, rows_duplicated, source_updated_on) values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     dataset_id, snapshot_id, taken_at.date(), taken_at,
-                    counts.get("rows_in", len(rows)), len(rows),
-                    counts.get("rows_quarantined", 0), counts.get("rows_duplicated", 0),
+                    counts.get("rows_in", len(rows) + len(keys)), len(rows),
+                    counts.get("rows_quarantined", len(keys)), counts.get("rows_duplicated", 0), updated_on,
                 ],
             )  # fmt: skip
+            for key in keys:
+                con.execute(
+                    "insert into staging.quarantined values (?, ?, ?)", [dataset_id, snapshot_id, key]
+                )
+            for column, count in (invalid or {}).items():
+                con.execute(
+                    "insert into staging.invalid_values values (?, ?, ?, ?)",
+                    [dataset_id, snapshot_id, column, count],
+                )
         return snapshot_id
 
     def dbt(self, *command: str) -> dict[str, str]:

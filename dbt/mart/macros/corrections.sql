@@ -9,29 +9,97 @@
 
 
 {#
-  The staged rows of a dataset with the corrections of its known errors, as a relation to select from. Where there is
-  no correction it costs next to nothing. It reads the seed and its own source alone, so that a bad snapshot of
-  another dataset is never blamed for what this one does.
+  The rows of a dataset that stand in for quarantined ones, as a relation: where a snapshot has a key in quarantine and
+  does not stage it, the row of the last earlier snapshot that stages the key, under the snapshot in which it is
+  missing. A key that no earlier snapshot stages has none. Columns: those of the dataset, `row_key`, `snapshot_id` (the
+  snapshot with the quarantined row) and `source_snapshot_id` (the snapshot that staged the row).
+
+  Only rows with the few keys that are in quarantine are looked at, so that it costs next to nothing where none is.
+#}
+{% macro carried_forward(dataset_id) -%}
+    {%- set declared = declared_datasets()[dataset_id] -%}
+    {%- set names = declared['key'] + declared['columns'].keys() | list -%}
+    (
+        select
+            known.row_key,
+            quarantined.snapshot_id,
+            known.snapshot_id as source_snapshot_id
+            {%- for column in names %},
+            known.{{ column }}
+            {%- endfor %}
+        from (
+            select
+                staged.snapshot_id,
+                lead(staged.snapshot_id) over (partition by wanted.row_key order by staged.snapshot_id) as next_snapshot_id,
+                wanted.row_key
+                {%- for column in names %},
+                staged.{{ column }}
+                {%- endfor %}
+            from {{ source('staging', dataset_id) }} as staged
+            inner join (
+                select distinct row_key
+                from {{ source('staging', 'quarantined') }}
+                where dataset_id = '{{ dataset_id }}'
+            ) as wanted
+                on {{ row_key(dataset_id, 'staged') }} = wanted.row_key
+        ) as known
+        inner join {{ source('staging', 'quarantined') }} as quarantined
+            on
+                quarantined.dataset_id = '{{ dataset_id }}'
+                and known.row_key = quarantined.row_key
+                and known.snapshot_id < quarantined.snapshot_id
+                and (known.next_snapshot_id is null or quarantined.snapshot_id < known.next_snapshot_id)
+    )
+{%- endmacro %}
+
+
+{#
+  The rows that a dataset has in each snapshot, as a relation to select from: its staged rows, the earlier rows that
+  stand in for quarantined ones (`carried_forward`), and in both the corrections of known errors. `source_snapshot_id` is
+  the snapshot that staged the row; it differs from `snapshot_id` in rows carried forward.
+
+  Every model reads a dataset through this macro. Where nothing is in quarantine and nothing is corrected it costs next
+  to nothing. It reads the seed, the quarantined keys and its own source alone, so that a bad snapshot of another dataset
+  is never blamed for what this one does.
 #}
 {% macro corrected(dataset_id) -%}
     {%- set columns = declared_datasets()[dataset_id]['columns'] -%}
+    {%- set key = declared_datasets()[dataset_id]['key'] -%}
     (
         select
-            staged.snapshot_id,
-            staged.snapshot_date
-            {%- for column in declared_datasets()[dataset_id]['key'] %},
-            staged.{{ column }}
+            present.snapshot_id,
+            present.source_snapshot_id
+            {%- for column in key %},
+            present.{{ column }}
             {%- endfor %}
             {%- for column, type in columns.items() %},
             case
                 when
                     corrections.corrects_{{ column }}
-                    and {{ text_of('staged.' ~ column) }} = corrections.wrong_{{ column }}
+                    and {{ text_of('present.' ~ column) }} = corrections.wrong_{{ column }}
                     then cast(corrections.right_{{ column }} as {{ type }})
-                else staged.{{ column }}
+                else present.{{ column }}
             end as {{ column }}
             {%- endfor %}
-        from {{ source('staging', dataset_id) }} as staged
+        from (
+            select
+                staged.snapshot_id,
+                staged.snapshot_id as source_snapshot_id
+                {%- for column in key + columns.keys() | list %},
+                staged.{{ column }}
+                {%- endfor %}
+            from {{ source('staging', dataset_id) }} as staged
+
+            union all
+
+            select
+                carried.snapshot_id,
+                carried.source_snapshot_id
+                {%- for column in key + columns.keys() | list %},
+                carried.{{ column }}
+                {%- endfor %}
+            from {{ carried_forward(dataset_id) }} as carried
+        ) as present
         left join (
             select
                 row_key
@@ -44,7 +112,7 @@
             where dataset_id = '{{ dataset_id }}'
             group by row_key
         ) as corrections
-            on {{ row_key(dataset_id, 'staged') }} = corrections.row_key
+            on {{ row_key(dataset_id, 'present') }} = corrections.row_key
     )
 {%- endmacro %}
 
@@ -75,6 +143,23 @@ where
         when '{{ column }}' then {{ text_of('staged.' ~ column) }}
         {%- endfor %}
     end = coalesce(corrections.wrong_value, '')
+{%- if not loop.last %}
+
+union all
+{% endif %}
+{%- endfor %}
+{%- endmacro %}
+
+
+{# Every row that stands in for a quarantined one, in every snapshot of every dataset. #}
+{% macro carried_rows() -%}
+{%- for dataset_id in declared_datasets() %}
+select
+    '{{ dataset_id }}' as dataset_id,
+    carried.snapshot_id,
+    carried.row_key,
+    carried.source_snapshot_id
+from {{ carried_forward(dataset_id) }} as carried
 {%- if not loop.last %}
 
 union all

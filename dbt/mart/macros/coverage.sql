@@ -1,15 +1,15 @@
 {#
   Dense coverage of the territories of one level: every territory, year, service group and ownership has one row, from
   the categories alone, so that a join can only fill it and never multiply it. `territory_id` is the column of
-  `dim_municipality` that names the territory.
+  `int_municipality_territories` that names the territory.
 #}
 {% macro coverage(level, territory_id) -%}
 with territories as (
 
     select distinct {{ territory_id }}
-    from {{ ref('dim_municipality') }}
+    from {{ ref('int_municipality_territories') }}
     where
-        is_current
+        municipality_id = counted_in_id
         and {{ territory_id }} is not null
 
 ),
@@ -35,11 +35,7 @@ services as (
 
 division as (
 
-    select snapshot_date as division_on
-    from {{ ref('int_snapshots') }}
-    where
-        dataset_id = 'municipalities'
-        and is_newest
+    {{ division() }}
 
 ),
 
@@ -75,7 +71,7 @@ select
     cast(covered.services as bigint) as services,
     cast(covered.places as bigint) as places,
     population.people_aged_65_over,
-    {{ per_100('covered.places', 'population.people_aged_65_over') }} as places_per_100_aged_65_over,
+    {{ per_100('covered.places', 'population.people_aged_65_over_complete') }} as places_per_100_aged_65_over,
     population.population_year_latest,
     population.people_aged_65_over_latest,
     {{ per_100('covered.places', 'population.people_aged_65_over_latest') }} as places_per_100_aged_65_over_latest,
@@ -89,4 +85,17 @@ left join {{ ref('int_population_by_year') }} as population
         population.level = '{{ level }}'
         and covered.{{ territory_id }} = population.territory_id
         and covered.year = population.year
+{%- endmacro %}
+
+
+{#
+  Day of the municipality list whose division into comarques all figures are on: the publisher's date of the newest
+  list, or the day on which it was read where the publisher gives none.
+#}
+{% macro division() -%}
+select coalesce(source_updated_on, snapshot_date) as division_on
+    from {{ ref('int_snapshots') }}
+    where
+        dataset_id = 'municipalities'
+        and is_newest
 {%- endmacro %}

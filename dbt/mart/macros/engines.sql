@@ -35,6 +35,24 @@
 {%- endmacro %}
 
 
+{# The values of a group in one text, in order, with a separator. #}
+{% macro joined_text(value, separator, order_by) -%}
+    {{ return(adapter.dispatch('joined_text', 'mart')(value, separator, order_by)) }}
+{%- endmacro %}
+
+{% macro duckdb__joined_text(value, separator, order_by) -%}
+    string_agg({{ value }}, '{{ separator }}' order by {{ order_by }})
+{%- endmacro %}
+
+{% macro trino__joined_text(value, separator, order_by) -%}
+    array_join(array_agg({{ value }} order by {{ order_by }}), '{{ separator }}')
+{%- endmacro %}
+
+{% macro athena__joined_text(value, separator, order_by) -%}
+    {{ return(mart.trino__joined_text(value, separator, order_by)) }}
+{%- endmacro %}
+
+
 {# MD5 of a text, 32 hex digits in lower case. #}
 {% macro md5_hex(text) -%}
     {{ return(adapter.dispatch('md5_hex', 'mart')(text)) }}

@@ -1,4 +1,4 @@
--- Each municipality and comarca of today's division, and Catalonia, has one row per year, service group and ownership.
+-- Each municipality and comarca that figures are given for, and Catalonia, has one row per year, group and ownership.
 with rows_of_category as (
 
     select
@@ -42,8 +42,8 @@ today as (
     select
         'municipality' as level,
         count(*) as territories
-    from {{ ref('dim_municipality') }}
-    where is_current
+    from {{ ref('int_municipality_territories') }}
+    where municipality_id = counted_in_id
 
     union all
 

@@ -1,5 +1,35 @@
--- Municipalities sum to comarques and these to Catalonia, exactly, in every category.
-with sums as (
+-- Municipalities sum to comarques and these to Catalonia, exactly, in every category. A municipality that left the list
+-- and whose comarca is none of today's is in Catalonia alone.
+with of_comarques as (
+
+    select
+        year,
+        service_group,
+        ownership,
+        basis,
+        services,
+        places,
+        people_aged_65_over
+    from {{ ref('coverage_comarca') }}
+
+    union all
+
+    select
+        coverage.year,
+        coverage.service_group,
+        coverage.ownership,
+        coverage.basis,
+        coverage.services,
+        coverage.places,
+        coverage.people_aged_65_over
+    from {{ ref('coverage_municipality') }} as coverage
+    inner join {{ ref('int_municipality_territories') }} as territories
+        on coverage.municipality_id = territories.municipality_id
+    where territories.comarca_id is null
+
+),
+
+sums as (
 
     select
         'municipality' as level,
@@ -24,7 +54,7 @@ with sums as (
         sum(services) as services,
         sum(places) as places,
         sum(people_aged_65_over) as people
-    from {{ ref('coverage_comarca') }}
+    from of_comarques
     group by year, service_group, ownership, basis
 
     union all

@@ -1,9 +1,9 @@
--- Every municipality of the newest list has one row for each year, group and ownership, none doubled, none missing.
+-- Every municipality of the newest list, and each that left it without a known successor, has one row per category.
 with municipalities as (
 
     select count(*) as municipalities
-    from {{ ref('dim_municipality') }}
-    where is_current
+    from {{ ref('int_municipality_territories') }}
+    where municipality_id = counted_in_id
 
 ),
 

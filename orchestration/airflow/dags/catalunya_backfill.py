@@ -21,8 +21,8 @@ from catalunya_airflow import wiring
         "full_rebuild": Param(True, const=True, type="boolean", description="What this DAG is for."),
         "engine": wiring.ENGINE,
     },
-    tags=["catalunya"],
-    doc_md=__doc__,
+    tags=wiring.TAGS,
+    doc_md=wiring.documentation(__doc__),
 )
 def catalunya_backfill() -> None:
     """The pipeline without its reading."""

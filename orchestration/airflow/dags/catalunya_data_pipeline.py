@@ -40,19 +40,20 @@ from catalunya_airflow.sensor import WaitForNewData
         ),
         "engine": wiring.ENGINE,
     },
-    tags=["catalunya"],
-    doc_md=__doc__,
+    tags=wiring.TAGS,
+    doc_md=wiring.documentation(__doc__),
 )
 def catalunya_data_pipeline() -> None:
     """Read each source, wait for what is new, transform, judge, publish."""
     checked = task(steps.check_dbt_connection)()
     read = wiring.by_dataset("ingest", outlets=[assets.landed])
-    # `ingest` has ended when this begins: a word that is missing then, of a task that was killed, never comes.
+    # It begins when both have ended, well or not: a broken dbt does not keep data from landing nor from being
+    # staged, and a dataset without a result then, because its task was killed, never gets one.
     waited = WaitForNewData(
         task_id="wait_for_new_data", trigger_rule="all_done", poke_interval=5, patience_s=30
     )
     staged, built, finished = wiring.stage_to_release()
-    read >> waited >> [staged, finished]
+    [checked, read] >> waited >> [staged, finished]
     checked >> built
 
 

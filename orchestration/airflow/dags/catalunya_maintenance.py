@@ -1,10 +1,14 @@
-"""Once a day: delete old releases, compare every kept byte with its checksum, look for portals gone silent."""
+"""Once a day: delete old releases, fold the ledger, compare kept bytes with their checksums, look for silent portals.
+
+Each day reads a share of the landed snapshots, so that all are read within 30 days, and always the newest of each
+dataset. Started by hand with `full` it reads all.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from airflow.sdk import dag, task
+from airflow.sdk import Param, dag, task
 
 from catalunya_airflow import assets, steps, wiring
 
@@ -17,8 +21,11 @@ from catalunya_airflow import assets, steps, wiring
     catchup=False,
     max_active_runs=1,
     default_args=wiring.DEFAULTS,
-    tags=["catalunya"],
-    doc_md=__doc__,
+    params={
+        "full": Param(False, type="boolean", description="Compare every kept byte, not only today's share.")
+    },
+    tags=wiring.TAGS,
+    doc_md=wiring.documentation(__doc__),
 )
 def catalunya_maintenance() -> None:
     """Three duties that do not wait for each other."""

@@ -241,14 +241,14 @@ def _duplicate_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def _broken_rows() -> list[Row]:
-    """Rows that break the declaration of the dataset; they belong in quarantine."""
+    """Rows that break the declaration of the dataset: in two a required value is missing, in three an optional one bad."""
     rng = seeded("broken")
     rows = []
     broken: tuple[Row, ...] = (
         {"capacitat": "n/d"},
-        {"inscripcio": "2011-02-30"},
-        {"capacitat": "trenta"},
-        {"inscripcio": "31/12/1999"},
+        {"inscripcio": "2011-02-30", "capacitat": "0"},
+        {"tipologia": "null"},
+        {"tipologia": "", "inscripcio": "31/12/1999"},
         {"capacitat": "-5"},
     )
     for index, change in enumerate(broken):

@@ -12,6 +12,7 @@ import json
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,9 @@ from typing import Any
 import duckdb
 import structlog
 
-from catalunya import dbt, declaration
+from catalunya import dbt, declaration, sql
 from catalunya.datasets import Dataset
 from catalunya.engines import staging
-from catalunya.engines.duckdb import records
 from catalunya.engines.protocol import ENGINE_NOTE, Cost, Shown, Snapshots
 from catalunya.errors import BuildFailed, LakeCorrupt, UsageError
 from catalunya.lake import layout
@@ -69,8 +69,7 @@ class Candidate:
             f"cast({column.name if files else 'null'} as {column.type}) as {column.name}"
             for column in mart.columns
         )
-        listed = ", ".join(declaration.quote(str(path)) for path in files)
-        source = f"from read_parquet([{listed}], hive_partitioning = false)" if files else "where false"
+        source = f"from {sql.read_parquet(files)}" if files else "where false"
         return f"(select {typed} {source})"
 
     def keep(self) -> None:
@@ -260,15 +259,18 @@ class Distributed(ABC):
         feet: list[Path] = []
         for dataset in datasets.values():
             keys = staging.staged_keys(self.storage, dataset, snapshots[dataset.id])
-            feet += [self._foot(key, work / "feet") for key in keys]
+            with ThreadPoolExecutor(staging.FETCHES_AT_ONCE) as pool:
+                feet += pool.map(lambda key: self._foot(key, work / "feet"), keys)
             location = self._location(candidate_id, dataset.id, keys)
             columns = {column.name: declaration.SQL_TYPES[column.type] for column in dataset.columns}
             partition = "snapshot_date"
             self.create_table(schema, dataset.id, {**columns, **staging.ADDED}, location, partition)
         with duckdb.connect() as con:
-            staged = records(con, feet)
+            staged = staging.records(con, feet)
+            staging.check_digests(datasets, staged)
+            quarantine = staging.fetch_quarantined(self.storage, staged, work / "quarantine")
             con.execute("create schema staging")
-            staging.create_tables(con, staged)
+            staging.create_tables(con, datasets, staged, quarantine)
             for name, columns in staging.TABLES.items():
                 file = work / f"{name}.parquet"
                 con.execute(f"copy staging.{name} to {declaration.quote(str(file))} (format parquet)")
@@ -322,7 +324,7 @@ def _staged_files(storage: Storage, dataset_id: str) -> list[str]:
 def _columns_of(file: Path) -> Columns:
     """Columns of a Parquet file with their types."""
     with duckdb.connect() as con:
-        rows = con.execute(f"describe from read_parquet({declaration.quote(str(file))})").fetchall()
+        rows = con.execute(f"describe from {sql.read_parquet(file)}").fetchall()
     return {str(name): str(kind).lower() for name, kind, *_ in rows}
 
 

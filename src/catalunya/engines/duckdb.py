@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 
-from catalunya import dbt, declaration
+from catalunya import dbt, declaration, sql
 from catalunya.datasets import Dataset
 from catalunya.engines import staging
 from catalunya.engines.protocol import Cost, Shown, Snapshots
 from catalunya.errors import CatalunyaError
 from catalunya.lake import layout
 from catalunya.lake.storage import Storage
-from catalunya.stage import Staged, read_record
+from catalunya.stage import Staged
 
 DATABASE = dbt.CANDIDATE
-_FETCHES_AT_ONCE = 8
 
 
 class Candidate:
@@ -118,40 +116,28 @@ class DuckDBEngine:
     def _write_staging(
         self, datasets: dict[str, Dataset], snapshots: Snapshots, database: Path, work: Path
     ) -> list[Staged]:
-        """Make the schema `staging` that dbt reads: a view per dataset, the snapshots and the controls."""
+        """Make the schema `staging` that dbt reads: a view per dataset, and the tables of `staging.TABLES`."""
         staged: list[Staged] = []
         with duckdb.connect(database) as con:
             con.execute("create schema staging")
             for dataset_id, dataset in datasets.items():
                 keys = staging.staged_keys(self._storage, dataset, snapshots[dataset_id])
-                with ThreadPoolExecutor(_FETCHES_AT_ONCE) as pool:
-                    place = work / "staging" / dataset.id
-                    files = list(pool.map(lambda key, place=place: self._storage.fetch(key, place), keys))
+                files = staging.fetch_all(self._storage, keys, work / "staging" / dataset.id)
                 _create_view(con, dataset, files)
-                staged += records(con, files)
-            staging.create_tables(con, staged)
+                staged += staging.records(con, files)
+            staging.check_digests(datasets, staged)
+            quarantine = staging.fetch_quarantined(self._storage, staged, work / "quarantine")
+            staging.create_tables(con, datasets, staged, quarantine)
         return staged
 
 
 def _create_view(con: duckdb.DuckDBPyConnection, dataset: Dataset, files: list[Path]) -> None:
     names = [column.name for column in dataset.columns]
     if files:
-        listed = ", ".join(declaration.quote(str(path)) for path in files)
         day = "cast(strptime(left(snapshot_id, 8), '%Y%m%d') as date) as snapshot_date"
-        query = f"select {', '.join(names)}, raw, snapshot_id, {day} from read_parquet([{listed}])"
+        query = f"select {', '.join(names)}, raw, snapshot_id, {day} from {sql.read_parquet(files)}"
     else:
         typed = [f"cast(null as {declaration.SQL_TYPES[c.type]}) as {c.name}" for c in dataset.columns]
         extra = [f"cast(null as {kind}) as {name}" for name, kind in staging.ADDED.items()]
         query = f"select {', '.join([*typed, *extra])} where false"
     con.execute(f"create view staging.{dataset.id} as {query}")
-
-
-def records(con: duckdb.DuckDBPyConnection, files: list[Path]) -> list[Staged]:
-    """The counts that staged files carry, by snapshot."""
-    if not files:
-        return []
-    listed = ", ".join(declaration.quote(str(path)) for path in files)
-    rows = con.execute(
-        f"select decode(value) from parquet_kv_metadata([{listed}]) where decode(key) = 'catalunya'"
-    ).fetchall()
-    return sorted((read_record(row[0]) for row in rows), key=lambda record: record.snapshot_id)

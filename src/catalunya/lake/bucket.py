@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import os
 import re
 import tempfile
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
@@ -23,28 +24,40 @@ from obstore import exceptions as s3_errors
 from obstore.store import S3Store
 from typing_extensions import override
 
+from catalunya import settings
 from catalunya.errors import CatalunyaError, UsageError
-from catalunya.lake.disk import explained
+from catalunya.lake.disk import explained, write_all
 from catalunya.lake.storage import (
     Conflict,
+    Entries,
     Entry,
     KeyExists,
     MissingKey,
+    Names,
     Storage,
     Version,
     check_key,
     deletable,
+    expect_size,
     folder_key,
     is_key,
 )
 
 if TYPE_CHECKING:
-    from obstore import PutMode
+    from obstore import PutMode, PutResult
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
+T = TypeVar("T")
+
+_PATIENCE_S = 60.0
+"""How long a write is tried again that another request is in the way of."""
 _MIB = 1024 * 1024
 _PART_BYTES = 16 * _MIB
 _PARTS_AT_ONCE = 4
+_DELETED_AT_ONCE = 1_000
+"""S3 deletes so many objects with one request."""
+_NO_KEY = "a name that the lake never gives"
+_PROBE = "locks/probe.json"
 _MOST_PARTS = 9_000
 """S3 allows 10,000 parts in one upload."""
 
@@ -58,6 +71,8 @@ class S3Storage(Storage):
     is_local = False
 
     def __init__(self, bucket: str, prefix: str) -> None:
+        super().__init__()
+        settings.spare_loopback()
         if prefix and not is_key(prefix):
             raise UsageError(f"CATALUNYA_LAKE: {prefix!r} cannot be a prefix: use plain names joined by '/'")
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
@@ -67,6 +82,8 @@ class S3Storage(Storage):
         self.region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
         self._store = self._connect(retries=8)
         self._reach()
+        self._conditions_hold = self.endpoint is None
+        """AWS itself honours conditions; any other store is asked before the first write that needs them."""
 
     @override
     def read(self, key: str) -> bytes:
@@ -83,44 +100,52 @@ class S3Storage(Storage):
         return True
 
     @override
-    def folders(self, prefix: str = "") -> list[str]:
+    def folders(self, prefix: str = "") -> Names:
         folder = folder_key(prefix)
         with self._explained(folder):
             found = obstore.list_with_delimiter(self._store, folder or None)["common_prefixes"]
-        return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
+        names = [name.rstrip("/").rsplit("/", 1)[-1] for name in found]
+        self.stray((f"{folder}/{name}".lstrip("/") for name in names if not is_key(name)), _NO_KEY)
+        return sorted(name for name in names if is_key(name))
 
     @override
-    def folders_after(self, prefix: str, name: str) -> list[str]:
+    def list(self, prefix: str = "") -> Entries:
+        return self._listed(folder_key(prefix), None)
+
+    @override
+    def list_after(self, prefix: str, name: str) -> Entries:
         folder = folder_key(prefix)
+        start = f"{folder}/" if folder else ""
+        # The storage's own order is that of whole keys: what lies in a folder of just this name comes too.
+        found = self._listed(folder, f"{start}{name}" if name else None)
+        return [entry for entry in found if entry.key.removeprefix(start).split("/", 1)[0] > name]
+
+    @override
+    def folders_after(self, prefix: str, name: str) -> Names:
         if not name:
-            return self.folders(folder)
-        # What sorts before is not listed: one request, however many folders there are.
-        offset = f"{folder}/{name}"
-        with self._explained(folder):
-            keys = [
-                meta["path"]
-                for chunk in obstore.list(self._store, folder or None, offset=offset, chunk_size=1000)
-                for meta in chunk
-            ]
-        inside = [key.removeprefix(f"{folder}/").partition("/") for key in keys]
-        return sorted({found for found, slash, _ in inside if slash and found > name})
-
-    @override
-    def list(self, prefix: str = "") -> list[Entry]:
+            return self.folders(prefix)
         folder = folder_key(prefix)
+        start = f"{folder}/" if folder else ""
+        rest = [entry.key.removeprefix(start).split("/", 1) for entry in self.list_after(prefix, name)]
+        return sorted({parts[0] for parts in rest if len(parts) == 2})
+
+    def _listed(self, folder: str, offset: str | None) -> Entries:
         with self._explained(folder):
             found = [
                 Entry(meta["path"], meta["size"])
-                for chunk in obstore.list(self._store, folder or None)
+                for chunk in obstore.list(self._store, folder or None, offset=offset)
                 for meta in chunk
             ]
-        return sorted(found, key=lambda entry: entry.key)
+        self.stray((entry.key for entry in found if not is_key(entry.key)), _NO_KEY)
+        return sorted((entry for entry in found if is_key(entry.key)), key=lambda entry: entry.key)
 
     @override
     def put(self, key: str, data: bytes, *, create: bool = False) -> None:
         if not create:
+            check_key(key)
+            self._guard()
             with self._explained(key):
-                obstore.put(self._store, check_key(key), data, use_multipart=False)
+                self._patiently(lambda: obstore.put(self._store, key, data, use_multipart=False))
             return
         try:
             self._put_if(key, data, "create")
@@ -128,23 +153,32 @@ class S3Storage(Storage):
             raise KeyExists(f"{self.uri(key)} is there already; it was left as it was") from None
 
     @override
-    def put_file(self, key: str, path: Path) -> None:
+    def put_file(self, key: str, path: Path, *, size: int | None = None) -> None:
         check_key(key)
         with explained(path):
-            part_bytes = max(_PART_BYTES, -(-path.stat().st_size // _MOST_PARTS))
+            bytes_here = path.stat().st_size
+        expect_size(path, bytes_here, size)
+        part_bytes = max(_PART_BYTES, -(-bytes_here // _MOST_PARTS))
         writer = uuid.uuid4().hex
+        self._guard()
         try:
             with self._explained(key):
-                obstore.put(
-                    self._store,
-                    key,
-                    path,
-                    attributes={"writer": writer},
-                    chunk_size=part_bytes,
-                    max_concurrency=_PARTS_AT_ONCE,
+                self._patiently(
+                    lambda: obstore.put(
+                        self._store,
+                        key,
+                        path,
+                        attributes={"writer": writer},
+                        chunk_size=part_bytes,
+                        max_concurrency=_PARTS_AT_ONCE,
+                    )
                 )
         except MissingKey:
             self._own_write(key, writer)
+        with self._explained(key):
+            stored = int(obstore.head(self._store, key)["size"])
+        if stored != bytes_here:
+            raise CatalunyaError(f"{self.uri(key)}: {stored} bytes were stored of {bytes_here}; run again")
         path.unlink()
 
     @override
@@ -171,8 +205,10 @@ class S3Storage(Storage):
 
     @override
     def copy(self, source: str, target: str) -> None:
+        check_key(source), check_key(target)
+        self._guard()
         with self._explained(source):
-            obstore.copy(self._store, check_key(source), check_key(target))
+            self._patiently(lambda: obstore.copy(self._store, source, target))
 
     @override
     def read_versioned(self, key: str) -> tuple[bytes, Version] | None:
@@ -190,15 +226,19 @@ class S3Storage(Storage):
 
     @override
     def delete(self, key: str) -> None:
+        check_key(key)
+        self._guard()
         with contextlib.suppress(MissingKey), self._explained(key):
-            obstore.delete(self._store, check_key(key))
+            self._patiently(lambda: obstore.delete(self._store, key))
 
     @override
     def delete_folder(self, prefix: str) -> None:
         doomed = [entry.key for entry in self.list(deletable(prefix))]
-        if doomed:
+        for start in range(0, len(doomed), _DELETED_AT_ONCE):
+            batch = doomed[start : start + _DELETED_AT_ONCE]
+            self._guard()
             with self._explained(prefix):
-                obstore.delete(self._store, doomed)
+                obstore.delete(self._store, batch)
 
     @override
     def uri(self, key: str) -> str:
@@ -251,7 +291,8 @@ class S3Storage(Storage):
         url = obstore.sign(self._store, "HEAD", key, timedelta(minutes=1))
         # Not httpx: it logs addresses, and a signed one is a credential.
         request = urllib.request.Request(url, method="HEAD")  # noqa: S310
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+        ask = _DIRECT.open if settings.is_loopback(url) else urllib.request.urlopen
+        with ask(request, timeout=10) as response:
             return {name.lower(): value for name, value in response.headers.items()}
 
     def _connect(self, *, retries: int) -> S3Store:
@@ -291,20 +332,72 @@ class S3Storage(Storage):
             ) from None
 
     def _put_if(self, key: str, data: bytes, mode: PutMode) -> Version:
+        check_key(key)
+        self._require_conditions()
+        self._guard()
         writer = uuid.uuid4().hex
         try:
             with self._explained(key):
-                done = obstore.put(
-                    self._store,
-                    check_key(key),
-                    data,
-                    mode=mode,
-                    attributes={"writer": writer},
-                    use_multipart=False,
-                )
+                done = self._put_now(key, data, mode, writer)
             return Version(done["e_tag"] or "")
         except (Conflict, MissingKey):
             return self._own_write(key, writer)
+
+    def _put_now(self, key: str, data: bytes, mode: PutMode, writer: str) -> PutResult:
+        return self._patiently(
+            lambda: obstore.put(
+                self._store, key, data, mode=mode, attributes={"writer": writer}, use_multipart=False
+            )
+        )
+
+    def _patiently(self, request: Callable[[], T]) -> T:
+        """Try again what the store calls a passing clash with another request (status 409), for a minute at most."""
+        for attempt in stamina.retry_context(
+            on=_is_clash, attempts=None, timeout=_PATIENCE_S, wait_initial=0.1, wait_max=5, wait_jitter=0.1
+        ).with_name(f"a write to {self.url}", (), {}):
+            with attempt:
+                return request()
+        raise AssertionError("a retry loop ends by returning or raising")
+
+    def _require_conditions(self) -> None:
+        """Ask a store, once per lake and process, whether a conditional write can fail: locks and the pointer need it.
+
+        What a store did well is remembered in the lake, for the next process. Raises `UsageError`.
+        """
+        if self._conditions_hold:
+            return
+        good = json.dumps({"endpoint": self.endpoint, "conditional_writes": True}).encode()
+        try:
+            if self.read(_PROBE) != good:
+                self._probe()
+        except MissingKey:
+            with contextlib.suppress(Conflict), self._explained(_PROBE):
+                self._put_now(_PROBE, b"{}", "create", uuid.uuid4().hex)
+            self._probe()
+        else:
+            self._conditions_hold = True
+            return
+        with self._explained(_PROBE):
+            self._patiently(lambda: obstore.put(self._store, _PROBE, good, use_multipart=False))
+        self._conditions_hold = True
+
+    def _probe(self) -> None:
+        """Two writes that must fail: over what is there, and over a version that is not there."""
+        conditions: dict[str, PutMode] = {
+            "If-None-Match": "create",
+            "If-Match": {"e_tag": f'"{uuid.uuid4().hex}"'},
+        }
+        for name, mode in conditions.items():
+            try:
+                with self._explained(_PROBE):
+                    self._put_now(_PROBE, b"{}", mode, uuid.uuid4().hex)
+            except (Conflict, MissingKey):
+                continue
+            raise UsageError(
+                f"CATALUNYA_LAKE: the store of {self.url} at {self.endpoint} does not honour {name}: it overwrote an object "
+                "that it should have kept, so that two runs could hold the lake at once; use a store with conditional "
+                "writes (AWS S3, MinIO, Cloudflare R2), or a local folder"
+            )
 
     def _own_write(self, key: str, writer: str) -> Version:
         """The version this very write left behind when only its answer was lost and the retry failed."""
@@ -318,14 +411,23 @@ class S3Storage(Storage):
         raise Conflict(f"{self.uri(key)} was changed by somebody else meanwhile; it was left as it is now")
 
     def _download(self, key: str, file: BinaryIO) -> None:
-        """Part by part, so that memory is bounded and a slow line needs no long time-out."""
-        meta = obstore.head(self._store, check_key(key))
+        """Part by part, so that memory is bounded and a slow line needs no long time-out; a small file by one request."""
+        found = obstore.get(self._store, check_key(key))
+        meta = found.meta
+        if meta["size"] <= _PART_BYTES:
+            write_all(file, memoryview(found.bytes()))
+            return
+        del found
         for start in range(0, meta["size"], _PART_BYTES):
             end = min(start + _PART_BYTES, meta["size"])
             part = obstore.get(
                 self._store, key, options={"range": (start, end), "if_match": meta["e_tag"]}
             ).bytes()
-            file.write(memoryview(part))
+            if len(part) != end - start:
+                raise CatalunyaError(
+                    f"{self.uri(key)}: {len(part)} bytes came of bytes {start} to {end}; run again"
+                )
+            write_all(file, memoryview(part))
 
     @contextlib.contextmanager
     def _explained(self, key: str) -> Iterator[None]:
@@ -335,7 +437,12 @@ class S3Storage(Storage):
             yield
         except (FileNotFoundError, s3_errors.NotFoundError):
             raise MissingKey(f"{where} is not in the lake") from None
-        except (s3_errors.AlreadyExistsError, s3_errors.PreconditionError):
+        except (s3_errors.AlreadyExistsError, s3_errors.PreconditionError) as error:
+            if _is_clash(error):
+                raise CatalunyaError(
+                    f"{where}: the storage answered for {_PATIENCE_S} s that another request is in the way "
+                    f"({_reason(error)}); run again"
+                ) from None
             raise Conflict(f"{where} was changed by somebody else meanwhile") from None
         except (s3_errors.PermissionDeniedError, s3_errors.UnauthenticatedError) as error:
             raise CatalunyaError(
@@ -350,6 +457,15 @@ class S3Storage(Storage):
     @override
     def _scratch_base(self) -> Path:
         return Path(tempfile.gettempdir()) / f"catalunya-{os.getuid()}"
+
+
+def _is_clash(error: Exception) -> bool:
+    """True for a 409: another request for the key is under way, and nobody has won yet."""
+    known = isinstance(error, s3_errors.BaseError)
+    return (
+        known
+        and re.search(r"409 Conflict|ConditionalRequestConflict|OperationAborted", str(error)) is not None
+    )
 
 
 def _is_passing(error: Exception) -> bool:
@@ -370,6 +486,9 @@ def _reason(error: Exception) -> str:
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
+
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Without any proxy."""
 
 _s3_process: list[int] = []
 

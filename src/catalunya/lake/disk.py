@@ -13,13 +13,16 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from catalunya.errors import CatalunyaError
 
 _REMEDIES = {
     errno.ENOSPC: "free space or move CATALUNYA_LAKE to a larger disk",
     errno.EDQUOT: "free space or move CATALUNYA_LAKE to a larger disk",
+    errno.EFBIG: "raise the limit on file sizes (`ulimit -f`) or move CATALUNYA_LAKE",
+    errno.EIO: "the disk is failing: look at the system's log, then move CATALUNYA_LAKE to another disk",
+    errno.ELOOP: "remove the symbolic link that leads back to itself",
     errno.EROFS: "mount it writable or move CATALUNYA_LAKE",
     errno.EACCES: "give this user the right to read and write there or move CATALUNYA_LAKE",
     errno.EPERM: "give this user the right to read and write there or move CATALUNYA_LAKE",
@@ -34,6 +37,25 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "check the folder and the disk")
         raise CatalunyaError(f"{error.filename or path}: {error.strerror or error}; {remedy}") from error
+
+
+def write_all(file: IO[bytes], data: bytes | memoryview) -> None:
+    """Write every byte: an unbuffered file may take only a part at a time. Raises `OSError`."""
+    left = memoryview(data)
+    while left:
+        written = file.write(left)
+        if not written:
+            raise OSError(errno.EIO, "the disk took only a part of what was written", str(file.name))
+        left = left[written:]
+
+
+def check_size(path: Path, expected: int) -> None:
+    """Raise `CatalunyaError` when a file is not as long as what was written to it."""
+    found = path.stat().st_size
+    if found != expected:
+        raise CatalunyaError(
+            f"{path}: {found} bytes were stored of {expected}; check the disk and its free space, then run again"
+        )
 
 
 def fsync(path: Path) -> None:
@@ -53,10 +75,23 @@ def rename_or_copy(source: Path, target: Path) -> None:
         if error.errno != errno.EXDEV:
             raise
         beside = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        shutil.move(source, beside)
-        if beside.is_file():
-            fsync(beside)
-        beside.replace(target)
+        try:
+            if source.is_dir():
+                shutil.copytree(source, beside, symlinks=True)
+            else:
+                size = source.stat().st_size
+                shutil.copyfile(source, beside)
+                fsync(beside)
+                check_size(beside, size)
+            beside.replace(target)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            beside.unlink(missing_ok=True)
+            raise
+        if source.is_dir():
+            shutil.rmtree(source)
+        else:
+            source.unlink()
 
 
 _scratch_guard = threading.Lock()
@@ -95,7 +130,7 @@ def clean_scratch(base: Path) -> int:
     removed = 0
     for marker in base.glob("*.alive"):
         with (
-            contextlib.suppress(FileNotFoundError, BlockingIOError, PermissionError),
+            contextlib.suppress(OSError),
             marker.open("rb") as alive,
         ):
             fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -15,21 +16,26 @@ from pathlib import Path
 from typing_extensions import override
 
 from catalunya.errors import CatalunyaError, UsageError
-from catalunya.lake.disk import explained, fsync, rename_or_copy
+from catalunya.lake import layout
+from catalunya.lake.disk import check_size, explained, fsync, rename_or_copy, write_all
 from catalunya.lake.storage import (
     Conflict,
+    Entries,
     Entry,
     KeyExists,
     MissingKey,
+    Names,
     Storage,
     Version,
     check_key,
     deletable,
+    expect_size,
     folder_key,
     is_key,
 )
 
 _HIDDEN = ".lake"
+Scanned = list[tuple[os.DirEntry[str], bool]]
 
 
 class LocalStorage(Storage):
@@ -38,7 +44,8 @@ class LocalStorage(Storage):
     is_local = True
 
     def __init__(self, root: Path) -> None:
-        self.root = root.expanduser().resolve()
+        super().__init__()
+        self.root = _readable_path(root)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             (self.root / _HIDDEN / "locks").mkdir(parents=True, exist_ok=True)
@@ -63,25 +70,37 @@ class LocalStorage(Storage):
             with explained(path):
                 return path.read_bytes()
         except CatalunyaError as error:
-            if path.is_file():
-                raise
-            raise MissingKey(f"{path} is not in the lake") from error
+            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError | IsADirectoryError):
+                raise MissingKey(f"{path} is not in the lake") from error
+            raise
 
     @override
     def exists(self, key: str) -> bool:
-        return self._path(key).is_file()
+        path = self._path(key)
+        with explained(path):
+            return path.is_file()
 
     @override
-    def folders(self, prefix: str = "") -> list[str]:
-        try:
-            with os.scandir(self._folder(prefix)) as entries:
-                return sorted(e.name for e in entries if e.is_dir() and is_key(e.name))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+    def folders(self, prefix: str = "") -> Names:
+        return self.folders_after(prefix, "")
 
     @override
-    def list(self, prefix: str = "") -> list[Entry]:
-        return sorted(self._walk(self._folder(prefix)), key=lambda entry: entry.key)
+    def list(self, prefix: str = "") -> Entries:
+        return self.list_after(prefix, "")
+
+    @override
+    def list_after(self, prefix: str, name: str) -> Entries:
+        strays: dict[str, Names] = {}
+        found = sorted(self._walk(self._folder(prefix), strays, name), key=lambda entry: entry.key)
+        self._warn(strays)
+        return found
+
+    @override
+    def folders_after(self, prefix: str, name: str) -> Names:
+        strays: dict[str, Names] = {}
+        entries = self._scan(self._folder(prefix), strays, name)
+        self._warn(strays)
+        return sorted(entry.name for entry, is_folder in entries if is_folder)
 
     @override
     def put(self, key: str, data: bytes, *, create: bool = False) -> None:
@@ -89,27 +108,32 @@ class LocalStorage(Storage):
         with self._staged(target, data) as staged, self._exclusive():
             if create and target.exists():
                 raise KeyExists(f"{target} is there already; it was left as it was")
+            self._guard()
             self._move(staged, target)
 
     @override
-    def put_file(self, key: str, path: Path) -> None:
+    def put_file(self, key: str, path: Path, *, size: int | None = None) -> None:
         target = self._path(key)
         with explained(target):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-                on_other_device = os.fstat(file.fileno()).st_dev != self.root.stat().st_dev
-            if on_other_device:
+                found = os.fstat(file.fileno())
+            expect_size(path, found.st_size, size)
+            if found.st_dev != self.root.stat().st_dev:
                 with self._staged_copy(path) as staged, self._exclusive():
+                    self._guard()
                     self._move(staged, target)
                 path.unlink()
             else:
                 with self._exclusive():
+                    self._guard()
                     self._move(path, target)
+            check_size(target, found.st_size)
 
     @override
     def fetch(self, key: str, folder: Path) -> Path:
         path = self._path(key)
-        if not path.is_file():
+        if not self.exists(key):
             raise MissingKey(f"{path} is not in the lake")
         return path
 
@@ -126,6 +150,7 @@ class LocalStorage(Storage):
         path = self.fetch(source, self.root)
         place = self._path(target)
         with explained(place), self._staged_copy(path) as staged, self._exclusive():
+            self._guard()
             self._move(staged, place)
 
     @override
@@ -143,6 +168,7 @@ class LocalStorage(Storage):
             found = self.read_versioned(key)
             if (found[1] if found else None) != expected:
                 raise Conflict(f"{target} was changed by somebody else meanwhile; it was left as it is now")
+            self._guard()
             self._move(staged, target)
         return _content_version(data)
 
@@ -150,6 +176,7 @@ class LocalStorage(Storage):
     def delete(self, key: str) -> None:
         path = self._path(key)
         with explained(path), self._exclusive():
+            self._guard()
             path.unlink(missing_ok=True)
             self._remove_empty(path.parent)
 
@@ -163,6 +190,7 @@ class LocalStorage(Storage):
             with self._exclusive():
                 if not folder.is_dir():
                     return
+                self._guard()
                 rename_or_copy(folder, doomed)
                 self._remove_empty(folder.parent)
             shutil.rmtree(doomed)
@@ -186,28 +214,54 @@ class LocalStorage(Storage):
     def _folder(self, prefix: str) -> Path:
         return self.root / folder_key(prefix)
 
-    def _walk(self, folder: Path) -> Iterator[Entry]:
-        try:
-            with os.scandir(folder) as entries:
-                found = [entry for entry in entries if is_key(entry.name)]
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        for entry in found:
-            if entry.is_dir():
-                yield from self._walk(Path(entry.path))
+    def _walk(self, folder: Path, strays: dict[str, Names], after: str = "") -> Iterator[Entry]:
+        for entry, is_folder in self._scan(folder, strays, after):
+            if not is_folder:
+                with contextlib.suppress(FileNotFoundError):
+                    yield Entry(self._shown(entry.path), entry.stat().st_size)
                 continue
-            with contextlib.suppress(FileNotFoundError):
-                yield Entry(Path(entry.path).relative_to(self.root).as_posix(), entry.stat().st_size)
+            try:
+                yield from self._walk(Path(entry.path), strays)
+            except CatalunyaError:
+                # What may be a snapshot or a release is never passed over silently.
+                if layout.is_id(entry.name):
+                    raise
+                strays.setdefault("a folder that this user cannot read", []).append(self._shown(entry.path))
+
+    def _scan(self, folder: Path, strays: dict[str, Names], after: str) -> Scanned:
+        """What lies directly in a folder, and which of it are folders; `strays` gets what is passed over."""
+        found: Scanned = []
+        try:
+            with explained(folder), os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith(".") or entry.name <= after:
+                        continue
+                    why = _why_passed_over(entry)
+                    if why:
+                        strays.setdefault(why, []).append(self._shown(entry.path))
+                    else:
+                        found.append((entry, entry.is_dir()))
+        except CatalunyaError as error:
+            if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                raise
+        return found
+
+    def _shown(self, path: str) -> str:
+        return os.path.relpath(path, self.root)
+
+    def _warn(self, strays: dict[str, Names]) -> None:
+        for why, keys in strays.items():
+            self.stray((key.encode("utf-8", "backslashreplace").decode() for key in keys), why)
 
     @contextlib.contextmanager
     def _staged(self, target: Path, data: bytes) -> Iterator[Path]:
         staged = self.scratch() / uuid.uuid4().hex
         try:
             with explained(target):
-                with staged.open("xb") as file:
-                    file.write(data)
-                    file.flush()
+                with staged.open("xb", buffering=0) as file:
+                    write_all(file, data)
                     os.fsync(file.fileno())
+                check_size(staged, len(data))
                 yield staged
         finally:
             staged.unlink(missing_ok=True)
@@ -218,6 +272,7 @@ class LocalStorage(Storage):
         try:
             shutil.copyfile(path, staged)
             fsync(staged)
+            check_size(staged, path.stat().st_size)
             yield staged
         finally:
             staged.unlink(missing_ok=True)
@@ -245,6 +300,46 @@ class LocalStorage(Storage):
             except OSError:
                 return
             folder = folder.parent
+
+
+_NOT_IN_A_PATH = re.compile(r"[\[\]?*\\\x00-\x1f\x7f]")
+"""DuckDB reads the first five as patterns, so that it would read other files or none."""
+
+
+def _readable_path(root: Path) -> Path:
+    """The absolute path of a lake's folder; `UsageError` for one that the engine could not read as it is."""
+    text = str(root)
+    if "\x00" not in text:
+        root = root.expanduser().resolve()
+        text = str(root)
+    wrong = _NOT_IN_A_PATH.search(text)
+    if wrong is None:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"CATALUNYA_LAKE: the folder {text!r} has a name that is not UTF-8; rename it or choose another folder"
+            ) from None
+        return root
+    raise UsageError(
+        f"CATALUNYA_LAKE: the folder {text!r} holds {wrong[0]!r}, which the engine reads as a pattern or cannot read; "
+        "choose a folder whose path has none of [ ] ? * \\ nor line breaks"
+    )
+
+
+def _why_passed_over(entry: os.DirEntry[str]) -> str:
+    """Why an entry of a folder is not the lake's; empty when it is."""
+    if not is_key(entry.name):
+        return "a name that the lake never gives"
+    if not entry.is_symlink():
+        return "" if entry.is_file() or entry.is_dir() else "neither a file nor a folder"
+    try:
+        if entry.is_dir():
+            return "a symbolic link to a folder"
+        entry.stat()
+    except OSError:
+        return "a symbolic link that leads nowhere"
+    return "" if entry.is_file() else "neither a file nor a folder"
 
 
 def _content_version(data: bytes) -> Version:

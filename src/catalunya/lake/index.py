@@ -47,6 +47,7 @@ class StagedFile(msgspec.Struct, frozen=True, omit_defaults=True):
     rows_duplicated: int
     figures: dict[str, float] = {}
     reasons: dict[str, int] = {}
+    invalid_values: dict[str, int] = {}
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):

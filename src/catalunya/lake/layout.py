@@ -14,8 +14,6 @@ QUARANTINE = "quarantine"
 CANDIDATES = "candidates"
 RELEASES = "releases"
 LEDGER = "ledger"
-NEWEST_RECORD = "ledger/_newest.json"
-"""A copy of the record that was written last."""
 RUNS = "runs"
 ALERTS = "alerts"
 DOCS = "docs"
@@ -92,6 +90,11 @@ def published_file(release_id: str, mart: str) -> str:
 def ledger(run_id: str) -> str:
     """Key of the record of a run."""
     return f"{LEDGER}/{run_id}.json"
+
+
+def ledger_archive(month: str) -> str:
+    """Key of the older records of the runs of a month, `YYYY-MM`, a line a record."""
+    return f"{LEDGER}/archive/{month}.jsonl"
 
 
 def part(run_id: str, name: str) -> str:

@@ -28,6 +28,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from catalunya.errors import CatalunyaError, LakeBusy
 from catalunya.lake.bucket import S3Storage
+from catalunya.lake.disk import explained, write_all
 from catalunya.lake.folder import LocalStorage
 from catalunya.lake.storage import Conflict, Storage, Version, check_key
 
@@ -65,7 +66,10 @@ class Lock(Protocol):
     holder: Holder
 
     def check(self) -> None:
-        """Raise `LockLost` unless the lock is still ours. Call it right before the pointer moves."""
+        """Raise `LockLost` unless the lock is still ours, as the storage itself says now.
+
+        Call it right before the pointer moves and before each deletion (`Storage.guarded` does).
+        """
 
 
 @contextlib.contextmanager
@@ -143,18 +147,22 @@ os.register_at_fork(after_in_child=_drop_inherited)
 @contextlib.contextmanager
 def _file_lock(storage: LocalStorage, me: Holder, what: str) -> Iterator[Lock]:
     path = storage.lock_path(what)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b", buffering=0) as file:
+    with contextlib.ExitStack() as opened:
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = opened.enter_context(path.open("a+b", buffering=0))
         if not _flock(file):
             raise _busy(storage, _parse_holder(path))
         _held.add(file)
         try:
-            file.truncate(0)
-            file.write(me.model_dump_json().encode())
+            with explained(path):
+                file.truncate(0)
+                write_all(file, me.model_dump_json().encode())
             yield _FileLock(me, path, file)
         finally:
             _held.discard(file)
-            file.truncate(0)
+            with contextlib.suppress(OSError):
+                file.truncate(0)
 
 
 def _flock(file: BinaryIO) -> bool:
@@ -172,19 +180,21 @@ def _flock(file: BinaryIO) -> bool:
 
 def _file_holder(path: Path) -> Holder | None:
     try:
-        with path.open("rb") as file:
+        with explained(path), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return None
-    except BlockingIOError:
-        return _parse_holder(path)
+    except CatalunyaError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        if isinstance(error.__cause__, BlockingIOError):
+            return _parse_holder(path)
+        raise
     return None
 
 
 def _parse_holder(path: Path) -> Holder | None:
     try:
         return Holder.model_validate_json(path.read_bytes())
-    except ValidationError:
+    except (ValidationError, OSError):
         return None
 
 
@@ -237,6 +247,14 @@ class _LeaseLock:
         self._thread.start()
 
     def check(self) -> None:
+        self._check_time()
+        found = _read_lease(self._storage, self._key)
+        if found is None or found[0].holder != self.holder or found[0].released:
+            self._lost = True
+        # Reading took time, and the process may have been suspended meanwhile.
+        self._check_time()
+
+    def _check_time(self) -> None:
         if self._lost or _elapsed_s() >= self._good_until_s:
             raise LockLost(
                 f"run {self.holder.holder} lost its lock {self._storage.uri(self._key)}: another run took it "
@@ -247,7 +265,7 @@ class _LeaseLock:
         self._ended.set()
         self._thread.join()
         try:
-            self.check()
+            self._check_time()
             self._write(released=True)
         except CatalunyaError as error:
             log.warning("lock not released", key=self._key, holder=self.holder.holder, reason=str(error))

@@ -43,6 +43,8 @@ class LandedFile(_Record):
     size: int
     sha256: str
     rows: int | None = None
+    role: str | None = None
+    """What its rows are, where the definition says it of each file: the level of a download."""
 
 
 class LandedColumn(_Record):
@@ -205,6 +207,21 @@ def parse_refusal(content: dict[str, Any]) -> Refusal:
         never = datetime.fromtimestamp(0, UTC)
         gate = str(content.get("gate", "unknown"))
         return Refusal(gate=gate, reason=reason, figures={}, refused_at=never, run_id="unknown")
+
+
+def reasons_of_acceptance(storage: Storage, dataset_id: str, snapshot_ids: Iterable[str]) -> dict[str, str]:
+    """Why a person lifted a refusal, by id of the snapshot, for those of `snapshot_ids` that have one."""
+    known = index.load(storage, dataset_id)
+    found = {}
+    for snapshot_id in snapshot_ids:
+        if not known.lifts(snapshot_id):
+            continue
+        try:
+            data = storage.read(layout.landing(dataset_id, snapshot_id, ACCEPTED))
+            found[snapshot_id] = Acceptance.model_validate_json(data).why
+        except (MissingKey, ValidationError):
+            found[snapshot_id] = "no reason on record"
+    return found
 
 
 def refuse(storage: Storage, dataset_id: str, snapshot_id: str, refusal: Refusal) -> None:

@@ -6,14 +6,24 @@ atomic: a reader sees the whole or nothing. `folder.py` and `bucket.py` are its 
 
 from __future__ import annotations
 
+import copy
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote
+
+import structlog
 
 from catalunya.errors import CatalunyaError, UsageError
 from catalunya.lake.disk import clean_scratch, own_scratch
+
+if TYPE_CHECKING:
+    from catalunya.lake.lock import Lock
+
+log = structlog.get_logger(__name__)
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]*")
 
@@ -36,6 +46,11 @@ class Entry:
 
     key: str
     size: int
+
+
+# Inside a class with a method `list` that name is no type.
+Entries = list[Entry]
+Names = list[str]
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,33 @@ class Storage(ABC):
     url: str
     """Absolute: `/folder` or `s3://bucket/prefix`."""
     is_local: bool
+    strays: dict[str, str]
+    """What was met in the lake and passed over, and why; each was warned of once."""
+    _guard: Callable[[], None]
+    """Called right before every request that changes something; raises when it must not."""
+
+    def __init__(self) -> None:
+        self.strays = {}
+        self._guard = _unguarded
+
+    def guarded(self, lock: Lock) -> Self:
+        """The same lake, where each single write and deletion first checks that `lock` is still held.
+
+        Use it for whatever only the holder of a lock may change or remove: each request (of a large deletion
+        each 1,000 objects) comes right after a check, and `LockLost` ends the work with nothing more removed. A
+        process that is suspended between a check and its request, for longer than the lease has left, can still
+        send that one request.
+        """
+        held = copy.copy(self)
+        held._guard = lock.check
+        return held
+
+    def stray(self, keys: Iterable[str], why: str) -> None:
+        """Warn once, in one line, of things in the lake that are passed over."""
+        new = sorted(key for key in set(keys) if key not in self.strays)
+        if new:
+            self.strays.update(dict.fromkeys(new, why))
+            log.warning("passed over in the lake", lake=self.url, what=", ".join(new), why=why)
 
     @classmethod
     def open(cls, url: str) -> Storage:
@@ -110,24 +152,35 @@ class Storage(ABC):
         """True when something is stored under exactly this key."""
 
     @abstractmethod
-    def folders(self, prefix: str = "") -> list[str]:
+    def folders(self, prefix: str = "") -> Names:
         """Names of the direct sub-folders of `prefix`, sorted."""
 
-    def folders_after(self, prefix: str, name: str) -> list[str]:
-        """Names of the direct sub-folders of `prefix` that sort after `name`, sorted."""
-        return [found for found in self.folders(prefix) if found > name]
+    @abstractmethod
+    def list(self, prefix: str = "") -> Entries:
+        """Everything below the folder `prefix` (all folders deep; "" is the whole lake), sorted by key.
+
+        What is not the lake's (links to folders, dangling links, names that are no keys) is passed over with
+        one warning.
+        """
 
     @abstractmethod
-    def list(self, prefix: str = "") -> list[Entry]:
-        """Everything below the folder `prefix` (all folders deep; "" is the whole lake), sorted by key."""
+    def list_after(self, prefix: str, name: str) -> Entries:
+        """As `list`, of what has a name directly below `prefix` that sorts after `name`: one request if little is."""
+
+    @abstractmethod
+    def folders_after(self, prefix: str, name: str) -> Names:
+        """As `folders`, of the names that sort after `name`: one request if little is."""
 
     @abstractmethod
     def put(self, key: str, data: bytes, *, create: bool = False) -> None:
         """Write atomically and durably; with `create` raises `KeyExists` rather than overwrite."""
 
     @abstractmethod
-    def put_file(self, key: str, path: Path) -> None:
-        """Move a local file into the lake atomically; `path` is gone afterwards, and stays on failure."""
+    def put_file(self, key: str, path: Path, *, size: int | None = None) -> None:
+        """Move a local file into the lake atomically; `path` is gone afterwards, and stays on failure.
+
+        Raises when the file does not have `size` bytes, where that is known, and when not all of them arrived.
+        """
 
     @abstractmethod
     def fetch(self, key: str, folder: Path) -> Path:
@@ -187,3 +240,16 @@ class Storage(ABC):
     def clean_scratch(self) -> int:
         """Remove the temporary files of processes that are gone; returns how many processes that were."""
         return clean_scratch(self._scratch_base())
+
+
+def _unguarded() -> None:
+    """Nothing is held: every write may go on."""
+
+
+def expect_size(path: Path, found: int, expected: int | None) -> None:
+    """Raise unless a file that is about to be stored is as long as its record says."""
+    if expected is not None and found != expected:
+        raise CatalunyaError(
+            f"{path}: it has {found} bytes, {expected} were written to it; nothing was stored: check the disk and its "
+            "free space, then run again"
+        )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
-import ipaddress
 import re
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from errno import EIO
 from importlib.metadata import PackageNotFoundError, version
+from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,8 +25,10 @@ import httpx
 import msgspec
 import stamina
 
+from catalunya.address import Login, is_loopback, redacted, split_login
 from catalunya.errors import SourceUnreadable
-from catalunya.sources.transport import Transport, pieces
+from catalunya.lake import disk
+from catalunya.sources.transport import Transport, pieces, proxy_of
 
 PROJECT_URL = "https://github.com/catalunya-data-pipeline/catalunya-data-pipeline"
 """Where a portal's staff can find out who asks; part of the user agent."""
@@ -33,6 +38,7 @@ _CONNECT_S = 10.0
 _READ_S = 60.0
 _REDIRECTS = 5
 _ERROR_BODY = 64 * 1024
+_SMALL_PIECE = 1 << 16
 _WHOLE_BODY = 256 * 1024 * 1024
 _RETRIED = {202, 408, 425, 429}
 """Beside these every 5xx; Socrata answers 202 while it prepares an answer."""
@@ -44,6 +50,10 @@ class Unfit(Exception):
     def __init__(self, found: str, *, wait_s: float | None = None) -> None:
         super().__init__(found)
         self.wait_s = wait_s
+
+
+UNDECODABLE = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
+"""What decoding bytes that are not the JSON expected may raise; `UnicodeDecodeError` is a `ValueError`."""
 
 
 class Rejected(SourceUnreadable):
@@ -104,6 +114,7 @@ class Http:
         self._longest_wait_s = longest_wait_s
         self._bucket = _Bucket(rate, burst)
         self._lock = threading.Lock()
+        self._logins: dict[tuple[str, str, int | None], Login] = {}
         self._client = httpx.Client(
             transport=Transport(total_s=timeout_s, received=self._received),
             timeout=httpx.Timeout(min(_READ_S, timeout_s), connect=min(_CONNECT_S, timeout_s)),
@@ -121,6 +132,13 @@ class Http:
     def close(self) -> None:
         """Close every connection."""
         self._client.close()
+
+    def sign_in(self, base_url: str) -> str:
+        """`base_url` without the user and password that it may name; requests to its host carry them from now on."""
+        plain, login = split_login(base_url)
+        if login is not None:
+            self._logins[_origin(httpx.URL(plain))] = login
+        return plain
 
     def pause(self, seconds: float) -> None:
         """Wait before something larger than a request is tried again; scaled like the retries."""
@@ -140,15 +158,12 @@ class Http:
 
         def read(response: httpx.Response) -> Answer:
             body = _body(response, _WHOLE_BODY)
-            try:
-                data = msgspec.json.decode(body)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise Unfit(not_json(body, error)) from None
+            data = decode(body)
             if not isinstance(data, expect):
                 raise Unfit(f"found {_shape(data)} where a JSON {_NAMES[expect]} is due{_said(body)}")
             if check is not None:
                 check(data)
-            return Answer(response.status_code, response.headers, str(response.request.url), data, len(body))
+            return Answer(response.status_code, response.headers, _address(response), data, len(body))
 
         return self._ask(url, dataset, params, headers, read)
 
@@ -166,6 +181,7 @@ class Http:
         """The body of `url` stored at `path`, hashed on the way, that `check` did not call `Unfit`.
 
         `begin` is called at each try; what it returns is handed the body in pieces, good until the next.
+        A body that is not UTF-8 throughout is `Unfit`.
 
         With a condition in `headers` the answer may be 304 (`unchanged`), and nothing is stored.
         """
@@ -174,17 +190,23 @@ class Http:
             if response.status_code == 304:
                 if not headers:
                     raise Unfit("found status 304 for a request without a condition")
-                return Answer(304, response.headers, str(response.request.url))
+                return Answer(304, response.headers, _address(response))
             digest = hashlib.sha256()
             size = 0
+            text = _Utf8()
             feed = begin() if begin else None
-            with path.open("wb", buffering=0) as file:
+            with disk.explained(path):
+                file = path.open("wb", buffering=0)
+            with file:
                 for piece in pieces(response):
                     digest.update(piece)
-                    file.write(piece)
+                    with disk.explained(path):
+                        _write(file, piece)
+                    text.feed(piece)
                     size += len(piece)
                     if feed is not None:
                         feed(piece)
+            text.finish()
             if not size:
                 raise Unfit("found an empty body")
             if check is not None:
@@ -192,7 +214,7 @@ class Http:
             return Answer(
                 response.status_code,
                 response.headers,
-                str(response.request.url),
+                _address(response),
                 size=size,
                 sha256=digest.hexdigest(),
             )
@@ -208,7 +230,11 @@ class Http:
         read: Callable[[httpx.Response], Answer],
     ) -> Answer:
         # As the portals' documentation writes them, not `%24limit` and `%2C`.
-        target = httpx.URL(f"{url}?{urlencode(params, safe='$*(),:')}" if params else url)
+        try:
+            target = httpx.URL(self.sign_in(f"{url}?{urlencode(params, safe='$*(),:')}" if params else url))
+        except (httpx.InvalidURL, UnicodeError) as error:
+            raise SourceUnreadable(f"{dataset}: GET {redacted(url)}: {error}; mend the address.") from error
+        where = f"{dataset}: GET {target}"
         sent = {"Accept-Encoding": "identity" if is_loopback(target.host) else "gzip", **(headers or {})}
         tries = 0
         retries = stamina.retry_context(
@@ -218,7 +244,7 @@ class Http:
             wait_initial=self._first_wait_s,
             wait_max=self._longest_wait_s,
             wait_jitter=self._first_wait_s,
-        ).with_name(f"{dataset}: GET {target}", (), {})
+        ).with_name(where, (), {})
         try:
             for attempt in retries:
                 with attempt:
@@ -227,15 +253,18 @@ class Http:
                         return read(response)
         except (Unfit, httpx.TransportError, httpx.DecodingError) as error:
             raise SourceUnreadable(
-                f"{dataset}: GET {target}: {_explain(error)}; tried {tries} times. {_advice(error, target)}"
+                f"{where}: {_explain(error, target)}; tried {tries} times. {_advice(error, target)}"
             ) from error
         except httpx.InvalidURL as error:
-            raise SourceUnreadable(f"{dataset}: GET {target}: {error}; mend the address.") from error
+            raise SourceUnreadable(f"{where}: {redacted(error)}; mend the address.") from error
         raise AssertionError("a retry loop ends by returning or raising")
 
     @contextmanager
     def _open(self, url: httpx.URL, headers: Mapping[str, str], dataset: str) -> Iterator[httpx.Response]:
         """A good response (2xx, or 304), its body unread, after any redirects."""
+        login = self._logins.get(_origin(url))
+        if login is not None:
+            headers = {**headers, "Authorization": _basic(login)}
         request = self._client.build_request("GET", url, headers=dict(headers))
         for _ in range(_REDIRECTS + 1):
             self._bucket.take(request.url.host)
@@ -251,13 +280,76 @@ class Http:
             finally:
                 response.close()
         raise SourceUnreadable(
-            f"{dataset}: GET {url}: more than {_REDIRECTS} redirects, the last to {request.url}; "
+            f"{dataset}: GET {url}: more than {_REDIRECTS} redirects, the last to {redacted(request.url)}; "
             "check the address in the dataset card or the base URL."
         )
 
     def _received(self, size: int) -> None:
         with self._lock:
             self.bytes += size
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+def _basic(login: Login) -> str:
+    return "Basic " + b64encode(":".join(login).encode()).decode()
+
+
+def _address(response: httpx.Response) -> str:
+    return redacted(response.request.url)
+
+
+def _write(file: RawIOBase, piece: memoryview | bytes) -> None:
+    """Write all of `piece`: a file without a buffer may take less than it is given."""
+    rest = memoryview(piece)
+    while rest:
+        taken = file.write(rest)
+        if not taken:
+            raise OSError(EIO, f"{taken} of {len(rest)} bytes were written")
+        rest = rest[taken:]
+
+
+class _Utf8:
+    """Checks that bytes that come in pieces are UTF-8; `Unfit` when they are not."""
+
+    def __init__(self) -> None:
+        self._left = b""
+
+    def feed(self, piece: memoryview | bytes) -> None:
+        """Take the next piece."""
+        self._take(_beyond_ascii(piece) if len(piece) > _SMALL_PIECE else bytes(piece), final=False)
+
+    def finish(self) -> None:
+        """Take the end, where no character may be cut off."""
+        self._take(b"", final=True)
+
+    def _take(self, piece: bytes, *, final: bool) -> None:
+        piece = self._left + piece
+        try:
+            _, used = codecs.utf_8_decode(piece, "strict", final)
+        except UnicodeDecodeError as error:
+            raise Unfit(
+                f"found a body that is not UTF-8 ({error.reason}, byte {piece[error.start]:#04x})"
+            ) from None
+        self._left = piece[used:]
+
+
+def _beyond_ascii(piece: memoryview | bytes) -> bytes:
+    """`piece` with one space for each run of ASCII: UTF-8 exactly when all of it is, and far less to decode."""
+    # NumPy takes 0.15 s to import, and most runs store nothing.
+    import numpy as np
+
+    body = np.frombuffer(piece, dtype=np.int8)
+    at = np.flatnonzero(body < 0)
+    if not len(at):
+        return b" "
+    ends = np.append(at[1:] != at[:-1] + 1, at[-1] + 1 != len(body))
+    places = np.arange(len(at)) + np.cumsum(ends) - ends + int(at[0] > 0)
+    kept = np.full(places[-1] + 1 + int(ends[-1]), ord(" "), dtype=np.int8)
+    kept[places] = body[at]
+    return kept.tobytes()
 
 
 class _Bucket:
@@ -282,16 +374,6 @@ class _Bucket:
             time.sleep(wait)
 
 
-def is_loopback(host: str) -> bool:
-    """True when `host` is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def user_agent(contact: str = PROJECT_URL) -> str:
     """How requests name themselves: project, version and where to complain."""
     try:
@@ -304,7 +386,7 @@ def portal_message(body: bytes) -> str | None:
     """What a portal's error body says, in either of Socrata's shapes or Idescat's; None when it is none."""
     try:
         data = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return None
     if not isinstance(data, dict):
         return None
@@ -334,7 +416,7 @@ def _judge(response: httpx.Response, dataset: str) -> None:
     status = response.status_code
     if status == 304 or (200 <= status < 300 and status not in _RETRIED):
         return
-    where = f"GET {response.request.url}"
+    where = f"GET {_address(response)}"
     said = portal_message(_body(response, _ERROR_BODY))
     found = f"status {status}" + (f", {said}" if said else "")
     if status in _RETRIED or status >= 500:
@@ -346,12 +428,18 @@ def _judge(response: httpx.Response, dataset: str) -> None:
                 "SOCRATA_APP_TOKEN raises Socrata's limits."
             )
         raise Unfit(found, wait_s=wait)
+    proxy = proxy_of(response.request.url)
+    if status == 407 and proxy:
+        raise Rejected(f"{dataset}: {where}: {_refused_by(proxy)}: {found}. {_PROXY_REMEDY}", status)
     raise Rejected(f"{dataset}: {where}: {found}, expected 200. {_remedy(status)}", status)
 
 
 def _remedy(status: int) -> str:
     if status in {401, 403}:
-        return "Check SOCRATA_APP_TOKEN and whether the dataset is still public."
+        return (
+            "Check SOCRATA_APP_TOKEN, the user and password of the base URL if it needs them, and whether the "
+            "dataset is still public."
+        )
     if status in {404, 410}:
         return "The dataset is gone or was renamed: look for it in the portal and mend its card, or the base URL."
     if status == 416:
@@ -362,9 +450,14 @@ def _remedy(status: int) -> str:
 def _follow(request: httpx.Request, onward: httpx.Request, dataset: str) -> httpx.Request:
     """The redirected request, without the token when it leaves the host."""
     before, after = request.url, onward.url
+    if after.scheme not in {"http", "https"} or not after.host:
+        raise SourceUnreadable(
+            f"{dataset}: GET {redacted(before)}: redirected to {redacted(after)}, which is no web address; "
+            "check the base URL, or ask the portal."
+        )
     if before.scheme == "https" and after.scheme != "https":
         raise SourceUnreadable(
-            f"{dataset}: GET {before}: redirected from https to {after}, which is not followed; "
+            f"{dataset}: GET {redacted(before)}: redirected from https to {redacted(after)}, which is not followed; "
             "check the base URL."
         )
     if (before.scheme, before.host, before.port) != (after.scheme, after.host, after.port):
@@ -380,10 +473,11 @@ def _retry_after(value: str | None) -> float | None:
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return max(0.0, (aware - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError, TypeError, IndexError):
+        # A zone of more than a day, a year of no calendar, and what else the parser stumbles over.
         return None
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return max(0.0, (aware - datetime.now(UTC)).total_seconds())
 
 
 def _body(response: httpx.Response, limit: int) -> bytes:
@@ -396,8 +490,20 @@ def _body(response: httpx.Response, limit: int) -> bytes:
     return bytes(body[:limit])
 
 
+def decode(body: bytes | msgspec.Raw, kind: Any = Any) -> Any:
+    """`body` decoded as JSON of the type `kind`; `Unfit`, which says what it is instead, when it is none."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except UNDECODABLE as error:
+        raise Unfit(not_json(bytes(memoryview(body)[:200]), error)) from None
+
+
 def not_json(start: bytes, error: Exception) -> str:
     """What a body that is not JSON is, from its first bytes."""
+    if isinstance(error, RecursionError):
+        return "found JSON that is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return f"found JSON that is not UTF-8 ({error.reason})"
     text = start[:200].lstrip().lower()
     if not text:
         return "found an empty body"
@@ -415,8 +521,20 @@ def _said(body: bytes) -> str:
     return f": {message}" if message else ""
 
 
-def _explain(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
+_PROXY_REMEDY = (
+    "Mend HTTP_PROXY or HTTPS_PROXY, or name the portal's host in NO_PROXY if it is reached without a proxy."
+)
+
+
+def _refused_by(proxy: str) -> str:
+    return f"the proxy {redacted(proxy)} refused"
+
+
+def _explain(error: Exception, url: httpx.URL) -> str:
+    text = redacted(error).strip() or type(error).__name__
+    proxy = proxy_of(url)
+    if isinstance(error, httpx.ProxyError):
+        return f"{_refused_by(proxy or '')} ({text})"
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return f"no connection ({text})"
     if isinstance(error, httpx.TimeoutException):
@@ -425,6 +543,11 @@ def _explain(error: Exception) -> str:
 
 
 def _advice(error: Exception, url: httpx.URL) -> str:
+    proxy = proxy_of(url)
+    if isinstance(error, httpx.ProxyError):
+        return _PROXY_REMEDY
+    if proxy and isinstance(error, httpx.TransportError):
+        return f"The request went through the proxy {redacted(proxy)}. {_PROXY_REMEDY}"
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return f"Check that {url.scheme}://{url.netloc.decode()} is right and can be reached from here."
     if isinstance(error, httpx.TimeoutException):

@@ -7,6 +7,7 @@ compared with those asked for.
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ import msgspec
 
 from catalunya.errors import SourceDrift, SourceUnreadable
 from catalunya.sources import jsonstat
-from catalunya.sources.http import Answer, Http, Unfit, not_json
+from catalunya.sources.http import Answer, Http, Unfit, decode
 from catalunya.sources.protocol import Control, Fetched, Progress, SourceColumn, SourceFile, file_name
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ MOST_CELLS = 20_000
 LONGEST_URL = 6_000
 _ADDRESS = 1_000
 """Characters of a URL kept free for the address and the filters that are not cut."""
+MOST_READ = 10_000_000
+"""Cells beyond it are taken for a mistake of the table: 500 requests."""
 TRIES = 4
 _PAUSE_S = 1.0
 
@@ -87,7 +90,7 @@ def fetch(
             fault = str(moved)
             continue
         present = [f"{source.measure}.{category}" for category in plan.wanted[source.measure]]
-        first = jsonstat.parse(msgspec.json.decode(files[0].path.read_bytes()))
+        first = _load(files[0].path)
         return Fetched(
             files=tuple(files),
             columns=tuple(SourceColumn(name, None) for name in (*_row_columns(first, source), *present)),
@@ -131,7 +134,10 @@ def rows(paths: Sequence[Path], source: IdescatSource) -> Iterator[dict[str, Any
 
 
 def controls(paths: Sequence[Path], source: IdescatSource) -> list[Control]:
-    """The published totals in landed files: one per measured category and period."""
+    """The published totals in landed files: one per measured category and period.
+
+    A total that is no whole number (`".."`), or of a period that is none (`2025p`), is no control.
+    """
     found = []
     for path in paths:
         table = _load(path)
@@ -139,11 +145,22 @@ def controls(paths: Sequence[Path], source: IdescatSource) -> list[Control]:
             if not source.total or any(codes[name] != total for name, total in source.total.items()):
                 continue
             period = " ".join(codes[name] for name in source.rows if name not in source.total)
+            if _WHOLE.fullmatch(period) is None:
+                continue
             for category, position in cells.items():
-                value = table.value(position)
+                value = _whole(table.value(position))
                 if value is not None:
-                    found.append(Control(f"{source.measure}.{category}", period, int(value)))
+                    found.append(Control(f"{source.measure}.{category}", period, value))
     return found
+
+
+_WHOLE = re.compile(r"[0-9]{1,9}")
+
+
+def _whole(value: Any) -> int | None:
+    """`value` as a whole number that a count can be; None when it is none."""
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return int(text) if not isinstance(value, bool) and re.fullmatch(r"[0-9]{1,15}", text) else None
 
 
 def boxes(plan: Box, source: IdescatSource, room: int, longest: int) -> list[Box]:
@@ -230,6 +247,12 @@ class _Table:
         self, plan: _Plan, spool: Path, progress: Progress | None
     ) -> tuple[list[SourceFile], list[Answer]]:
         """Every part of `plan`, stored."""
+        cells = prod(len(codes) for codes in plan.wanted.values())
+        if cells > MOST_READ:
+            raise SourceUnreadable(
+                f"{self.dataset}: {self.metadata_url}: found categories for {cells:,} cells, more than the "
+                f"{MOST_READ:,} that are read. Compare the table with the source in its definition."
+            )
         parts = boxes(plan.wanted, self._source, MOST_CELLS, LONGEST_URL - _ADDRESS)
         total = prod(
             len([code for code in plan.wanted[name] if code != self._source.total.get(name)])
@@ -303,11 +326,7 @@ def _check(path: Path, part: Box) -> None:
 
 
 def _load(path: Path) -> jsonstat.Table:
-    body = path.read_bytes()
-    try:
-        return jsonstat.parse(msgspec.json.decode(body))
-    except msgspec.DecodeError as error:
-        raise Unfit(not_json(body[:200], error)) from None
+    return jsonstat.parse(decode(path.read_bytes()))
 
 
 def _cells(table: jsonstat.Table, source: IdescatSource) -> Iterator[tuple[dict[str, str], dict[str, int]]]:

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from catalunya.sources.http import Unfit, not_json, portal_message
+from catalunya.sources.http import UNDECODABLE, Unfit, decode, not_json, portal_message
 
 _READ_ONLY: dict[str, int] = (
     {"flags": mmap.MAP_PRIVATE | mmap.MAP_POPULATE, "prot": mmap.PROT_READ}
@@ -138,11 +138,10 @@ class PageReader:
 
     def field_names(self, path: Path) -> dict[str, None]:
         """The names that rows of the page have, in the order they come; from 10,000 rows spread over it."""
-        with path.open("rb") as file:
-            rows = msgspec.json.decode(file.read(), type=list[msgspec.Raw])
+        rows = decode(path.read_bytes(), list[msgspec.Raw])
         names: dict[str, None] = {}
         for row in rows[:: len(rows) // _NAMED_ROWS + 1]:
-            names.update(dict.fromkeys(msgspec.json.decode(row)))
+            names.update(dict.fromkeys(decode(row, dict[str, msgspec.Raw])))
         return {name: None for name in names if not name.startswith(":")}
 
     def _decode(self, body: mmap.mmap) -> list[Any]:
@@ -154,7 +153,7 @@ class PageReader:
         except msgspec.ValidationError as error:
             said = portal_message(body[:65536])
             raise Unfit(f"found {said or error} where a JSON list of rows is due") from None
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise Unfit(not_json(body[:200], error)) from None
 
 
@@ -205,7 +204,7 @@ class PageScan:
             body[0] = ord("[")
             try:
                 rows = self._reader.rows(memoryview(body)[:end])
-            except msgspec.DecodeError:
+            except UNDECODABLE:
                 rows = []
             if rows:
                 self._first = False
@@ -230,8 +229,7 @@ def fingerprint(pages: Iterable[Path]) -> tuple[int, int]:
     """Rows, and a sum over them that any order gives alike and any other row changes."""
     count = total = 0
     for page in pages:
-        with page.open("rb") as file:
-            rows = msgspec.json.decode(file.read(), type=list[msgspec.Raw])
+        rows = decode(page.read_bytes(), list[msgspec.Raw])
         count += len(rows)
         total += sum(int.from_bytes(hashlib.blake2b(row, digest_size=16).digest()) for row in rows)
     return count, total % (1 << 128)

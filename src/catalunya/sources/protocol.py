@@ -21,6 +21,8 @@ class SourceFile:
     size: int
     sha256: str
     rows: int | None
+    role: str | None = None
+    """What its rows are, where the definition says it of each file: the level of a download."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 PAGE_ROWS = 50_000
 """The most that a page of the version 2.0 endpoints holds."""
 
+MOST_ROWS = 1_000_000_000
+"""A larger count is taken for a mistake of the portal."""
+_LAST_SECOND = 253_402_300_800
+"""Of the year 9999."""
 TRIES = 4
 IN_FLIGHT = 2
 _PAUSE_S = 1.0
@@ -53,6 +57,8 @@ class _Page:
     rows: int
     path: Path
     answer: Answer
+    fields: dict[str, None]
+    """Names that rows of the first page have; of the others none are looked for."""
 
 
 @dataclass
@@ -203,7 +209,7 @@ def _read_pages(
     def ask(offset: int, asked: int) -> _Page:
         page = portal.page(offset, asked, folder, reader)
         if offset == 0:
-            reading.seen = reader.field_names(page.path)
+            reading.seen = page.fields
         return page
 
     todo = [(offset, limit) for offset in range(0, max(counted, 1), limit)][::-1]
@@ -248,7 +254,7 @@ class _Portal:
                 self.metadata_url,
                 dataset=self.dataset,
                 expect=dict,
-                check=_has_columns,
+                check=_check_metadata,
                 headers=self._headers,
             )
         except Rejected as rejected:
@@ -257,14 +263,13 @@ class _Portal:
             raise Rejected(
                 f"{rejected} The portal no longer has this dataset under the id of the card.", rejected.status
             ) from rejected
-        updated = answer.data.get("rowsUpdatedAt")
         columns = tuple(
             SourceColumn(column["fieldName"], column.get("dataTypeName"))
             for column in answer.data["columns"]
             # A name with a colon is the portal's own (`:id`, `:@computed_region_…`), not the publisher's.
             if not column["fieldName"].startswith(":")
         )
-        return _Metadata(updated if isinstance(updated, int | str) else None, columns, answer.demo)
+        return _Metadata(answer.data.get("rowsUpdatedAt"), columns, answer.demo)
 
     def count(self) -> int:
         answer = self._http.json(
@@ -281,6 +286,7 @@ class _Portal:
         path = folder / f"{offset:012d}.json"
         scan = reader.scan()
         rows = 0
+        fields: dict[str, None] = {}
 
         def begin() -> Callable[[memoryview | bytes], None]:
             nonlocal scan
@@ -288,8 +294,10 @@ class _Portal:
             return scan.feed
 
         def check(stored: Path) -> None:
-            nonlocal rows
+            nonlocal rows, fields
             rows = scan.finish(stored)
+            if offset == 0:
+                fields = reader.field_names(stored)
 
         answer = self._http.store(
             self.rows_url,
@@ -300,15 +308,27 @@ class _Portal:
             begin=begin,
             check=check,
         )
-        return _Page(offset, limit, rows, path, answer)
+        return _Page(offset, limit, rows, path, answer, fields)
 
 
-def _has_columns(data: dict[str, Any]) -> None:
+def _check_metadata(data: dict[str, Any]) -> None:
     columns = data.get("columns")
     if not isinstance(columns, list) or not all(
-        isinstance(column, dict) and isinstance(column.get("fieldName"), str) for column in columns
+        isinstance(column, dict)
+        and isinstance(column.get("fieldName"), str)
+        and isinstance(column.get("dataTypeName"), str | None)
+        for column in columns
     ):
-        raise Unfit("found metadata without a list `columns` that gives each a `fieldName`")
+        raise Unfit(
+            "found metadata without a list `columns` that gives each a `fieldName` and a type as text"
+        )
+    names = [column["fieldName"] for column in columns]
+    if len(set(names)) != len(names):
+        raise Unfit("found metadata that names a column twice")
+    updated = data.get("rowsUpdatedAt")
+    moment = isinstance(updated, int) and not isinstance(updated, bool) and 0 <= updated < _LAST_SECOND
+    if not (moment or isinstance(updated, str | None)):
+        raise Unfit(f"found {str(updated)[:80]!r} as `rowsUpdatedAt`, where seconds since 1970 are due")
 
 
 def _counted(data: Any) -> int:
@@ -319,7 +339,7 @@ def _counted(data: Any) -> int:
     if isinstance(value, dict) and len(value) == 1:
         value = next(iter(value.values()))
     try:
-        if isinstance(value, str | int) and not isinstance(value, bool) and int(value) >= 0:
+        if isinstance(value, str | int) and not isinstance(value, bool) and 0 <= int(value) <= MOST_ROWS:
             return int(value)
     except ValueError:
         pass

@@ -19,6 +19,8 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import BaseHTTPResponse, HTTPResponse
 
+from catalunya.address import is_loopback, redacted, split_login
+
 _PIECE = 1 << 19
 _current = threading.local()
 
@@ -94,7 +96,8 @@ class _Body(httpx.SyncByteStream):
                 yield buffer[:size]
         except http.client.IncompleteRead as error:
             raise self._fault(httpx.RemoteProtocolError(_cut_off(error.expected))) from error
-        except (http.client.HTTPException, OSError) as error:
+        except (http.client.HTTPException, OSError, ValueError, OverflowError) as error:
+            # The last two: chunk sizes that are no sizes.
             raise self._fault(_as_httpx(error)) from error
         if self._watch.expired:
             raise self._watch.fault()
@@ -148,13 +151,19 @@ class Transport(httpx.BaseTransport):
                 preload_content=False,
                 decode_content=False,
             )
-        except (urllib3.exceptions.HTTPError, OSError) as error:
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
             watch.stop()
             raise (watch.fault() if watch.expired else _as_httpx(error)) from error
         body = _Body(raw, watch, self._received)
         return httpx.Response(
             raw.status,
-            headers=list(raw.headers.items()),
+            # As bytes: a header may hold any, and httpx takes only ASCII as text. No cookie is kept: it would go
+            # into the next request, and httpx takes only ASCII there too.
+            headers=[
+                (name.encode("latin-1"), value.encode("latin-1"))
+                for name, value in raw.headers.items()
+                if name.lower() != "set-cookie"
+            ],
             stream=body,
             extensions={"body": body},
             request=request,
@@ -167,9 +176,7 @@ class Transport(httpx.BaseTransport):
 
     def _manager(self, url: httpx.URL) -> urllib3.PoolManager:
         """The pool for `url`: straight, or through the proxy that the environment names for it."""
-        proxy = (
-            "" if urllib.request.proxy_bypass(url.host) else urllib.request.getproxies().get(url.scheme, "")
-        )
+        proxy = proxy_of(url) or ""
         with self._lock:
             if url.scheme == "https" and self._ssl is None:
                 self._ssl = httpx.create_ssl_context()
@@ -180,7 +187,7 @@ class Transport(httpx.BaseTransport):
 
     def _make(self, proxy: str) -> urllib3.PoolManager:
         manager = (
-            urllib3.ProxyManager(proxy, maxsize=self._connections, ssl_context=self._ssl)
+            _through(proxy, maxsize=self._connections, ssl_context=self._ssl)
             if proxy
             else urllib3.PoolManager(maxsize=self._connections, ssl_context=self._ssl)
         )
@@ -188,8 +195,28 @@ class Transport(httpx.BaseTransport):
         return manager
 
 
+def proxy_of(url: httpx.URL) -> str | None:
+    """The proxy that the environment names for `url`, its password included; None where it goes straight.
+
+    This machine is never asked through a proxy.
+    """
+    if is_loopback(url.host) or urllib.request.proxy_bypass(url.host):
+        return None
+    return urllib.request.getproxies().get(url.scheme) or None
+
+
+def _through(proxy: str, *, maxsize: int, ssl_context: ssl.SSLContext | None) -> urllib3.ProxyManager:
+    try:
+        address, login = split_login(proxy if "://" in proxy else f"http://{proxy}")
+        sent = urllib3.make_headers(proxy_basic_auth=":".join(login)) if login else None
+        return urllib3.ProxyManager(address, maxsize=maxsize, ssl_context=ssl_context, proxy_headers=sent)
+    except (urllib3.exceptions.HTTPError, ValueError) as error:
+        raise urllib3.exceptions.ProxyError("no address of a proxy", error) from error
+
+
 def _as_httpx(error: Exception) -> httpx.TransportError:
     kinds: list[tuple[type[Exception], type[httpx.TransportError]]] = [
+        (urllib3.exceptions.ProxyError, httpx.ProxyError),
         (urllib3.exceptions.ConnectTimeoutError, httpx.ConnectTimeout),
         (urllib3.exceptions.ReadTimeoutError, httpx.ReadTimeout),
         (urllib3.exceptions.NewConnectionError, httpx.ConnectError),
@@ -198,8 +225,9 @@ def _as_httpx(error: Exception) -> httpx.TransportError:
         (TimeoutError, httpx.ReadTimeout),
     ]
     theirs = next((theirs for ours, theirs in kinds if isinstance(error, ours)), httpx.ReadError)
-    cause = error.args[1] if isinstance(error, urllib3.exceptions.ProtocolError) and error.args[1:] else error
-    return theirs(f"{type(cause).__name__}: {cause}")
+    wrapped = isinstance(error, urllib3.exceptions.ProtocolError | urllib3.exceptions.ProxyError)
+    cause = error.args[1] if wrapped and error.args[1:] else error
+    return theirs(redacted(f"{type(cause).__name__}: {cause}"))
 
 
 def _cut_off(missing: int | None) -> str:

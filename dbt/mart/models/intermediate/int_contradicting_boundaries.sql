@@ -11,4 +11,5 @@ inner join {{ ref('dim_municipality') }} as municipalities
         and municipalities.is_current
 where
     boundaries.level = 'municipality'
+    and boundaries.source_snapshot_id = boundaries.snapshot_id
     and boundaries.comarca_id <> municipalities.comarca_id

@@ -1,18 +1,29 @@
-with memberships as (
+with territories as (
 
     select
         municipality_id,
-        comarca_id,
-        is_current
-    from {{ ref('dim_municipality') }}
+        counted_in_id
+    from {{ ref('int_municipality_territories') }}
+
+),
+
+memberships as (
+
+    select
+        territories.counted_in_id as municipality_id,
+        municipalities.comarca_id,
+        municipalities.is_current
+    from {{ ref('dim_municipality') }} as municipalities
+    inner join territories on municipalities.municipality_id = territories.municipality_id
 
     union all
 
     select
-        municipality_id,
-        comarca_id,
+        territories.counted_in_id as municipality_id,
+        former_comarques.comarca_id,
         false as is_current
-    from {{ ref('municipality_former_comarques') }}
+    from {{ ref('municipality_former_comarques') }} as former_comarques
+    inner join territories on former_comarques.municipality_id = territories.municipality_id
 
 )
 

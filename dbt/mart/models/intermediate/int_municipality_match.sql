@@ -19,34 +19,6 @@ stated as (
 
 ),
 
-comarca_keys as (
-
-    select
-        {{ place_key('name') }} as comarca_key,
-        comarca_id
-    from {{ ref('comarca_names') }}
-
-    union distinct
-
-    select
-        {{ place_key('comarca_name') }} as comarca_key,
-        comarca_id
-    from {{ ref('dim_municipality') }}
-    where comarca_name is not null
-
-),
-
-comarques as (
-
-    select
-        comarca_key,
-        min(comarca_id) as comarca_id
-    from comarca_keys
-    group by comarca_key
-    having count(distinct comarca_id) = 1
-
-),
-
 keyed as (
 
     select
@@ -66,10 +38,11 @@ candidates as (
         keyed.stated_place,
         names.municipality_id,
         names.is_current_name,
+        names.is_without_article,
         coalesce(memberships.is_current_comarca, false) as is_in_comarca,
         memberships.municipality_id is not null as is_or_was_in_comarca
     from keyed
-    left join comarques on keyed.comarca_key = comarques.comarca_key
+    left join {{ ref('int_comarca_names') }} as comarques on keyed.comarca_key = comarques.comarca_key
     inner join {{ ref('int_municipality_names') }} as names on keyed.name_key = names.name_key
     left join {{ ref('int_municipality_comarques') }} as memberships
         on
@@ -87,16 +60,21 @@ ranked as (
         case
             when is_current_name and is_in_comarca then 1
             when is_current_name and is_or_was_in_comarca then 2
-            when is_or_was_in_comarca then 3
-            else 4
+            when is_or_was_in_comarca and not is_without_article then 3
+            when is_without_article then 4
+            else 5
         end as preference,
         case
             when is_current_name and is_in_comarca then 'name_in_comarca'
             when is_current_name and is_or_was_in_comarca then 'name_in_former_comarca'
             when is_current_name then 'name_unique'
+            when is_without_article then 'name_without_article'
             else 'former_name'
         end as municipality_match
     from candidates
+    where
+        is_or_was_in_comarca
+        or not is_without_article
 
 ),
 

@@ -1,37 +1,41 @@
-with municipalities as (
+with territories as (
 
     select
         municipality_id,
-        name
-    from {{ ref('dim_municipality') }}
-    where is_current
+        counted_in_id
+    from {{ ref('int_municipality_territories') }}
 
 ),
 
 names as (
 
     select
-        municipality_id,
-        name,
-        true as is_current_name
-    from municipalities
+        territories.counted_in_id as municipality_id,
+        municipalities.name,
+        municipalities.is_current as is_current_name
+    from {{ ref('dim_municipality') }} as municipalities
+    inner join territories on municipalities.municipality_id = territories.municipality_id
 
     union all
 
     select
-        municipality_id,
-        name,
+        territories.counted_in_id as municipality_id,
+        former_names.former_name as name,
         false as is_current_name
-    from {{ ref('dim_municipality') }}
-    where not is_current
+    from {{ ref('municipality_former_names') }} as former_names
+    inner join territories on former_names.municipality_id = territories.municipality_id
 
     union all
 
     select
-        municipality_id,
-        former_name as name,
+        territories.counted_in_id as municipality_id,
+        successions.name,
         false as is_current_name
-    from {{ ref('municipality_former_names') }}
+    from {{ ref('municipality_successions') }} as successions
+    inner join territories
+        on
+            successions.municipality_id = territories.municipality_id
+            and successions.successor_id = territories.counted_in_id
 
 ),
 
@@ -43,14 +47,35 @@ keyed as (
         is_current_name
     from names
 
+),
+
+spelled as (
+
+    select
+        municipality_id,
+        name_key,
+        is_current_name,
+        false as is_without_article
+    from keyed
+
+    union all
+
+    select
+        municipality_id,
+        {{ without_article('name_key') }} as name_key,
+        false as is_current_name,
+        true as is_without_article
+    from keyed
+    where name_key <> {{ without_article('name_key') }}
+
 )
 
 select
-    keyed.municipality_id,
-    keyed.name_key,
-    max(case when keyed.is_current_name then 1 else 0 end) = 1 as is_current_name
-from keyed
-inner join municipalities on keyed.municipality_id = municipalities.municipality_id
+    municipality_id,
+    name_key,
+    max(case when is_current_name then 1 else 0 end) = 1 as is_current_name,
+    min(case when is_without_article then 1 else 0 end) = 1 as is_without_article
+from spelled
 group by
-    keyed.municipality_id,
-    keyed.name_key
+    municipality_id,
+    name_key

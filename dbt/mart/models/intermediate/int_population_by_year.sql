@@ -1,25 +1,35 @@
-with municipalities as (
+with published as (
 
     select
         municipality_id,
-        comarca_id
-    from {{ ref('dim_municipality') }}
-    where is_current
+        max(year) as last_year
+    from {{ ref('population') }}
+    where people_aged_65_over is not null
+    group by municipality_id
 
 ),
 
 municipality_years as (
 
     select
-        municipalities.municipality_id,
-        municipalities.comarca_id,
+        territories.counted_in_id,
+        territories.comarca_id,
         years.year,
-        population.people_aged_65_over
-    from municipalities
+        population.people_aged_65_over,
+        case
+            when territories.is_current then true
+            when territories.abolished_on is not null
+                then
+                    published.last_year is not null
+                    and cast(cast(years.year as varchar) || '-01-01' as date) < territories.abolished_on
+            else coalesce(years.year <= published.last_year, false)
+        end as is_expected
+    from {{ ref('int_municipality_territories') }} as territories
     cross join {{ ref('int_years') }} as years
+    left join published on territories.municipality_id = published.municipality_id
     left join {{ ref('population') }} as population
         on
-            municipalities.municipality_id = population.municipality_id
+            territories.municipality_id = population.municipality_id
             and years.year = population.year
 
 ),
@@ -28,9 +38,10 @@ territories as (
 
     select
         'municipality' as level,
-        municipality_id as territory_id,
+        counted_in_id as territory_id,
         year,
-        people_aged_65_over
+        people_aged_65_over,
+        is_expected
     from municipality_years
 
     union all
@@ -39,7 +50,8 @@ territories as (
         'comarca' as level,
         comarca_id as territory_id,
         year,
-        people_aged_65_over
+        people_aged_65_over,
+        is_expected
     from municipality_years
     where comarca_id is not null
 
@@ -49,7 +61,8 @@ territories as (
         'catalonia' as level,
         'catalonia' as territory_id,
         year,
-        people_aged_65_over
+        people_aged_65_over,
+        is_expected
     from municipality_years
 
 ),
@@ -61,12 +74,27 @@ territory_years as (
         territory_id,
         year,
         cast(sum(people_aged_65_over) as bigint) as people_aged_65_over,
-        count(*) - count(people_aged_65_over) as municipalities_without_population
+        cast(sum(case when is_expected and people_aged_65_over is null then 1 else 0 end) as bigint)
+            as municipalities_without_population
     from territories
     group by
         level,
         territory_id,
         year
+
+),
+
+completed as (
+
+    select
+        level,
+        territory_id,
+        year,
+        people_aged_65_over,
+        municipalities_without_population,
+        case when municipalities_without_population = 0 then people_aged_65_over end
+            as people_aged_65_over_complete
+    from territory_years
 
 ),
 
@@ -78,12 +106,13 @@ carried as (
         year,
         people_aged_65_over,
         municipalities_without_population,
-        max(case when people_aged_65_over is not null then year end) over (
+        people_aged_65_over_complete,
+        max(case when people_aged_65_over_complete is not null then year end) over (
             partition by level, territory_id
             order by year
             rows between unbounded preceding and current row
         ) as population_year_latest
-    from territory_years
+    from completed
 
 )
 
@@ -93,10 +122,11 @@ select
     carried.year,
     carried.people_aged_65_over,
     carried.municipalities_without_population,
+    carried.people_aged_65_over_complete,
     carried.population_year_latest,
-    latest.people_aged_65_over as people_aged_65_over_latest
+    latest.people_aged_65_over_complete as people_aged_65_over_latest
 from carried
-left join territory_years as latest
+left join completed as latest
     on
         carried.level = latest.level
         and carried.territory_id = latest.territory_id

@@ -82,6 +82,48 @@ periods as (
 
 ),
 
+in_quarantine as (
+
+    select
+        quarantined.row_key,
+        snapshots.snapshot_number
+    from {{ source('staging', 'quarantined') }} as quarantined
+    inner join {{ ref('int_snapshots') }} as snapshots
+        on
+            quarantined.snapshot_id = snapshots.snapshot_id
+            and quarantined.dataset_id = snapshots.dataset_id
+    where quarantined.dataset_id = 'social_services'
+
+),
+
+beginnings as (
+
+    select
+        service_id,
+        min(first_number) as first_number
+    from {{ ref('int_service_states') }}
+    group by service_id
+
+),
+
+-- Services that the first snapshot has already: staged, or in quarantine there and in every one until it is staged.
+from_the_start as (
+
+    select
+        beginnings.service_id,
+        beginnings.first_number
+    from beginnings
+    left join in_quarantine
+        on
+            {{ row_key('social_services', 'beginnings') }} = in_quarantine.row_key
+            and beginnings.first_number > in_quarantine.snapshot_number
+    group by
+        beginnings.service_id,
+        beginnings.first_number
+    having count(in_quarantine.snapshot_number) = beginnings.first_number - 1
+
+),
+
 snapshots as (
 
     select
@@ -117,6 +159,7 @@ select
     resolved.ownership,
     first_snapshots.snapshot_date as valid_from,
     last_snapshots.next_snapshot_date as valid_to,
+    case when from_the_start.service_id is not null then first_of_all.snapshot_date end as known_from,
     first_snapshots.snapshot_id as first_snapshot_id,
     last_snapshots.snapshot_id as last_snapshot_id
 from periods
@@ -126,3 +169,8 @@ inner join resolved
         and periods.first_number = resolved.first_number
 inner join snapshots as first_snapshots on periods.first_number = first_snapshots.snapshot_number
 inner join snapshots as last_snapshots on periods.last_number = last_snapshots.snapshot_number
+inner join snapshots as first_of_all on first_of_all.snapshot_number = 1
+left join from_the_start
+    on
+        periods.service_id = from_the_start.service_id
+        and periods.first_number = from_the_start.first_number

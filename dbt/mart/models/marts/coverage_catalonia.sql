@@ -18,11 +18,7 @@ with services as (
 
 division as (
 
-    select snapshot_date as division_on
-    from {{ ref('int_snapshots') }}
-    where
-        dataset_id = 'municipalities'
-        and is_newest
+    {{ division() }}
 
 ),
 
@@ -56,7 +52,7 @@ select
     cast(covered.services as bigint) as services,
     cast(covered.places as bigint) as places,
     population.people_aged_65_over,
-    {{ per_100('covered.places', 'population.people_aged_65_over') }} as places_per_100_aged_65_over,
+    {{ per_100('covered.places', 'population.people_aged_65_over_complete') }} as places_per_100_aged_65_over,
     population.population_year_latest,
     population.people_aged_65_over_latest,
     {{ per_100('covered.places', 'population.people_aged_65_over_latest') }} as places_per_100_aged_65_over_latest,

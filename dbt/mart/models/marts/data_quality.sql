@@ -7,6 +7,7 @@ with places as (
         {{ province_of('services.postal_code') }} as postal_province,
         count(*) as services
     from {{ corrected('social_services') }} as services
+    where services.source_snapshot_id = services.snapshot_id
     group by
         services.snapshot_id,
         services.municipality_name,
@@ -72,6 +73,34 @@ corrections as (
     group by
         dataset_id,
         snapshot_id
+
+),
+
+carried as (
+
+    select
+        dataset_id,
+        snapshot_id,
+        count(*) as rows_carried_forward
+    from {{ ref('int_carried_rows') }}
+    group by
+        dataset_id,
+        snapshot_id
+
+),
+
+invalid_values as (
+
+    select
+        invalid.dataset_id,
+        invalid.snapshot_id,
+        sum(invalid.rows) as values_invalid,
+        {{ joined_text("invalid.column_name || ': ' || cast(invalid.rows as varchar)", ', ', 'invalid.column_name') }}
+            as values_invalid_by_column
+    from {{ source('staging', 'invalid_values') }} as invalid
+    group by
+        invalid.dataset_id,
+        invalid.snapshot_id
 
 ),
 
@@ -170,6 +199,9 @@ select
     cast(coalesce(unmatched.rows_comarca_contradicts, 0) as bigint) as rows_comarca_contradicts,
     cast(coalesce(unmatched.rows_postal_code_contradicts, 0) as bigint) as rows_postal_code_contradicts,
     cast(coalesce(corrections.rows_corrected, 0) as bigint) as rows_corrected,
+    cast(coalesce(carried.rows_carried_forward, 0) as bigint) as rows_carried_forward,
+    cast(coalesce(invalid_values.values_invalid, 0) as bigint) as values_invalid,
+    invalid_values.values_invalid_by_column,
     cast(coalesce(controls.controls, 0) as bigint) as controls,
     cast(coalesce(controls.controls_differing, 0) as bigint) as controls_differing,
     largest.compared_in as largest_difference_in,
@@ -194,6 +226,14 @@ left join largest
     on
         snapshots.dataset_id = largest.dataset_id
         and snapshots.snapshot_id = largest.snapshot_id
+left join carried
+    on
+        snapshots.dataset_id = carried.dataset_id
+        and snapshots.snapshot_id = carried.snapshot_id
+left join invalid_values
+    on
+        snapshots.dataset_id = invalid_values.dataset_id
+        and snapshots.snapshot_id = invalid_values.snapshot_id
 left join corrections
     on
         snapshots.dataset_id = corrections.dataset_id

@@ -1,10 +1,10 @@
-with division as (
+with comarques as (
 
     select
         comarca_id,
         max(comarca_name) as name,
         count(*) as municipalities
-    from {{ ref('dim_municipality') }}
+    from {{ ref('int_municipality_territories') }}
     where
         is_current
         and comarca_id is not null
@@ -22,21 +22,17 @@ official_names as (
 
 ),
 
-newest_list as (
+division as (
 
-    select snapshot_date
-    from {{ ref('int_snapshots') }}
-    where
-        dataset_id = 'municipalities'
-        and is_newest
+    {{ division() }}
 
 )
 
 select
-    division.comarca_id,
-    coalesce(division.name, official_names.name, division.comarca_id) as name,
-    division.municipalities,
-    newest_list.snapshot_date as division_on
-from division
-cross join newest_list
-left join official_names on division.comarca_id = official_names.comarca_id
+    comarques.comarca_id,
+    coalesce(comarques.name, official_names.name, comarques.comarca_id) as name,
+    comarques.municipalities,
+    division.division_on
+from comarques
+cross join division
+left join official_names on comarques.comarca_id = official_names.comarca_id

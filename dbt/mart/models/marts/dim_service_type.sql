@@ -21,7 +21,7 @@ identified as (
 
     select
         {{ slug('name') }} as service_type_id,
-        {{ replace_pattern('trim(name)', '\\s+', ' ') }} as name,
+        {{ visible_text('name') }} as name,
         service_group,
         is_listed
     from stated

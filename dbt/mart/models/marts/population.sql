@@ -6,7 +6,7 @@ with published as (
         population.year,
         population.people,
         population.people_aged_65_over,
-        snapshots.snapshot_id,
+        population.source_snapshot_id as snapshot_id,
         snapshots.snapshot_number,
         max(snapshots.snapshot_number) over (partition by population.year) as newest_number
     from {{ corrected('population') }} as population

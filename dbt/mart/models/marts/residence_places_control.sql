@@ -1,43 +1,29 @@
-with computed as (
+with divisions as (
 
-    select
-        year,
-        comarca_id,
-        ownership,
-        basis,
-        sum(places) as places
-    from {{ ref('coverage_comarca') }}
-    where service_group in ('assisted_residence', 'home_residence')
-    group by
-        year,
-        comarca_id,
-        ownership,
-        basis
+    select distinct
+        division_on,
+        comarca_id
+    from {{ ref('int_municipality_division') }}
 
 ),
 
-of_unknown_owners as (
+located as (
 
     select
-        year,
-        comarca_id,
-        places
-    from computed
-    where ownership = 'unknown'
-
-),
-
-unmatched as (
-
-    select
-        year,
-        ownership,
-        sum(places_unmatched) as places
-    from {{ ref('coverage_catalonia') }}
-    where service_group in ('assisted_residence', 'home_residence')
+        services.year,
+        services.ownership,
+        municipalities.division_on,
+        municipalities.comarca_id,
+        sum(services.places) as places
+    from {{ ref('int_services_by_year') }} as services
+    inner join {{ ref('int_municipality_division') }} as municipalities
+        on services.municipality_id = municipalities.municipality_id
+    where services.service_group in ('assisted_residence', 'home_residence')
     group by
-        year,
-        ownership
+        services.year,
+        services.ownership,
+        municipalities.division_on,
+        municipalities.comarca_id
 
 ),
 
@@ -47,27 +33,61 @@ compared as (
         official.year,
         official.comarca_id,
         official.ownership,
-        computed.basis,
+        official.division_on,
         official.places as places_official,
-        computed.places as places_computed,
-        computed.places - official.places as places_difference,
+        official.source,
+        case when divisions.comarca_id is not null then years.basis end as basis,
+        case
+            when years.year is not null and divisions.comarca_id is not null then coalesce(located.places, 0)
+        end as places_computed,
         coalesce(of_unknown_owners.places, 0) as places_of_unknown_owners,
-        coalesce(unmatched.places, 0) as places_unmatched,
-        official.source
+        coalesce(unmatched_here.places, 0) + coalesce(unmatched_somewhere.places, 0) as places_unmatched
     from {{ ref('official_residence_places') }} as official
-    left join computed
+    left join {{ ref('int_years') }} as years on official.year = years.year
+    left join divisions
         on
-            official.year = computed.year
-            and official.comarca_id = computed.comarca_id
-            and official.ownership = computed.ownership
-    left join of_unknown_owners
+            official.division_on = divisions.division_on
+            and official.comarca_id = divisions.comarca_id
+    left join located
+        on
+            official.year = located.year
+            and official.division_on = located.division_on
+            and official.comarca_id = located.comarca_id
+            and official.ownership = located.ownership
+    left join located as of_unknown_owners
         on
             official.year = of_unknown_owners.year
+            and official.division_on = of_unknown_owners.division_on
             and official.comarca_id = of_unknown_owners.comarca_id
-    left join unmatched
+            and of_unknown_owners.ownership = 'unknown'
+    left join {{ ref('int_unmatched_residence_places') }} as unmatched_here
         on
-            official.year = unmatched.year
-            and official.ownership = unmatched.ownership
+            official.year = unmatched_here.year
+            and official.ownership = unmatched_here.ownership
+            and official.comarca_id = unmatched_here.stated_comarca_id
+    left join {{ ref('int_unmatched_residence_places') }} as unmatched_somewhere
+        on
+            official.year = unmatched_somewhere.year
+            and official.ownership = unmatched_somewhere.ownership
+            and unmatched_somewhere.stated_comarca_id = 'unknown'
+
+),
+
+differing as (
+
+    select
+        year,
+        comarca_id,
+        ownership,
+        division_on,
+        basis,
+        places_official,
+        places_computed,
+        places_computed - places_official as places_difference,
+        places_of_unknown_owners,
+        places_unmatched,
+        source
+    from compared
 
 )
 
@@ -75,6 +95,7 @@ select
     year,
     comarca_id,
     ownership,
+    division_on,
     basis,
     cast(places_official as bigint) as places_official,
     cast(places_computed as bigint) as places_computed,
@@ -93,4 +114,4 @@ select
         else 'unexplained'
     end as difference_reason,
     source
-from compared
+from differing

@@ -18,6 +18,7 @@ with periods as (
         coalesce(periods.owner_name, '?') || ' (' || periods.ownership || ')' as owner,
         periods.valid_from,
         periods.valid_to,
+        periods.known_from,
         periods.first_snapshot_id
     from {{ ref('int_service_periods') }} as periods
     left join {{ ref('dim_service_type') }} as service_types
@@ -25,7 +26,8 @@ with periods as (
 
 ),
 
--- Every period that began after the first snapshot, beside the one before it.
+-- Every period that began after the first snapshot, beside the one before it; not that of a service that the first
+-- snapshot has in quarantine.
 steps as (
 
     select
@@ -61,7 +63,9 @@ steps as (
         on
             later.service_id = earlier.service_id
             and later.period_number = earlier.period_number + 1
-    where later.first_number > 1
+    where
+        later.first_number > 1
+        and later.known_from is null
 
 ),
 

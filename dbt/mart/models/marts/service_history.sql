@@ -47,13 +47,11 @@ with timeline as (
         ownership,
         'inscription' as basis,
         registered_on as valid_from,
-        valid_from as valid_to,
+        known_from as valid_to,
         first_snapshot_id,
         first_snapshot_id as last_snapshot_id
     from {{ ref('int_service_periods') }}
-    where
-        first_number = 1
-        and registered_on < valid_from
+    where registered_on < known_from
 
 )
 
@@ -67,7 +65,7 @@ select
     timeline.unmatched_reason,
     timeline.comarca_contradicts,
     timeline.postal_code_contradicts,
-    municipalities.comarca_id,
+    territories.comarca_id,
     timeline.stated_municipality_name,
     timeline.stated_comarca_name,
     timeline.places,
@@ -86,7 +84,5 @@ select
 from timeline
 left join {{ ref('dim_service_type') }} as service_types
     on timeline.service_type_id = service_types.service_type_id
-left join {{ ref('dim_municipality') }} as municipalities
-    on
-        timeline.municipality_id = municipalities.municipality_id
-        and municipalities.is_current
+left join {{ ref('int_municipality_territories') }} as territories
+    on timeline.municipality_id = territories.municipality_id

@@ -11,7 +11,7 @@ select
     users.women,
     users.men,
     users.people,
-    users.snapshot_id
+    users.source_snapshot_id as snapshot_id
 from {{ corrected('service_users') }} as users
 inner join {{ ref('int_snapshots') }} as snapshots
     on

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from catalunya_airflow import steps
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from catalunya.notify import Alert
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +38,16 @@ def failed(context: Context) -> None:
     if kind != "failed" and dataset_id:
         subject = dataset_id
         event = unreadable_event(dataset_id, steps.run_id_of(context, steps.settings_of(context)))
-    _deliver(
-        Alert(
-            kind=kind,
-            subject=subject,
-            reason=str(error) if error else "the task's process was killed, or gave no sign of life",
-            event=event,
-            link=ti.log_url,
-        )
+    deliver(
+        [
+            Alert(
+                kind=kind,
+                subject=subject,
+                reason=str(error) if error else "the task's process was killed, or gave no sign of life",
+                event=event,
+                link=ti.log_url,
+            )
+        ]
     )
 
 
@@ -65,7 +70,7 @@ async def late(context: dict[str, Any], **kwargs: Any) -> None:
         event=f"late {dag_id} {name}",
         link=f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/dags/{dag_id}/runs/{name}",
     )
-    await asyncio.to_thread(_deliver, alert)
+    await asyncio.to_thread(deliver, [alert])
 
 
 def _dataset_of(context: Context) -> str | None:
@@ -73,10 +78,11 @@ def _dataset_of(context: Context) -> str | None:
     return arguments.get("dataset_id")
 
 
-def _deliver(alert: Any) -> None:
+def deliver(alerts: Iterable[Alert]) -> None:
+    """Send alerts from a task; one that cannot be sent is logged and fails nothing."""
+    from catalunya import notify
     from catalunya.errors import CatalunyaError
     from catalunya.lake.storage import Storage
-    from catalunya.notify import deliver
     from catalunya.settings import Settings
 
     settings = Settings.load()
@@ -85,5 +91,5 @@ def _deliver(alert: Any) -> None:
         storage = Storage.open(settings.lake)
     except CatalunyaError as error:
         log.warning("the lake cannot be opened: %s", error)
-    if not deliver(storage, settings.notify_urls, [alert]):
+    if not notify.deliver(storage, settings.notify_urls, alerts):
         log.warning("CATALUNYA_NOTIFY_URLS: an alert was not delivered; check the addresses")

@@ -77,6 +77,7 @@ class AskFunction(BaseOperator):
     def judge(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Answer with what the function left on record; raises what it failed with, or that it said nothing."""
         from catalunya import lambdas
+        from catalunya.errors import Refused
 
         with steps.explained():
             relay = steps.relay_of(context)
@@ -88,6 +89,10 @@ class AskFunction(BaseOperator):
                 )
             try:
                 answer = lambdas.judged(self.stage, self.dataset_id, word)
+            except Refused as refusal:
+                if self.stage == "stage":
+                    return steps.refused(context, refusal)
+                raise
             except lambdas.FunctionFailed as error:
                 raise lambdas.FunctionFailed(
                     f"{error}; {_where_to_look(relay.settings, self.stage)}"

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from catalunya.demo import NOTICE
 from catalunya_airflow import assets, lineage
 from catalunya_airflow.roles import acting
 
 if TYPE_CHECKING:
     from catalunya.dbt import NodeResult
+    from catalunya.errors import Refused
     from catalunya.record import DatasetRecord
     from catalunya.relay import Relay
     from catalunya.settings import Settings
@@ -120,11 +122,26 @@ def ingested(context: Mapping[str, Any], dataset_id: str, answer: DatasetRecord)
 
 
 def stage(dataset_id: str) -> dict[str, Any]:
-    """Type what landed of one dataset."""
+    """Type what landed of one dataset; a snapshot that is refused does not hold up the other datasets."""
+    from catalunya.errors import Refused
+
     context = get_current_context()
     with explained():
-        answer = relay_of(context).stage(dataset_id, again=bool(context["params"].get("full_rebuild")))
+        try:
+            answer = relay_of(context).stage(dataset_id, again=bool(context["params"].get("full_rebuild")))
+        except Refused as refusal:
+            return refused(context, refusal)
     return staged(answer)
+
+
+def refused(context: Mapping[str, Any], refusal: Refused) -> dict[str, Any]:
+    """What a task of `stage` answers when snapshots are refused; alerts of each."""
+    from catalunya import notify
+    from catalunya_airflow import alerts
+
+    log.error("%s", refusal)
+    alerts.deliver(notify.of_refused(refusal.snapshots, context["ti"].log_url))
+    return {"outcome": "refused", "snapshots": list(refusal.snapshots), "message": str(refusal)}
 
 
 def staged(answer: DatasetRecord) -> dict[str, Any]:
@@ -136,13 +153,18 @@ def staged(answer: DatasetRecord) -> dict[str, Any]:
 @acting("build")
 def build() -> dict[str, int]:
     """Build the marts with dbt, in this process."""
-    from catalunya.errors import BuildFailed
+    from catalunya.errors import BuildFailed, NothingElseNew
 
     context = get_current_context()
     relay = relay_of(context)
     try:
         with explained():
             nodes = relay.build().nodes
+    except AirflowFailException as error:
+        if isinstance(error.__cause__, NothingElseNew):
+            # The tasks that refused it sent the alerts.
+            raise AlreadyTold(str(error)) from error
+        raise
     except BuildFailed as error:
         lineage.emit(context["ti"], relay.run_id, error.nodes)
         _table("models and seeds", error.nodes)
@@ -171,6 +193,8 @@ def publish() -> str:
     for name, rows in release.rows.items():
         extra = {"rows": rows, "release_id": release.release_id, "demo": release.demo}
         context["outlet_events"][assets.mart(name)].extra = extra
+    if release.demo:
+        log.warning(NOTICE)
     log.info("%s", table(["mart", "rows"], release.rows.items()))
     return release.release_id
 
@@ -214,7 +238,7 @@ def finish() -> dict[str, Any]:
 
 @acting("publish")
 def apply_retention() -> list[str]:
-    """Delete old releases and what abandoned runs left."""
+    """Delete old releases and what abandoned runs left; fold the ledger."""
     from catalunya import maintain
     from catalunya.lake.storage import Storage
 
@@ -223,18 +247,21 @@ def apply_retention() -> list[str]:
     storage = Storage.open(settings.lake)
     run_id = run_id_of(context, settings)
     gone = maintain.retain(storage, run_id, settings.keep_releases, settings.now())
-    log.info("deleted: %s", ", ".join(gone) or "nothing")
+    log.info("deleted: %s", "; ".join(gone) or "nothing")
     return gone
 
 
 @acting("monitor")
 def verify_snapshots(dataset_id: str) -> int:
-    """Compare every landed file of one dataset with its manifest; fails when one differs."""
+    """Compare landed files of one dataset with their manifests, all or today's share; fails when one differs."""
     from catalunya import maintain
     from catalunya.lake.storage import Storage
 
-    storage = Storage.open(settings_of(get_current_context()).lake)
-    looked, wrong = maintain.verify(storage, dataset_id, told=log.info)
+    context = get_current_context()
+    settings = settings_of(context)
+    storage = Storage.open(settings.lake)
+    day = None if context["params"].get("full") else settings.now().date()
+    looked, wrong = maintain.verify(storage, dataset_id, day=day, told=log.info)
     if wrong:
         raise AirflowFailException("; ".join(wrong))
     return looked

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Param, task
 
+from catalunya.demo import NOTICE
 from catalunya_airflow import alerts, assets, steps
 from catalunya_airflow.functions import AskFunction
 
@@ -20,6 +21,15 @@ DEFAULTS: dict[str, Any] = {
     "retry_delay": timedelta(seconds=float(os.environ.get("CATALUNYA_RETRY_DELAY_SECONDS", "300"))),
     "on_failure_callback": alerts.failed,
 }
+DEMO = os.environ.get("ENVIRONMENT") == "demo"
+TAGS = ["catalunya", "demo data"] if DEMO else ["catalunya"]
+
+
+def documentation(text: str | None) -> str:
+    """A DAG's documentation, which says so when its data are demo data."""
+    return f"**{NOTICE}**\n\n{text}" if DEMO else text or ""
+
+
 BY_DATASET = "{{ task.op_kwargs['dataset_id'] }}"
 """How mapped tasks are called in the web interface."""
 

@@ -1,0 +1,45 @@
+"""Web addresses: which are this machine's, and how they are shown without the password that they may hold."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+_LOGIN = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/?#]*@")
+
+
+class Login(NamedTuple):
+    """User and password of a web address, decoded."""
+
+    user: str
+    password: str
+
+
+def redacted(text: object) -> str:
+    """`text` with the user and password of every web address in it replaced by `***`."""
+    return _LOGIN.sub(r"\1***@", str(text))
+
+
+def split_login(url: str) -> tuple[str, Login | None]:
+    """`url` without user and password, and the two; None when it names no user."""
+    parts = urlsplit(url)
+    named, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, None
+    user, _, password = named.partition(":")
+    return urlunsplit(parts._replace(netloc=host)), Login(unquote(user), unquote(password))
+
+
+def is_loopback(host: str) -> bool:
+    """True when `host`, a name or an address without a port, is this machine."""
+    name = host.strip("[]").rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback

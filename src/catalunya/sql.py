@@ -1,0 +1,44 @@
+"""Files in DuckDB's SQL: read by exactly their names, and with exactly their own columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from catalunya.declaration import quote
+
+_GLOB = re.compile(r"[\[*?]")
+
+
+def quote_path(path: Path, pattern: str = "") -> str:
+    """`path` as an SQL string literal in which `[`, `*` and `?` stand for themselves.
+
+    DuckDB's readers take every path as a glob. Files below `path` that match the glob `pattern` are meant if there is
+    one.
+    """
+    literal = _GLOB.sub(r"[\g<0>]", str(path))
+    return quote(f"{literal}/{pattern}" if pattern else literal)
+
+
+def quote_paths(paths: Iterable[Path]) -> str:
+    """`paths` as an SQL list of literals, as `quote_path` writes them."""
+    return f"[{', '.join(quote_path(path) for path in paths)}]"
+
+
+def read_parquet(paths: Path | Iterable[Path], pattern: str = "", *, union_by_name: bool = False) -> str:
+    """The rows of Parquet files, or of those below a folder that match `pattern`, as a relation to select from.
+
+    A folder called `name=value` on the way adds no column. With `union_by_name` a column that a file lacks is null.
+    """
+    files = quote_path(paths, pattern) if isinstance(paths, Path) else quote_paths(paths)
+    union = ", union_by_name = true" if union_by_name else ""
+    return f"read_parquet({files}, hive_partitioning = false{union})"
+
+
+def read_json_objects(path: Path, *, shape: str, largest: int) -> str:
+    """The objects of a JSON file as a relation with the column `json`; `largest` is the most bytes of one."""
+    return (
+        f"read_json_objects({quote_path(path)}, format = {quote(shape)}, maximum_object_size = {largest}, "
+        "hive_partitioning = false)"
+    )

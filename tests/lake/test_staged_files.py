@@ -1,0 +1,40 @@
+"""What a build asks of S3 to read what is staged."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from catalunya import stage
+from catalunya.engines.duckdb import DATABASE, DuckDBEngine
+from catalunya.lake import snapshot
+from catalunya.lake.storage import Storage
+from tests.lake.faulty import FaultyFront
+from tests.landing import CARDS, NOW, land
+
+REGISTER = CARDS["social_services"]
+
+
+def test_a_build_lists_a_dataset_once_and_asks_once_for_each_staged_file(
+    front: FaultyFront, tmp_path: Path
+) -> None:
+    lake = Storage.open(front.lake_url)
+    asked = []
+    for number in range(8):
+        rows = [{"registre": f"S{number}", "tipologia": "Servei"}]
+        land(lake, REGISTER, [rows], now=NOW + timedelta(days=number))
+        if number in {1, 7}:
+            stage.stage(lake, REGISTER, run_id="r", now=NOW)
+            snapshots = {REGISTER.id: tuple(snapshot.accepted(lake, REGISTER.id))}
+            work = tmp_path / str(number)
+            work.mkdir()
+            front.requests.clear()
+            staged = DuckDBEngine(lake)._write_staging(
+                {REGISTER.id: REGISTER}, snapshots, work / DATABASE, work
+            )
+            assert [record.rows_staged for record in staged] == [1] * (number + 1)
+            asked.append([method for method, path in front.requests])
+            listings = [path for method, path in front.requests if "list-type" in path]
+            assert len(listings) == 1
+    assert [set(methods) for methods in asked] == [{"GET"}, {"GET"}]
+    assert [len(methods) for methods in asked] == [1 + 2, 1 + 8]

@@ -1,0 +1,178 @@
+"""However a command ends: one JSON object, and of a run one record in the ledger and one alert."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.conftest import Command
+
+BROKEN = """
+import sys
+from catalunya import cli{imports}
+def broken(*_, **__): raise RuntimeError("a fault of the code: 5 :id")
+{patch} = broken
+sys.argv = ["catalunya", *sys.argv[1:]]
+cli.main()
+"""
+
+
+def records(lake: Path) -> list[dict[str, object]]:
+    return [json.loads(path.read_text()) for path in (lake / "ledger").glob("*.json")]
+
+
+def broken(command: Command, patch: str, *words: str, imports: str = "") -> subprocess.CompletedProcess[str]:
+    """The command with a fault in its code."""
+    script = BROKEN.format(patch=patch, imports=imports)
+    return subprocess.run(
+        [sys.executable, "-c", script, *words, "--json"],
+        env=command.variables(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def command(tmp_path: Path, ear) -> Command:
+    return Command(str(tmp_path / "lake"), "http://127.0.0.1:9", env={"CATALUNYA_NOTIFY_URLS": ear.channel})
+
+
+def test_a_damaged_pointer_is_one_alert_one_record_and_one_object(command, ear, tmp_path):
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "lake" / "current.json").write_text("{")
+    answer = command.run()
+    assert (answer.code, answer.json["status"], answer.json["exit_code"]) == (1, "failed", 1)
+    assert "current.json is not a pointer" in answer.json["message"]
+    [record] = records(tmp_path / "lake")
+    assert (record["run_id"], record["message"]) == (answer.json["run_id"], answer.json["message"])
+    [alert] = ear.heard
+    assert answer.json["run_id"] in alert["title"]
+
+
+@pytest.mark.parametrize("words", [["run"], ["build"]])
+def test_a_fault_of_the_code_is_one_alert_one_record_and_one_object(command, ear, tmp_path, words):
+    done = broken(
+        command,
+        f"Run.{'ingest' if words == ['run'] else 'build'}",
+        *words,
+        imports="\nfrom catalunya.pipeline import Run",
+    )
+    assert done.returncode == 1
+    answer = json.loads(done.stdout)
+    assert (answer["status"], answer["exit_code"]) == ("failed", 1)
+    assert "RuntimeError: a fault of the code: 5 :id" in answer["message"]
+    assert done.stderr.count("Traceback") == 1
+    [record] = records(tmp_path / "lake")
+    assert (record["status"], record["message"]) == ("failed", answer["message"])
+    assert len(ear.heard) == 1
+
+
+def test_a_run_that_cannot_open_its_lake_is_told_of(command, ear, tmp_path):
+    (tmp_path / "lake").write_text("in the way")
+    answer = command.run()
+    assert answer.code == answer.json["exit_code"] == 2
+    assert "CATALUNYA_LAKE" in answer.json["message"]
+    assert len(ear.heard) == 1
+
+
+@pytest.mark.parametrize(
+    ("patch", "words"), [("cli.describe", ["status"]), ("cli.trace", ["trace", "coverage_comarca"])]
+)
+def test_a_fault_in_a_command_that_reads_is_one_object_and_a_traceback(command, patch, words):
+    done = broken(command, patch, *words)
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == {
+        "status": "failed",
+        "message": "RuntimeError: a fault of the code: 5 :id",
+        "exit_code": 1,
+    }
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["frob"], ["status", "--nothing"], ["trace"], ["accept", "x"]])
+def test_a_wrong_word_is_one_object_too(command, words):
+    answer = command(*words)
+    assert answer.code == answer.json["exit_code"] == 2
+    assert answer.json["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["rollback", "--to", ""],
+        ["rollback", "--to="],
+        ["accept", ""],
+        ["accept", "20260105T000000Z-1a2b3c4d", "--why", " "],
+        ["trace", ""],
+        ["trace", "coverage_comarca", "--release", ""],
+        ["run", "--dataset", ""],
+        ["ingest", "-d", "population", "-d", " "],
+        ["parity", "--engines", ""],
+        ["demo", "serve", "--host", ""],
+    ],
+)
+def test_an_empty_word_is_exit_2_and_named(command, words):
+    answer = command(*words)
+    assert answer.code == answer.json["exit_code"] == 2
+    assert "is empty" in answer.json["message"]
+
+
+@pytest.fixture
+def slow_portal() -> Iterator[tuple[str, threading.Event]]:
+    """A portal that takes a request and never answers; the event is set when it was asked."""
+    asked, over = threading.Event(), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.set()
+            over.wait(60)
+
+        do_HEAD = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            over.set()
+            server.shutdown()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_is_one_alert_one_record_and_one_object_and_a_second_one_breaks_nothing_off(
+    command, ear, tmp_path, slow_portal, number
+):
+    command.url, asked = slow_portal
+    process = command.start("run", "--json")
+    assert asked.wait(60)
+    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
+    out, words = process.communicate(timeout=60)
+    answer = json.loads(out)
+    assert process.returncode == answer["exit_code"] == 128 + number, words
+    assert (answer["status"], "stopped by SIG" in answer["message"]) == ("failed", True)
+    [record] = records(tmp_path / "lake")
+    assert record["message"] == answer["message"]
+    assert len(ear.heard) == 1
+    assert (tmp_path / "lake" / ".lake" / "locks" / "run.lock").stat().st_size == 0
+
+
+def test_emoji_codes_and_markup_in_an_address_are_printed_as_they_are(command, tmp_path):
+    command.lake = "ftp://host/:id/[red]:smile:"
+    answer = command("status")
+    assert "/:id/[red]:smile:" in answer.words

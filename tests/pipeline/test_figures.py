@@ -1,0 +1,71 @@
+"""Whole runs whose rows are as many as before and whose figures are not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catalunya.demo import distort
+from tests.pipeline.conftest import LATER, LATER_DAY, Command, query
+
+Row = dict[str, Any]
+
+
+def ten_times(row: Row) -> Row:
+    return row | {"capacitat": f"{row['capacitat']}0"} if row.get("capacitat", "").isdigit() else row
+
+
+def without_suffix(row: Row) -> Row:
+    return row | {"tipologia": row["tipologia"].split(" per a ")[0]} if "tipologia" in row else row
+
+
+@pytest.fixture
+def wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Row], Row]], str]:
+    """A fault of the demo portal that changes every row of the register."""
+
+    def fault(change: Callable[[Row], Row]) -> str:
+        def distorted(dataset: Any, _: str) -> Any:
+            original = dataset.rows
+            return replace(dataset, rows=lambda: map(change, original()))
+
+        monkeypatch.setitem(distort._DISTORTIONS, "bad_rows", distorted)
+        return "ivft-vegh:bad_rows"
+
+    return fault
+
+
+@pytest.mark.parametrize(
+    ("change", "figure"),
+    [(ten_times, "total of places"), (without_suffix, "share of service_type not seen before")],
+    ids=["every capacity ten times as large", "all kinds without their suffix"],
+)
+def test_wrong_figures_are_refused_and_published_with_a_note_once_they_are_accepted(
+    released: Command, demo: Any, wrong: Any, change: Any, figure: str
+) -> None:
+    first = released("status").json["release_id"]
+    demo.set_day(LATER_DAY)
+    demo.faults.add(wrong(change))
+    answer = released.run(now=LATER)
+    assert (answer.code, answer.json["status"], answer.json["release_id"]) == (3, "refused", first)
+    assert figure in answer.json["message"]
+    [(snapshot_id, refusal)] = released("status").json["datasets"]["social_services"]["refused"].items()
+    assert figure in refusal["reason"]
+    assert {"before", "after", "tolerated"} <= set(refusal["figures"])
+    assert released("accept", snapshot_id, "--why", "a test of a real change").code == 0
+    final = released.run(now="2026-03-02T12:00:00Z")
+    assert (final.code, final.json["status"]) == (0, "released"), final.words
+    noted = json.loads(Path(final.json["release"], "release.json").read_text("utf-8"))["warnings"]
+    assert any(figure in warning and warning.endswith("accepted by hand") for warning in noted)
+    assert any("in the last release" in warning for warning in noted)
+    assert query(final, "select count(*) > 10000 from marts.service_history where is_current") == [(True,)]
+
+
+def test_a_real_change_of_eight_weeks_is_released_without_a_person(second_release: Any) -> None:
+    answer = second_release[1]
+    assert (answer.code, answer.json["status"]) == (0, "released")
+    assert not any("tolerated" in warning for warning in answer.json["warnings"])
