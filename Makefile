@@ -82,9 +82,10 @@ format: setup-dev ## Format the Python
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 
-bench: setup-dev ## Measure staging, the marts, orchestration and fetch against their bounds
+bench: setup-dev ## Measure staging, the marts, growth, orchestration and fetch against their bounds
 	@.venv/bin/python bench/stage.py
 	@.venv/bin/python bench/warehouse.py
+	@.venv/bin/python bench/growth.py --s3 10 1000
 	@.venv/bin/python bench/orchestration.py
 	@.venv/bin/python bench/fetch.py
 

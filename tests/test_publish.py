@@ -11,11 +11,11 @@ import pytest
 
 from catalunya import publish
 from catalunya.errors import LakeCorrupt, UsageError
-from catalunya.lake import layout, pointer
+from catalunya.lake import layout, pointer, snapshot
 from catalunya.lake.lock import Lock, LockLost, lake_lock
 from catalunya.lake.pointer import Pointer, PointerMoved
 from catalunya.lake.storage import Storage
-from tests.landing import NOW, open_lake
+from tests.landing import CARDS, NOW, land, open_lake
 
 
 @pytest.fixture
@@ -23,12 +23,19 @@ def lake(tmp_path: Path) -> Storage:
     return open_lake(tmp_path / "lake")
 
 
-def put_release(lake: Storage, number: int, *, whole: bool = True, inputs: str = "") -> str:
+def put_release(
+    lake: Storage,
+    number: int,
+    *,
+    whole: bool = True,
+    inputs: str = "",
+    snapshots: dict[str, list[str]] | None = None,
+) -> str:
     release_id = layout.make_id(NOW + timedelta(days=number), f"{number:08x}")
     lake.put(layout.release(release_id, "csv/population.csv"), b"year\n")
     record = {
         "release_id": release_id, "run_id": release_id, "released_at": NOW.isoformat(), "demo": False,
-        "engine": "duckdb", "inputs_sha256": inputs or release_id, "snapshots": {}, "datasets": {}, "stale": [],
+        "engine": "duckdb", "inputs_sha256": inputs or release_id, "snapshots": snapshots or {}, "datasets": {}, "stale": [],
         "rows": {}, "warnings": [], "tests": 0, "versions": {}, "code_revision": None,
     }  # fmt: skip
     if whole:
@@ -165,3 +172,24 @@ def test_a_pointer_to_a_release_that_is_gone_is_said_with_the_remedy_and_the_rem
     with lake_lock(lake, "r") as lock:
         assert publish.repair(lake, lock, run_id="r", now=NOW).release_id == good
     assert publish.current(lake).release_id == good
+
+
+def test_a_rollback_that_was_killed_after_its_swap_is_ended_by_the_same_command(lake, lock, monkeypatch):
+    card = CARDS["social_services"]
+    landed = land(lake, card, [[]]).snapshot_id
+    first, second = put_release(lake, 0), put_release(lake, 1, snapshots={card.id: [landed]})
+    show(lake, second, previous=first)
+    publish.rollback(lake, lock, run_id="r", now=NOW)
+    assert list(snapshot.refused(lake, card.id)) == [landed]
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshot, "lift", killed)
+        with pytest.raises(KeyboardInterrupt):
+            publish.rollback(lake, lock, run_id="r", now=NOW, to=second)
+    assert publish.rollback(lake, lock, run_id="r", now=NOW, to=second)[0].release_id == second
+    assert snapshot.refused(lake, card.id) == {}
+    with pytest.raises(UsageError, match="is the current release already"):
+        publish.rollback(lake, lock, run_id="r", now=NOW, to=second)

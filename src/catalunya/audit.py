@@ -68,9 +68,9 @@ class Baseline:
 
 def pending(candidate: Candidate, baseline: Baseline | None) -> dict[str, tuple[str, ...]]:
     """Dataset to the snapshots of a candidate that the last release does not have, oldest first: those to judge."""
-    accepted = baseline.accepted if baseline else {}
+    accepted = {name: set(ids) for name, ids in baseline.accepted.items()} if baseline else {}
     found = {
-        name: tuple(s for s in ids if s not in accepted.get(name, ()))
+        name: tuple(s for s in ids if s not in accepted.get(name, set()))
         for name, ids in candidate.inputs.snapshots.items()
     }
     return {name: ids for name, ids in found.items() if ids}

@@ -408,12 +408,15 @@ def rollback(
     if target is None:
         raise UsageError(f"{before.release_id} is the only release; there is nothing to roll back to")
     if target == before.release_id:
+        # One that was killed after its swap is ended by the same words.
+        if target in whole and _restore(storage, whole[target], lock):
+            return before, {}
         raise UsageError(f"{target} is the current release already")
     if target not in whole:
         raise UsageError(f"{target} is not kept; kept are: {', '.join(whole)}")
     left, shown = whole.get(before.release_id), whole[target]
     came = {s: name for name, ids in (left.snapshots if left else {}).items() for s in ids} if left else {}
-    stay = {s: name for name, ids in shown.snapshots.items() for s in ids}
+    stay = {s for ids in shown.snapshots.values() for s in ids}
     refused = {s: name for s, name in came.items() if s not in stay}
     withdrawn = [left.inputs_sha256] if left else []
     if left and not refused and left.code_sha256 != shown.code_sha256:
@@ -429,11 +432,22 @@ def rollback(
     )
     _refuse_withdrawn(storage, refused, before.release_id, run_id=run_id, now=now)
     pointer.swap(storage, after, version)
-    for snapshot_id, dataset_id in stay.items():
-        refusal = snapshot.refused(storage, dataset_id).get(snapshot_id)
-        if refusal is not None and refusal.gate == snapshot.ROLLBACK:
-            snapshot.lift(storage, dataset_id, snapshot_id)
+    _restore(storage, shown, lock)
     return after, refused
+
+
+def _restore(storage: Storage, shown: Release, lock: Lock) -> bool:
+    """Lift what earlier rollbacks refused of a release that is shown again; True when there was any."""
+    held = [
+        (dataset_id, snapshot_id)
+        for dataset_id, ids in shown.snapshots.items()
+        for snapshot_id, refusal in snapshot.refused(storage, dataset_id).items()
+        if refusal.gate == snapshot.ROLLBACK and snapshot_id in ids
+    ]
+    for dataset_id, snapshot_id in held:
+        lock.check()
+        snapshot.lift(storage, dataset_id, snapshot_id)
+    return bool(held)
 
 
 def _refuse_withdrawn(

@@ -69,16 +69,15 @@ def _dataset_status(
     storage: Storage, dataset_id: str, released: tuple[str, ...], now: datetime
 ) -> dict[str, Any]:
     snapshots = index.load(storage, dataset_id)
-    usable = snapshots.usable
-    accepted = [name for name in usable if name in set(released)]
+    usable, known = snapshots.usable, set(released)
     newest = usable[-1] if usable else None
     hours = (now - layout.moment_of(newest)).total_seconds() / 3600 if newest else None
     return {
         "snapshots": len(usable),
         "snapshot_id": newest,
         "age_hours": round(hours, 2) if hours is not None else None,
-        "accepted": len(accepted),
-        "pending": [name for name in usable if name not in set(released)],
+        "accepted": sum(name in known for name in usable),
+        "pending": [name for name in usable if name not in known],
         "refused": {
             name: refusal.model_dump(mode="json") for name, refusal in snapshot.refusals(snapshots).items()
         },

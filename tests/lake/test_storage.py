@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -92,6 +93,24 @@ def test_folders_are_the_direct_sub_folders(lake: Storage) -> None:
     assert lake.folders("s/") == ["snapshot_date=2026-01-02"]
     assert lake.folders("nothing") == []
     assert lake.folders("r/2.json") == []
+
+
+def test_folders_after_a_name_are_those_that_sort_after_it(lake: Storage) -> None:
+    for key in ("r/1/a", "r/2/b", "r/2/c", "r/2.json", "r/20/d/e", "r/3/f", "r/4.json", "s/9/g"):
+        lake.put(key, b"")
+    assert lake.folders_after("r", "") == ["1", "2", "20", "3"]
+    assert lake.folders_after("r", "2") == ["20", "3"]
+    assert lake.folders_after("r", "3") == []
+    assert lake.folders_after("nothing", "1") == []
+
+
+def test_folders_after_a_name_cost_one_request_however_many_come_before(front: FaultyFront) -> None:
+    lake = Storage.open(front.lake_url)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: lake.put(f"r/{number:05d}/a", b""), range(1050)))
+    front.requests.clear()
+    assert lake.folders_after("r", "01048") == ["01049"]
+    assert len(front.requests) == 1
 
 
 def test_a_create_only_put_loses_against_what_is_there(lake: Storage) -> None:

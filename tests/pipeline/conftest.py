@@ -49,6 +49,8 @@ class Answer:
     json: dict[str, Any]
     words: str
     seconds: float
+    writes: int = 0
+    """How many writes and deletions of objects of the lake were begun."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +59,27 @@ class Warm:
 
     address: Path
 
-    def run(self, env: dict[str, str], words: Sequence[str], kill_after: float | None = None) -> Answer:
+    def run(
+        self,
+        env: dict[str, str],
+        words: Sequence[str],
+        kill_after: float | None = None,
+        kill_at: int | None = None,
+    ) -> Answer:
         with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as asked:
             out, err = Path(folder, "out"), Path(folder, "err")
-            order = {"env": env, "argv": words, "kill_after": kill_after, "out": str(out), "err": str(err)}
+            order = {
+                "env": env, "argv": words, "kill_after": kill_after, "kill_at": kill_at, "out": str(out),
+                "err": str(err),
+            }  # fmt: skip
             asked.connect(str(self.address))
             asked.sendall(json.dumps(order).encode() + b"\n")
             with asked.makefile() as answers:
                 done = json.loads(answers.readline())
             said, words_said = out.read_text("utf-8"), err.read_text("utf-8")
-        if kill_after is None:
+        if done["code"] is not None:
             assert said, words_said
-        return Answer(done["code"], json.loads(said or "{}"), words_said, done["seconds"])
+        return Answer(done["code"], json.loads(said or "{}"), words_said, done["seconds"], done["writes"])
 
 
 _WARM: list[Warm] = []
@@ -130,8 +141,9 @@ class Command:
             text=True,
         )
 
-    def __call__(self, *words: str, kill_after: float | None = None) -> Answer:
-        return _WARM[0].run(self.variables(), [*words, "--json"], kill_after)
+    def __call__(self, *words: str, kill_after: float | None = None, kill_at: int | None = None) -> Answer:
+        """The answer; `kill_after` are seconds, `kill_at` is the number of a write right before which it is killed."""
+        return _WARM[0].run(self.variables(), [*words, "--json"], kill_after, kill_at)
 
     def run(self, *words: str, now: str | None = None, kill_after: float | None = None) -> Answer:
         if now is not None:

@@ -1,85 +1,229 @@
-"""A process killed at any moment leaves the last release readable, and the next run ends as if nothing had been."""
+"""A process killed at any moment of a lake's life leaves a whole release readable, and the life ends as if undisturbed."""
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
+from obstore.store import S3Store
 
-from catalunya.demo import portal
-from catalunya.demo.portal import RunningPortal
-from tests.pipeline.conftest import LATER, LATER_DAY, SMALL, Answer, Command, once
+from tests.pipeline.conftest import Answer
+from tests.pipeline.life import (
+    LIFE,
+    Scene,
+    Seen,
+    Step,
+    Undisturbed,
+    copy_lake,
+    published,
+    saved,
+    scene,
+    whole,
+)
+from tests.s3 import S3Emulator
 
 KILLS = int(os.environ.get("CATALUNYA_KILLS", "4"))
 """The project's own check asks for 20; 200 are the long version of this test."""
+ON_S3 = max(1, KILLS // 10)
+"""So many more on S3."""
+LIVES = KILLS // 20
+"""So many lives are lived from their first day to their last, with a kill in most steps."""
 SEED = 20260105
 PARTS = min(KILLS, 4)
 """The kills are dealt to so many tests, which run beside each other."""
+TRIES = 5
+DONE = {
+    "accept": "is not a refused snapshot",
+    "rollback": "is the current release already",
+}
+"""What a command says when the killed one had done its work."""
 
 
-def published(lake: Path) -> dict[str, bytes]:
-    """Every byte of the marts that the pointer shows; fails when the release it shows is not whole."""
-    pointer = json.loads((lake / "current.json").read_text("utf-8"))
-    folder = lake / "releases" / pointer["release_id"]
-    assert (folder / "release.json").exists(), "the pointer shows an incomplete release"
-    sums = (folder / "SHA256SUMS").read_text("utf-8").splitlines()
-    assert all((folder / line.split("  ", 1)[1]).exists() for line in sums)
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for kind in ("csv", "parquet")
-        for path in sorted((folder / kind).iterdir())
-    }
+@dataclass(frozen=True)
+class Kill:
+    """A step to kill, and after which share of its time, or of its writes to the lake."""
+
+    number: int
+    share: float
+    by_write: bool
+
+    @property
+    def step(self) -> Step:
+        return LIFE[self.number]
+
+    def limit(self, seconds: float, writes: int) -> dict[str, Any]:
+        """Where a command of so many seconds and writes is killed."""
+        if self.by_write:
+            return {"kill_at": 1 + int(self.share * writes)}
+        return {"kill_after": self.share * seconds}
+
+
+def dealt(kills: int, seed: int) -> list[Kill]:
+    """Kills at random moments, each step once before any comes again, every other one right before a write."""
+    dice = random.Random(seed)
+    numbers: list[int] = []
+    while len(numbers) < kills:
+        numbers += dice.sample(range(len(LIFE)), len(LIFE))
+    return [Kill(number, dice.uniform(0.02, 0.98), at % 2 == 0) for at, number in enumerate(numbers[:kills])]
 
 
 @pytest.fixture(scope="module")
-def changed() -> Iterator[RunningPortal]:
-    """A small register, eight weeks later."""
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as running:
-        yield running
+def calm(tmp_path_factory, warm) -> Undisturbed:
+    """The life that nothing disturbed."""
+    return saved(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(small_release, changed, tmp_path_factory) -> tuple[Path, float]:
-    """The small release's lake with a second one, and the seconds that its run took."""
+def life(calm) -> Iterator[Scene]:
+    """The steps of the life, with portals of this process."""
+    with scene(calm.home, calm.known) as found:
+        yield found
 
-    def make(lake: Path) -> Answer:
-        shutil.copytree(small_release[0], lake)
-        return Command(str(lake), changed.url, now=LATER).run()
 
-    lake, answer = once(tmp_path_factory, "without-kills", make)
-    return lake, answer.seconds
+def no_release_lost(before: set[str], lake: Path, keep: int, where: str) -> None:
+    """A whole release goes by retention alone: the oldest, and only while more than `keep` are left."""
+    left = whole(lake)
+    gone = before - left
+    assert not gone or (len(left) >= keep and max(gone) < min(left)), f"{where}: {gone} of {before} are gone"
+
+
+def killed_and_repeated(
+    life: Scene, calm: Undisturbed, kill: Kill, lake: Path, pace: dict[str, float]
+) -> tuple[bool, str]:
+    """Kill a step, look at what readers see, repeat it until it ends; whether it was killed, and what was done."""
+    step = kill.step
+    kept = whole(lake)
+    allowed = (published(lake), calm.seen(kill.number + 1).release)
+    command = life.command(str(lake), step)
+    limit = kill.limit(pace.get(step.name, calm.seconds[step.name]), calm.writes[step.name])
+    killed = command(*life.words(step, kept), **limit)
+    if killed.code is not None:
+        # It was faster this time.
+        pace[step.name] = killed.seconds
+    where = f"{step.name} {limit}"
+    assert published(lake) in allowed, f"{where}: a mixture"
+    no_release_lost(kept, lake, step.keep, where)
+    answer = command(*life.words(step, whole(lake)))
+    check_repeated(answer, step.words[0], where)
+    no_release_lost(kept, lake, step.keep, where)
+    # How long a step takes depends on what else the machine does at the time.
+    if answer.code == 0 and killed.code is None:
+        pace[step.name] = answer.seconds
+    return killed.code is None, where
+
+
+def check_repeated(answer: Answer, word: str, where: str) -> None:
+    """A repeated command ends well, or says that its work is done already."""
+    done = word in DONE and answer.code == 2 and DONE[word] in answer.json["message"]
+    assert answer.code == 0 or done, f"{where}: {answer.words}"
+
+
+def same(found: Seen, wanted: Seen, keep: int, where: str) -> None:
+    """A lake shows what the undisturbed one does."""
+    assert found.datasets == wanted.datasets, where
+    assert found.release == wanted.release, where
+    # A run killed right before the pointer moves leaves a whole release beside its successor of the same content.
+    assert found.whole <= wanted.whole if keep < 30 else found.whole == wanted.whole, where
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_kills_at_random_moments_leave_the_same_release_as_an_undisturbed_run(
-    part, small_release, undisturbed, changed, tmp_path
-):
-    """Each round kills the second release of a lake at another moment, then runs again undisturbed."""
-    base, (calm, pace) = small_release[0], undisturbed
-    before, wanted = published(base), published(calm)
-    assert wanted != before
-    dice = random.Random(SEED)
-    for share in [dice.uniform(0.02, 1.0) for _ in range(KILLS)][part::PARTS]:
-        lake = tmp_path / "killed"
-        command = Command(str(lake), changed.url, now=LATER)
-        moment = share * pace
-        while True:
-            shutil.rmtree(lake, ignore_errors=True)
-            shutil.copytree(base, lake)
-            if command.run(kill_after=moment).code is None:
+def test_a_kill_at_a_random_moment_of_a_lakes_life_changes_nothing_that_follows(part, life, calm, tmp_path):
+    pace: dict[str, float] = {}
+    for kill in dealt(KILLS, SEED)[part::PARTS]:
+        number, lake = kill.number, tmp_path / "killed"
+        for _ in range(TRIES):
+            copy_lake(calm.before(number), lake)
+            killed, where = killed_and_repeated(life, calm, kill, lake, pace)
+            if killed:
                 break
-            assert moment > 0.1, "a run ends before it can be killed"
-            moment /= 2
-        where = f"killed after {moment:.2f} of {pace:.2f} s"
-        assert published(lake) in (before, wanted), f"{where}: a mixture"
-        again = command.run()
-        assert again.code == 0, f"{where}: {again.words}"
-        assert published(lake) == wanted, where
+        else:
+            pytest.fail(f"{where}: it ends before it can be killed")
+        same(Seen.of(lake, LIFE[number].now), calm.seen(number + 1), LIFE[number].keep, where)
         assert not any((lake / "candidates").glob("*")), f"{where}: a candidate was left behind"
-        # How long a run takes depends on what else the machine does at the time.
-        pace = again.seconds
+        # What a run left is seen at once; what another command left shows in the run that follows.
+        if number + 1 < len(LIFE) and LIFE[number].words != ("run",):
+            after = LIFE[number + 1]
+            answer = life.command(str(lake), after)(*life.words(after, whole(lake)))
+            assert answer.code == 0, f"{where}, then {after.name}: {answer.words}"
+            same(Seen.of(lake, after.now), calm.seen(number + 2), after.keep, f"{where}, then {after.name}")
+
+
+@pytest.mark.skipif(LIVES == 0, reason="whole lives are lived with CATALUNYA_KILLS=20 or more")
+@pytest.mark.parametrize("number", range(max(1, LIVES)))
+def test_a_life_with_a_kill_in_most_steps_ends_as_the_undisturbed_one(number, life, calm, tmp_path):
+    dice = random.Random(SEED + number)
+    lake = tmp_path / "lake"
+    lake.mkdir()
+    pace: dict[str, float] = {}
+    story = []
+    for at, step in enumerate(LIFE):
+        kills = dice.choice((0, 1, 1, 2))
+        for _ in range(kills):
+            kill = Kill(at, dice.uniform(0.02, 0.98), dice.random() < 0.5)
+            story.append(killed_and_repeated(life, calm, kill, lake, pace)[1])
+        if not kills:
+            answer = life.command(str(lake), step)(*life.words(step, whole(lake)))
+            assert answer.code == 0, f"{step.name} after {story}: {answer.words}"
+        same(Seen.of(lake, step.now), calm.seen(at + 1), step.keep, "; ".join(story))
+
+
+@pytest.fixture
+def store(s3_emulator: S3Emulator, s3_bucket: str) -> S3Store:
+    return S3Store(
+        s3_bucket,
+        prefix="lake",
+        endpoint=s3_emulator.endpoint,
+        region="us-east-1",
+        access_key_id="test",
+        secret_access_key="test",
+        client_options={"allow_http": True},
+    )
+
+
+def upload(lake: Path, store: S3Store) -> None:
+    for path in lake.rglob("*"):
+        if path.is_file():
+            obstore.put(store, path.relative_to(lake).as_posix(), path)
+
+
+def download(store: S3Store, lake: Path) -> None:
+    for chunk in obstore.list(store):
+        for meta in chunk:
+            path = lake / meta["path"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(bytes(obstore.get(store, meta["path"]).bytes()))
+
+
+def expire_leases(store: S3Store) -> None:
+    """What a minute does to the leases of a process that was killed."""
+    obstore.delete(store, [meta["path"] for chunk in obstore.list(store, "locks") for meta in chunk])
+
+
+@pytest.mark.parametrize("at", range(ON_S3))
+def test_a_kill_at_a_random_moment_on_s3_changes_nothing_that_follows(
+    at, life, calm, tmp_path, s3_emulator, s3_bucket, store
+):
+    kill = dealt(ON_S3, SEED + 1)[at]
+    number, step = kill.number, kill.step
+    upload(calm.before(number), store)
+    command = life.command(f"s3://{s3_bucket}/lake", step, s3_emulator.env)
+    kept = whole(calm.before(number))
+    limit = kill.limit(calm.seconds[step.name], calm.writes[step.name])
+    command(*life.words(step, kept), **limit)
+    where = f"{step.name} {limit}"
+    halfway = tmp_path / "halfway"
+    download(store, halfway)
+    assert published(halfway) in (published(calm.before(number)), calm.seen(number + 1).release), where
+    no_release_lost(kept, halfway, step.keep, where)
+    expire_leases(store)
+    check_repeated(command(*life.words(step, whole(halfway))), step.words[0], where)
+    lake = tmp_path / "after"
+    download(store, lake)
+    no_release_lost(kept, lake, step.keep, where)
+    same(Seen.of(lake, step.now), calm.seen(number + 1), step.keep, where)

@@ -3,28 +3,55 @@
     python -m tests.pipeline.warm ADDRESS OWNER
 
 Listens on the Unix socket ADDRESS, and ends with the process OWNER. Reads one JSON object from each connection:
-`env`, `argv`, `kill_after` (seconds, or null), `out` and `err` (files). Forks, runs the command in the child, kills
-it with SIGKILL when its time is up, and answers with `code` (null when killed) and `seconds`.
+`env`, `argv`, `kill_after` (seconds, or null), `kill_at` (the number of a write to the lake, or null), `out` and `err`
+(files). Forks, runs the command in the child, kills it with SIGKILL when its time is up or right before that write, and
+answers with `code` (null when killed), `seconds` and `writes` (how many were begun).
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import socketserver
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from catalunya import cli, dbt
 from catalunya.build import code_digest
+from catalunya.lake.bucket import S3Storage
+from catalunya.lake.folder import LocalStorage
 from catalunya.settings import ROOT
 
 
-def become(order: dict[str, Any]) -> None:
+def count_writes(kill_at: int | None, written: Any) -> None:
+    """Count what this process writes into a lake and deletes there, and kill it right before the write `kill_at`."""
+    guard = threading.Lock()
+
+    def watch(kind: type, name: str) -> None:
+        real = getattr(kind, name)
+
+        def call(*args: Any, **more: Any) -> Any:
+            with guard:
+                written.value += 1
+                if written.value == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **more)
+
+        setattr(kind, name, call)
+
+    for kind in (LocalStorage, S3Storage):
+        for name in ("put", "put_file", "replace", "copy", "delete", "delete_folder"):
+            watch(kind, name)
+
+
+def become(order: dict[str, Any], written: Any) -> None:
     """Be the command: its environment, its words, its two streams, its exit code."""
+    count_writes(order["kill_at"], written)
     os.environ.clear()
     os.environ.update(order["env"])
     for number, name in ((1, "out"), (2, "err")):
@@ -46,19 +73,22 @@ def become(order: dict[str, Any]) -> None:
 
 def run(order: dict[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
+    written = multiprocessing.get_context("fork").Value("i", 0, lock=False)
     child = os.fork()
     if child == 0:
-        become(order)
+        become(order, written)
     limit = order["kill_after"]
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         seconds = time.monotonic() - started
         if ended:
-            return {"code": os.waitstatus_to_exitcode(status), "seconds": seconds}
+            code = os.waitstatus_to_exitcode(status)
+            killed = code == -signal.SIGKILL
+            return {"code": None if killed else code, "seconds": seconds, "writes": written.value}
         if limit is not None and seconds >= limit:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return {"code": None, "seconds": seconds}
+            return {"code": None, "seconds": seconds, "writes": written.value}
         time.sleep(0.002)
 
 
