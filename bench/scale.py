@@ -86,7 +86,7 @@ def register(rows: int) -> None:
     settings = Settings.load()
     storage = Storage.open(settings.lake)
     card = cards.load(settings.home / "datasets")["social_services"]
-    [seed, *_] = snapshot.accepted(storage, card.id)
+    [seed, *_] = snapshot.usable(storage, card.id)
     manifest = snapshot.read(storage, card.id, seed)
     assert manifest is not None
     with tempfile.TemporaryDirectory() as folder, duckdb.connect() as con:

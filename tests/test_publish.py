@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from datetime import timedelta
@@ -12,7 +13,7 @@ import pytest
 from catalunya import publish
 from catalunya.errors import LakeCorrupt, UsageError
 from catalunya.lake import layout, pointer, snapshot
-from catalunya.lake.lock import Lock, LockLost, lake_lock
+from catalunya.lake.lock import Holder, Lock, LockLost, lake_lock
 from catalunya.lake.pointer import Pointer, PointerMoved
 from catalunya.lake.storage import Storage
 from tests.landing import CARDS, NOW, land, open_lake
@@ -77,26 +78,47 @@ def test_retention_without_a_pointer_deletes_nothing(lake, lock):
     assert lake.folders(layout.RELEASES) == ids
 
 
-def test_retention_looks_at_the_lock_and_the_pointer_before_each_release_it_deletes(lake, lock):
+class Losing:
+    """A lock that is lost after so many looks at it."""
+
+    def __init__(self, holder: Holder, looks: int) -> None:
+        self.holder = holder
+        self.looks = looks
+
+    def check(self) -> None:
+        self.looks -= 1
+        if self.looks < 0:
+            raise LockLost("lost")
+
+
+def test_retention_stops_at_the_release_before_which_the_lock_was_lost(lake, lock):
     ids = [put_release(lake, number) for number in range(6)]
     show(lake, ids[5], previous=ids[4])
-
-    class Watched:
-        """A lock that is lost, or whose pointer is moved by a person, while a clean-up goes on."""
-
-        holder = lock.holder
-        checks = 0
-
-        def check(self) -> None:
-            self.checks += 1
-            if self.checks == 2:
-                show(lake, ids[1], previous=None)
-            if self.checks == 3:
-                raise LockLost("lost")
-
     with pytest.raises(LockLost):
-        publish.retain(lake, 2, Watched())
-    assert lake.folders(layout.RELEASES) == ids[1:]
+        publish.retain(lake, 2, Losing(lock.holder, 0))
+    assert lake.folders(layout.RELEASES) == ids
+    for looks in range(1, 30):
+        with contextlib.suppress(LockLost):
+            publish.retain(lake, 2, Losing(lock.holder, looks))
+        assert set(ids[4:]) <= set(lake.folders(layout.RELEASES))
+    # A release whose deletion was cut off is no longer whole, and goes with the unfinished ones.
+    publish.discard_unpublished(lake, lock)
+    assert lake.folders(layout.RELEASES) == ids[4:]
+
+
+def test_retention_reads_the_pointer_again_before_each_release_it_deletes(lake, lock, monkeypatch):
+    ids = [put_release(lake, number) for number in range(6)]
+    show(lake, ids[5], previous=ids[4])
+    is_deletable = publish._is_deletable
+
+    def moved_meanwhile(*args: object) -> bool:
+        if ids[0] not in lake.folders(layout.RELEASES) and pointer.read(lake)[0].release_id == ids[5]:
+            show(lake, ids[2], previous=ids[1])
+        return is_deletable(*args)
+
+    monkeypatch.setattr(publish, "_is_deletable", moved_meanwhile)
+    assert publish.retain(lake, 2, lock) == [ids[0], ids[3]]
+    assert lake.folders(layout.RELEASES) == [ids[1], ids[2], ids[4], ids[5]]
 
 
 def test_only_unfinished_releases_are_discarded(lake, lock):

@@ -46,7 +46,7 @@ def staged_lake(folder: Path, *snapshots: list[dict[str, Any]]) -> Storage:
 def opened(lake: Storage, work: Path, *datasets: Dataset) -> tuple[duckdb.DuckDBPyConnection, list[Staged]]:
     """The schema `staging` of a build, and the records of the staged files."""
     engine = DuckDBEngine(lake)
-    snapshots = {d.id: tuple(snapshot.accepted(lake, d.id)) for d in datasets}
+    snapshots = {d.id: tuple(snapshot.usable(lake, d.id)) for d in datasets}
     work.mkdir(exist_ok=True)
     staged = engine._write_staging({d.id: d for d in datasets}, snapshots, work / DATABASE, work)
     return duckdb.connect(work / DATABASE), staged

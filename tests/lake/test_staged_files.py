@@ -25,7 +25,7 @@ def test_a_build_lists_a_dataset_once_and_asks_once_for_each_staged_file(
         land(lake, REGISTER, [rows], now=NOW + timedelta(days=number))
         if number in {1, 7}:
             stage.stage(lake, REGISTER, run_id="r", now=NOW)
-            snapshots = {REGISTER.id: tuple(snapshot.accepted(lake, REGISTER.id))}
+            snapshots = {REGISTER.id: tuple(snapshot.usable(lake, REGISTER.id))}
             work = tmp_path / str(number)
             work.mkdir()
             front.requests.clear()
