@@ -65,12 +65,12 @@ class Kill:
 
 
 def dealt(kills: int, seed: int) -> list[Kill]:
-    """Kills at random moments, each step once before any comes again, every other one right before a write."""
+    """Kills at random moments, each step once before any comes again, half of them right before a write."""
     dice = random.Random(seed)
     numbers: list[int] = []
     while len(numbers) < kills:
         numbers += dice.sample(range(len(LIFE)), len(LIFE))
-    return [Kill(number, dice.uniform(0.02, 0.98), at % 2 == 0) for at, number in enumerate(numbers[:kills])]
+    return [Kill(number, dice.uniform(0.02, 0.98), dice.random() < 0.5) for number in numbers[:kills]]
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +128,10 @@ def same(found: Seen, wanted: Seen, keep: int, where: str) -> None:
     """A lake shows what the undisturbed one does."""
     assert found.datasets == wanted.datasets, where
     assert found.release == wanted.release, where
-    # A run killed right before the pointer moves leaves a whole release beside its successor of the same content.
-    assert found.whole <= wanted.whole if keep < 30 else found.whole == wanted.whole, where
+    if keep == 30:
+        assert found.whole == wanted.whole, where
+    # Else `no_release_lost` has looked: a run killed while it deletes leaves the rest to the next release, and one killed
+    # right before the pointer moves leaves a whole release beside its successor of the same content.
 
 
 @pytest.mark.parametrize("part", range(PARTS))
