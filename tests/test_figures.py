@@ -21,6 +21,7 @@ from catalunya.demo.population import people_of
 from catalunya.demo.register import register_at
 from catalunya.demo.territory import municipality_rows_at
 from catalunya.drift import Drift
+from catalunya.errors import SnapshotUnreadable
 from catalunya.figures import Memory, Reference, Remembered, judge_snapshot, snapshot_figures
 from catalunya.findings import Finding
 from catalunya.lake import layout
@@ -458,10 +459,17 @@ def borders(taken: Callable[..., Taken], change: Callable[[str, list[Any]], list
     return taken(CARDS["boundaries"], pages)
 
 
-def in_utm(part: Any) -> Any:
+def moved(part: Any, east: float, scale: float = 1) -> Any:
     if isinstance(part[0], list):
-        return [in_utm(inner) for inner in part]
-    return [260_000 + part[0] * 80_000, 4_500_000 + part[1] * 1_000]
+        return [moved(inner, east, scale) for inner in part]
+    return [east + part[0] * scale, part[1] * scale]
+
+
+def with_coordinates(features: list[Any], east: float, scale: float = 1) -> list[Any]:
+    return [
+        f | {"geometry": f["geometry"] | {"coordinates": moved(f["geometry"]["coordinates"], east, scale)}}
+        for f in features
+    ]
 
 
 def test_the_borders_of_the_demo_are_accepted(taken):
@@ -472,10 +480,7 @@ def test_the_borders_of_the_demo_are_accepted(taken):
     ("change", "figure"),
     [
         (
-            lambda _, features: [
-                f | {"geometry": f["geometry"] | {"coordinates": in_utm(f["geometry"]["coordinates"])}}
-                for f in features
-            ],
+            lambda _, features: with_coordinates(features, 10),
             "share of rows with geometry within",
         ),
         (lambda level, features: features[: 42 if level == "comarques" else None], "rows of level comarca"),
@@ -484,12 +489,17 @@ def test_the_borders_of_the_demo_are_accepted(taken):
             "rows of level municipality",
         ),
     ],
-    ids=["UTM metres", "42 comarques", "900 municipalities"],
+    ids=["ten degrees to the east", "42 comarques", "900 municipalities"],
 )
 def test_wrong_borders_are_refused_in_the_first_run(taken, change, figure):
     found = errors(judged("boundaries", borders(taken, change)))
     assert any(name.startswith(figure) for name in found), list(found)
     assert {f.gate for f in found.values()} == {"expected"}
+
+
+def test_borders_in_metres_cannot_be_staged(taken):
+    with pytest.raises(SnapshotUnreadable, match=r"expected longitude and latitude in degrees \(EPSG:4326\)"):
+        borders(taken, lambda _, features: with_coordinates(features, 260_000, 80_000))
 
 
 @pytest.fixture(scope="module")

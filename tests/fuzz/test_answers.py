@@ -89,7 +89,7 @@ def socrata_portal(shared: Path) -> tuple[Dataset, dict[str, bytes]]:
         for name in names
     ]
     columns[0]["constraints"] = {"required": True}
-    card |= {"columns": columns, "key": [names[0]], "ignored": []}
+    card |= {"columns": columns, "key": [names[0]], "ignored": [], "expectations": [], "figures": {}}
     card["source"]["resource"] = "623z-r97q"
     described = [{"fieldName": name, "dataTypeName": "text"} for name in names]
     return Dataset.model_validate(card), {

@@ -80,5 +80,7 @@ def test_a_reader_sees_the_old_pointer_or_the_new_one_and_never_half(lake: Stora
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"release_id": "a"}', b"\xff\xfe"])
 def test_a_damaged_pointer_is_named_with_what_to_do(lake: Storage, content: bytes) -> None:
     lake.put(pointer.KEY, content)
-    with pytest.raises(LakeCorrupt, match=r"current\.json is not a pointer.*untouched.*run again"):
+    with pytest.raises(
+        LakeCorrupt, match=r"current\.json is not a pointer.*no release was touched.*`catalunya repair`"
+    ):
         pointer.read(lake)

@@ -110,8 +110,9 @@ def _readable(file: Landed, read: Callable[[], Iterable[_Item]]) -> Iterator[_It
     try:
         yield from read()
     except (Unfit, SourceDrift) as error:
+        found = str(error).removeprefix(f"{file.name}: ").rstrip(".")
         raise SnapshotUnreadable(
-            f"{file.name}: {error}; the bytes stay in landing, the next good snapshot takes its place"
+            f"{file.name}: {found}; the bytes stay in landing, the next good snapshot takes its place"
         ) from error
 
 
