@@ -66,22 +66,35 @@ class Alert(BaseModel):
         return "\n".join(line for line in lines if line)
 
 
+_KINDS: dict[str, Kind] = {"freshness": "silent", "stale": "unreadable"}
+"""Gate to the kind of its alerts; those of all others are `unusual`."""
+_OF_THE_MARTS = {"dbt", "marts"}
+
+
 def of_findings(record: RunRecord, link: str | None = None) -> list[Alert]:
     """What an audit warned of, unusual changes and silent portals, and the snapshots that were refused alone.
 
-    What dbt's tests warn of is part of the data from one release to the next; it is told in the release.
+    All that is unusual in one snapshot is one alert. What tests and figures of the marts warn of is part of the data
+    from one release to the next; the release says it.
     """
-    kinds: dict[str, Kind] = {"freshness": "silent", "stale": "unreadable"}
+    groups: dict[tuple[Kind, str | None, str | None], list[Finding]] = {}
+    for finding in record.findings:
+        if (
+            finding.severity == "warn"
+            and finding.gate not in _OF_THE_MARTS
+            and not _is_held_back(finding, record)
+        ):
+            kind = _KINDS.get(finding.gate, "unusual")
+            groups.setdefault((kind, finding.dataset_id, finding.snapshot_id), []).append(finding)
     told = [
         Alert(
-            kind=kinds.get(finding.gate, "unusual"),
-            subject=finding.dataset_id or "the release",
-            reason=finding.message,
-            event=_event(finding, record),
+            kind=kind,
+            subject=dataset_id or "the release",
+            reason="\n".join(finding.message for finding in findings),
+            event=_event(findings, record),
             link=link,
         )
-        for finding in record.findings
-        if finding.severity == "warn" and finding.gate != "dbt" and not _is_held_back(finding, record)
+        for (kind, dataset_id, _), findings in groups.items()
     ]
     if record.status in {"released", "unchanged"}:
         # A run that was refused as a whole tells of it itself.
@@ -194,8 +207,10 @@ def _is_held_back(finding: Finding, record: RunRecord) -> bool:
     return record.datasets[finding.dataset_id].outcome != "unreadable"
 
 
-def _event(finding: Finding, record: RunRecord) -> str:
+def _event(findings: list[Finding], record: RunRecord) -> str:
     """A portal that is down is an event of each run; a change or a silence is one event of a snapshot."""
-    if finding.gate == "stale" and finding.dataset_id:
-        return unreadable_event(finding.dataset_id, record.run_id)
-    return f"{finding.gate} {finding.dataset_id} {finding.snapshot_id}"
+    first = findings[0]
+    if first.gate == "stale" and first.dataset_id:
+        return unreadable_event(first.dataset_id, record.run_id)
+    gates = "+".join(sorted({finding.gate for finding in findings}))
+    return f"{gates} {first.dataset_id} {first.snapshot_id}"

@@ -11,7 +11,7 @@ import pytest
 
 from catalunya.demo import portal
 from catalunya.lake import layout
-from tests.pipeline.conftest import LATER, LATER_DAY, SMALL, Answer, Command, query
+from tests.pipeline.conftest import DAY, LATER, LATER_DAY, SMALL, Answer, Command, query
 
 MONTH_LATER = "2026-04-02T06:00:00Z"
 REGISTER = "social_services"
@@ -279,7 +279,7 @@ def test_snapshots_of_a_clock_that_was_ahead_are_named_and_can_be_left_out(small
 
 def test_a_corrected_rule_of_the_code_makes_a_new_release(small, home):
     small.env = {"CATALUNYA_HOME": str(home)}
-    with portal.running(rows=SMALL) as same:
+    with portal.running(rows=SMALL, day=DAY) as same:
         small.url = same.url
         (home / "dbt" / "mart" / "macros" / "per_100.sql").open("a").write("{# corrected #}\n")
         assert small.run().json["status"] == "released"
@@ -341,7 +341,7 @@ def test_what_is_no_snapshot_in_landing_is_ignored(small):
     (folder / "loop").symlink_to(folder / "loop")
     for index in Path(small.lake, "staging").glob("*/_index.json"):
         index.unlink()
-    with portal.running(rows=SMALL) as same:
+    with portal.running(rows=SMALL, day=DAY) as same:
         small.url = same.url
         answer = small.run(now="2026-01-06T06:00:00Z")
     assert (answer.code, answer.json["status"]) == (0, "unchanged"), answer.words
@@ -384,7 +384,7 @@ def test_an_accepted_snapshot_that_can_no_longer_be_staged_stops_the_run_until_a
 def test_code_that_was_rolled_back_publishes_nothing_until_it_changes_or_a_person_insists(small, home):
     macro = home / "dbt" / "mart" / "macros" / "per_100.sql"
     good = macro.read_text("utf-8")
-    with portal.running(rows=SMALL) as same:
+    with portal.running(rows=SMALL, day=DAY) as same:
         small.url = same.url
         small.env = {"CATALUNYA_HOME": str(home)}
         first = small("status").json["release_id"]
