@@ -213,16 +213,24 @@ def _cannot_be_staged(dataset_id: str, snapshot_id: str, fault: Exception) -> Hi
 
 
 def forget_lost_files(storage: Storage, dataset_id: str) -> list[str]:
-    """Snapshots whose staged file is missing or has another size than the index says; they are due to be staged again.
+    """Snapshots whose staged or quarantine file is missing or has another size than the index says.
 
-    One listing of the dataset's staged files. Call it only while holding the dataset's lock.
+    They are due to be staged again. Two listings. Call it only while holding the dataset's lock.
     """
     known = index.load(storage, dataset_id)
-    present = {entry.key: entry.size for entry in storage.list(f"{layout.STAGING}/{dataset_id}")}
+    prefixes = (layout.STAGING, layout.QUARANTINE)
+    present = {e.key: e.size for prefix in prefixes for e in storage.list(f"{prefix}/{dataset_id}")}
     lost = [
         name
         for name in known.usable
-        if (note := known.staged(name)) and present.get(layout.staged(dataset_id, name)) != note.size
+        if (note := known.staged(name))
+        and (
+            present.get(layout.staged(dataset_id, name)) != note.size
+            or (
+                note.quarantine_size
+                and present.get(layout.quarantined(dataset_id, name)) != note.quarantine_size
+            )
+        )
     ]
     if lost:
         _Notes(storage, dataset_id).drop(lost)
@@ -421,7 +429,9 @@ def _stage_pages(
     )
     _write_quarantine(con, dataset, staged, typed, work / "quarantine.parquet")
     _write_staged(con, dataset, staged, typed, work / "staged.parquet")
-    note = _note(staged, work / "staged.parquet")
+    note = msgspec.structs.replace(
+        _note(staged, work / "staged.parquet"), quarantine_size=(work / "quarantine.parquet").stat().st_size
+    )
     storage.put_file(layout.quarantined(dataset.id, manifest.snapshot_id), work / "quarantine.parquet")
     storage.put_file(layout.staged(dataset.id, manifest.snapshot_id), work / "staged.parquet")
     log.info(

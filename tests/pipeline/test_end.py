@@ -38,7 +38,7 @@ def broken(command: Command, patch: str, *words: str, imports: str = "") -> subp
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
 
 
@@ -162,7 +162,7 @@ def test_a_signal_is_one_alert_one_record_and_one_object_and_a_second_one_breaks
     assert asked.wait(60)
     process.send_signal(number)
     process.send_signal(signal.SIGTERM)
-    out, words = process.communicate(timeout=60)
+    out, words = process.communicate(timeout=600)
     answer = json.loads(out)
     assert process.returncode == answer["exit_code"] == 128 + number, words
     assert (answer["status"], "stopped by SIG" in answer["message"]) == ("failed", True)

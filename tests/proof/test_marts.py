@@ -174,5 +174,9 @@ def test_a_population_that_misses_its_published_total_is_warned_of_in_one_place(
         "where is_newest and published <> computed order by all"
     )
     assert told
-    assert len([f for f in findings if "population" in f.message and "total" in f.message]) == len(told)
+    # The gate `figures` compares one snapshot with another; all else that names the total is the control.
+    others = [
+        f for f in findings if f.gate != "figures" and "population" in f.message and "total" in f.message
+    ]
+    assert len(others) == len(told)
     assert not [w for staged in proof.candidate.staged for w in staged.warnings if "sum to" in w]

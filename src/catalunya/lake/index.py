@@ -45,6 +45,8 @@ class StagedFile(msgspec.Struct, frozen=True, omit_defaults=True):
     rows_staged: int
     rows_quarantined: int
     rows_duplicated: int
+    quarantine_size: int = 0
+    """Bytes of the file with the quarantined rows; 0 when that is not known."""
     figures: dict[str, float] = {}
     reasons: dict[str, int] = {}
     invalid_values: dict[str, int] = {}
