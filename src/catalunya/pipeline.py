@@ -238,8 +238,8 @@ class Run:
                         f"{dataset_id}: {snapshot_id} is judged again: the code that refused it has changed"
                     )
 
-    def stage(self, *, again: bool = False, only: tuple[str, ...] = ()) -> None:
-        """Stage what landed, with `again` every kept snapshot; all are tried, and refusals are kept in `refusals`.
+    def stage(self, *, again: bool = False, anew: Collection[str] = (), only: tuple[str, ...] = ()) -> None:
+        """Stage what landed, with `again` every kept snapshot, and in any case those of `anew`; all are tried, and refusals are kept in `refusals`.
 
         Raises `HistoryUnreadable` when a snapshot of the release can no longer be staged.
         """
@@ -254,6 +254,7 @@ class Run:
                         run_id=self.record.run_id,
                         now=self.now,
                         again=again,
+                        anew=anew,
                         accepted=self.last.snapshots.get(dataset_id, ()) if self.last else (),
                     )
                 except Refused as refusal:
@@ -278,7 +279,7 @@ class Run:
                 self.record.warn(
                     f"{dataset_id}: the staged files of {', '.join(lost)} are missing or damaged; they are made again"
                 )
-                self.stage(only=(dataset_id,))
+                self.stage(anew=lost, only=(dataset_id,))
 
     def _refused(self, refusal: Refused) -> None:
         self.refusals.append(str(refusal))

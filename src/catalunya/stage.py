@@ -94,9 +94,12 @@ def stage(
     run_id: str,
     now: datetime,
     again: bool = False,
+    anew: Collection[str] = (),
     accepted: Collection[str] = (),
 ) -> list[Staged]:
     """Stage every snapshot of a dataset that is not refused and not staged by today's rules, or with `again` all.
+
+    `anew` are snapshots whose files must not be taken for good, whatever they say of themselves.
 
     `accepted` are snapshots that a release contains: no gate refuses them any more, whatever their columns are. A
     refusal that another definition made is void, and its snapshot is staged and judged again.
@@ -108,8 +111,12 @@ def stage(
     wanted, judged_with = declaration.digest(dataset), definition_digest(dataset)
     known = _reopened(storage, dataset.id, judged_with)
     if not again:
-        known = _with_found_files(storage, dataset.id, known, wanted)
-    due = {name for name in known.usable if again or (known.staged(name) or _NO_FILE).digest != wanted}
+        known = _with_found_files(storage, dataset.id, known, wanted, anew)
+    due = {
+        name
+        for name in known.usable
+        if again or name in anew or (known.staged(name) or _NO_FILE).digest != wanted
+    }
     if not due:
         return []
     notes = _Notes(storage, dataset.id)
@@ -253,9 +260,15 @@ def _reopened(storage: Storage, dataset_id: str, judged_with: str) -> index.Inde
     return index.load(storage, dataset_id)
 
 
-def _with_found_files(storage: Storage, dataset_id: str, known: index.Index, wanted: str) -> index.Index:
+def _with_found_files(
+    storage: Storage, dataset_id: str, known: index.Index, wanted: str, anew: Collection[str]
+) -> index.Index:
     """The index, with staged files that it does not know: it was made again, or its writer was killed before it wrote."""
-    unknown = [name for name in known.usable if (known.staged(name) or _NO_FILE).digest != wanted]
+    unknown = [
+        name
+        for name in known.usable
+        if name not in anew and (known.staged(name) or _NO_FILE).digest != wanted
+    ]
     if not unknown:
         return known
     present = {entry.key for entry in storage.list(f"{layout.STAGING}/{dataset_id}")}

@@ -65,7 +65,7 @@ def test_a_second_invocation_of_the_same_key_asks_no_portal_and_writes_nothing(l
 def test_two_invocations_of_one_key_at_once_do_the_work_once(lake, demo):
     words = [sys.executable, "-c", CALL, "ingest", json.dumps(order("social_services"))]
     both = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=60)[0] for process in both]
+    said = [process.communicate(timeout=600)[0] for process in both]
     answers = [json.loads(text.split("ANSWER ")[1]) for text in said]
     assert sorted(answer["outcome"] for answer in answers) == ["done before", "new"]
     assert len(snapshot.ids(lake, "social_services")) == 1

@@ -307,7 +307,7 @@ def test_two_runs_at_once_one_wins_and_the_other_names_it(released, demo):
     loser = released.run()
     assert files_of(released.lake) == before
     assert winner.poll() is None
-    out, _ = winner.communicate(timeout=120)
+    out, _ = winner.communicate(timeout=600)
     won = json.loads(out)
     assert (winner.returncode, won["status"]) == (0, "unchanged")
     assert loser.code == 1
@@ -337,7 +337,7 @@ def test_wrong_settings_and_words_are_exit_2_and_named(tmp_path, env, words, nam
 
 def test_an_unknown_option_is_exit_2(tmp_path):
     process = Command(str(tmp_path / "lake"), None).start("run", "--dry")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 2
     assert "--dry" in err
 

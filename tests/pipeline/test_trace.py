@@ -162,7 +162,7 @@ def test_the_remedy_that_verify_names_for_a_staged_file_works(released):
 
 def test_a_person_is_told_that_a_traced_row_is_demo_data(released):
     done = released.start("trace", "population", "--year", "2024")
-    assert "DEMO DATA. Made by" in done.communicate(timeout=60)[1]
+    assert "DEMO DATA. Made by" in done.communicate(timeout=600)[1]
 
 
 def test_a_snapshot_that_is_gone_is_named(released):
