@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from catalunya import dbt
-from catalunya.build import Candidate, Inputs, discard_candidates, reopen
+from catalunya.audit import read_verdict
+from catalunya.build import Candidate, Inputs, discard_candidates, newest_candidate, reopen
 from catalunya.engines import open_engine
 from catalunya.engines.protocol import ENGINE_NOTE, Cost
 from catalunya.errors import UsageError
@@ -55,6 +56,23 @@ def test_candidates_of_a_distributed_engine_are_left_to_that_engine(lake):
     lake.put(layout.candidate(other, "candidate.json"), b"{}")
     discard_candidates(lake, open_engine(lake, settings("duckdb")))
     assert lake.folders(layout.CANDIDATES) == [RUN]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff"])
+def test_damaged_records_of_candidates_are_passed_over(lake, content):
+    whole = Candidate(
+        candidate_id=RUN, built_at=NOW, inputs=Inputs(snapshots={}, code=""), staged=(), marts=()
+    )  # fmt: skip
+    later = "20260106T060000Z-1a2b3c4d"
+    lake.put(layout.candidate(RUN, "candidate.json"), whole.model_dump_json().encode())
+    lake.put(layout.candidate(RUN, "audit.json"), content)
+    lake.put(layout.candidate(later, "candidate.json"), content)
+    lake.put(layout.candidate(later, ENGINE_NOTE), content)
+    assert newest_candidate(lake) == whole
+    with pytest.raises(UsageError, match="was not audited"):
+        read_verdict(lake, whole)
+    discard_candidates(lake, open_engine(lake, settings("duckdb")))
+    assert lake.folders(layout.CANDIDATES) == [later]
 
 
 @pytest.mark.parametrize("engine", ["trino", "athena"])

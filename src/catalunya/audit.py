@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 import structlog
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from catalunya import dbt, figures, sql
 from catalunya.build import Candidate, reopen
@@ -127,7 +127,7 @@ def read_verdict(storage: Storage, candidate: Candidate) -> Audit:
     key = layout.candidate(candidate.candidate_id, RECORD)
     try:
         return Audit.model_validate_json(storage.read(key))
-    except MissingKey:
+    except (MissingKey, ValidationError):
         raise UsageError(
             f"candidate {candidate.candidate_id} was not audited; run `catalunya audit` first"
         ) from None

@@ -13,14 +13,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import structlog
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from catalunya import dbt
 from catalunya.datasets import Dataset
 from catalunya.engines.protocol import ENGINE_NOTE, Engine, Workspace
 from catalunya.errors import BuildFailed, UsageError
 from catalunya.lake import layout, pointer, snapshot
-from catalunya.lake.storage import Storage
+from catalunya.lake.storage import MissingKey, Storage
 from catalunya.settings import Settings
 from catalunya.stage import Staged
 
@@ -191,9 +191,15 @@ def newest_candidate(storage: Storage) -> Candidate | None:
 
 
 def read_candidate(storage: Storage, candidate_id: str) -> Candidate | None:
-    """The record of a whole candidate; None when it was never completed."""
+    """The record of a whole candidate; None when it was never completed or is damaged."""
     key = layout.candidate(candidate_id, RECORD)
-    return Candidate.model_validate_json(storage.read(key)) if storage.exists(key) else None
+    try:
+        return Candidate.model_validate_json(storage.read(key))
+    except MissingKey:
+        return None
+    except ValidationError as error:
+        log.warning("damaged candidate passed over", key=storage.uri(key), faults=error.error_count())
+        return None
 
 
 def discard_candidates(storage: Storage, engine: Engine) -> None:
@@ -210,7 +216,10 @@ def discard_candidates(storage: Storage, engine: Engine) -> None:
 def discard(storage: Storage, engine: Engine, candidate_id: str) -> None:
     """Delete one candidate, on its engine and in the lake; one of another distributed engine is left to that."""
     note = layout.candidate(candidate_id, ENGINE_NOTE)
-    of = json.loads(storage.read(note))["engine"] if storage.exists(note) else engine.name
+    try:
+        of = json.loads(storage.read(note))["engine"] if storage.exists(note) else engine.name
+    except (ValueError, KeyError, TypeError):
+        of = f"an unknown engine, since {storage.uri(note)} is damaged"
     if of != engine.name:
         log.warning(
             "candidate left", candidate=candidate_id, reason=f"it is one of {of}, the engine is {engine.name}"

@@ -89,7 +89,7 @@ class Run:
         self.refusals: list[str] = []
         """What was refused before the build, in sentences."""
         self._compare_with: dict[str, float] | None = None
-        """Figures of the marts to compare a candidate with, where those of the last release are of other code."""
+        """Figures to compare a candidate's marts with, where those of the last release are of other code or snapshots."""
         self.record = RunRecord(
             run_id=run_id,
             release_id=self.before.release_id if self.before else None,
@@ -436,7 +436,7 @@ class Run:
             verdict = self._judge(candidate)
             if any(
                 f.gate == "marts" and f.severity == "error" for f in verdict.findings
-            ) and self._code_changed(candidate):
+            ) and self._is_otherwise(candidate):
                 self._compare_with = self._figures_of_old_data(candidate)
                 verdict = self._judge(candidate)
             self.record.findings = list(verdict.findings)
@@ -452,12 +452,30 @@ class Run:
     def _code_changed(self, candidate: Candidate) -> bool:
         return self.last is not None and self.last.code_sha256 != candidate.inputs.code
 
-    def _figures_of_old_data(self, candidate: Candidate) -> dict[str, float]:
-        """Figures of the marts that today's code makes of the last release's snapshots.
+    def _is_otherwise(self, candidate: Candidate) -> bool:
+        """Whether more than new snapshots makes the candidate differ from the last release.
 
-        What the code alone changed is not held against the data. The candidate is built again afterwards.
+        That is other code, or snapshots of the release that were refused since.
         """
-        new = {s for ids in pending(candidate, publish.baseline(self.last)).values() for s in ids}
+        if self.last is None:
+            return False
+        return self._code_changed(candidate) or any(
+            not set(ids) <= set(candidate.inputs.snapshots.get(dataset_id, ()))
+            for dataset_id, ids in self.last.snapshots.items()
+        )
+
+    def _figures_of_old_data(self, candidate: Candidate) -> dict[str, float]:
+        """Figures of the marts that today's code makes of those of the last release's snapshots that are still in use.
+
+        What the code or a refusal alone changed is not held against the data. The candidate is built again afterwards.
+        """
+        new = {
+            snapshot_id
+            for dataset_id, ids in pending(candidate, publish.baseline(self.last)).items()
+            # Without any snapshot of a dataset there would be nothing to compare with.
+            if not set(candidate.inputs.snapshots[dataset_id]) <= set(ids)
+            for snapshot_id in ids
+        }
         if not new:
             return figures_of_candidate(self.settings, self.engine, candidate)
         self.reporter.step("audit", "building from the last release's snapshots to compare with")
@@ -511,7 +529,7 @@ class Run:
             return self._judge(trial).passed
 
         tried: list[str] = []
-        found = culprits(suspects, passes, same_code=not self._code_changed(candidate))
+        found = culprits(suspects, passes, same_code=not self._is_otherwise(candidate))
         if tried:
             # What is left is the last trial: it lacks snapshots that nothing refused.
             discard(self.storage.guarded(self.lock), self.engine, candidate.candidate_id)

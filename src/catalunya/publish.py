@@ -418,9 +418,12 @@ def rollback(
     came = {s: name for name, ids in (left.snapshots if left else {}).items() for s in ids} if left else {}
     stay = {s for ids in shown.snapshots.values() for s in ids}
     refused = {s: name for s, name in came.items() if s not in stay}
-    withdrawn = [left.inputs_sha256] if left else []
-    if left and not refused and left.code_sha256 != shown.code_sha256:
-        withdrawn.append(left.code_sha256)
+    withdrawn = []
+    if left and not refused:
+        # Otherwise the refusals hold it back, and who accepts the snapshots wants them published.
+        withdrawn.append(left.inputs_sha256)
+        if left.code_sha256 != shown.code_sha256:
+            withdrawn.append(left.code_sha256)
     restored = {shown.inputs_sha256, shown.code_sha256}
     lock.check()
     after = Pointer(

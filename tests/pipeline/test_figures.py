@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from catalunya.demo import distort
-from tests.pipeline.conftest import LATER, LATER_DAY, Command, query
+from catalunya.demo import distort, portal
+from tests.pipeline.conftest import LATER, LATER_DAY, SMALL, Command, query
 
 Row = dict[str, Any]
 
@@ -63,6 +64,25 @@ def test_wrong_figures_are_refused_and_published_with_a_note_once_they_are_accep
     assert any(figure in warning and warning.endswith("accepted by hand") for warning in noted)
     assert any("in the last release" in warning for warning in noted)
     assert query(final, "select count(*) > 10000 from marts.service_history where is_current") == [(True,)]
+
+
+def test_wrong_figures_that_were_published_and_refused_are_not_held_against_the_good_ones(
+    small_release: Any, wrong: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(small_release[0], tmp_path / "lake")
+    small = Command(str(tmp_path / "lake"), None)
+    with portal.running(rows=SMALL, day=LATER_DAY) as bad:
+        bad.faults.add(wrong(ten_times))
+        small.url = bad.url
+        [snapshot_id] = small.run(now=LATER).json["refused"]
+        assert small("accept", snapshot_id, "--why", "a mistake of a person").code == 0
+        assert small.run(now="2026-03-02T12:00:00Z").json["status"] == "released"
+    assert small("refuse", snapshot_id, "--why", "every capacity is ten times as large").code == 0
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as good:
+        small.url = good.url
+        final = small.run(now="2026-03-03T06:00:00Z")
+    assert (final.code, final.json["status"], final.json["refused"]) == (0, "released", {}), final.words
+    assert query(final, "select max(places) < 1000 from marts.service_history") == [(True,)]
 
 
 def test_a_real_change_of_eight_weeks_is_released_without_a_person(second_release: Any) -> None:

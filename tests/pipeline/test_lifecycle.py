@@ -204,6 +204,19 @@ def test_a_rollback_names_what_came_with_the_release_and_no_later_run_brings_it_
     assert again.json["datasets"][REGISTER]["snapshot_id"] == came
 
 
+def test_what_a_rollback_took_out_of_use_is_published_once_it_is_accepted_though_nothing_else_is_new(small):
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        small.url = changed.url
+        came = small.run().json["datasets"][REGISTER]["snapshot_id"]
+        back = small("rollback")
+        assert small.run(now="2026-03-03T06:00:00Z").json["status"] == "unchanged"
+        for snapshot_id in back.json["refused"]:
+            assert small("accept", snapshot_id, "--why", "it was right").code == 0
+        answer = small.run(now="2026-03-04T06:00:00Z")
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert answer.json["datasets"][REGISTER]["snapshot_id"] == came
+
+
 def test_a_published_snapshot_that_a_person_refuses_is_gone_from_the_next_release(small):
     before = releases(small)
     with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
@@ -364,6 +377,20 @@ def test_a_damaged_manifest_is_put_right_by_moving_its_folder_away_as_the_messag
         answer = small.run(now="2026-03-03T06:00:00Z")
     assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
     assert answer.json["datasets"][REGISTER]["rows_staged"] == SMALL + 3
+
+
+def test_a_damaged_manifest_of_a_pending_snapshot_is_refused_and_the_next_answer_takes_its_place(small):
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        small.url = changed.url
+        assert small("ingest").code == 0
+        [snapshot_id] = small("status").json["datasets"][REGISTER]["pending"]
+        Path(small.lake, "landing", REGISTER, snapshot_id, "manifest.json").write_bytes(b"{")
+        small.run()
+        assert refused(small)[snapshot_id]["gate"] == "unreadable"
+        answer = small.run(now="2026-03-03T06:00:00Z")
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert answer.json["datasets"][REGISTER]["rows_staged"] == SMALL + 3
+    assert snapshot_id not in str(answer.json["stale"])
 
 
 def test_an_accepted_snapshot_that_can_no_longer_be_staged_stops_the_run_until_a_person_decides(small):

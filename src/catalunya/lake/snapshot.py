@@ -163,13 +163,20 @@ def read(storage: Storage, dataset_id: str, snapshot_id: str) -> Manifest | None
 def latest(storage: Storage, dataset_id: str, now: datetime | None = None) -> Manifest | None:
     """The newest complete snapshot, refused or not.
 
-    With `now` none that comes from a clock ahead of it. A folder that was moved out of landing is forgotten.
+    With `now` none that comes from a clock ahead of it. A folder that was moved out of landing is forgotten. A damaged
+    manifest is passed over once its snapshot is refused for it, so that the source can be read again.
     """
     limit = now + index.CLOCK_TOLERANCE if now else None
-    for snapshot_id in reversed(index.load(storage, dataset_id).complete):
+    known = index.load(storage, dataset_id)
+    for snapshot_id in reversed(known.complete):
         if limit is not None and layout.moment_of(snapshot_id) > limit:
             continue
-        manifest = read(storage, dataset_id, snapshot_id)
+        try:
+            manifest = read(storage, dataset_id, snapshot_id)
+        except LakeCorrupt:
+            if (known.refused.get(snapshot_id) or {}).get("gate") != UNREADABLE:
+                raise
+            continue
         if manifest is not None:
             return manifest
         index.forget(storage, dataset_id, snapshot_id)
