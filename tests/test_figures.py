@@ -198,6 +198,27 @@ REGISTER_FAULTS = {
         "select * replace (date '1900-01-01' as registered_on) from {rows}",
         "share of the most frequent registered_on",
     ),
+    "every day of inscription is the day before": (
+        "select * replace (registered_on - 1 as registered_on) from {rows}",
+        "share of rows with another registered_on",
+    ),
+    "the municipalities are those of other rows": (
+        "select * replace (lead(municipality_name, 1, 'Barcelona') over (order by service_id) as municipality_name) "
+        "from {rows}",
+        "share of rows with another municipality_name",
+    ),
+    "the capacities are those of other rows": (
+        "select * replace (lead(places, 1, 9) over (order by name, service_id) as places) from {rows}",
+        "share of rows with another places",
+    ),
+    "every service has another number": (
+        "select * replace ('X' || service_id as service_id) from {rows}",
+        "share of known service_id that are gone",
+    ),
+    "half of a comarca is gone": (
+        "select * from {rows} where not (comarca_name = 'Maresme' and hash(service_id) % 2 = 0)",
+        "total of rows of comarca_name maresme",
+    ),
 }
 
 

@@ -67,7 +67,7 @@ def compare(
     filled_after, filled_before = _filled(pair)
     if not filled_before.rows:
         return []
-    findings: list[Finding] = []
+    findings = [*_keys_gone(pair)]
     for column in dataset.columns:
         found = [*_null_share(pair, column, filled_after, filled_before), *_spread(pair, column)]
         is_gone = filled_after.values[column.name] == 0
@@ -75,7 +75,7 @@ def compare(
     for total in dataset.totals:
         is_gone = total.column is not None and filled_after.values[total.column] == 0
         findings += [f.lifted() if is_gone and "schema" in lifted else f for f in _total(pair, total)]
-    return findings
+    return [*findings, *_changed(pair)]
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,75 @@ def _null_share(pair: _Pair, column: Column, after: _Filled, before: _Filled) ->
             words=f"is {now:.1%}, in the last accepted snapshot {then:.1%}; tolerated is a rise of "
             f"{100 * tolerance.null_share:g} points",
         )
+
+
+def _rows_of_both_periods(pair: _Pair) -> str:
+    """SQL condition on the rows `before` of the last accepted snapshot: a period that the snapshot dropped is no loss."""
+    period = pair.dataset.period
+    return f"before.{period} in (select {period} from {pair.after.rows})" if period else "true"
+
+
+def _keys_gone(pair: _Pair) -> Iterator[Finding]:
+    """Rows of the last accepted snapshot whose key the snapshot lacks, also when as many others came."""
+    limits, key = pair.dataset.tolerance, pair.dataset.key
+    row = pair.con.execute(
+        f"""
+        select count(*), count(*) filter (after.{key[0]} is null)
+        from {pair.before.rows} as before
+        left join (select distinct {", ".join(key)} from {pair.after.rows}) as after using ({", ".join(key)})
+        where {_rows_of_both_periods(pair)}
+        """
+    ).fetchone()
+    assert row is not None
+    known, gone = row
+    if gone > limits.rows and gone > limits.decrease_ratio * known:
+        yield pair.finding(
+            f"share of known {', '.join(key)} that are gone",
+            0.0,
+            round(gone / known, 6),
+            limits.decrease_ratio,
+            words=f"is {gone / known:.1%} ({gone} of the {known} rows of the last accepted snapshot); tolerated are "
+            f"{limits.decrease_ratio:.0%}",
+        )
+
+
+def _changed(pair: _Pair) -> Iterator[Finding]:
+    """Columns whose value differs in many rows of the same key, also when totals and distributions stay."""
+    dataset = pair.dataset
+    key, tolerance = dataset.key, dataset.figures.tolerance
+    columns = [c for c in dataset.columns if c.name not in key and c.source != ("geometry",)]
+    if not columns:
+        return
+    counts = ", ".join(
+        f"count(*) filter (before.{c.name} is not null and after.{c.name} is not null), "
+        f"count(*) filter ({_differs(c, tolerance.total_ratio)})"
+        for c in columns
+    )
+    row = pair.con.execute(
+        f"select {counts} from {pair.before.rows} as before "
+        f"inner join {pair.after.rows} as after using ({', '.join(key)})"
+    ).fetchone()
+    assert row is not None
+    for column, compared, changed in zip(columns, row[::2], row[1::2], strict=True):
+        if changed > dataset.tolerance.rows and changed > tolerance.changed_share * compared:
+            yield pair.finding(
+                f"share of rows with another {column.name}",
+                0.0,
+                round(changed / compared, 6),
+                tolerance.changed_share,
+                words=f"than in the last accepted snapshot is {changed / compared:.1%} ({changed} of {compared}); "
+                f"tolerated are {100 * tolerance.changed_share:g} %",
+            )
+
+
+def _differs(column: Column, ratio: float) -> str:
+    """SQL condition that two values of a column, both known, are not the same; numbers by more than `ratio`."""
+    before, after = f"before.{column.name}", f"after.{column.name}"
+    if column.type == "string":
+        return f"case when {before} <> {after} then {folded(before)} <> {folded(after)} else false end"
+    if column.type in {"integer", "number"}:
+        return f"abs({after} - {before}) > {ratio} * abs({before})"
+    return f"{before} <> {after}"
 
 
 def _spread(pair: _Pair, column: Column) -> Iterator[Finding]:
@@ -267,7 +336,8 @@ def _is_compared(pair: _Pair, total: Total, known: _Sum, before: dict[Any, _Sum]
     if total.by is None or total.by == pair.dataset.period:
         return True
     whole = sum(abs(s.value) for s in before.values())
-    return abs(known.value) >= tolerance.minimum_share * whole
+    share = tolerance.minimum_share if total.minimum_share is None else total.minimum_share
+    return abs(known.value) >= share * whole
 
 
 def change(before: float, after: float) -> str:

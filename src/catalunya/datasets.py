@@ -301,6 +301,8 @@ class Total(_Model):
     """The column that is summed; without it rows are counted."""
     by: str | None = None
     """Column each value of which has a total of its own."""
+    minimum_share: float | None = Field(None, ge=0, le=1)
+    """In place of the tolerance's `minimum_share`, for this total."""
 
     @property
     def name(self) -> str:
@@ -319,6 +321,9 @@ class FigureTolerance(_Model):
     distribution_share: float = Field(0.25, ge=0, le=1)
     """Share of the rows that would have to change their value to turn one distribution into the other; of
     numbers and dates the rise of the share of the most frequent value."""
+    changed_share: float = Field(0.25, ge=0, le=1)
+    """Share of the rows with a value of a column in both snapshots whose value differs, row by row of the same key.
+    Case, accents and punctuation do not count, nor does a change of a number within `total_ratio`."""
     total_ratio: float = Field(0.25, ge=0)
     """Change of a total up or down."""
     minimum_rows: int = Field(20, ge=1)
@@ -334,8 +339,9 @@ class FigureTolerance(_Model):
 class Figures(_Model):
     """Which figures of a snapshot are compared with those of the last accepted one, and how closely.
 
-    Compared without a declaration: missing values of every column, values not seen before and the
-    distribution of text columns of few values, totals of every number that is no key.
+    Compared without a declaration: keys that are gone, the share of rows whose value changed and missing values of
+    every column, values not seen before and the distribution of text columns of few values, totals of every number
+    that is no key.
     """
 
     totals: tuple[Total, ...] | None = None
