@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import urllib.request
 from datetime import UTC, datetime
 
+import httpx
 import pytest
 
 from catalunya.errors import UsageError
-from catalunya.settings import ICGC_URL, IDESCAT_URL, SOCRATA_URL, Settings
+from catalunya.settings import ICGC_URL, IDESCAT_URL, SOCRATA_URL, Settings, spare_loopback
 
 VARIABLES = [
     "ENVIRONMENT",
@@ -144,3 +146,15 @@ def test_a_proxy_that_is_wanted_for_nothing_stays_so(monkeypatch):
     monkeypatch.delenv("NO_PROXY", raising=False)
     load(monkeypatch)
     assert os.environ["no_proxy"] == "*"
+
+
+def test_every_http_client_can_read_the_hosts_that_are_spared_a_proxy(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "internal.example")
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "")
+    spare_loopback()
+    assert "internal.example" in os.environ["no_proxy"].split(",")
+    with httpx.Client(trust_env=True):
+        pass
+    for host in ("127.0.0.1", "localhost", "::1"):
+        assert urllib.request.proxy_bypass_environment(host)

@@ -202,15 +202,15 @@ class Run:
     def _is_settled(self, dataset_id: str, newest: Manifest | None) -> bool:
         """Whether the source need not be read again while it says that nothing changed since its newest snapshot.
 
-        A portal that sent a part of its rows can send them all without another date: what no release contains is
-        read again, unless a person took it out of use.
+        A portal that sent a part of its rows can send them all without another date: what no release contains, or a
+        person took out of use, is read again.
         """
         if newest is None:
             return True
-        if self.last is not None and newest.snapshot_id in self.last.snapshots.get(dataset_id, ()):
-            return True
-        refusal = snapshot.refused(self.storage, dataset_id).get(newest.snapshot_id)
-        return refusal is not None and refusal.gate in {snapshot.BY_HAND, snapshot.ROLLBACK}
+        accepted = self.last.snapshots.get(dataset_id, ()) if self.last else ()
+        return newest.snapshot_id in accepted and newest.snapshot_id not in snapshot.refused(
+            self.storage, dataset_id
+        )
 
     def check_clock(self) -> None:
         """Raise `UsageError` when the lake has snapshots or a release of a later time than the run's clock."""

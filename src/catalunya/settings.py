@@ -30,11 +30,14 @@ _BETWEEN_ADDRESSES = r"[\s,]*\s[\s,]*|^,+|,+(?=[A-Za-z][A-Za-z0-9+.-]*://)|,+$"
 
 
 def spare_loopback() -> None:
-    """Let no HTTP client of this process ask a proxy for this machine: adds its names to NO_PROXY, in both spellings."""
+    """Let no HTTP client of this process ask a proxy for this machine: adds its names to NO_PROXY, in both spellings.
+
+    `::1` has no brackets: httpx, which Airflow's tasks use, cannot read `[::1]` there.
+    """
     given = [os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy")]
     named = [host.strip() for value in given for host in value.split(",") if host.strip()]
     if "*" not in named:
-        named += ["localhost", "127.0.0.1", "127.0.0.0/8", "::1", "[::1]"]
+        named += ["localhost", "127.0.0.1", "127.0.0.0/8", "::1"]
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(dict.fromkeys(named))
 
 
