@@ -239,9 +239,10 @@ class Run:
                     )
 
     def stage(self, *, again: bool = False, anew: Collection[str] = (), only: tuple[str, ...] = ()) -> None:
-        """Stage what landed, with `again` every kept snapshot, and in any case those of `anew`; all are tried, and refusals are kept in `refusals`.
+        """Stage what landed, with `again` every kept snapshot, and in any case those of `anew`.
 
-        Raises `HistoryUnreadable` when a snapshot of the release can no longer be staged.
+        All are tried; refusals are kept in `refusals`. Raises `HistoryUnreadable` when a snapshot of the release can no
+        longer be staged.
         """
         unreadable: list[str] = []
         with self._stage("stage"):
