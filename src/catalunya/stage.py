@@ -217,16 +217,28 @@ def forget_lost_files(storage: Storage, dataset_id: str) -> list[str]:
 
     One listing of the dataset's staged files. Call it only while holding the dataset's lock.
     """
-    known = index.load(storage, dataset_id)
+    lost = _lost_files(storage, dataset_id, index.load(storage, dataset_id))
+    if lost:
+        _Notes(storage, dataset_id).drop(lost)
+    return lost
+
+
+def not_staged(storage: Storage, dataset: Dataset) -> list[str]:
+    """Snapshots in use that today's rules did not stage, or whose staged file is lost; changes nothing."""
+    known = index.load(storage, dataset.id)
+    lost, wanted = set(_lost_files(storage, dataset.id, known)), declaration.digest(dataset)
+    return [
+        name for name in known.usable if name in lost or (known.staged(name) or _NO_FILE).digest != wanted
+    ]
+
+
+def _lost_files(storage: Storage, dataset_id: str, known: index.Index) -> list[str]:
     present = {entry.key: entry.size for entry in storage.list(f"{layout.STAGING}/{dataset_id}")}
-    lost = [
+    return [
         name
         for name in known.usable
         if (note := known.staged(name)) and present.get(layout.staged(dataset_id, name)) != note.size
     ]
-    if lost:
-        _Notes(storage, dataset_id).drop(lost)
-    return lost
 
 
 def definition_digest(dataset: Dataset) -> str:
