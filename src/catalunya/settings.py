@@ -34,7 +34,7 @@ def spare_loopback() -> None:
     given = [os.environ.get(name, "") for name in ("NO_PROXY", "no_proxy")]
     named = [host.strip() for value in given for host in value.split(",") if host.strip()]
     if "*" not in named:
-        named += ["localhost", "127.0.0.1", "127.0.0.0/8", "::1", "[::1]"]
+        named += ["localhost", "127.0.0.1", "127.0.0.0/8", "::1"]
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(dict.fromkeys(named))
 
 
