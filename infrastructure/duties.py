@@ -55,15 +55,19 @@ class Duty:
     deletes: tuple[str, ...] = ()
 
 
+PROBE = f"{LOCKS}/probe.json"
+"""What a store at another address than AWS's own was asked by whoever first wrote under a condition."""
+
+
 def _locks(*names: str) -> tuple[str, ...]:
-    # What a store that is not AWS's own was asked before the first lock lies beside the locks.
-    return tuple(f"{LOCKS}/{name}.json" for name in (*names, "probe"))
+    return (*(f"{LOCKS}/{name}.json" for name in names), PROBE)
 
 
 INGEST = Duty(
     "ingest",
     "reads a portal and lands what it sent",
-    reads=(*SNAPSHOTS, *_NOTES),
+    # An uploaded file is asked for its size afterwards, which S3 counts as reading it.
+    reads=(f"{layout.LANDING}/*/*/page-*", *SNAPSHOTS, *_NOTES),
     writes=(
         f"{layout.LANDING}/*/*/page-*",
         MANIFEST,
@@ -75,7 +79,8 @@ INGEST = Duty(
 STAGE = Duty(
     "stage",
     "types what landed, or refuses it",
-    reads=(f"{layout.LANDING}/*", f"{layout.STAGING}/*", *_NOTES),
+    # The quarantine too is asked for the size of what was uploaded.
+    reads=(f"{layout.LANDING}/*", f"{layout.STAGING}/*", f"{layout.QUARANTINE}/*", *_NOTES),
     writes=(
         f"{layout.STAGING}/*",
         f"{layout.QUARANTINE}/*",
@@ -94,7 +99,10 @@ BUILD = Duty(
         REFUSAL,
         ACCEPTANCE,
         f"{layout.STAGING}/*",
+        f"{layout.QUARANTINE}/*",
         f"{layout.CANDIDATES}/*",
+        # The marts of a release that did not record their figures are read to compare with.
+        f"{layout.RELEASES}/*/parquet/*",
         *_NOTES,
     ),
     writes=(
@@ -102,7 +110,7 @@ BUILD = Duty(
         REFUSAL,
         INDEX,
         *(f"{_PART}/{name}.json" for name in ("wait", "build", "audit")),
-        *_locks("run", "dataset-*"),
+        *_locks("run"),
     ),
     deletes=(f"{layout.CANDIDATES}/*", REFUSAL),
 )
@@ -146,7 +154,7 @@ MONITOR = Duty(
     "monitor",
     "looks whether bytes are whole and portals alive, and tells people",
     reads=(f"{layout.LANDING}/*", INDEX, f"{layout.ALERTS}/*", *_STATE),
-    writes=(f"{layout.ALERTS}/*",),
+    writes=(f"{layout.ALERTS}/*", PROBE),
     deletes=(f"{layout.ALERTS}/*",),
 )
 STEWARD = Duty(
@@ -159,8 +167,8 @@ STEWARD = Duty(
 ORCHESTRATOR = Duty(
     "orchestrator",
     "asks the functions and takes the roles of its tasks",
-    reads=(f"{_PART}/ingest.*.json", f"{_PART}/stage.*.json", f"{layout.ALERTS}/*"),
-    writes=(f"{layout.ALERTS}/*",),
+    reads=(f"{_PART}/ingest.*.json", f"{_PART}/stage.*.json", f"{layout.ALERTS}/*", PROBE),
+    writes=(f"{layout.ALERTS}/*", PROBE),
     # A word of failure is taken away before a function is asked again.
     deletes=(f"{_PART}/ingest.*.json", f"{_PART}/stage.*.json", f"{layout.ALERTS}/*"),
 )

@@ -648,6 +648,15 @@ def compared(alter: str, lifted: frozenset[str] = frozenset()) -> dict[str, Find
     return {f.figures["figure"]: f for f in compare_marts(now, before, declared, lifted)}
 
 
+def test_each_mart_is_fetched_once_for_all_its_figures():
+    declared, fetched = declared_figures(PROJECT), []
+    with duckdb.connect() as con:
+        marts(con)
+        mart_figures(lambda name: fetched.append(name) or name, con, declared)
+    assert len(declared) > len(fetched)
+    assert sorted(fetched) == sorted({figure.mart for figure in declared})
+
+
 @pytest.mark.parametrize(
     ("alter", "figure"),
     [

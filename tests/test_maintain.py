@@ -63,6 +63,16 @@ def test_a_source_is_as_fresh_as_it_says_itself(lake, dataset_id, validators, da
     assert found.silent is ((now - day).days > CARDS[dataset_id].cadence_days)
 
 
+def test_a_look_at_freshness_passes_over_a_folder_that_was_moved_away_and_writes_nothing(lake):
+    kept = land(lake, CARDS["population"], [[]])
+    moved = land(lake, CARDS["population"], [[1]], now=NOW + timedelta(days=1))
+    lake.delete_folder(f"{layout.LANDING}/population/{moved.snapshot_id}")
+    before = lake.read(layout.index("population"))
+    [found] = maintain.freshness(lake, CARDS, NOW + timedelta(days=30))
+    assert found.snapshot_id == kept.snapshot_id
+    assert lake.read(layout.index("population")) == before
+
+
 def test_what_an_abandoned_run_left_goes_after_two_days(lake):
     run_id = layout.make_id(NOW, "ab" * 4)
     lake.put(layout.part(run_id, "build"), b"{}")

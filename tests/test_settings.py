@@ -141,6 +141,14 @@ def test_loopback_is_taken_out_of_what_a_proxy_is_asked_for(monkeypatch):
     assert os.environ["NO_PROXY"].split(",") == hosts
 
 
+def test_the_hosts_that_no_proxy_is_asked_for_can_be_read_by_the_client_of_airflow(monkeypatch):
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    load(monkeypatch)
+    # Processes that are started from here inherit the variable; an address that it cannot parse ends every task.
+    pytest.importorskip("httpx").Client().close()
+
+
 def test_a_proxy_that_is_wanted_for_nothing_stays_so(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.delenv("NO_PROXY", raising=False)

@@ -182,7 +182,7 @@ def freshness(storage: Storage, datasets: dict[str, Dataset], now: datetime) -> 
     """How long ago each source that was read so far published something new."""
     found = []
     for dataset_id, dataset in datasets.items():
-        manifest = snapshot.latest(storage, dataset_id)
+        manifest = _newest(storage, dataset_id)
         if manifest is None:
             continue
         updated = snapshot.source_updated(manifest) or manifest.taken_at
@@ -190,6 +190,12 @@ def freshness(storage: Storage, datasets: dict[str, Dataset], now: datetime) -> 
             Freshness(dataset_id, manifest.snapshot_id, updated, (now - updated).days, dataset.cadence_days)
         )
     return found
+
+
+def _newest(storage: Storage, dataset_id: str) -> Manifest | None:
+    """The newest snapshot whose manifest is there; unlike `snapshot.latest` it leaves the index as it is."""
+    ids = reversed(snapshot.complete(storage, dataset_id))
+    return next((found for name in ids if (found := snapshot.read(storage, dataset_id, name))), None)
 
 
 def retain(storage: Storage, run_id: str, keep: int, now: datetime) -> list[str]:

@@ -6,6 +6,7 @@ A model declares them as a list under `config: meta: figures`, each with the fie
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,10 @@ def mart_figures(
 ) -> dict[str, float]:
     """Every declared figure of a candidate or release by name, `service_history.places[day_centre]`.
 
-    `relation` turns the name of a mart into what `con` reads it from. Figures without a value are left out.
+    `relation` turns the name of a mart into what `con` reads it from; it is asked once for each, as it may fetch files.
+    Figures without a value are left out.
     """
+    relation = cache(relation)
     return {
         name: value
         for figure in declared

@@ -23,6 +23,7 @@ from catalunya.datasets import Dataset
 from catalunya.demo.borrow import portals
 from catalunya.engines import open_engine
 from catalunya.errors import (
+    BuildFailed,
     CatalunyaError,
     LakeBusy,
     NothingElseNew,
@@ -37,6 +38,7 @@ from catalunya.pipeline import Reporter, Run
 from catalunya.publish import Release
 from catalunya.record import DatasetRecord, RunRecord, last_seen, merged
 from catalunya.settings import Settings
+from catalunya.stage import not_staged
 
 log = structlog.get_logger(__name__)
 
@@ -113,8 +115,12 @@ class Relay:
             return False, run.record.message
 
     def stage(self, dataset_id: str, *, again: bool = False) -> DatasetRecord:
-        """Stage what landed of one dataset, with `again` every kept snapshot; raises `Refused` on drift."""
+        """Stage what landed of one dataset, or lost its staged file, with `again` every kept snapshot.
+
+        Raises `Refused` on drift.
+        """
         with self._part(f"stage.{dataset_id}", lock_of(dataset_id)) as run:
+            run.restore_staged(only=(dataset_id,))
             run.stage(again=again, only=(dataset_id,))
             run.count_dataset(dataset_id)
             run.raise_refusals()
@@ -123,21 +129,38 @@ class Relay:
     def build(self) -> Candidate:
         """Build the candidate of this run, of what landed since its datasets were staged as well.
 
-        Raises `NothingElseNew` when this run refused snapshots and nothing else is new.
+        Raises `NothingElseNew` when this run refused snapshots and nothing else is new, and `BuildFailed` when a snapshot
+        is not staged and functions on AWS stage: no other role may read landed pages.
         """
         with self._part("build", "run") as run:
             self.storage.clean_scratch()
             discard_candidates(self.storage.guarded(run.lock), run.engine)
-            for dataset_id in self.datasets:
-                with hold(self.storage, self.run_id, lock_of(dataset_id)):
-                    run.stage(only=(dataset_id,))
-                    run.restore_staged(only=(dataset_id,))
+            if self.settings.lambda_prefix:
+                self._require_staged()
+            else:
+                self._stage_the_rest(run)
             run.count_datasets()
             run.require_snapshots()
             refusals = [*run.refusals, *(part.message for part in self._parts() if part.status == "refused")]
             if refusals and run.nothing_new():
                 raise NothingElseNew("; ".join(refusals))
             return run.build()
+
+    def _stage_the_rest(self, run: Run) -> None:
+        for dataset_id in self.datasets:
+            with hold(self.storage, self.run_id, lock_of(dataset_id)):
+                run.stage(only=(dataset_id,))
+                run.restore_staged(only=(dataset_id,))
+
+    def _require_staged(self) -> None:
+        unstaged = {name: not_staged(self.storage, dataset) for name, dataset in self.datasets.items()}
+        found = [f"{name}: {', '.join(ids)}" for name, ids in unstaged.items() if ids]
+        if found:
+            raise BuildFailed(
+                f"snapshots that are not staged, because they landed after this run's stage tasks or their staged file is "
+                f"missing or damaged: {'; '.join(found)}. Functions on AWS stage, this task may not: start another run, its "
+                "stage tasks stage them"
+            )
 
     def audit(self) -> Audit:
         """Judge the candidate of this run; what is refused is left out, and the rest built and judged again.

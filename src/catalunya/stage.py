@@ -224,10 +224,25 @@ def forget_lost_files(storage: Storage, dataset_id: str) -> list[str]:
 
     They are due to be staged again. Two listings. Call it only while holding the dataset's lock.
     """
-    known = index.load(storage, dataset_id)
+    lost = _lost_files(storage, dataset_id, index.load(storage, dataset_id))
+    if lost:
+        _Notes(storage, dataset_id).drop(lost)
+    return lost
+
+
+def not_staged(storage: Storage, dataset: Dataset) -> list[str]:
+    """Snapshots in use that today's rules did not stage, or whose staged file is lost; changes nothing."""
+    known = index.load(storage, dataset.id)
+    lost, wanted = set(_lost_files(storage, dataset.id, known)), declaration.digest(dataset)
+    return [
+        name for name in known.usable if name in lost or (known.staged(name) or _NO_FILE).digest != wanted
+    ]
+
+
+def _lost_files(storage: Storage, dataset_id: str, known: index.Index) -> list[str]:
     prefixes = (layout.STAGING, layout.QUARANTINE)
     present = {e.key: e.size for prefix in prefixes for e in storage.list(f"{prefix}/{dataset_id}")}
-    lost = [
+    return [
         name
         for name in known.usable
         if (note := known.staged(name))
@@ -239,9 +254,6 @@ def forget_lost_files(storage: Storage, dataset_id: str) -> list[str]:
             )
         )
     ]
-    if lost:
-        _Notes(storage, dataset_id).drop(lost)
-    return lost
 
 
 def definition_digest(dataset: Dataset) -> str:

@@ -10,9 +10,11 @@ import zipfile
 
 import pytest
 
+from catalunya import stage
 from infrastructure import package
 from infrastructure.package import MOST_BYTES, Package, PackageError
 from tests.aws.conftest import order, variables
+from tests.landing import CARDS
 
 pytestmark = pytest.mark.aws
 
@@ -30,6 +32,9 @@ class Invocation:
 
 for name in ("ingest", "stage"):
     print("ANSWER", json.dumps(getattr(lambdas, name)(json.loads(sys.argv[2]), Invocation())))
+from catalunya import datasets, stage
+cards = datasets.load(lambdas._settings().home / "datasets")
+print("ANSWER", json.dumps({name: stage.definition_digest(card) for name, card in cards.items()}))
 outside = [m.__file__ for m in sys.modules.values() if "site-packages" in (getattr(m, "__file__", None) or "")]
 print("ANSWER", json.dumps(outside))
 """
@@ -71,7 +76,9 @@ def test_a_package_that_is_too_large_is_refused(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_functions_run_from_their_package_alone(bundle, tmp_path, demo, s3_emulator, s3_bucket):
+def test_the_functions_run_from_their_package_alone_by_the_same_rules_as_here(
+    bundle, tmp_path, demo, s3_emulator, s3_bucket
+):
     with zipfile.ZipFile(bundle.path) as archive:
         archive.extractall(tmp_path / "task")
     env = {"PATH": os.environ["PATH"], **s3_emulator.env, **variables(s3_bucket, demo.url)}
@@ -81,7 +88,8 @@ def test_the_functions_run_from_their_package_alone(bundle, tmp_path, demo, s3_e
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("ANSWER")]
-    ingested, staged, outside = answers
+    ingested, staged, digests, outside = answers
     assert (ingested["outcome"], staged["outcome"]) == ("new", "staged")
     assert staged["rows_staged"] > 0
+    assert digests == {name: stage.definition_digest(card) for name, card in CARDS.items()}
     assert outside == []

@@ -29,13 +29,14 @@ STAGED = f"staging/population/snapshot_date=2026-01-05/{SNAPSHOT}.parquet"
 SET_ASIDE = f"quarantine/population/snapshot_date=2026-01-05/{SNAPSHOT}.parquet"
 CANDIDATE = f"candidates/{SNAPSHOT}/candidate.duckdb"
 RELEASE = f"releases/{SNAPSHOT}/csv/population.csv"
+MART = f"releases/{SNAPSHOT}/parquet/population.parquet"
 COPY = f"published/files/{SNAPSHOT}/population/population.parquet"
 KEYS = (
     PAGE, MANIFEST, REFUSED, ACCEPTED, STAGED, SET_ASIDE, CANDIDATE, RELEASE, INDEX, "current.json", RECORD, ARCHIVE,
     f"runs/{SNAPSHOT}/ingest.population.json", f"runs/{SNAPSHOT}/stage.population.json", f"runs/{SNAPSHOT}/wait.json",
     f"runs/{SNAPSHOT}/build.json", f"runs/{SNAPSHOT}/publish.json", "alerts/1a2b.json", f"docs/{SNAPSHOT}/index.html",
     COPY, "locks/run.json", "locks/dataset-population.json", "locks/call-ingest-population.json",
-    "locks/call-stage-population.json", "something/else.json",
+    "locks/call-stage-population.json", "locks/probe.json", "something/else.json",
 )  # fmt: skip
 PUTS = {
     "ingest": {
@@ -48,7 +49,6 @@ PUTS = {
     },
     "build": {
         REFUSED, INDEX, CANDIDATE, f"runs/{SNAPSHOT}/wait.json", f"runs/{SNAPSHOT}/build.json", "locks/run.json",
-        "locks/dataset-population.json",
     },
     "publish": {
         RELEASE, COPY, "current.json", RECORD, ARCHIVE, REFUSED, INDEX, f"runs/{SNAPSHOT}/publish.json",
@@ -73,16 +73,16 @@ DELETES = {
     },
 }  # fmt: skip
 READS_DATA = {
-    "ingest": {MANIFEST, REFUSED, ACCEPTED, INDEX},
-    "stage": {PAGE, MANIFEST, REFUSED, ACCEPTED, STAGED, INDEX},
-    "build": {MANIFEST, REFUSED, ACCEPTED, STAGED, CANDIDATE, INDEX},
-    "publish": {MANIFEST, REFUSED, ACCEPTED, CANDIDATE, RELEASE, INDEX},
+    "ingest": {PAGE, MANIFEST, REFUSED, ACCEPTED, INDEX},
+    "stage": {PAGE, MANIFEST, REFUSED, ACCEPTED, STAGED, SET_ASIDE, INDEX},
+    "build": {MANIFEST, REFUSED, ACCEPTED, STAGED, SET_ASIDE, CANDIDATE, MART, INDEX},
+    "publish": {MANIFEST, REFUSED, ACCEPTED, CANDIDATE, RELEASE, MART, INDEX},
     "monitor": {PAGE, MANIFEST, REFUSED, ACCEPTED, INDEX},
     "steward": {MANIFEST, REFUSED, ACCEPTED, INDEX},
     "orchestrator": set(),
     "deployment": set(),
 }
-DATA = (PAGE, MANIFEST, REFUSED, ACCEPTED, INDEX, STAGED, SET_ASIDE, CANDIDATE, RELEASE)
+DATA = (PAGE, MANIFEST, REFUSED, ACCEPTED, INDEX, STAGED, SET_ASIDE, CANDIDATE, RELEASE, MART)
 
 
 @pytest.fixture(params=["development", "production"])
@@ -110,7 +110,8 @@ def test_there_is_a_role_for_each_duty_and_no_other(account, environment):
 
 @pytest.mark.parametrize("duty", PUTS)
 def test_a_role_may_write_delete_and_read_what_its_duty_needs_and_nothing_else(account, environment, duty):
-    assert allowed(account, environment, duty, "s3:PutObject", KEYS) == PUTS[duty]
+    conditional = {"locks/probe.json"} if PUTS[duty] else set()
+    assert allowed(account, environment, duty, "s3:PutObject", KEYS) == PUTS[duty] | conditional
     assert allowed(account, environment, duty, "s3:DeleteObject", KEYS) == DELETES.get(duty, set())
     assert allowed(account, environment, duty, "s3:GetObject", DATA) == READS_DATA[duty]
 

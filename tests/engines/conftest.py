@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -23,6 +24,8 @@ from standin.stand import REGION, Stand, running
 from tests.conftest import ROOT, missing
 
 DAYS = [date(2026, 1, 5), date(2026, 2, 2), date(2026, 3, 2), date(2026, 4, 6), date(2026, 5, 4)]
+DIRTY = {DAYS[1], DAYS[3]}
+"""Days on which the register has rows for the quarantine, and then it has not."""
 CLEAN = {
     name: value
     for name, value in os.environ.items()
@@ -119,7 +122,7 @@ class Command:
 
 @pytest.fixture(scope="session")
 def five_snapshots(stand: Stand) -> Command:
-    """A lake with five snapshots of the demo portal at full size, staged; nothing is built."""
+    """A lake with five snapshots of the demo portal at full size, two of them dirty, staged; nothing is built."""
     command = Command(stand, new_bucket(stand))
     for day in DAYS:
         with portal.running(day=day) as at:
@@ -127,7 +130,42 @@ def five_snapshots(stand: Stand) -> Command:
             for stage in ("ingest", "stage"):
                 answer = command(stage, CATALUNYA_NOW=f"{day}T06:00:00Z")
                 assert answer.code == 0, answer.words
+                if stage == "ingest" and day in DIRTY:
+                    _spoil(command)
+            register = answer.json["datasets"]["social_services"]
+            assert (register["rows_quarantined"] > 5) is (day in DIRTY), register
     return command
+
+
+def _spoil(command: Command) -> None:
+    """Put into the newest landed register what portals send at times: rows for the quarantine, values that are none,
+    invisible characters."""
+    s3 = client(command.stand, "s3")
+    pages = s3.get_paginator("list_objects_v2").paginate(
+        Bucket=command.bucket, Prefix="lake/landing/social_services/"
+    )
+    newest = max(entry["Key"] for page in pages for entry in page["Contents"]).rpartition("/")[0]
+
+    def read(name: str) -> Any:
+        return json.loads(s3.get_object(Bucket=command.bucket, Key=f"{newest}/{name}")["Body"].read())
+
+    manifest = read("manifest.json")
+    for file in manifest["files"]:
+        rows = [_dirty(place, row) for place, row in enumerate(read(file["name"]))]
+        data = json.dumps(rows, ensure_ascii=False).encode()
+        file |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        s3.put_object(Bucket=command.bucket, Key=f"{newest}/{file['name']}", Body=data)
+    s3.put_object(Bucket=command.bucket, Key=f"{newest}/manifest.json", Body=json.dumps(manifest).encode())
+
+
+def _dirty(place: int, row: dict[str, Any]) -> dict[str, Any]:
+    if place % 900 == 7:
+        return {**row, "tipologia": None}
+    if place % 900 == 8:
+        return {**row, "capacitat": "n/d", "inscripcio": "sense data"}
+    if place % 900 == 9:
+        return {**row, "nom": f"\u200b{row['nom']}\u00a0\u00a0", "municipi": f"{row['municipi']}\u00ad\ufeff"}
+    return row
 
 
 @pytest.fixture

@@ -119,6 +119,34 @@ def test_a_refused_snapshot_leaves_readers_their_release_and_is_not_read_again(c
     assert objects(command, "candidates/") == {}
 
 
+def test_a_refused_snapshot_is_left_out_and_another_that_changed_is_released_by_the_same_run(
+    stand, demo, aws
+):
+    command = Command(stand, new_bucket(stand), {"ENVIRONMENT": "production"})
+    command.at(demo.url)
+    first = command("run", CATALUNYA_ENGINE="duckdb")
+    assert first.json["status"] == "released", first.words
+    schema = command.variables()["CATALUNYA_SCHEMA"]
+    with portal.running(rows=4200, day=date(2026, 6, 1)) as shrunk:
+        shrunk.faults.add("municipalities:new_column")
+        command.at(shrunk.url)
+        answer = command("run", CATALUNYA_ENGINE="trino")
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    [refused] = answer.json["refused"]
+    stages = [stage["name"] for stage in answer.json["stages"]]
+    assert stages == ["ingest", "stage", "build", "audit", "build", "audit", "publish"]
+    names = "select dataset_id, snapshot_id from data_quality"
+    shown = read(command, f"{names} where dataset_id in ('social_services', 'municipalities')")
+    assert ("social_services", refused) not in shown
+    new = answer.json["datasets"]["municipalities"]["snapshot_id"]
+    assert ("municipalities", new) in shown
+    assert objects(command, "candidates/") == {}
+    assert databases(command) == {schema, f"{schema}_releases"}
+    same = command("run", "--force", CATALUNYA_ENGINE="duckdb")
+    assert same.json["status"] == "released", same.words
+    assert marts(command, same.json["release"]) == marts(command, answer.json["release"])
+
+
 @pytest.mark.parametrize("name", ["athena", "trino"])
 def test_clean_up_touches_nothing_outside_the_runs_own_prefix(stand, aws, monkeypatch, name):
     bucket = new_bucket(stand)

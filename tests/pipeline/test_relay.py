@@ -11,9 +11,9 @@ from rich.console import Console
 
 from catalunya import notify, record, relay
 from catalunya.demo import portal
-from catalunya.errors import LakeBusy, Refused, SourceUnreadable
+from catalunya.errors import BuildFailed, LakeBusy, Refused, SourceUnreadable
 from catalunya.ingest import Ingested
-from catalunya.lake import layout, pointer
+from catalunya.lake import layout, pointer, snapshot
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.pointer import PointerMoved
 from catalunya.lake.storage import Storage
@@ -203,6 +203,50 @@ def test_what_was_landed_by_hand_before_the_build_is_staged_by_it(released, demo
     assert landed["outcome"] == "new"
     candidate = one.build()
     assert len(candidate.inputs.snapshots["social_services"]) == 2
+
+
+def test_a_staged_file_that_is_lost_is_made_again_by_the_stage_part_of_the_next_run(released, demo):
+    demo.set_day(date(2026, 3, 1))
+    one = part_of("a", released.lake, demo.url)
+    one.ingest("social_services")
+    one.stage("social_services")
+    lost = layout.staged("social_services", snapshot.usable(one.storage, "social_services")[0])
+    kept = one.storage.read(lost)
+    one.storage.delete(lost)
+    part_of("b", released.lake, demo.url).stage("social_services")
+    assert one.storage.read(lost) == kept
+
+
+def test_a_build_where_functions_stage_names_what_they_have_not_staged_and_stages_nothing(
+    demo, s3_bucket, first_release
+):
+    lake = f"s3://{s3_bucket}/lake"
+    _upload(first_release[0], Storage.open(lake))
+    one = part_of("a", lake, demo.url)
+    one.settings = one.settings.model_copy(update={"lambda_prefix": "catalunya-production"})
+    demo.set_day(date(2026, 3, 1))
+    read_and_stage(one)
+    landed, staged = snapshot.usable(one.storage, "social_services"), one.storage.list(layout.STAGING)
+    lost = layout.staged("social_services", landed[0])
+    kept = one.storage.read(lost)
+    one.storage.put(lost, kept[:1000])
+    demo.set_day(date(2026, 4, 1))
+    other = part_of("b", lake, demo.url)
+    other.ingest("social_services")
+    late = snapshot.usable(one.storage, "social_services")[-1]
+    with pytest.raises(BuildFailed, match=f"social_services: {landed[0]}, {late}.*start another run"):
+        one.build()
+    assert [e.key for e in one.storage.list(layout.STAGING)] == [e.key for e in staged]
+    assert one.storage.read(lost) == kept[:1000]
+    other.settings = one.settings
+    other.stage("social_services")
+    assert one.storage.read(lost) == kept
+    assert other.build().inputs.snapshots["social_services"] == (*landed, late)
+
+
+def _upload(folder: Path, lake: Storage) -> None:
+    for entry in Storage.open(str(folder)).list():
+        lake.put(entry.key, (folder / entry.key).read_bytes())
 
 
 def test_a_run_in_parts_and_a_run_in_one_process_do_not_meet(released, demo, monkeypatch):
