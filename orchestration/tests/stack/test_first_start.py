@@ -25,7 +25,6 @@ SERVICES = {
 }  # fmt: skip
 INITS = {"secrets-init", "airflow-init"}
 MOST_IDLE_MIB = 1536
-MOST_START_S = 45
 UNITS = {"B": 1 / 2**20, "KiB": 1 / 2**10, "MiB": 1.0, "GiB": 2.0**10}
 
 
@@ -238,8 +237,7 @@ def test_down_and_up_again_keeps_users_runs_variables_and_releases(stack):
     assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
     label = f"label=com.docker.compose.project={stack.project}"
     assert docker(["docker", "network", "ls", "--quiet", "--filter", label]) == ""
-    seconds = stack.up()
-    assert seconds <= MOST_START_S
+    stack.up()
     assert stack.ask("/variables/kept")["value"] == "yes"
     assert runs <= {run["dag_run_id"] for run in stack.ask(f"/dags/{PIPELINE}/dagRuns")["dag_runs"]}
     assert stack.pointer() == release
