@@ -132,8 +132,9 @@ def test_a_refusal_ends_when_the_definition_that_made_it_is_corrected(small, hom
         assert (answer.code, answer.json["status"]) == (3, "refused")
         assert "datasets/social_services.yml" in answer.json["message"]
         definition = home / "datasets" / "social_services.yml"
-        text = definition.read_text("utf-8").replace("source: telefon\n", "source: [telefon, nom]\n")
-        definition.write_text(text, "utf-8")
+        before, _, after = definition.read_text("utf-8").partition("  - name: phone\n")
+        definition.write_text(before + after[after.index("  - name:") :], "utf-8")
+        assert small("datasets", "generate").code == 0
         corrected = small.run(now="2026-03-02T12:00:00Z")
     assert (corrected.code, corrected.json["status"]) == (0, "released"), corrected.words
     assert refused(small) == {}
