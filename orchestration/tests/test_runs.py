@@ -121,7 +121,7 @@ def test_each_source_is_tried_alone_and_one_that_is_down_holds_up_nobody_and_is_
     quiet.portal.set_day(date(2026, 2, 1))
     quiet.portal.faults.add("population:down")
     quiet.portal.faults.add("service_users:http_500=1")
-    quiet.portal.faults.add("social_services:bad_rows=registre")
+    quiet.portal.faults.add("social_services:bad_rows")
     before = quiet.pointer()
     ended = quiet.run()
     assert ended.state == "success"

@@ -10,6 +10,8 @@ from catalunya.demo.service import Row
 
 EVERY_DOUBLED = 100
 EVERY_BAD = 500
+_KIND = "tipologia"
+"""A column of the register that each row needs."""
 
 
 def distorted(dataset: Dataset, faults: tuple[tuple[str, str], ...]) -> Dataset:
@@ -67,11 +69,14 @@ def _doubled_rows(dataset: Dataset, _: str) -> Dataset:
 
 
 def _bad_rows(dataset: Dataset, field: str) -> Dataset:
+    """A value that is none, in rows without their kind: a bad value alone would be null, not quarantined."""
+
+    def spoiled(row: Row) -> Row:
+        return {key: value for key, value in row.items() if key != _KIND} | {field: "n/d"}
+
     return replace(
         dataset,
-        rows=_each_row(
-            dataset, lambda index, row: [row | {field: "n/d"} if index % EVERY_BAD == 11 else row]
-        ),
+        rows=_each_row(dataset, lambda index, row: [spoiled(row) if index % EVERY_BAD == 11 else row]),
     )
 
 
