@@ -68,6 +68,9 @@ class Warm:
     ) -> Answer:
         with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as asked:
             out, err = Path(folder, "out"), Path(folder, "err")
+            for file in (out, err):
+                # A command that is killed at once does not come to make them.
+                file.touch()
             order = {
                 "env": env, "argv": words, "kill_after": kill_after, "kill_at": kill_at, "out": str(out),
                 "err": str(err),

@@ -32,7 +32,7 @@ KILLS = int(os.environ.get("CATALUNYA_KILLS", "4"))
 """The project's own check asks for 20; 200 are the long version of this test."""
 ON_S3 = max(1, KILLS // 10)
 """So many more on S3."""
-LIVES = KILLS // 50
+LIVES = KILLS // 20
 """So many lives are lived from their first day to their last, with a kill in most steps."""
 SEED = 20260105
 PARTS = min(KILLS, 4)
