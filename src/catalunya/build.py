@@ -64,6 +64,8 @@ class Candidate(BaseModel):
     """The result of every seed and model."""
     release_before: str | None = None
     """The release that readers saw when it was built: it follows that one or none."""
+    left_out: tuple[str, ...] = ()
+    """Snapshots that an audit left out to find which one is at fault: such a candidate is never published."""
 
 
 def inputs(
@@ -168,6 +170,7 @@ def build(
             marts=outcome.marts,
             nodes=outcome.results,
             release_before=shown[0].release_id if shown else None,
+            left_out=tuple(sorted(leave_out)),
         )
         workspace.keep()
         storage.put(layout.candidate(candidate_id, RECORD), record.model_dump_json(indent=1).encode())
@@ -185,9 +188,9 @@ def reopen(engine: Engine, candidate: Candidate) -> AbstractContextManager[Works
 
 
 def newest_candidate(storage: Storage) -> Candidate | None:
-    """The newest whole candidate; None when there is none."""
+    """The newest whole candidate that an audit did not build to find a fault; None when there is none."""
     found = (read_candidate(storage, name) for name in reversed(storage.folders(layout.CANDIDATES)))
-    return next((candidate for candidate in found if candidate), None)
+    return next((candidate for candidate in found if candidate and not candidate.left_out), None)
 
 
 def read_candidate(storage: Storage, candidate_id: str) -> Candidate | None:

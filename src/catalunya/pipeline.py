@@ -412,11 +412,15 @@ class Run:
                 on_node=lambda line: self.reporter.step("build", line),
             )
 
-    def audit_or_rebuild(self, candidate: Candidate) -> Candidate:
+    def audit_or_rebuild(self, candidate: Candidate | None) -> Candidate:
         """Judge a candidate; when snapshots are refused, build from the others and judge again, as long as any is new.
 
-        Returns the candidate that passed. Raises `Refused` when nothing else is new, or when the code is at fault.
+        It is built first when there is none, or only one that lacks snapshots because an audit was killed while it looked
+        for the fault. Returns the candidate that passed. Raises `Refused` when nothing else is new, or when the code is
+        at fault.
         """
+        if candidate is None or candidate.left_out:
+            candidate = self.build()
         while True:
             try:
                 self.audit(candidate)
@@ -514,13 +518,15 @@ class Run:
 
     def _culprits(self, candidate: Candidate, verdict: Audit) -> dict[str, str]:
         """The pending snapshots that make the marts wrong, each with its dataset; none when that cannot be said."""
-        marts = [f for f in verdict.findings if f.severity == "error" and f.snapshot_id is None]
-        if not marts or self.last is None:
+        if not any(f.severity == "error" and f.snapshot_id is None for f in verdict.findings):
             return {}
+        # There is no release without any snapshot of a dataset: before the first one, the newest of each stays.
+        stay = set() if self.last else set(candidate.inputs.newest().values())
         suspects = {
             snapshot_id: dataset_id
             for dataset_id, ids in pending(candidate, publish.baseline(self.last)).items()
             for snapshot_id in ids
+            if snapshot_id not in stay
         }
 
         def passes(left_out: frozenset[str]) -> bool:
@@ -530,7 +536,8 @@ class Run:
             return self._judge(trial).passed
 
         tried: list[str] = []
-        found = culprits(suspects, passes, same_code=not self._is_otherwise(candidate))
+        same_code = self.last is not None and not self._is_otherwise(candidate)
+        found = culprits(suspects, passes, same_code=same_code)
         if tried:
             # What is left is the last trial: it lacks snapshots that nothing refused.
             discard(self.storage.guarded(self.lock), self.engine, candidate.candidate_id)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -95,11 +96,29 @@ def last_whole(storage: Storage) -> Release | None:
 
 def newest_whole(storage: Storage) -> Release | None:
     """The newest release that has a whole `release.json`, shown or not; None when there is none."""
+    return next(_whole(storage), None)
+
+
+def newest_good(storage: Storage, now: datetime) -> Release | None:
+    """The newest whole release that may be shown without being named: see `is_good`; None when there is none."""
+    return next((release for release in _whole(storage) if is_good(storage, release, now)), None)
+
+
+def is_good(storage: Storage, release: Release, now: datetime) -> bool:
+    """False for a release with a snapshot that a person refused, and for one from a clock ahead of `now`."""
+    return layout.moment_of(release.release_id) <= now + CLOCK_TOLERANCE and not any(
+        refusal.gate == snapshot.BY_HAND and snapshot_id in ids
+        for dataset_id, ids in release.snapshots.items()
+        for snapshot_id, refusal in snapshot.refused(storage, dataset_id).items()
+    )
+
+
+def _whole(storage: Storage) -> Iterator[Release]:
+    """Whole releases, newest first."""
     for release_id in reversed(release_ids(storage)):
         release = read_whole(storage, release_id)
         if release is not None:
-            return release
-    return None
+            yield release
 
 
 def release_ids(storage: Storage) -> list[str]:
@@ -226,6 +245,11 @@ def show(storage: Storage, engine: Engine) -> None:
 
 
 def _verdict(storage: Storage, candidate: Candidate) -> Audit:
+    if candidate.left_out:
+        raise UsageError(
+            f"candidate {candidate.candidate_id} lacks {', '.join(candidate.left_out)}, which an audit left out to find a "
+            "fault; build and audit again"
+        )
     verdict = read_verdict(storage, candidate)
     if not verdict.passed:
         raise Refused(
@@ -390,7 +414,7 @@ def _swap(storage: Storage, release: Release, lock: Lock, now: datetime) -> None
 def rollback(
     storage: Storage, lock: Lock, *, run_id: str, now: datetime, to: str | None = None
 ) -> tuple[Pointer, dict[str, str]]:
-    """Swap the pointer back to `to`, or to the release before the current one.
+    """Swap the pointer back to `to`, or to the last release before the current one that `is_good`.
 
     Snapshots that came with the release that is left are refused, so that no run publishes them again until a person
     accepts them; those that come back with `to` are no longer. When no snapshot came with it, its code did: that
@@ -403,10 +427,12 @@ def rollback(
         raise UsageError("there is no release to roll back from; run `catalunya run` first")
     before, version = found
     whole = {name: release for name in release_ids(storage) if (release := read_whole(storage, name))}
-    ids = [name for name in whole if name < before.release_id]
-    target = to or (before.previous if before.previous in whole else None) or (ids[-1] if ids else None)
+    target = to or _one_before(storage, before, whole, now)
     if target is None:
-        raise UsageError(f"{before.release_id} is the only release; there is nothing to roll back to")
+        raise UsageError(
+            f"there is no release before {before.release_id} without a snapshot that a person refused; kept are: "
+            f"{', '.join(whole)}; `catalunya rollback --to` shows any of them"
+        )
     if target == before.release_id:
         # One that was killed after its swap is ended by the same words.
         if target in whole and _restore(storage, whole[target], lock):
@@ -437,6 +463,13 @@ def rollback(
     pointer.swap(storage, after, version)
     _restore(storage, shown, lock)
     return after, refused
+
+
+def _one_before(storage: Storage, shown: Pointer, whole: dict[str, Release], now: datetime) -> str | None:
+    """The release that a rollback without a name goes to: the one shown before, else the newest older one."""
+    older = [name for name in reversed(whole) if name < shown.release_id]
+    wanted = [shown.previous, *older] if shown.previous in whole else older
+    return next((name for name in wanted if name and is_good(storage, whole[name], now)), None)
 
 
 def _restore(storage: Storage, shown: Release, lock: Lock) -> bool:
@@ -470,7 +503,7 @@ def _refuse_withdrawn(
 
 
 def repair(storage: Storage, lock: Lock, *, run_id: str, now: datetime, to: str | None = None) -> Pointer:
-    """Point `current.json` to the newest whole release, or to `to`, when it is missing or damaged.
+    """Point `current.json` to the newest whole release that `is_good`, or to `to`, when it is missing or damaged.
 
     Raises `UsageError` when the pointer is right already, or when there is no such whole release.
     """
@@ -482,11 +515,13 @@ def repair(storage: Storage, lock: Lock, *, run_id: str, now: datetime, to: str 
                 f"{storage.uri(pointer.KEY)} is right: it shows {shown.release_id}; use `catalunya rollback --to` for "
                 "another release"
             )
-    release = read_whole(storage, to) if to else newest_whole(storage)
+    release = read_whole(storage, to) if to else newest_good(storage, now)
     if release is None:
+        whole = [release.release_id for release in _whole(storage)]
         raise UsageError(
-            f"there is no whole release{f' {to}' if to else ''} in {storage.uri(layout.RELEASES)}; whole are: "
-            + (", ".join(n for n in release_ids(storage) if read_whole(storage, n)) or "none")
+            f"there is no whole release{f' {to}' if to else ' without a snapshot that a person refused'} in "
+            f"{storage.uri(layout.RELEASES)}; whole are: {', '.join(whole) or 'none'}"
+            + ("; `catalunya repair --to` shows any of them" if whole else "")
         )
     lock.check()
     after = Pointer(release_id=release.release_id, previous=None, swapped_at=now, run_id=run_id)

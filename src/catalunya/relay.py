@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
 import structlog
+from pydantic import ValidationError
 
 from catalunya import datasets as cards
 from catalunya import docs, publish
@@ -168,7 +169,9 @@ class Relay:
         Raises `Refused` when nothing else is new, or when the code is at fault.
         """
         with self._part("audit", "run") as run:
-            return read_verdict(self.storage, run.audit_or_rebuild(self._candidate()))
+            # One that is killed while it looks for the fault leaves no candidate, or one that lacks snapshots.
+            killed = self.word("build") is not None and read_candidate(self.storage, self.run_id) is None
+            return read_verdict(self.storage, run.audit_or_rebuild(None if killed else self._candidate()))
 
     def publish(self) -> Release:
         """Publish the candidate of this run."""
@@ -187,7 +190,7 @@ class Relay:
     def word(self, name: str) -> RunRecord | None:
         """What the part `name` of this run, such as `ingest.population`, left on record; None when nothing."""
         key = layout.part(self.run_id, name)
-        return RunRecord.model_validate_json(self.storage.read(key)) if self.storage.exists(key) else None
+        return self._part_at(key) if self.storage.exists(key) else None
 
     def retract(self, name: str) -> None:
         """Take back what the part `name` of this run left, before it is done again elsewhere."""
@@ -247,11 +250,19 @@ class Relay:
 
     def _parts(self) -> list[RunRecord]:
         """The parts on record, in the order of the stages."""
-        found = self.storage.list(f"{layout.RUNS}/{self.run_id}")
-        names = [entry.key.rsplit("/", 1)[-1] for entry in found]
-        names.sort(key=lambda name: _ORDER.index(name.split(".", 1)[0]))
-        keys = [f"{layout.RUNS}/{self.run_id}/{name}" for name in names]
-        return [RunRecord.model_validate_json(self.storage.read(key)) for key in keys]
+        keys = [entry.key for entry in self.storage.list(f"{layout.RUNS}/{self.run_id}")]
+        stages = {key: key.rsplit("/", 1)[-1].split(".", 1)[0] for key in keys}
+        self.storage.stray((key for key in keys if stages[key] not in _ORDER), "it is no part of a run")
+        known = [key for key in keys if stages[key] in _ORDER]
+        found = (self._part_at(key) for key in sorted(known, key=lambda key: _ORDER.index(stages[key])))
+        return [part for part in found if part is not None]
+
+    def _part_at(self, key: str) -> RunRecord | None:
+        try:
+            return RunRecord.model_validate_json(self.storage.read(key))
+        except ValidationError:
+            self.storage.stray([key], "it is damaged: clear the task that wrote it, so that it is done again")
+            return None
 
     @contextmanager
     def _part(self, name: str, lock_name: str) -> Iterator[Run]:

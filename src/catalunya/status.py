@@ -30,7 +30,8 @@ def describe(storage: Storage, known: dict[str, Dataset], now: datetime) -> dict
         shown, release = None, None
         faults.append(str(error))
     whole = publish.newest_whole(storage)
-    if shown is None and whole is not None and not faults:
+    good = publish.newest_good(storage, now)
+    if shown is None and good is not None and not faults:
         faults.append(
             f"{storage.uri(pointer.KEY)} is missing; `catalunya repair` points readers to the newest whole release"
         )
@@ -54,7 +55,7 @@ def describe(storage: Storage, known: dict[str, Dataset], now: datetime) -> dict
         "demo": release.demo if release else None,
         "previous": shown.previous if shown else None,
         "releases": publish.release_ids(storage),
-        "newest_whole_release": whole.release_id if whole else None,
+        "newest_whole_release": good.release_id if good else None,
         "stale": [s.model_dump() for s in release.stale] if release else [],
         "datasets": states,
         "faults": faults,

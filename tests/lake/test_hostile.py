@@ -325,6 +325,8 @@ def test_a_clash_that_passes_is_tried_again_and_not_taken_for_a_loss(
 ) -> None:
     storage = Storage.open(front.lake_url)
     storage.put("x", b"1")
+    storage.put("releases/old/a", b"1")
+    storage.put("releases/old/b", b"1")
     (tmp_path / "f").write_bytes(b"f")
     found = storage.read_versioned("x")
     assert found is not None
@@ -333,18 +335,41 @@ def test_a_clash_that_passes_is_tried_again_and_not_taken_for_a_loss(
         lambda: storage.replace("x", b"2", found[1]),
         lambda: storage.put("y", b"1"),
         lambda: storage.put_file("z", tmp_path / "f"),
+        lambda: storage.delete("y"),
+        lambda: storage.delete_folder("releases/old"),
     ):
         left = clashes(2)
         front.fault = lambda method, path, left=left: (
-            next(left, None) if method == "PUT" and "probe" not in path else None
+            next(left, None) if method in {"PUT", "POST", "DELETE"} and "probe" not in path else None
         )  # type: ignore[misc]
         work()
+        assert next(left, None) is None
+    assert storage.list("releases") == []
     with lake_lock(storage, "run-a"):
         pass
     with pytest.raises(KeyExists):
         storage.put("n", b"2", create=True)
     with pytest.raises(Conflict):
         storage.replace("x", b"3", found[1])
+
+
+@pytest.mark.parametrize("code", ["InternalError", "SlowDown", "OperationAborted"])
+def test_objects_that_one_request_for_many_could_not_delete_are_tried_again(
+    front: FaultyFront, code: str
+) -> None:
+    storage = Storage.open(front.lake_url)
+    names = ["releases/old/a", "releases/old/b"]
+    for name in names:
+        storage.put(name, b"1")
+    errors = "".join(
+        f"<Error><Key>lake/{name}</Key><Code>{code}</Code><Message>later</Message></Error>" for name in names
+    )
+    body = f'<?xml version="1.0" encoding="UTF-8"?><DeleteResult>{errors}</DeleteResult>'.encode()
+    left = iter([(200, body)] * 2)
+    front.fault = lambda method, path: next(left, None) if method == "POST" else None
+    storage.delete_folder("releases/old")
+    assert next(left, None) is None
+    assert storage.list("releases") == []
 
 
 def test_a_clash_that_stays_is_explained(front: FaultyFront) -> None:

@@ -123,6 +123,27 @@ def test_two_changed_datasets_and_a_failing_test_of_one_release_the_other(small,
     assert noted == {snapshot_id: "the column is welcome"}
 
 
+def test_a_bad_snapshot_before_the_first_release_does_not_hold_up_the_good_one_that_follows(home, tmp_path):
+    """Without a release to go back to nothing is refused; the newest snapshots pass without the older one."""
+    rule = home / "dbt" / "mart" / "tests" / "no_new_column_in_the_list.sql"
+    rule.write_text(
+        "select municipality_id from {{ source('staging', 'municipalities') }} where raw like '%columna_nova%'"
+    )
+    with portal.running(rows=SMALL, day=DAY) as running:
+        command = Command(str(tmp_path / "lake"), running.url, env={"CATALUNYA_HOME": str(home)})
+        running.faults.add("municipalities:new_column")
+        first = command.run()
+        assert (first.code, first.json["status"], first.json["refused"]) == (3, "refused", {}), first.words
+        running.faults.clear()
+        answer = command.run(now="2026-01-06T06:00:00Z")
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    [(_, refusal)] = refused(command, "municipalities").items()
+    assert (refusal["gate"], answer.json["refused"].keys()) == (
+        "dbt",
+        refused(command, "municipalities").keys(),
+    )
+
+
 def test_a_refusal_ends_when_the_definition_that_made_it_is_corrected(small, home):
     small.env = {"CATALUNYA_HOME": str(home)}
     with portal.running(rows=SMALL + 3, day=LATER_DAY) as drifted:
@@ -269,6 +290,38 @@ def test_a_rollback_by_two_and_an_ordinary_run_delete_no_release_and_no_folder_o
     assert (answer.code, answer.json["release_id"]) == (0, first)
     assert releases(small) == kept
     assert any("backup is no release" in warning for warning in answer.json["warnings"])
+
+
+def test_a_rollback_or_repair_without_a_name_passes_over_releases_with_what_a_person_refused(small):
+    [good] = releases(small)
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        small.url = changed.url
+        wrong = small.run().json
+        snapshot_id = wrong["datasets"][REGISTER]["snapshot_id"]
+        assert small("refuse", snapshot_id, "--why", "a test of the portal").code == 0
+        assert small.run(now="2026-03-02T12:00:00Z").json["status"] == "released"
+    Path(small.lake, "current.json").unlink()
+    newest = small("status").json["newest_whole_release"]
+    assert newest == releases(small)[-1]
+    assert small("repair", "--to", wrong["release_id"]).json["release_id"] == wrong["release_id"]
+    Path(small.lake, "current.json").unlink()
+    assert small("repair").json["release_id"] == newest
+    assert small("rollback").json["release_id"] == good
+    nothing = small("rollback")
+    assert (nothing.code, wrong["release_id"] in nothing.json["message"]) == (2, True)
+    assert small("rollback", "--to", wrong["release_id"]).json["release_id"] == wrong["release_id"]
+
+
+def test_without_a_pointer_releases_of_a_clock_that_was_ahead_are_passed_over(small):
+    [good] = releases(small)
+    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        small.url = changed.url
+        ahead = small.run(now="2036-03-02T06:00:00Z").json["release_id"]
+    small.now = LATER
+    Path(small.lake, "current.json").unlink()
+    assert small("status").json["newest_whole_release"] == good
+    assert small("repair").json["release_id"] == good
+    assert ahead in releases(small)
 
 
 def test_snapshots_of_a_clock_that_was_ahead_are_named_and_can_be_left_out(small):

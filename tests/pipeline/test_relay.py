@@ -10,8 +10,10 @@ import pytest
 from rich.console import Console
 
 from catalunya import notify, record, relay
+from catalunya.build import build, discard, newest_candidate
 from catalunya.demo import portal
-from catalunya.errors import BuildFailed, LakeBusy, Refused, SourceUnreadable
+from catalunya.engines import open_engine
+from catalunya.errors import BuildFailed, LakeBusy, Refused, SourceUnreadable, UsageError
 from catalunya.ingest import Ingested
 from catalunya.lake import layout, pointer, snapshot
 from catalunya.lake.lock import lake_lock
@@ -164,6 +166,43 @@ def test_a_try_of_publish_that_was_killed_after_the_swap_is_taken_up(audited):
     assert audited.publish() == release
     ended = audited.finish()
     assert (ended.status, ended.release_id) == ("released", release.release_id)
+
+
+def test_an_audit_that_was_killed_while_it_looked_for_the_fault_builds_again_before_it_judges(audited):
+    storage, settings = audited.storage, audited.settings
+    [boundaries] = snapshot.usable(storage, "boundaries")
+    engine = open_engine(storage, settings)
+    build(
+        storage, audited.datasets, settings, engine, candidate_id=audited.run_id, now=settings.now(), leave_out=[boundaries]
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=f"lacks {boundaries}"):
+        audited.publish()
+    assert newest_candidate(storage) is None
+    assert audited.audit().passed
+    assert boundaries in audited.publish().snapshots["boundaries"]
+
+
+def test_an_audit_whose_candidate_is_gone_builds_it_again_and_one_before_any_build_says_so(audited):
+    storage = audited.storage
+    built = storage.read(layout.part(audited.run_id, "build"))
+    discard(storage, open_engine(storage, audited.settings), audited.run_id)
+    audited.retract("build")
+    with pytest.raises(UsageError, match="its build has to run first"):
+        audited.audit()
+    storage.put(layout.part(audited.run_id, "build"), built)
+    assert audited.audit().passed
+
+
+def test_damaged_and_unknown_files_among_the_parts_of_a_run_are_named_and_passed_over(audited):
+    storage = audited.storage
+    damaged = layout.part(audited.run_id, "ingest.population")
+    storage.put(damaged, storage.read(damaged)[:40])
+    storage.put(layout.part(audited.run_id, "note"), b"mine")
+    assert audited.word("ingest.population") is None
+    audited.publish()
+    ended = audited.finish()
+    assert ended.status == "released"
+    assert storage.strays.keys() == {damaged, layout.part(audited.run_id, "note")}
 
 
 def test_a_source_that_drifted_is_a_refused_run_also_when_nothing_else_is_new(released, demo, monkeypatch):

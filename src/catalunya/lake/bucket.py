@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import urlsplit
@@ -143,7 +144,6 @@ class S3Storage(Storage):
     def put(self, key: str, data: bytes, *, create: bool = False) -> None:
         if not create:
             check_key(key)
-            self._guard()
             with self._explained(key):
                 self._patiently(lambda: obstore.put(self._store, key, data, use_multipart=False))
             return
@@ -160,7 +160,6 @@ class S3Storage(Storage):
         expect_size(path, bytes_here, size)
         part_bytes = max(_PART_BYTES, -(-bytes_here // _MOST_PARTS))
         writer = uuid.uuid4().hex
-        self._guard()
         try:
             with self._explained(key):
                 self._patiently(
@@ -184,15 +183,15 @@ class S3Storage(Storage):
     @override
     def fetch(self, key: str, folder: Path) -> Path:
         target = folder / check_key(key).rsplit("/", 1)[-1]
-        partial = folder / f".{target.name}.{uuid.uuid4().hex}"
+        unfinished = folder / f".{target.name}.{uuid.uuid4().hex}"
         try:
             with explained(target):
                 folder.mkdir(parents=True, exist_ok=True)
-                with partial.open("xb") as file, self._explained(key):
+                with unfinished.open("xb") as file, self._explained(key):
                     self._download(key, file)
-                partial.replace(target)
+                unfinished.replace(target)
         finally:
-            partial.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
         return target
 
     @override
@@ -206,7 +205,6 @@ class S3Storage(Storage):
     @override
     def copy(self, source: str, target: str) -> None:
         check_key(source), check_key(target)
-        self._guard()
         with self._explained(source):
             self._patiently(lambda: obstore.copy(self._store, source, target))
 
@@ -227,7 +225,6 @@ class S3Storage(Storage):
     @override
     def delete(self, key: str) -> None:
         check_key(key)
-        self._guard()
         with contextlib.suppress(MissingKey), self._explained(key):
             self._patiently(lambda: obstore.delete(self._store, key))
 
@@ -236,9 +233,8 @@ class S3Storage(Storage):
         doomed = [entry.key for entry in self.list(deletable(prefix))]
         for start in range(0, len(doomed), _DELETED_AT_ONCE):
             batch = doomed[start : start + _DELETED_AT_ONCE]
-            self._guard()
             with self._explained(prefix):
-                obstore.delete(self._store, batch)
+                self._patiently(partial(obstore.delete, self._store, batch))
 
     @override
     def uri(self, key: str) -> str:
@@ -334,7 +330,6 @@ class S3Storage(Storage):
     def _put_if(self, key: str, data: bytes, mode: PutMode) -> Version:
         check_key(key)
         self._require_conditions()
-        self._guard()
         writer = uuid.uuid4().hex
         try:
             with self._explained(key):
@@ -351,11 +346,15 @@ class S3Storage(Storage):
         )
 
     def _patiently(self, request: Callable[[], T]) -> T:
-        """Try again what the store calls a passing clash with another request (status 409), for a minute at most."""
+        """Try again what the store calls a passing clash with another request (status 409), for a minute at most.
+
+        Each attempt comes right after a check that the lock is still held, where the lake is guarded.
+        """
         for attempt in stamina.retry_context(
             on=_is_clash, attempts=None, timeout=_PATIENCE_S, wait_initial=0.1, wait_max=5, wait_jitter=0.1
         ).with_name(f"a write to {self.url}", (), {}):
             with attempt:
+                self._guard()
                 return request()
         raise AssertionError("a retry loop ends by returning or raising")
 
