@@ -7,15 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from catalunya.address import split_login
 from infrastructure.package import OUTPUT
 
 
 class Parameters(BaseModel):
     """One environment. Names in AWS begin with `prefix`, so that both fit into one account."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     environment: str = Field(pattern="^(development|production)$")
     package: Path
@@ -41,6 +42,16 @@ class Parameters(BaseModel):
     memory_mb: int = Field(1024, ge=512, le=10_240)
     scratch_mb: int = Field(2048, ge=512, le=10_240)
     timeout_s: int = Field(900, ge=60, le=900)
+
+    @field_validator("socrata_url", "idescat_url", "icgc_url")
+    @classmethod
+    def _is_public(cls, url: str | None) -> str | None:
+        if url is not None and split_login(url)[1] is not None:
+            raise ValueError(
+                "the address holds a user or a password, which everybody who may read the function's settings would see; "
+                "give an address without them"
+            )
+        return url
 
     @property
     def prefix(self) -> str:

@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from catalunya.errors import UsageError
 from catalunya.settings import ICGC_URL, IDESCAT_URL, SOCRATA_URL, Settings, spare_loopback
+from infrastructure.parameters import parameters
 
 VARIABLES = [
     "ENVIRONMENT",
@@ -166,3 +168,12 @@ def test_every_http_client_can_read_the_hosts_that_are_spared_a_proxy(monkeypatc
         pass
     for host in ("127.0.0.1", "localhost", "::1"):
         assert urllib.request.proxy_bypass_environment(host)
+
+
+@pytest.mark.parametrize("name", ["socrata_url", "idescat_url", "icgc_url"])
+def test_a_stack_takes_no_address_with_a_password(name):
+    given = {name: "https://reader:p%40ss@portal.example"}
+    with pytest.raises(ValidationError, match="holds a user or a password") as refused:
+        parameters("development", given.get)
+    assert "p%40ss" not in str(refused.value)
+    assert getattr(parameters("development", {name: "https://portal.example"}.get), name)
