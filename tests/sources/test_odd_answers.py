@@ -6,8 +6,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from catalunya import sources, stage
 from catalunya.datasets import DownloadSource
@@ -16,6 +19,7 @@ from catalunya.ingest import ingest
 from catalunya.lake import snapshot
 from catalunya.settings import Settings
 from catalunya.sources import Http, download, idescat, socrata
+from catalunya.sources.http import Unfit, _Utf8
 from tests.landing import CARDS, NOW, land, open_lake
 
 from .conftest import Answering, Asked, Register, Reply, Server
@@ -341,3 +345,40 @@ def test_a_number_of_5000_digits_in_a_member_that_is_decoded_on_its_own_is_named
             spool=tmp_path,
             dataset="boundaries",
         )
+
+
+_BYTES = st.one_of(
+    st.sampled_from(
+        [b"\xc0\x80", b"\xc1\xbf", b"\xe0\x80\x80", b"\xed\xa0\x80", b"\xf0\x80\x80\x80", b"\xf4\x90\x80\x80"]
+    ),
+    st.text("aé·’€😀\u0080\u07ff\u0800\uffff").map(str.encode),
+    st.sampled_from(
+        [bytes([n]) for n in (0x80, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xF5, 0xFF)]
+    ),
+)
+
+
+@given(st.lists(_BYTES, max_size=12).map(b"".join), st.integers(1, 9))
+def test_bytes_in_pieces_are_utf_8_exactly_when_python_decodes_them_as_a_whole(
+    body: bytes, size: int
+) -> None:
+    def decodes() -> bool:
+        try:
+            body.decode("utf-8")
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    def passes() -> bool:
+        check = _Utf8()
+        try:
+            for start in range(0, len(body), size):
+                check.feed(body[start : start + size])
+            check.finish()
+        except Unfit:
+            return False
+        return True
+
+    with patch("catalunya.sources.http._SMALL_PIECE", 0):
+        assert passes() == decodes()
+    assert passes() == decodes()

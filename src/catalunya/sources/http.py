@@ -319,7 +319,10 @@ class _Utf8:
 
     def feed(self, piece: memoryview | bytes) -> None:
         """Take the next piece."""
-        self._take(_beyond_ascii(piece) if len(piece) > _SMALL_PIECE else bytes(piece), final=False)
+        if len(piece) <= _SMALL_PIECE:
+            self._take(bytes(piece), final=False)
+        elif self._left or not _is_of_short_characters(piece):
+            self._take(_beyond_ascii(piece), final=False)
 
     def finish(self) -> None:
         """Take the end, where no character may be cut off."""
@@ -334,6 +337,27 @@ class _Utf8:
                 f"found a body that is not UTF-8 ({error.reason}, byte {piece[error.start]:#04x})"
             ) from None
         self._left = piece[used:]
+
+
+def _is_of_short_characters(piece: memoryview | bytes) -> bool:
+    """Whether all of `piece` is ASCII and whole characters of two bytes, as nearly all Catalan text is; the fast check."""
+    import numpy as np
+
+    body = np.frombuffer(piece, dtype=np.uint8)
+    highest = body.max()
+    if highest < 0x80:
+        return True
+    if highest >= 0xE0:
+        return False
+    begins = body >= 0xC2
+    goes_on = body.view(np.int8) < -0x40
+    # Compared as bytes, which stops at the first difference and is several times as fast as by NumPy.
+    return (
+        not goes_on[0]
+        and not begins[-1]
+        and goes_on[1:].tobytes() == begins[:-1].tobytes()
+        and (begins | goes_on).tobytes() == (body >= 0x80).tobytes()
+    )
 
 
 def _beyond_ascii(piece: memoryview | bytes) -> bytes:
