@@ -23,11 +23,11 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from catalunya import lambdas  # noqa: E402
-from catalunya.demo import portal  # noqa: E402
+from catalunya.demo import server  # noqa: E402
 from catalunya.lake import layout  # noqa: E402
 from catalunya.lake.storage import Storage  # noqa: E402
-from catalunya.relay import Relay  # noqa: E402
+from catalunya.runs import aws_lambda  # noqa: E402
+from catalunya.runs.steps import Relay  # noqa: E402
 from catalunya.settings import Settings  # noqa: E402
 from infrastructure import costs  # noqa: E402
 from infrastructure.parameters import Parameters  # noqa: E402
@@ -40,7 +40,7 @@ DAYS_WITH_NEWS = 30
 """The register is expected to change every day; a run with news is counted as if everything had changed."""
 CALL = """
 import json, sys
-from catalunya import lambdas
+from catalunya.runs import aws_lambda
 
 class Invocation:
     aws_request_id = "bench"
@@ -48,7 +48,7 @@ class Invocation:
     def get_remaining_time_in_millis(self):
         return 900_000
 
-getattr(lambdas, sys.argv[1])(json.loads(sys.argv[2]), Invocation())
+getattr(aws_lambda, sys.argv[1])(json.loads(sys.argv[2]), Invocation())
 """
 GIVEN = {name: Parameters.model_fields[name].default for name in ("memory_mb", "scratch_mb")}
 
@@ -79,7 +79,7 @@ class Bench:
         self.measured = Measured()
         self.number += 1
         run_id = f"2026010{self.number}T060000Z-0000000{self.number}"
-        one = Relay(self.settings, run_id, lambdas._Silent())
+        one = Relay(self.settings, run_id, aws_lambda._Silent())
         for dataset_id in one.datasets:
             self.call("ingest", run_id, dataset_id)
         one.read_so_far()
@@ -158,7 +158,7 @@ def measure(folder: Path) -> tuple[Measured, costs.Run, costs.Run]:
     with (
         running(folder, "s3") as emulator,
         FaultyFront(emulator.endpoint) as front,
-        portal.running(day=date(2026, 1, 5)) as demo,
+        server.running(day=date(2026, 1, 5)) as demo,
     ):
         lake = f"s3://{emulator.new_bucket()}"
         urls = ("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL")

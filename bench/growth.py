@@ -36,19 +36,20 @@ import structlog
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from catalunya import datasets, publish  # noqa: E402
+from catalunya import publish  # noqa: E402
 from catalunya.build import inputs  # noqa: E402
-from catalunya.declaration import quote  # noqa: E402
-from catalunya.demo import portal  # noqa: E402
-from catalunya.demo.borrow import portals  # noqa: E402
+from catalunya.datasets import model  # noqa: E402
+from catalunya.demo import server  # noqa: E402
+from catalunya.demo.environment import portals  # noqa: E402
 from catalunya.lake import index, layout, snapshot  # noqa: E402
 from catalunya.lake.storage import Storage  # noqa: E402
-from catalunya.pipeline import Run  # noqa: E402
-from catalunya.record import RunRecord, new_run_id  # noqa: E402
-from catalunya.relay import whole_lake  # noqa: E402
+from catalunya.operations.status import describe  # noqa: E402
+from catalunya.runs.pipeline import Run  # noqa: E402
+from catalunya.runs.record import RunRecord, new_run_id  # noqa: E402
+from catalunya.runs.steps import whole_lake  # noqa: E402
 from catalunya.settings import Settings  # noqa: E402
 from catalunya.stage import record_of, staged_record  # noqa: E402
-from catalunya.status import describe  # noqa: E402
+from catalunya.staging.row_sql import quote  # noqa: E402
 
 REGISTER = "social_services"
 ROWS = 60
@@ -133,7 +134,7 @@ def counted(storage: Storage) -> Iterator[Cost]:
 
 def run(settings: Settings, *, force: bool = False, rebuild: bool = False) -> tuple[RunRecord, Cost]:
     """A run in this process."""
-    known = datasets.load(settings.home / "datasets")
+    known = model.load(settings.home / "datasets")
     storage = Storage.open(settings.lake)
     run_id = new_run_id(settings.now())
     with counted(storage) as cost, whole_lake(storage, run_id, known) as lock, portals(settings) as chosen:
@@ -152,14 +153,14 @@ def status(settings: Settings) -> Cost:
     """What `catalunya status` asks."""
     storage = Storage.open(settings.lake)
     with counted(storage) as cost:
-        answer = describe(storage, datasets.load(settings.home / "datasets"), settings.now())
+        answer = describe(storage, model.load(settings.home / "datasets"), settings.now())
     assert answer["faults"] == [], answer["faults"]
     return cost
 
 
 def stage_again(settings: Settings) -> Cost:
     """Every kept snapshot from its landed bytes."""
-    known = datasets.load(settings.home / "datasets")
+    known = model.load(settings.home / "datasets")
     storage = Storage.open(settings.lake)
     run_id = new_run_id(settings.now())
     with counted(storage) as cost, whole_lake(storage, run_id, known) as lock:
@@ -179,7 +180,7 @@ def release(settings: Settings) -> Cost:
 def multiply(lake: Path, count: int, home: Path) -> None:
     """Make a lake of one release have `count` snapshots of the register, as if each had come some hours before."""
     storage = Storage.open(str(lake))
-    card = datasets.load(home / "datasets")[REGISTER]
+    card = model.load(home / "datasets")[REGISTER]
     [seed] = snapshot.usable(storage, REGISTER)
     manifest, staged = snapshot.read(storage, REGISTER, seed), staged_record(storage, REGISTER, seed)
     note = index.load(storage, REGISTER).staged(seed)
@@ -219,7 +220,7 @@ def multiply(lake: Path, count: int, home: Path) -> None:
     _write_records(lake, RECORDS * count)
     shown = publish.current(storage)
     assert shown is not None
-    wanted = inputs(storage, datasets.load(home / "datasets"), home)
+    wanted = inputs(storage, model.load(home / "datasets"), home)
     record = shown.model_copy(
         update={
             "snapshots": wanted.snapshots,
@@ -297,7 +298,7 @@ def main() -> int:
     wrong = []
     with (
         tempfile.TemporaryDirectory(prefix="catalunya-bench-") as work,
-        portal.running(rows=ROWS, day=DAY) as at,
+        server.running(rows=ROWS, day=DAY) as at,
     ):
         base = Path(work, "base")
         record, _ = run(configured(str(base), at.url, CATALUNYA_NOW=NOW))

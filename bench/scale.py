@@ -64,20 +64,20 @@ def make_bucket(endpoint: str) -> None:
 
 def land_demo() -> None:
     """The other datasets as the demo portal has them."""
-    from catalunya.demo import portal
+    from catalunya.demo import server
 
-    with portal.running(day=datetime(2026, 1, 5, tzinfo=UTC).date()) as at:
+    with server.running(day=datetime(2026, 1, 5, tzinfo=UTC).date()) as at:
         names = ("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL")
         env = {**os.environ, **dict.fromkeys(names, at.url), "CATALUNYA_NOW": "2026-01-05T06:00:00Z"}
         for stage in ("ingest", "stage"):
             subprocess.run(
-                [sys.executable, "-m", "catalunya.cli", stage], env=env, check=True, capture_output=True
+                [sys.executable, "-m", "catalunya", stage], env=env, check=True, capture_output=True
             )
 
 
 def register(rows: int) -> None:
     """Replace the register's snapshots by ten that have so many rows together."""
-    from catalunya import datasets as cards
+    from catalunya.datasets import model as cards
     from catalunya.lake import layout, snapshot
     from catalunya.lake.storage import Storage
     from catalunya.settings import Settings
@@ -155,13 +155,13 @@ def measure(engine: str, millions: float, trino: int | None) -> None:
 def build(engine: str) -> None:
     """Build a candidate and throw it away; prints seconds and what was asked of the engine."""
     os.environ["CATALUNYA_ENGINE"] = engine
-    from catalunya import datasets as cards
     from catalunya.build import build as run
     from catalunya.build import discard
-    from catalunya.engines import open_engine
+    from catalunya.datasets import model as cards
     from catalunya.lake.storage import Storage
-    from catalunya.record import new_run_id
+    from catalunya.runs.record import new_run_id
     from catalunya.settings import Settings
+    from catalunya.warehouse.engines import open_engine
 
     settings = Settings.load()
     storage = Storage.open(settings.lake)

@@ -60,17 +60,17 @@ def measured(code: str, *arguments: str) -> tuple[float, float]:
 
 def land(folder: Path) -> Path:
     """Read the generated register from the demo portal and land it; returns the folder of its pages."""
-    from catalunya import datasets
-    from catalunya.demo import portal
+    from catalunya.datasets import model
+    from catalunya.demo import server
     from catalunya.lake import layout, snapshot
     from catalunya.lake.snapshot import LandedColumn, LandedFile, Manifest
     from catalunya.lake.storage import Storage
     from catalunya.settings import ROOT
 
-    dataset = datasets.load(ROOT / "datasets")["social_services"]
+    dataset = model.load(ROOT / "datasets")["social_services"]
     storage = Storage.open(str(folder))
     files, spooled = [], {}
-    with portal.running(rows=ROWS) as demo:
+    with server.running(rows=ROWS) as demo:
         base = f"{demo.url}/resource/ivft-vegh.json?$order=:id&$limit={PAGE}"
         with urllib.request.urlopen(f"{demo.url}/api/views/ivft-vegh.json") as answer:
             columns = [

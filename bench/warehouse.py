@@ -37,8 +37,9 @@ CORRECTED_A_WEEK = 10
 BUILD = """
 import sys
 from datetime import UTC, datetime
-from catalunya import build, datasets
-from catalunya.engines import open_engine
+from catalunya import build
+from catalunya.datasets import model as datasets
+from catalunya.warehouse.engines import open_engine
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
 settings = Settings.load()
@@ -149,16 +150,17 @@ def make_lake(lake: Path, count: int) -> list[int]:
     """Land and stage the demo portals once, then `count` weeks of the register; returns the rows of each."""
     import duckdb
 
-    from catalunya import datasets, declaration
+    from catalunya.datasets import model
     from catalunya.lake.storage import Storage
     from catalunya.settings import ROOT
+    from catalunya.staging import row_sql
 
-    others = [name for name in datasets.load(ROOT / "datasets") if name != "social_services"]
+    others = [name for name in model.load(ROOT / "datasets") if name != "social_services"]
     chosen = [argument for name in others for argument in ("--dataset", name)]
-    command = [sys.executable, "-m", "catalunya.cli"]
+    command = [sys.executable, "-m", "catalunya"]
     subprocess.run([*command, "ingest", *chosen], env=environment(lake), check=True, capture_output=True)
     subprocess.run([*command, "stage"], env=environment(lake), check=True, capture_output=True)
-    dataset = datasets.load(ROOT / "datasets")["social_services"]
+    dataset = model.load(ROOT / "datasets")["social_services"]
     storage = Storage.open(str(lake))
     lines = lake / "lives.ndjson"
     lives = write_lives(lines, count)
@@ -170,7 +172,7 @@ def make_lake(lake: Path, count: int) -> list[int]:
             "insert into lives select unnest(?), unnest(?), unnest(?)",
             [[*range(1, len(lives) + 1)], [a for a, _ in lives], [b for _, b in lives]],
         )
-        query = declaration.typed_query(dataset, objects, taken_on=date.max)
+        query = row_sql.typed_query(dataset, objects, taken_on=date.max)
         con.execute(
             f"create table typed as select * from ({query}) join lives using (n) where len(reasons) = 0 order by n"
         )
@@ -183,17 +185,17 @@ def make_lake(lake: Path, count: int) -> list[int]:
 
 def write_snapshot(con: Any, storage: Any, dataset: Any, scratch: Path, week: int) -> int:
     """Write the staged file of one week and the manifest that makes it count; returns its rows."""
-    from catalunya import declaration
     from catalunya.lake import layout, snapshot
     from catalunya.lake.snapshot import Manifest
     from catalunya.stage import Staged, _write_staged
+    from catalunya.staging import row_sql
 
     there = f"(select * from typed where {week} between first_week and last_week)"
     ((rows,),) = con.execute(f"select count(*) from {there}").fetchall()
     taken_at = FIRST + timedelta(weeks=week)
     snapshot_id = layout.make_id(taken_at, f"{week:08x}")
     staged = Staged(
-        dataset.id, snapshot_id, taken_at, rows, rows, 0, 0, demo=True, digest=declaration.digest(dataset)
+        dataset.id, snapshot_id, taken_at, rows, rows, 0, 0, demo=True, digest=row_sql.digest(dataset)
     )
     _write_staged(con, dataset, staged, there, scratch)
     storage.put_file(layout.staged(dataset.id, snapshot_id), scratch)
@@ -208,8 +210,8 @@ def write_snapshot(con: Any, storage: Any, dataset: Any, scratch: Path, week: in
 
 def write_lives(path: Path, count: int) -> list[tuple[int, int]]:
     """Write each state of each service as a line, and return the first and last week that shows it."""
-    from catalunya.demo.register import services_at
-    from catalunya.demo.service import row_of
+    from catalunya.demo.data.register import services_at
+    from catalunya.demo.data.service import row_of
 
     dice = random.Random("corrections")
     corrected: dict[int, int] = {}

@@ -6,7 +6,7 @@ from aws_cdk import Aws
 from aws_cdk import aws_glue as glue
 from constructs import Construct
 
-from catalunya.datasets import Dataset
+from catalunya.datasets.model import Dataset
 from catalunya.lake import layout
 from infrastructure.parameters import Parameters
 

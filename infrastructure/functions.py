@@ -56,7 +56,7 @@ class Functions(Construct):
             description=f"Does the {stage} of one dataset of one run, once for each.",
             runtime=lambda_.Runtime.PYTHON_3_13,
             architecture=lambda_.Architecture.ARM_64,
-            handler=f"catalunya.lambdas.{stage}",
+            handler=f"catalunya.runs.aws_lambda.{stage}",
             code=self.code,
             # As it is: the permissions are those of `duties.py` and of this file, none that CDK would add.
             role=iam.Role.from_role_arn(self, f"{stage.title()}Role", role.role_arn, mutable=False),

@@ -9,16 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from catalunya import datasets
-from catalunya.datasets import Dataset
-from catalunya.declaration import source_names
+from catalunya.datasets import model
+from catalunya.datasets.model import Dataset
 from catalunya.lake import layout, snapshot
 from catalunya.lake.snapshot import LandedColumn, LandedFile, Manifest
 from catalunya.lake.storage import Storage
+from catalunya.staging.row_sql import source_names
 from tests.conftest import ROOT
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
-CARDS = datasets.load(ROOT / "datasets")
+CARDS = model.load(ROOT / "datasets")
 
 
 def declared(dataset: Dataset) -> dict[str, str | None]:

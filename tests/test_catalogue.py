@@ -8,8 +8,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from catalunya import catalogue, publish
-from catalunya.dbt import Column, Mart
+from catalunya import publish
+from catalunya.publication import catalogue
+from catalunya.warehouse.dbt import Column, Mart
 from tests.landing import CARDS
 
 MART = Mart("population", "Inhabitants.", (Column("year", "integer", "Year."),))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from catalunya import catalogue
-from catalunya.datasets import check, load
+from catalunya.datasets.model import check, load
 from catalunya.errors import UsageError
+from catalunya.publication import catalogue
 from tests.conftest import ROOT
 
 CARD = (ROOT / "datasets" / "municipalities.yml").read_text("utf-8")

@@ -12,8 +12,8 @@ from tests.conftest import ROOT, copy_untested
 PARSE_FORK_PARSE = """
 import os, shutil, sys
 from pathlib import Path
-from catalunya import dbt
 from catalunya.build import code_digest
+from catalunya.warehouse import dbt
 
 def parse(home):
     nodes = dbt.parse(home / "dbt" / "mart", code_digest(home)).described["nodes"].values()

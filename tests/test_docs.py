@@ -6,13 +6,14 @@ from importlib.resources import files
 
 import pytest
 
-from catalunya import demo, docs
+from catalunya import demo
 from catalunya.errors import BuildFailed
+from catalunya.publication import dbt_docs
 
 
 def test_dbts_own_page_says_demo_data_in_its_title_and_at_the_top_of_its_body():
     page = files("dbt.task.docs").joinpath("index.html").read_text("utf-8")
-    marked = docs.marked(page)
+    marked = dbt_docs.marked(page)
     assert marked.count(demo.NOTICE) == 1
     assert "<title>DEMO DATA: dbt Docs</title>" in marked
     top = marked.partition("<body>")[2]
@@ -24,4 +25,4 @@ def test_dbts_own_page_says_demo_data_in_its_title_and_at_the_top_of_its_body():
 @pytest.mark.parametrize("page", ["", "<html><title>dbt</title></html>", "<html><body></body></html>"])
 def test_a_page_that_cannot_be_marked_is_an_error_not_an_unmarked_page(page):
     with pytest.raises(BuildFailed, match="cannot be marked as demo data"):
-        docs.marked(page)
+        dbt_docs.marked(page)

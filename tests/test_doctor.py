@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from catalunya import doctor
-from catalunya.doctor import examine
+from catalunya.operations import doctor
+from catalunya.operations.doctor import examine
 from catalunya.settings import Settings
 from tests.conftest import ROOT, copy_untested
 

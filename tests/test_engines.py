@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from catalunya import dbt
 from catalunya.audit import read_verdict
 from catalunya.build import Candidate, Inputs, discard_candidates, newest_candidate, reopen
-from catalunya.engines import open_engine
-from catalunya.engines.protocol import ENGINE_NOTE, Cost
 from catalunya.errors import UsageError
 from catalunya.lake import layout
 from catalunya.lake.storage import Storage
-from catalunya.record import RunRecord, merged
+from catalunya.runs.record import RunRecord, merged
 from catalunya.settings import Settings
+from catalunya.warehouse import dbt
+from catalunya.warehouse.engines import open_engine
+from catalunya.warehouse.engines.base import ENGINE_NOTE, Cost
 from tests.landing import NOW, open_lake
 
 RUN = "20260105T060000Z-1a2b3c4d"

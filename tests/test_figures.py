@@ -15,18 +15,18 @@ from typing import Any
 import duckdb
 import pytest
 
-from catalunya.datasets import Dataset, Total
-from catalunya.demo.geometry import boundaries
-from catalunya.demo.population import people_of
-from catalunya.demo.register import register_at
-from catalunya.demo.territory import municipality_rows_at
-from catalunya.drift import Drift
+from catalunya.datasets.model import Dataset, Total
+from catalunya.demo.data.boundaries import boundaries
+from catalunya.demo.data.population import people_of
+from catalunya.demo.data.register import register_at
+from catalunya.demo.data.territory import municipality_rows_at
 from catalunya.errors import SnapshotUnreadable
-from catalunya.figures import Memory, Reference, Remembered, judge_snapshot, snapshot_figures
-from catalunya.findings import Finding
 from catalunya.lake import layout
-from catalunya.mart_figures import compare_marts, declared_figures, mart_figures
+from catalunya.quality.figures import Memory, Reference, Remembered, judge_snapshot, snapshot_figures
+from catalunya.quality.findings import Finding
+from catalunya.quality.mart_figures import compare_marts, declared_figures, mart_figures
 from catalunya.stage import Staged, stage_snapshot
+from catalunya.staging.schema_drift import Drift
 from tests.conftest import ROOT
 from tests.landing import CARDS, land, open_lake
 

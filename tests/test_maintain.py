@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from catalunya import maintain, record
 from catalunya.errors import LakeCorrupt
 from catalunya.lake import layout, snapshot
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.storage import Storage
+from catalunya.operations import maintenance
+from catalunya.runs import record
 from catalunya.stage import stage
 from tests.landing import CARDS, NOW, land, open_lake
 
@@ -24,14 +25,14 @@ def lake(tmp_path: Path) -> Storage:
 
 def test_every_landed_byte_is_compared_with_its_checksum(lake):
     manifest = land(lake, CARDS["population"], [[{"a": 1}], [{"a": 2}]])
-    assert maintain.verify(lake, "population") == (2, [])
+    assert maintenance.verify(lake, "population") == (2, [])
     key = layout.landing("population", manifest.snapshot_id, "page-00001.json")
     lake.put(key, b'[{"a": 3}]')
-    looked, [fault] = maintain.verify(lake, "population")
+    looked, [fault] = maintenance.verify(lake, "population")
     assert looked == 2
     assert lake.uri(key) in fault and "SHA-256" in fault
     lake.delete(key)
-    assert "is missing" in maintain.verify(lake, "population")[1][0]
+    assert "is missing" in maintenance.verify(lake, "population")[1][0]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_a_source_is_as_fresh_as_it_says_itself(lake, dataset_id, validators, da
     key = layout.landing(dataset_id, manifest.snapshot_id, snapshot.MANIFEST)
     lake.put(key, told.model_dump_json().encode())
     now = NOW + timedelta(days=30)
-    [found] = maintain.freshness(lake, CARDS, now)
+    [found] = maintenance.freshness(lake, CARDS, now)
     assert (found.dataset_id, found.updated_at, found.age_days) == (dataset_id, day, (now - day).days)
     assert found.silent is ((now - day).days > CARDS[dataset_id].cadence_days)
 
@@ -68,7 +69,7 @@ def test_a_look_at_freshness_passes_over_a_folder_that_was_moved_away_and_writes
     moved = land(lake, CARDS["population"], [[1]], now=NOW + timedelta(days=1))
     lake.delete_folder(f"{layout.LANDING}/population/{moved.snapshot_id}")
     before = lake.read(layout.index("population"))
-    [found] = maintain.freshness(lake, CARDS, NOW + timedelta(days=30))
+    [found] = maintenance.freshness(lake, CARDS, NOW + timedelta(days=30))
     assert found.snapshot_id == kept.snapshot_id
     assert lake.read(layout.index("population")) == before
 
@@ -76,8 +77,8 @@ def test_a_look_at_freshness_passes_over_a_folder_that_was_moved_away_and_writes
 def test_what_an_abandoned_run_left_goes_after_two_days(lake):
     run_id = layout.make_id(NOW, "ab" * 4)
     lake.put(layout.part(run_id, "build"), b"{}")
-    assert maintain.retain(lake, "x", 30, NOW + timedelta(days=1)) == []
-    assert maintain.retain(lake, "x", 30, NOW + timedelta(days=3)) == [f"parts of run {run_id}"]
+    assert maintenance.retain(lake, "x", 30, NOW + timedelta(days=1)) == []
+    assert maintenance.retain(lake, "x", 30, NOW + timedelta(days=3)) == [f"parts of run {run_id}"]
     assert lake.folders(layout.RUNS) == []
 
 
@@ -85,14 +86,14 @@ def test_what_an_abandoned_run_left_goes_after_two_days(lake):
 def test_a_day_reads_a_share_of_the_snapshots_that_has_the_newest_and_thirty_days_read_all(count):
     ids = [f"{place:05d}" for place in range(count)]
     days = [date(2026, 1, 5) + timedelta(days=n) for n in range(30)]
-    shares = [maintain.due(ids, day) for day in days]
+    shares = [maintenance.due(ids, day) for day in days]
     assert {name for share in shares for name in share} == set(ids)
     for share in shares:
         assert share == sorted(set(share)) and share[-1] == ids[-1]
         assert min(count, 20) <= len(share) <= max(21, count // 30 + 2)
-    assert maintain.due(ids, days[0]) == shares[0]
+    assert maintenance.due(ids, days[0]) == shares[0]
     place = next(p for p in range(count) if (p - days[3].toordinal()) % 30 == 0 or count < 30)
-    assert ids[place] in maintain.due([*ids, "99999"], days[3])
+    assert ids[place] in maintenance.due([*ids, "99999"], days[3])
 
 
 def test_a_damaged_byte_is_found_on_the_day_of_its_snapshot_and_by_a_full_check(lake):
@@ -104,12 +105,12 @@ def test_a_damaged_byte_is_found_on_the_day_of_its_snapshot_and_by_a_full_check(
     found = {}
     for n in range(30):
         day = date(2026, 3, 1) + timedelta(days=n)
-        looked, wrong = maintain.verify(lake, "population", day=day)
+        looked, wrong = maintenance.verify(lake, "population", day=day)
         assert looked in {20, 21}
         found[day] = len(wrong)
     assert set(found.values()) == {0, 1}
     assert found[next(day for day in found if day.toordinal() % 30 == 0)] == 1
-    looked, wrong = maintain.verify(lake, "population")
+    looked, wrong = maintenance.verify(lake, "population")
     assert (looked, len(wrong)) == (50, 1)
 
 
@@ -118,7 +119,7 @@ def test_the_newest_snapshot_is_compared_every_day(lake):
         newest = land(lake, CARDS["population"], [[{"a": place}]], now=NOW + timedelta(hours=place))
     lake.put(layout.landing("population", newest.snapshot_id, "page-00000.json"), b"damaged")
     for n in range(30):
-        assert len(maintain.verify(lake, "population", day=date(2026, 3, 1) + timedelta(days=n))[1]) == 1
+        assert len(maintenance.verify(lake, "population", day=date(2026, 3, 1) + timedelta(days=n))[1]) == 1
 
 
 def users(year: int) -> dict[str, str]:
@@ -132,7 +133,7 @@ def staged_file(lake: Storage) -> Path:
     manifest = land(lake, CARDS["service_users"], [[users(2015), users(2016), users(2017)]])
     stage(lake, CARDS["service_users"], run_id=layout.make_id(NOW, "ab" * 4), now=NOW)
     path = Path(lake.uri(layout.staged("service_users", manifest.snapshot_id)))
-    assert maintain.verify_staged(lake, "service_users", path.stem) == []
+    assert maintenance.verify_staged(lake, "service_users", path.stem) == []
     return path
 
 
@@ -140,12 +141,12 @@ def test_a_flipped_byte_anywhere_in_a_staged_file_is_found(lake, staged_file):
     good = staged_file.read_bytes()
     for place in range(0, len(good), 97):
         staged_file.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
-        [fault] = maintain.verify_staged(lake, "service_users", staged_file.stem)
+        [fault] = maintenance.verify_staged(lake, "service_users", staged_file.stem)
         assert str(staged_file) in fault and "SHA-256" in fault and "catalunya run --rebuild" in fault
     staged_file.write_bytes(good)
-    assert maintain.verify_staged(lake, "service_users", staged_file.stem) == []
+    assert maintenance.verify_staged(lake, "service_users", staged_file.stem) == []
     staged_file.unlink()
-    assert "is missing" in maintain.verify_staged(lake, "service_users", staged_file.stem)[0]
+    assert "is missing" in maintenance.verify_staged(lake, "service_users", staged_file.stem)[0]
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_a_staged_file_that_the_index_does_not_know_is_compared_with_its_own_rec
     [other] = [p for p in staged_file.parents[1].glob("*/*.parquet") if p != staged_file]
     lake.delete(layout.index("service_users"))
     change(staged_file, other)
-    [fault] = maintain.verify_staged(lake, "service_users", staged_file.stem)
+    [fault] = maintenance.verify_staged(lake, "service_users", staged_file.stem)
     assert said in fault
 
 
@@ -179,9 +180,9 @@ def put_record(lake: Storage, days_ago: float, message: str = "nothing new", num
     return run_id
 
 
-def fold(lake: Storage) -> maintain.Folded:
+def fold(lake: Storage) -> maintenance.Folded:
     with lake_lock(lake, "x") as lock:
-        return maintain.fold_ledger(lake, NOW, lock)
+        return maintenance.fold_ledger(lake, NOW, lock)
 
 
 def alone_of(lake: Storage) -> list[str]:
@@ -205,12 +206,12 @@ def test_old_records_of_the_ledger_are_folded_by_month_and_the_newest_is_still_r
     newest = record.newest(lake)
     assert newest is not None and newest.run_id == kept[-1]
     before = archived(lake)
-    assert fold(lake) == maintain.Folded({}, ())
+    assert fold(lake) == maintenance.Folded({}, ())
     assert archived(lake) == before
 
 
 def test_of_many_young_records_the_newest_thousand_stay(lake, monkeypatch):
-    monkeypatch.setattr(maintain, "LEDGER_RECORDS", 3)
+    monkeypatch.setattr(maintenance, "LEDGER_RECORDS", 3)
     ids = [put_record(lake, days) for days in (5, 4, 3, 2, 1)]
     fold(lake)
     assert alone_of(lake) == ids[2:]
@@ -227,7 +228,7 @@ def test_folding_that_was_killed_between_archive_and_deletion_loses_and_doubles_
     ids = [put_record(lake, days) for days in (121, 120, 119)]
     last = put_record(lake, 1)
     whole = {name: json.loads(lake.read(layout.ledger(name))) for name in ids}
-    maintain.archive_records(lake, "2025-09", {ids[0]: whole[ids[0]], ids[1]: whole[ids[1]]})
+    maintenance.archive_records(lake, "2025-09", {ids[0]: whole[ids[0]], ids[1]: whole[ids[1]]})
     lake.delete(layout.ledger(ids[0]))
     fold(lake)
     assert (archived(lake), alone_of(lake)) == ({"2025-09": ids}, [last])
@@ -262,7 +263,7 @@ def test_a_damaged_archive_stays_as_it_is_with_the_records_that_would_go_into_it
     put_record(lake, 1)
     lake.put(layout.ledger_archive("2025-09"), b'{"run_id": "x"}\n{"run_i')
     with pytest.raises(LakeCorrupt, match="line 2"):
-        maintain.archive_records(lake, "2025-09", {})
+        maintenance.archive_records(lake, "2025-09", {})
     found = fold(lake)
     assert "2025-09.jsonl: line 2" in found.left[0]
     assert run_id in alone_of(lake)
@@ -272,5 +273,5 @@ def test_a_damaged_archive_stays_as_it_is_with_the_records_that_would_go_into_it
 def test_retention_folds_the_ledger_and_says_so(lake):
     put_record(lake, 120)
     put_record(lake, 1)
-    [said] = maintain.retain(lake, "x", 30, NOW)
+    [said] = maintenance.retain(lake, "x", 30, NOW)
     assert said.startswith("single records of the ledger: 1 are in") and said.endswith("2025-09.jsonl now")

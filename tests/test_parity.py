@@ -6,7 +6,7 @@ import duckdb
 import pytest
 
 from catalunya.errors import UsageError
-from catalunya.parity import SHOWN, compare, parse_engines
+from catalunya.operations.parity import SHOWN, compare, parse_engines
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalunya import declaration, stage
-from catalunya.datasets import Column, Constraints
+from catalunya import stage
+from catalunya.datasets.model import Column, Constraints
 from catalunya.errors import LakeCorrupt, Refused
 from catalunya.lake import layout, snapshot
 from catalunya.lake.storage import Storage
 from catalunya.stage import Staged
+from catalunya.staging import row_sql
 from tests.conftest import ROOT
 from tests.landing import CARDS, NOW, declared, land, open_lake
 from tests.proof.typed import typed
@@ -523,15 +524,15 @@ def test_a_staged_snapshot_is_not_staged_again_until_its_card_changes(lake):
 
 
 def test_the_digest_changes_with_the_definition_and_with_the_code_that_types(monkeypatch):
-    known = declaration.digest(REGISTER)
+    known = row_sql.digest(REGISTER)
     strict = REGISTER.model_copy(update={"columns": (*REGISTER.columns[:-1], retyped(REGISTER.columns[-1]))})
     reworded = REGISTER.columns[0].model_copy(update={"description": "Other words."})
     described = REGISTER.model_copy(
         update={"title": TOWNS.title, "columns": (reworded, *REGISTER.columns[1:])}
     )
-    assert declaration.digest(described) == known != declaration.digest(strict)
-    monkeypatch.setattr(declaration, "rules_digest", lambda: "other code")
-    assert declaration.digest(REGISTER) != known
+    assert row_sql.digest(described) == known != row_sql.digest(strict)
+    monkeypatch.setattr(row_sql, "rules_digest", lambda: "other code")
+    assert row_sql.digest(REGISTER) != known
 
 
 def retyped(column: Column) -> Column:
@@ -539,11 +540,18 @@ def retyped(column: Column) -> Column:
 
 
 @pytest.mark.parametrize(
-    "module", ["declaration.py", "stage.py", "drift.py", "sources/idescat.py", "sources/jsonstat.py"]
+    "module",
+    [
+        "staging/row_sql.py",
+        "stage.py",
+        "staging/schema_drift.py",
+        "sources/idescat.py",
+        "sources/jsonstat.py",
+    ],
 )
 def test_a_change_of_any_module_that_types_rows_changes_the_digest_line_ends_do_not(tmp_path, module):
     def digest_in(folder: Path) -> str:
-        code = "from catalunya import declaration; print(declaration.__file__, declaration.rules_digest())"
+        code = "from catalunya.staging import row_sql; print(row_sql.__file__, row_sql.rules_digest())"
         env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
         found = subprocess.run(
             [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
@@ -557,10 +565,10 @@ def test_a_change_of_any_module_that_types_rows_changes_the_digest_line_ends_do_
     text = (package / module).read_bytes()
     changed = tmp_path / "a" / "catalunya" / module
     changed.write_bytes(text.replace(b"\n", b"\r\n"))
-    assert digest_in(tmp_path / "a") == declaration.rules_digest()
+    assert digest_in(tmp_path / "a") == row_sql.rules_digest()
     changed.write_bytes(text + b"\n_ = 0\n")
     archive = shutil.make_archive(str(tmp_path / "functions"), "zip", tmp_path / "a")
-    assert digest_in(Path(archive)) == digest_in(tmp_path / "a") != declaration.rules_digest()
+    assert digest_in(Path(archive)) == digest_in(tmp_path / "a") != row_sql.rules_digest()
 
 
 def test_the_counts_travel_with_the_staged_file(lake):

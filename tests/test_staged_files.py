@@ -9,14 +9,15 @@ from typing import Any
 import duckdb
 import pytest
 
-from catalunya import declaration, sql, stage
-from catalunya.datasets import Dataset
-from catalunya.engines import staging
-from catalunya.engines.duckdb import DATABASE, DuckDBEngine
+from catalunya import sql, stage
+from catalunya.datasets.model import Dataset
 from catalunya.errors import BuildFailed, LakeCorrupt
 from catalunya.lake import layout, snapshot
 from catalunya.lake.storage import Storage
 from catalunya.stage import Staged
+from catalunya.staging import row_sql
+from catalunya.warehouse.engines import staged_tables
+from catalunya.warehouse.engines.duckdb import DATABASE, DuckDBEngine
 from tests.landing import CARDS, NOW, land, open_lake
 
 REGISTER, POPULATION = CARDS["social_services"], CARDS["population"]
@@ -69,7 +70,7 @@ def test_a_lake_in_a_folder_that_names_a_column_is_read_as_in_any_other(tmp_path
 def test_a_path_is_read_by_exactly_its_name(tmp_path: Path, name: str) -> None:
     for folder, value in ((name, 1), ("abc", 2), ("ab", 2)):
         (tmp_path / folder).mkdir(parents=True)
-        target = declaration.quote(str(tmp_path / folder / "f-1.parquet"))
+        target = row_sql.quote(str(tmp_path / folder / "f-1.parquet"))
         duckdb.execute(
             f"copy (select {value} as x) to {target} (format parquet, kv_metadata {{k: '{value}'}})"
         )
@@ -107,7 +108,7 @@ def test_a_staged_file_without_its_record_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         LakeCorrupt, match=r"without a record of their rows: .*20260105T000000Z-00000000\.parquet"
     ):
-        staging.records(duckdb.connect(), [path])
+        staged_tables.records(duckdb.connect(), [path])
 
 
 def record(dataset: Dataset, number: int, quarantined: int, **more: Any) -> Staged:
@@ -128,8 +129,8 @@ def write_quarantine(lake: Storage, staged: Staged, select: str) -> None:
 def tables(lake: Storage, work: Path, *staged: Staged) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
     con.execute("create schema staging")
-    quarantine = staging.fetch_quarantined(lake, staged, work)
-    staging.create_tables(con, CARDS, list(staged), quarantine)
+    quarantine = staged_tables.fetch_quarantined(lake, staged, work)
+    staged_tables.create_tables(con, CARDS, list(staged), quarantine)
     return con
 
 

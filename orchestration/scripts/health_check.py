@@ -15,12 +15,12 @@ import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass
 
-from catalunya import datasets as cards
 from catalunya import publish
 from catalunya.address import split_login
-from catalunya.doctor import examine
+from catalunya.datasets import model as cards
 from catalunya.errors import CatalunyaError
 from catalunya.lake.storage import Storage
+from catalunya.operations.doctor import examine
 from catalunya.settings import Settings, is_loopback, spare_loopback
 from catalunya.sources.http import user_agent
 

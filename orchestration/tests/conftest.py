@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from catalunya.demo import portal
-from catalunya.demo.portal import RunningPortal
+from catalunya.demo import server
+from catalunya.demo.server import RunningPortal
 from catalunya.lake import layout
 from catalunya.lake.storage import Storage
-from catalunya.relay import run_id_of
+from catalunya.runs.steps import run_id_of
 from catalunya.settings import Settings
 from orchestration.scripts import airflow_local
 from orchestration.tests.api import PIPELINE, Api, Ended
@@ -44,7 +44,7 @@ class Airflow(Api):
     """A running Airflow and what is around it."""
 
     env: dict[str, str]
-    portal: RunningPortal
+    server: RunningPortal
     ear: Ear
 
     @property
@@ -76,7 +76,7 @@ class Airflow(Api):
 
 @pytest.fixture(scope="package")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
-    with portal.running(day=DAY) as demo, started(tmp_path_factory.mktemp("airflow"), demo) as found:
+    with server.running(day=DAY) as demo, started(tmp_path_factory.mktemp("airflow"), demo) as found:
         yield found
 
 

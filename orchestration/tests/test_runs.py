@@ -8,10 +8,10 @@ from datetime import date
 import pytest
 from rich.console import Console
 
+from catalunya.cli.console import PlainReporter
 from catalunya.demo import NOTICE
 from catalunya.lake import layout
-from catalunya.relay import Relay
-from catalunya.report import PlainReporter
+from catalunya.runs.steps import Relay
 from catalunya.settings import Settings
 from orchestration.scripts import airflow_local
 from orchestration.tests.conftest import MAINTENANCE, NOW, Ended, first_of, id_in_lake

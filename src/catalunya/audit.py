@@ -12,18 +12,20 @@ import duckdb
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from catalunya import dbt, figures, sql
+from catalunya import sql
 from catalunya.build import Candidate, reopen
-from catalunya.datasets import Dataset
-from catalunya.engines import Engine
+from catalunya.datasets.model import Dataset
 from catalunya.errors import Refused, UsageError
-from catalunya.findings import Finding, Stale
 from catalunya.lake import index, layout, snapshot
 from catalunya.lake.snapshot import Refusal
 from catalunya.lake.storage import MissingKey, Storage
-from catalunya.mart_figures import compare_marts, declared_figures, mart_figures
+from catalunya.quality import figures
+from catalunya.quality.findings import Finding, Stale
+from catalunya.quality.mart_figures import compare_marts, declared_figures, mart_figures
 from catalunya.settings import Settings
 from catalunya.stage import STAGING_GATES, Staged, definition_digest
+from catalunya.warehouse import dbt
+from catalunya.warehouse.engines import Engine
 
 log = structlog.get_logger(__name__)
 

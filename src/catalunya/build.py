@@ -15,14 +15,14 @@ from pathlib import Path
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from catalunya import dbt
-from catalunya.datasets import Dataset
-from catalunya.engines.protocol import ENGINE_NOTE, Engine, Workspace
+from catalunya.datasets.model import Dataset
 from catalunya.errors import BuildFailed, UsageError
 from catalunya.lake import layout, pointer, snapshot
 from catalunya.lake.storage import MissingKey, Storage
 from catalunya.settings import Settings
 from catalunya.stage import Staged
+from catalunya.warehouse import dbt
+from catalunya.warehouse.engines.base import ENGINE_NOTE, Engine, Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -86,10 +86,15 @@ def inputs(
 
 
 _PACKAGE = Path(__file__).resolve().parent
-_NO_CONTENT = {
-    "cli", "demo", "doctor", "lambdas", "maintain", "notify", "parity", "record", "relay", "report", "settings",
-    "status", "trace",
-}  # fmt: skip
+_NO_CONTENT = (
+    "cli/",
+    "demo/",
+    "operations/",
+    "runs/aws_lambda.py",
+    "runs/record.py",
+    "runs/steps.py",
+    "settings.py",
+)
 """Modules of the package that decide nothing about the content of a release."""
 
 
@@ -122,9 +127,9 @@ def _library_digest() -> str:
         with contextlib.suppress(PackageNotFoundError):
             digest.update(f"{name} {version(name)}\n".encode())
     for path in sorted(_PACKAGE.rglob("*.py")):
-        inside = path.relative_to(_PACKAGE)
-        if inside.parts[0].removesuffix(".py") not in _NO_CONTENT:
-            digest.update(f"{inside.as_posix()}\n".encode())
+        inside = path.relative_to(_PACKAGE).as_posix()
+        if not inside.startswith(_NO_CONTENT):
+            digest.update(f"{inside}\n".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

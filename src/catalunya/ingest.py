@@ -13,15 +13,15 @@ import structlog
 
 from catalunya import sources
 from catalunya.address import redacted
-from catalunya.datasets import Dataset
-from catalunya.declaration import source_names
+from catalunya.datasets.model import Dataset
 from catalunya.errors import CatalunyaError, LakeBusy, LakeCorrupt, SourceDrift, UsageError
-from catalunya.lake import disk, index, layout, snapshot
+from catalunya.lake import index, layout, scratch, snapshot
 from catalunya.lake.lock import LockLost
 from catalunya.lake.snapshot import LandedColumn, LandedFile, Manifest
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
 from catalunya.sources import Fetched, Http
+from catalunya.staging.row_sql import source_names
 
 log = structlog.get_logger(__name__)
 
@@ -86,7 +86,7 @@ def ingest(
             return Ingested(dataset.id, outcome, last_id, validators, http.requests, http.bytes, message)
 
         try:
-            with disk.explained(spool):
+            with scratch.explained(spool):
                 fetched = sources.fetch(
                     dataset.source,
                     base_url=_base_url(dataset, settings),

@@ -16,14 +16,10 @@ import duckdb
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from catalunya import catalogue
 from catalunya import demo as demo_data
 from catalunya.audit import Audit, Baseline, Stale, read_verdict
 from catalunya.build import Candidate, reopen
-from catalunya.datasets import Dataset
-from catalunya.dbt import Column, Mart
-from catalunya.declaration import quote
-from catalunya.engines.protocol import Engine, Shown, Workspace
+from catalunya.datasets.model import Dataset
 from catalunya.errors import LakeCorrupt, Refused, UsageError
 from catalunya.lake import layout, pointer, snapshot
 from catalunya.lake.index import CLOCK_TOLERANCE
@@ -31,6 +27,10 @@ from catalunya.lake.lock import Lock
 from catalunya.lake.pointer import Pointer, PointerMoved
 from catalunya.lake.snapshot import Refusal
 from catalunya.lake.storage import MissingKey, Storage
+from catalunya.publication import catalogue
+from catalunya.staging.row_sql import quote
+from catalunya.warehouse.dbt import Column, Mart
+from catalunya.warehouse.engines.base import Engine, Shown, Workspace
 
 log = structlog.get_logger(__name__)
 

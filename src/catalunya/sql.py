@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from catalunya.declaration import quote
+from catalunya.staging.row_sql import quote
 
 _GLOB = re.compile(r"[\[*?]")
 

@@ -21,20 +21,21 @@ import duckdb
 import msgspec
 import structlog
 
-from catalunya import declaration, sql
-from catalunya.datasets import Dataset, IdescatSource, SocrataSource
-from catalunya.drift import Drift, check_columns, missing_columns, refuse_mistyped, refuse_quarantined
-from catalunya.errors import (
-    CatalunyaError,
-    HistoryUnreadable,
-    LakeCorrupt,
-    Refused,
-    SnapshotUnreadable,
-)
-from catalunya.figures import snapshot_figures
+from catalunya import sql
+from catalunya.datasets.model import Dataset, IdescatSource, SocrataSource
+from catalunya.errors import CatalunyaError, HistoryUnreadable, LakeCorrupt, Refused, SnapshotUnreadable
 from catalunya.lake import index, layout, snapshot
 from catalunya.lake.snapshot import LandedFile, Manifest, Refusal
 from catalunya.lake.storage import MissingKey, Storage
+from catalunya.quality.figures import snapshot_figures
+from catalunya.staging import row_sql
+from catalunya.staging.schema_drift import (
+    Drift,
+    check_columns,
+    missing_columns,
+    refuse_mistyped,
+    refuse_quarantined,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -108,7 +109,7 @@ def stage(
     definition or cannot be read, `LakeCorrupt` when its landed bytes are not those of its manifest (it is marked
     refused in both cases). Raises `HistoryUnreadable` at once for an accepted snapshot that cannot be staged.
     """
-    wanted, judged_with = declaration.digest(dataset), definition_digest(dataset)
+    wanted, judged_with = row_sql.digest(dataset), definition_digest(dataset)
     known = _reopened(storage, dataset.id, judged_with)
     if not again:
         known = _with_found_files(storage, dataset.id, known, wanted, anew)
@@ -233,7 +234,7 @@ def forget_lost_files(storage: Storage, dataset_id: str) -> list[str]:
 def not_staged(storage: Storage, dataset: Dataset) -> list[str]:
     """Snapshots in use that today's rules did not stage, or whose staged file is lost; changes nothing."""
     known = index.load(storage, dataset.id)
-    lost, wanted = set(_lost_files(storage, dataset.id, known)), declaration.digest(dataset)
+    lost, wanted = set(_lost_files(storage, dataset.id, known)), row_sql.digest(dataset)
     return [
         name for name in known.usable if name in lost or (known.staged(name) or _NO_FILE).digest != wanted
     ]
@@ -258,7 +259,7 @@ def _lost_files(storage: Storage, dataset_id: str, known: index.Index) -> list[s
 
 def definition_digest(dataset: Dataset) -> str:
     """16 hex digits over all of a definition and the typing rules; a gate's refusal holds as long as they are equal."""
-    content = dataset.model_dump_json() + declaration.digest(dataset)
+    content = dataset.model_dump_json() + row_sql.digest(dataset)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -449,7 +450,7 @@ def _stage_pages(
         reasons=reasons,
         invalid_values=invalid,
         figures=_figures(con, dataset, typed),
-        digest=declaration.digest(dataset),
+        digest=row_sql.digest(dataset),
         source_updated_on=updated.date() if (updated := snapshot.source_updated(manifest)) else None,
     )
     _write_quarantine(con, dataset, staged, typed, work / "quarantine.parquet")
@@ -526,8 +527,8 @@ def _type_pages(
 
     def type_page(index: int) -> None:
         relation = sql.read_json_objects(objects.paths[index], shape=objects.shape, largest=objects.largest)
-        target = declaration.quote(str(work / f"typed-{index:05d}.parquet"))
-        query = declaration.typed_query(dataset, relation, taken_on=taken_on, missing=missing)
+        target = row_sql.quote(str(work / f"typed-{index:05d}.parquet"))
+        query = row_sql.typed_query(dataset, relation, taken_on=taken_on, missing=missing)
         with con.cursor() as cursor:
             cursor.execute(
                 f"copy (select * replace (n + {index} * {_PAGE_SHIFT}::bigint as n) from ({query})) "
@@ -689,12 +690,12 @@ def _write_quarantine(
     con.execute(
         f"""
         copy (
-            select problems.reason, typed.raw, {declaration.quote(staged.snapshot_id)} as snapshot_id,
+            select problems.reason, typed.raw, {row_sql.quote(staged.snapshot_id)} as snapshot_id,
                 {", ".join(f"typed.{name}" for name in dataset.key)}
             from {typed} as typed inner join problems using (n)
             where problems.kind <> 'duplicate'
             order by n
-        ) to {declaration.quote(str(target))} (format parquet, compression zstd)
+        ) to {row_sql.quote(str(target))} (format parquet, compression zstd)
         """
     )
 
@@ -704,13 +705,13 @@ def _write_staged(
 ) -> None:
     columns = ", ".join(column.name for column in dataset.columns)
     sound = "" if staged.rows_staged == staged.rows_in else "where n not in (select n from problems)"
-    record = declaration.quote(record_of(staged))
+    record = row_sql.quote(record_of(staged))
     con.execute(
         f"""
         copy (
-            select {columns}, raw, {declaration.quote(staged.snapshot_id)} as snapshot_id
+            select {columns}, raw, {row_sql.quote(staged.snapshot_id)} as snapshot_id
             from {typed} {sound}
-        ) to {declaration.quote(str(target))} (
+        ) to {row_sql.quote(str(target))} (
             format parquet, compression zstd, compression_level 1, row_group_size 25000, kv_metadata {{catalunya: {record}}}
         )
         """

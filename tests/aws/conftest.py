@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from catalunya.demo import portal
-from catalunya.demo.portal import RunningPortal
+from catalunya.demo import server
+from catalunya.demo.server import RunningPortal
 from infrastructure import package
 from infrastructure.package import Package
 from tests.aws.policy import Account
@@ -51,7 +51,7 @@ class Invocation:
 
 @pytest.fixture
 def demo() -> Iterator[RunningPortal]:
-    with portal.running(day=DAY) as running:
+    with server.running(day=DAY) as running:
         yield running
 
 
@@ -75,7 +75,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Account]:
     """Environment to what its stack makes of an account, synthesised with a stand-in for the functions' zip."""
     folder = tmp_path_factory.mktemp("cdk")
     with zipfile.ZipFile(folder / "functions.zip", "w") as archive:
-        archive.writestr("catalunya/lambdas.py", "")
+        archive.writestr("catalunya/runs/aws_lambda.py", "")
     synthesise(folder / "out", folder / "functions.zip")
     return {
         name: Account(json.loads((folder / "out" / f"catalunya-{name}.template.json").read_text()))

@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from catalunya import publish, record
-from catalunya.demo import portal
+from catalunya import publish
+from catalunya.demo import server as portal
 from catalunya.lake import layout, snapshot
 from catalunya.lake.storage import Storage
-from catalunya.record import RunRecord
+from catalunya.runs import record
+from catalunya.runs.record import RunRecord
 from infrastructure.package import Package
 from orchestration.tests.conftest import Airflow, Ended, first_of, started
 from standin.install import NotInstalled
@@ -294,7 +295,7 @@ def test_a_throttled_s3_costs_time_and_neither_loses_nor_doubles_anything(
 def command(production: Airflow, *words: str, **more: str) -> dict[str, Any]:
     """What a person's `catalunya` answers on the same lake, portals unchanged."""
     done = subprocess.run(
-        [sys.executable, "-m", "catalunya.cli", *words, "--json"],
+        [sys.executable, "-m", "catalunya", *words, "--json"],
         env={**production.env, **more}, cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout, done.stderr

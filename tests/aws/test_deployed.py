@@ -14,13 +14,14 @@ from typing import Any
 import boto3
 import pytest
 
-from catalunya import datasets, lambdas
-from catalunya.demo import portal
+from catalunya.datasets import model
+from catalunya.demo import server
 from catalunya.errors import SourceUnreadable
 from catalunya.lake import layout, snapshot
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.storage import Storage
-from catalunya.record import RunRecord
+from catalunya.runs import aws_lambda
+from catalunya.runs.record import RunRecord
 from infrastructure.package import Package
 from tests.aws.conftest import DAY
 from tests.aws.emulator import UNSUPPORTED, Deployed, deployed
@@ -30,14 +31,14 @@ pytestmark = pytest.mark.aws
 
 
 @pytest.fixture(scope="module")
-def portals() -> Iterator[portal.RunningPortal]:
-    with portal.running(day=DAY) as running:
+def portals() -> Iterator[server.RunningPortal]:
+    with server.running(day=DAY) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def stack(
-    tmp_path_factory: pytest.TempPathFactory, bundle: Package, portals: portal.RunningPortal
+    tmp_path_factory: pytest.TempPathFactory, bundle: Package, portals: server.RunningPortal
 ) -> Iterator[Deployed]:
     with deployed(tmp_path_factory.mktemp("aws"), bundle, portals.url) as one:
         yield one
@@ -65,8 +66,8 @@ def wait(look: Callable[[], Any], what: str, patience_s: float = 60) -> Any:
     return found
 
 
-def word(lake: Storage, run_id: str, stage: lambdas.Stage, dataset: str) -> RunRecord:
-    key = layout.part(run_id, lambdas.part_of(stage, dataset))
+def word(lake: Storage, run_id: str, stage: aws_lambda.Stage, dataset: str) -> RunRecord:
+    key = layout.part(run_id, aws_lambda.part_of(stage, dataset))
     wait(lambda: lake.exists(key), f"word of {stage}")
     return RunRecord.model_validate_json(lake.read(key))
 
@@ -81,7 +82,7 @@ def test_only_what_the_emulator_lacks_was_left_out_of_the_stack(stack, templates
 def test_the_catalogue_and_the_workgroups_are_there(stack):
     glue = stack.client("glue")
     tables = {t["Name"] for t in glue.get_tables(DatabaseName="catalunya_production_staging")["TableList"]}
-    assert tables == set(datasets.load(ROOT / "datasets"))
+    assert tables == set(model.load(ROOT / "datasets"))
     group = stack.client("athena").get_work_group(WorkGroup="catalunya-production-read")["WorkGroup"]
     assert group["Configuration"]["EnforceWorkGroupConfiguration"] is True
 
@@ -91,9 +92,9 @@ def test_a_function_asked_twice_lands_once_and_the_other_stages_it(stack, lake, 
     for _ in range(2):
         ask(stack, "ingest", run_id=run_id, dataset="social_services")
     read = word(lake, run_id, "ingest", "social_services")
-    assert lambdas.judged("ingest", "social_services", read).outcome == "new"
+    assert aws_lambda.judged("ingest", "social_services", read).outcome == "new"
     ask(stack, "stage", run_id=run_id, dataset="social_services")
-    staged = lambdas.judged("stage", "social_services", word(lake, run_id, "stage", "social_services"))
+    staged = aws_lambda.judged("stage", "social_services", word(lake, run_id, "stage", "social_services"))
     assert staged.rows_in == staged.rows_staged + staged.rows_quarantined + staged.rows_duplicated > 11_000
     (only,) = snapshot.ids(lake, "social_services")
     assert lake.exists(layout.staged("social_services", only))

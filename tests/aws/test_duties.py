@@ -9,14 +9,16 @@ from fnmatch import fnmatch
 
 import pytest
 
-from catalunya import datasets as cards
-from catalunya import lambdas, maintain, notify, publish, status
-from catalunya.demo import portal
+from catalunya import publish
+from catalunya.datasets import model as cards
+from catalunya.demo import server
 from catalunya.errors import CatalunyaError, Refused
 from catalunya.lake import index, layout, snapshot
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.storage import Storage
-from catalunya.relay import Relay
+from catalunya.operations import alerts, maintenance, status
+from catalunya.runs import aws_lambda
+from catalunya.runs.steps import Relay
 from catalunya.settings import Settings
 from infrastructure.duties import DUTIES, PROBE
 from tests.aws.conftest import DAY, Invocation, variables
@@ -32,7 +34,7 @@ pytestmark = pytest.mark.aws
 class Life:
     """A lake from its first release on, every part of every run under the duty that does it."""
 
-    def __init__(self, demo: portal.RunningPortal, recorder: Recorder) -> None:
+    def __init__(self, demo: server.RunningPortal, recorder: Recorder) -> None:
         self.demo = demo
         self.recorder = recorder
         self.settings = Settings.load().model_copy(
@@ -48,20 +50,20 @@ class Life:
         self.number += 1
         return f"20260105T0{self.number}0000Z-0000000{self.number}"
 
-    def ask(self, stage: lambdas.Stage, run_id: str, dataset_id: str) -> None:
+    def ask(self, stage: aws_lambda.Stage, run_id: str, dataset_id: str) -> None:
         """As a task of the DAG does: ask, look at the word, take one of failure back and ask again."""
-        part = lambdas.part_of(stage, dataset_id)
+        part = aws_lambda.part_of(stage, dataset_id)
         for _ in range(2):
             with self.recorder.duty(stage), suppress(CatalunyaError):
-                getattr(lambdas, stage)({"run_id": run_id, "dataset": dataset_id}, Invocation())
+                getattr(aws_lambda, stage)({"run_id": run_id, "dataset": dataset_id}, Invocation())
             with self.recorder.duty("orchestrator"):
                 word = self.relay(run_id).word(part)
-                if lambdas.is_done(stage, dataset_id, word):
+                if aws_lambda.is_done(stage, dataset_id, word):
                     return
                 self.relay(run_id).retract(part)
 
     def relay(self, run_id: str) -> Relay:
-        return Relay(self.settings, run_id, lambdas._Silent())
+        return Relay(self.settings, run_id, aws_lambda._Silent())
 
     def read(self, run_id: str) -> None:
         for dataset_id in self.datasets:
@@ -81,7 +83,7 @@ class Life:
         finally:
             with self.recorder.duty("publish"):
                 one = self.relay(run_id)
-                notify.deliver(one.storage, (), notify.of_findings(one.finish()))
+                alerts.deliver(one.storage, (), alerts.of_findings(one.finish()))
         return run_id
 
     def transform(self, run_id: str) -> None:
@@ -89,11 +91,11 @@ class Life:
             self.ask("stage", run_id, dataset_id)
         with self.recorder.duty("orchestrator"):
             for dataset_id in self.datasets:
-                word = self.relay(run_id).word(lambdas.part_of("stage", dataset_id))
+                word = self.relay(run_id).word(aws_lambda.part_of("stage", dataset_id))
                 assert word is not None
                 # What is refused is left out, the run goes on.
                 with suppress(Refused):
-                    lambdas.judged("stage", dataset_id, word)
+                    aws_lambda.judged("stage", dataset_id, word)
         with self.recorder.duty("build"):
             self.relay(run_id).build()
             self.relay(run_id).audit()
@@ -107,7 +109,7 @@ def heard(s3_emulator: S3Emulator) -> Iterator[dict[str, set[Asked]]]:
     """By duty, all that was asked for in runs that release, find nothing, meet drift and refusal, and are mended."""
     recorder = Recorder(s3_emulator.endpoint)
     bucket = s3_emulator.new_bucket()
-    with pytest.MonkeyPatch.context() as patch, recorder.front, portal.running(day=DAY) as demo:
+    with pytest.MonkeyPatch.context() as patch, recorder.front, server.running(day=DAY) as demo:
         for name, value in {
             **s3_emulator.env,
             **variables(bucket, demo.url),
@@ -153,7 +155,7 @@ def _live(life: Life) -> None:
 def _break_a_staging(life: Life) -> None:
     """A stage that fails by a fault of the code leaves a word of failure, which is taken back."""
     with pytest.MonkeyPatch.context() as broken:
-        broken.setattr("catalunya.pipeline.stage", _broken)
+        broken.setattr("catalunya.runs.pipeline.stage", _broken)
         life.ask("stage", life.new_run(), "population")
 
 
@@ -171,7 +173,7 @@ def _forget_figures(life: Life) -> None:
 
 def _refuse_in_audit(life: Life) -> None:
     """A register that lost most of its rows beside another list that changed: the one is refused, the other released."""
-    with portal.running(rows=4000, day=date(2026, 5, 1)) as torn, pytest.MonkeyPatch.context() as patch:
+    with server.running(rows=4000, day=date(2026, 5, 1)) as torn, pytest.MonkeyPatch.context() as patch:
         torn.faults.add("municipalities:new_column")
         for name in ("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL"):
             patch.setenv(name, torn.url)
@@ -229,14 +231,14 @@ def _look_after(life: Life) -> None:
         life.storage().put(key, b"old")
     life.storage().put(layout.ledger(old), f'{{"run_id": "{old}"}}'.encode())
     with life.recorder.duty("publish"):
-        maintain.retain(life.storage(), "20260106T010000Z-00000000", 2, life.settings.now())
+        maintenance.retain(life.storage(), "20260106T010000Z-00000000", 2, life.settings.now())
     assert not life.storage().exists(layout.ledger(old))
     assert not life.storage().list(layout.release(old)) + life.storage().list(f"{layout.DOCS}/{old}")
     with life.recorder.duty("monitor"):
         lake = life.storage()
         for dataset_id in life.datasets:
-            maintain.verify(lake, dataset_id)
-        maintain.freshness(lake, life.datasets, life.settings.now())
+            maintenance.verify(lake, dataset_id)
+        maintenance.freshness(lake, life.datasets, life.settings.now())
         status.describe(lake, life.datasets, life.settings.now())
 
 
@@ -290,5 +292,5 @@ def _tell(life: Life) -> None:
                     (ear.channel, "heard"),
                     ("json://127.0.0.1:9", "unheard"),
                 ):
-                    alert = notify.Alert(kind="failed", subject="x", reason="y", event=f"{event} {duty}")
-                    notify.deliver(life.storage(), (address,), [alert])
+                    alert = alerts.Alert(kind="failed", subject="x", reason="y", event=f"{event} {duty}")
+                    alerts.deliver(life.storage(), (address,), [alert])

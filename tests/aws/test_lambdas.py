@@ -11,21 +11,21 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from catalunya import lambdas, relay
 from catalunya.errors import LakeBusy, SourceUnreadable, UsageError
 from catalunya.ingest import Ingested
 from catalunya.lake import layout, snapshot
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.storage import Storage
-from catalunya.record import RunRecord
+from catalunya.runs import aws_lambda, steps
+from catalunya.runs.record import RunRecord
 from tests.aws.conftest import Invocation, order, variables
 
 CALL = """
 import json, sys
-from catalunya import lambdas
-from catalunya.record import RunRecord
+from catalunya.runs import aws_lambda
+from catalunya.runs.record import RunRecord
 from tests.aws.conftest import Invocation
-print("ANSWER", json.dumps(getattr(lambdas, sys.argv[1])(json.loads(sys.argv[2]), Invocation())))
+print("ANSWER", json.dumps(getattr(aws_lambda, sys.argv[1])(json.loads(sys.argv[2]), Invocation())))
 """
 
 
@@ -50,12 +50,12 @@ def record_of(lake: Storage, part: str) -> RunRecord:
 
 
 def test_a_second_invocation_of_the_same_key_asks_no_portal_and_writes_nothing(lake, demo):
-    first = lambdas.ingest(order("population"), Invocation())
-    staged = lambdas.stage(order("population"), Invocation())
+    first = aws_lambda.ingest(order("population"), Invocation())
+    staged = aws_lambda.stage(order("population"), Invocation())
     assert (first["outcome"], staged["outcome"]) == ("new", "staged")
     assert staged["rows_staged"] + staged["rows_quarantined"] + staged["rows_duplicated"] == first["rows_in"]
     before, asked = versions(lake), len(demo.log)
-    for function in (lambdas.ingest, lambdas.stage):
+    for function in (aws_lambda.ingest, aws_lambda.stage):
         again = function(order("population", force=True), Invocation())
         assert again["outcome"] == "done before"
         assert again["snapshot_id"] == first["snapshot_id"]
@@ -77,56 +77,56 @@ def test_two_invocations_of_one_key_at_once_do_the_work_once(lake, demo):
 def test_an_invocation_that_finds_its_key_under_way_for_long_ends_quietly_and_another_run_does_not(
     lake, demo, monkeypatch
 ):
-    monkeypatch.setattr(relay, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(steps, "PATIENCE_S", 0.0)
     with lake_lock(lake, order("population")["run_id"], "call-ingest-population"):
-        assert lambdas.ingest(order("population"), Invocation())["outcome"] == "under way"
+        assert aws_lambda.ingest(order("population"), Invocation())["outcome"] == "under way"
         with pytest.raises(LakeBusy):
-            lambdas.ingest({**order("population"), "run_id": "20260105T120000Z-00000000"}, Invocation())
+            aws_lambda.ingest({**order("population"), "run_id": "20260105T120000Z-00000000"}, Invocation())
     assert demo.log == []
 
 
 def test_a_portal_that_is_down_is_raised_and_recorded_and_the_next_try_reads_it(lake, demo):
     demo.faults.add("population:down")
     with pytest.raises(SourceUnreadable, match="population"):
-        lambdas.ingest(order("population"), Invocation())
+        aws_lambda.ingest(order("population"), Invocation())
     assert record_of(lake, "ingest.population").datasets["population"].outcome == "unreadable"
     demo.faults.clear()
-    assert lambdas.ingest(order("population"), Invocation())["outcome"] == "new"
+    assert aws_lambda.ingest(order("population"), Invocation())["outcome"] == "new"
 
 
 def test_a_fault_of_the_code_is_raised_recorded_and_tried_again(lake, demo, monkeypatch):
     with monkeypatch.context() as broken:
-        broken.setattr("catalunya.pipeline.ingest", lambda *_, **__: 1 / 0)
+        broken.setattr("catalunya.runs.pipeline.ingest", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            lambdas.ingest(order("population"), Invocation())
-    assert lambdas.ingest(order("population"), Invocation())["outcome"] == "new"
+            aws_lambda.ingest(order("population"), Invocation())
+    assert aws_lambda.ingest(order("population"), Invocation())["outcome"] == "new"
 
 
 def test_a_source_that_drifted_is_an_answer_and_on_record_and_not_read_again(lake, demo, monkeypatch):
     drifted = Ingested("boundaries", "drifted", None, {}, 1, 1, "boundaries: CODICOMAR is gone")
-    monkeypatch.setattr("catalunya.pipeline.ingest", lambda *_, **__: drifted)
-    first = lambdas.ingest(order("boundaries"), Invocation())
+    monkeypatch.setattr("catalunya.runs.pipeline.ingest", lambda *_, **__: drifted)
+    first = aws_lambda.ingest(order("boundaries"), Invocation())
     assert (first["outcome"], first["message"]) == ("refused", drifted.message)
     monkeypatch.undo()
-    assert lambdas.is_done("ingest", "boundaries", record_of(lake, "ingest.boundaries"))
+    assert aws_lambda.is_done("ingest", "boundaries", record_of(lake, "ingest.boundaries"))
 
 
 def test_a_snapshot_that_drifted_is_an_answer_and_on_record_and_not_staged_again(lake, demo):
     demo.faults.add("social_services:missing_column=telefon")
-    lambdas.ingest(order("social_services"), Invocation())
-    first = lambdas.stage(order("social_services"), Invocation())
+    aws_lambda.ingest(order("social_services"), Invocation())
+    first = aws_lambda.stage(order("social_services"), Invocation())
     assert first["outcome"] == "refused"
     assert "telefon" in first["message"]
     assert list(snapshot.refused(lake, "social_services")) == snapshot.ids(lake, "social_services")
     before = versions(lake)
-    assert lambdas.stage(order("social_services"), Invocation())["outcome"] == "done before"
+    assert aws_lambda.stage(order("social_services"), Invocation())["outcome"] == "done before"
     assert versions(lake) == before
 
 
 def test_an_invocation_that_comes_after_its_run_has_ended_does_nothing(lake, demo):
     lake.put(layout.ledger(order("population")["run_id"]), b"{}")
     before = versions(lake)
-    assert lambdas.ingest(order("population"), Invocation())["outcome"] == "ended"
+    assert aws_lambda.ingest(order("population"), Invocation())["outcome"] == "ended"
     assert (versions(lake), demo.log) == (before, [])
 
 
@@ -141,11 +141,11 @@ def test_an_invocation_that_comes_after_its_run_has_ended_does_nothing(lake, dem
 )
 def test_an_event_that_is_no_order_is_named(lake, event, words):
     with pytest.raises(UsageError, match=words):
-        lambdas.ingest(event, Invocation())
+        aws_lambda.ingest(event, Invocation())
 
 
 def test_the_log_is_json_with_run_time_and_memory(lake, capsys):
-    lambdas.ingest(order("population"), Invocation())
+    aws_lambda.ingest(order("population"), Invocation())
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {line["run_id"] for line in lines} == {order("population")["run_id"]}
     ended = next(line for line in lines if line["event"] == "ended")
@@ -173,4 +173,4 @@ def test_a_killed_invocation_leaves_no_word_and_the_next_takes_over(lake, demo):
     # What a minute does to a lease that nobody renews.
     for key in [entry.key for entry in lake.list("locks")]:
         lake.delete(key)
-    assert lambdas.ingest(order("population"), Invocation())["outcome"] == "new"
+    assert aws_lambda.ingest(order("population"), Invocation())["outcome"] == "new"

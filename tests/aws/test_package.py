@@ -22,7 +22,7 @@ ALONE = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import resource
-from catalunya import lambdas
+from catalunya.runs import aws_lambda
 
 class Invocation:
     aws_request_id = "request-1"
@@ -31,9 +31,10 @@ class Invocation:
         return 900_000
 
 for name in ("ingest", "stage"):
-    print("ANSWER", json.dumps(getattr(lambdas, name)(json.loads(sys.argv[2]), Invocation())))
-from catalunya import datasets, stage
-cards = datasets.load(lambdas._settings().home / "datasets")
+    print("ANSWER", json.dumps(getattr(aws_lambda, name)(json.loads(sys.argv[2]), Invocation())))
+from catalunya import stage
+from catalunya.datasets import model
+cards = model.load(aws_lambda._settings().home / "datasets")
 print("ANSWER", json.dumps({name: stage.definition_digest(card) for name, card in cards.items()}))
 outside = [m.__file__ for m in sys.modules.values() if "site-packages" in (getattr(m, "__file__", None) or "")]
 print("ANSWER", json.dumps(outside))

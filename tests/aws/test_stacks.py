@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from catalunya import datasets
+from catalunya.datasets import model
 from tests.aws.conftest import synthesise
 from tests.aws.policy import ACCOUNT, REGION, Account
 from tests.conftest import ROOT
@@ -249,7 +249,7 @@ def test_the_lake_is_private_encrypted_versioned_and_each_prefix_has_a_life_of_i
 
 def test_a_table_per_card_has_its_columns_and_finds_its_partitions_by_rule(account, environment):
     tables = {t["TableInput"]["Name"]: t for t in account.of_type("AWS::Glue::Table").values()}
-    cards = datasets.load(ROOT / "datasets")
+    cards = model.load(ROOT / "datasets")
     assert set(tables) == set(cards)
     kinds = {"string": "string", "integer": "int", "number": "double", "date": "date"}
     for name, card in cards.items():
@@ -310,7 +310,7 @@ def test_cfn_lint_finds_nothing(templates, tmp_path):
 
 def test_cdk_nag_stops_what_breaks_its_rules(tmp_path):
     with zipfile.ZipFile(tmp_path / "functions.zip", "w") as archive:
-        archive.writestr("catalunya/lambdas.py", "")
+        archive.writestr("catalunya/runs/aws_lambda.py", "")
     bare = "from aws_cdk import aws_s3; aws_s3.Bucket(made.node.find_child('catalunya-development'), 'Bare')"
     with pytest.raises(AssertionError, match="AwsSolutions-S10"):
         synthesise(tmp_path / "out", tmp_path / "functions.zip", more=bare)

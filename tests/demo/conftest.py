@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from catalunya.demo.portal import RunningPortal, running
+from catalunya.demo.server import RunningPortal, running
 
 
 @pytest.fixture(scope="session")

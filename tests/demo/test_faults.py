@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from catalunya.demo.errors import PortTaken, UnknownFault
-from catalunya.demo.faults import FAULTS, Faults
-from catalunya.demo.portal import RunningPortal, running, serve
+from catalunya.demo.faults.switches import FAULTS, Faults
+from catalunya.demo.server import RunningPortal, running, serve
 
 REGISTER = "/resource/ivft-vegh.json"
 OTHER = "/resource/9aju-tpwc.json"

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from catalunya.demo.errors import FilesIncomplete
-from catalunya.demo.portal import create_app, running
+from catalunya.demo.server import create_app, running
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from catalunya.demo.geometry import cells
-from catalunya.demo.territory import municipality_by_id
+from catalunya.demo.data.boundaries import cells
+from catalunya.demo.data.territory import municipality_by_id
 
 TABLE = "/taules/v2/censph/540/19948/mun"
 FOLDER = "/datacloud/divisions-administratives/vigent/json_unzip/divisions-administratives-"

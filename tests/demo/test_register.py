@@ -10,9 +10,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalunya.demo.chance import seeded
-from catalunya.demo.population import apportion, population_table
-from catalunya.demo.register import (
+from catalunya.demo.data.population import apportion, population_table
+from catalunya.demo.data.register import (
     EPOCH,
     base_services,
     register_at,
@@ -21,7 +20,8 @@ from catalunya.demo.register import (
     services_at,
     split_places,
 )
-from catalunya.demo.territory import (
+from catalunya.demo.data.rng import seeded
+from catalunya.demo.data.territory import (
     comarques,
     municipalities,
     municipality_rows_at,

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sodapy import Socrata
 
-from catalunya.demo.portal import RunningPortal
+from catalunya.demo.server import RunningPortal
 
 REGISTER = "/resource/ivft-vegh.json"
 

@@ -18,7 +18,7 @@ def long_register() -> Iterator[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    code = f"from catalunya.demo.portal import serve; serve(port={port}, rows={ROWS})"
+    code = f"from catalunya.demo.server import serve; serve(port={port}, rows={ROWS})"
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
         for _ in range(300):

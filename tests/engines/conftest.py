@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from catalunya import datasets as cards
-from catalunya.demo import portal
-from catalunya.demo.portal import RunningPortal
+from catalunya.datasets import model as cards
+from catalunya.demo import server
+from catalunya.demo.server import RunningPortal
 from standin.install import NotInstalled
 from standin.stand import REGION, Stand, running
 from tests.conftest import ROOT, missing
@@ -114,7 +114,7 @@ class Command:
 
     def __call__(self, *words: str, **env: str) -> Answer:
         done = subprocess.run(
-            [sys.executable, "-m", "catalunya.cli", *words, "--json"],
+            [sys.executable, "-m", "catalunya", *words, "--json"],
             env={**self.variables(), **env}, cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
         return Answer(done.returncode, json.loads(done.stdout or "{}"), done.stderr)
@@ -125,7 +125,7 @@ def five_snapshots(stand: Stand) -> Command:
     """A lake with five snapshots of the demo portal at full size, two of them dirty, staged; nothing is built."""
     command = Command(stand, new_bucket(stand))
     for day in DAYS:
-        with portal.running(day=day) as at:
+        with server.running(day=day) as at:
             command.at(at.url)
             for stage in ("ingest", "stage"):
                 answer = command(stage, CATALUNYA_NOW=f"{day}T06:00:00Z")
@@ -170,7 +170,7 @@ def _dirty(place: int, row: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def demo() -> Iterator[RunningPortal]:
-    with portal.running(day=DAYS[0]) as at:
+    with server.running(day=DAYS[0]) as at:
         yield at
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from catalunya.engines import staging
+from catalunya.warehouse.engines import staged_tables
 from tests.engines.conftest import DAYS, Command
 
 pytestmark = pytest.mark.aws
@@ -23,5 +23,5 @@ def test_five_snapshots_give_equal_marts_on_duckdb_trino_and_athena(five_snapsho
 
 
 def test_the_tables_beside_the_rows_have_the_columns_that_the_project_declares(datasets):
-    assert set(staging.TABLES) == {"snapshots", "controls", "quarantined", "invalid_values"}
+    assert set(staged_tables.TABLES) == {"snapshots", "controls", "quarantined", "invalid_values"}
     assert all("snapshot_date" not in {c.name for c in card.columns} for card in datasets.values())

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from catalunya.demo import portal
-from catalunya.engines import open_engine
+from catalunya.demo import server
 from catalunya.errors import UsageError
 from catalunya.lake import layout
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
+from catalunya.warehouse.engines import open_engine
 from tests.engines.conftest import Command, client, new_bucket
 
 pytestmark = pytest.mark.aws
@@ -103,7 +103,7 @@ def test_production_runs_on_athena_and_on_trino_end_in_duckdbs_release(command, 
 
 def test_a_refused_snapshot_leaves_readers_their_release_and_is_not_read_again(command, demo, aws):
     shown = read(command, "select snapshot_id from data_quality order by 1")
-    with portal.running(rows=4000) as shrunk:
+    with server.running(rows=4000) as shrunk:
         command.at(shrunk.url)
         answer = command("run", CATALUNYA_ENGINE="trino")
     assert (answer.code, answer.json["status"]) == (3, "refused"), answer.words
@@ -127,7 +127,7 @@ def test_a_refused_snapshot_is_left_out_and_another_that_changed_is_released_by_
     first = command("run", CATALUNYA_ENGINE="duckdb")
     assert first.json["status"] == "released", first.words
     schema = command.variables()["CATALUNYA_SCHEMA"]
-    with portal.running(rows=4200, day=date(2026, 6, 1)) as shrunk:
+    with server.running(rows=4200, day=date(2026, 6, 1)) as shrunk:
         shrunk.faults.add("municipalities:new_column")
         command.at(shrunk.url)
         answer = command("run", CATALUNYA_ENGINE="trino")

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from catalunya import stage
-from catalunya.datasets import Dataset
+from catalunya.datasets.model import Dataset
 from catalunya.errors import Refused
 from catalunya.ingest import ingest
 from catalunya.lake import snapshot

@@ -16,10 +16,10 @@ import pytest
 import structlog.testing
 
 from catalunya.errors import CatalunyaError, UsageError
-from catalunya.lake import disk, layout
+from catalunya.lake import layout, scratch
 from catalunya.lake.lock import LockLost, lake_lock
 from catalunya.lake.storage import Conflict, Entry, KeyExists, Storage
-from catalunya.record import RunRecord, newest
+from catalunya.runs.record import RunRecord, newest
 from tests.lake.faulty import FaultyFront
 
 THEIRS = b'{"holder": {"holder": "x", "host": "h", "pid": 1, "since": "2026-01-01T00:00Z"}, "lease_s": 60}'
@@ -68,7 +68,7 @@ def test_a_lease_lost_while_paused_inside_a_clean_up_ends_it_with_nothing_more_d
 
 def test_a_large_deletion_checks_the_lock_before_each_thousand_objects(front: FaultyFront) -> None:
     storage = Storage.open(front.lake_url)
-    with patch("catalunya.lake.bucket._DELETED_AT_ONCE", 3):
+    with patch("catalunya.lake.s3._DELETED_AT_ONCE", 3):
         for number in range(9):
             storage.put(f"releases/a/{number}", b"")
         with lake_lock(storage, "paused", lease_s=60) as lock:
@@ -230,10 +230,10 @@ class Shorter(io.RawIOBase):
 
 def test_a_short_write_is_gone_on_with_and_one_of_nothing_is_an_error() -> None:
     file = Shorter(3)
-    disk.write_all(file, b"12345678")  # type: ignore[arg-type]
+    scratch.write_all(file, b"12345678")  # type: ignore[arg-type]
     assert file.kept == b"12345678"
     with pytest.raises(OSError, match="only a part"):
-        disk.write_all(Shorter(0), b"1")  # type: ignore[arg-type]
+        scratch.write_all(Shorter(0), b"1")  # type: ignore[arg-type]
 
 
 TOO_LARGE = """
@@ -377,7 +377,7 @@ def test_a_clash_that_stays_is_explained(front: FaultyFront) -> None:
     storage.replace("a", b"1", None)
     front.fault = lambda method, path: (409, CLASH) if method == "PUT" else None
     with (
-        patch("catalunya.lake.bucket._PATIENCE_S", 0.5),
+        patch("catalunya.lake.s3._PATIENCE_S", 0.5),
         pytest.raises(CatalunyaError, match="another request is in the way"),
     ):
         storage.put("n", b"1", create=True)

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from catalunya.errors import LakeBusy
-from catalunya.lake.folder import LocalStorage
+from catalunya.lake.local import LocalStorage
 from catalunya.lake.lock import LockLost, lake_lock, who_holds
 from catalunya.lake.storage import Storage
 from tests.lake.faulty import FaultyFront

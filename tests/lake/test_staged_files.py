@@ -6,9 +6,9 @@ from datetime import timedelta
 from pathlib import Path
 
 from catalunya import stage
-from catalunya.engines.duckdb import DATABASE, DuckDBEngine
 from catalunya.lake import snapshot
 from catalunya.lake.storage import Storage
+from catalunya.warehouse.engines.duckdb import DATABASE, DuckDBEngine
 from tests.lake.faulty import FaultyFront
 from tests.landing import CARDS, NOW, land
 

@@ -15,17 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalunya.errors import CatalunyaError, UsageError
-from catalunya.lake.bucket import S3Storage
-from catalunya.lake.folder import LocalStorage
+from catalunya.lake.local import LocalStorage
 from catalunya.lake.lock import lake_lock
-from catalunya.lake.storage import (
-    Conflict,
-    Entry,
-    KeyExists,
-    MissingKey,
-    Storage,
-    check_key,
-)
+from catalunya.lake.s3 import S3Storage
+from catalunya.lake.storage import Conflict, Entry, KeyExists, MissingKey, Storage, check_key
 from tests.lake.faulty import DENIED, NO_SUCH_UPLOAD, FaultyFront
 
 

@@ -21,8 +21,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from catalunya.demo import portal
-from catalunya.demo.portal import RunningPortal
+from catalunya.demo import server
+from catalunya.demo.server import RunningPortal
 from tests.conftest import ROOT
 from tests.ear import Ear, listening
 from tests.s3 import S3Emulator, s3_bucket, s3_emulator
@@ -137,7 +137,7 @@ class Command:
     def start(self, *words: str) -> subprocess.Popen[str]:
         """The command as a process of its own."""
         return subprocess.Popen(
-            [sys.executable, "-m", "catalunya.cli", *words],
+            [sys.executable, "-m", "catalunya", *words],
             env=self.variables(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -174,7 +174,7 @@ def query(answer: Answer | str, sql: str) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def demo() -> Iterator[RunningPortal]:
-    with portal.running(day=DAY) as running:
+    with server.running(day=DAY) as running:
         yield running
 
 
@@ -195,7 +195,7 @@ def first_release(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> tuple
     """A lake with one release of the demo portal, and the answer of the run that made it. To be read only."""
 
     def make(lake: Path) -> Answer:
-        with portal.running(day=DAY) as running:
+        with server.running(day=DAY) as running:
             return Command(str(lake), running.url).run()
 
     return once(tmp_path_factory, "first", make)
@@ -206,7 +206,7 @@ def small_release(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> tuple
     """As `first_release`, of a small register. To be read only."""
 
     def make(lake: Path) -> Answer:
-        with portal.running(rows=SMALL, day=DAY) as running:
+        with server.running(rows=SMALL, day=DAY) as running:
             return Command(str(lake), running.url).run()
 
     return once(tmp_path_factory, "small", make)
@@ -221,7 +221,7 @@ def second_release(
 
     def make(lake: Path) -> Answer:
         shutil.copytree(first_release[0], lake)
-        with portal.running(day=LATER_DAY) as running:
+        with server.running(day=LATER_DAY) as running:
             running.faults.add("population:down")
             running.faults.add("ivft-vegh:new_column")
             return Command(str(lake), running.url, now=LATER).run()

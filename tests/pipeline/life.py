@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from catalunya.demo import portal
-from catalunya.demo.portal import RunningPortal
+from catalunya.demo import server
+from catalunya.demo.server import RunningPortal
 from catalunya.lake import layout
 from tests.conftest import copy_home
 from tests.pipeline.conftest import SMALL, Command, alone
@@ -167,7 +167,7 @@ class Scene:
 
     @functools.cache  # noqa: B019
     def _portal(self, rows: int, day: date, faults: tuple[str, ...]) -> RunningPortal:
-        running = self.open.enter_context(portal.running(rows=rows, day=day))
+        running = self.open.enter_context(server.running(rows=rows, day=day))
         for fault in faults:
             running.faults.add(fault)
         return running

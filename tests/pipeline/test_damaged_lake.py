@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from catalunya.demo import portal
+from catalunya.demo import server
 from tests.pipeline.conftest import LATER, LATER_DAY, SMALL, Command
 
 KINDS = {
@@ -34,7 +34,7 @@ def worn(small_release, tmp_path_factory) -> Path:
     """A lake with a release and a refused snapshot after it."""
     lake = tmp_path_factory.mktemp("worn") / "lake"
     shutil.copytree(small_release[0], lake)
-    with portal.running(rows=200, day=LATER_DAY) as torn:
+    with server.running(rows=200, day=LATER_DAY) as torn:
         assert Command(str(lake), torn.url, now=LATER).run().code == 3
     return lake
 
@@ -49,7 +49,7 @@ def test_damaged_files_end_in_explained_errors_and_cost_no_release(kind, worn, t
         assert hit, kind
         for path in hit:
             path.write_bytes(spoil(path.read_bytes()))
-        with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
             command = Command(str(lake), changed.url, now="2026-03-03T06:00:00Z")
             status = command("status")
             assert status.code in (0, 1), status.words

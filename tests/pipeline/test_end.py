@@ -17,7 +17,7 @@ from tests.pipeline.conftest import Command
 
 BROKEN = """
 import sys
-from catalunya import cli{imports}
+from catalunya.cli import main as cli{imports}
 def broken(*_, **__): raise RuntimeError("a fault of the code: 5 :id")
 {patch} = broken
 sys.argv = ["catalunya", *sys.argv[1:]]
@@ -65,7 +65,7 @@ def test_a_fault_of_the_code_is_one_alert_one_record_and_one_object(command, ear
         command,
         f"Run.{'ingest' if words == ['run'] else 'build'}",
         *words,
-        imports="\nfrom catalunya.pipeline import Run",
+        imports="\nfrom catalunya.runs.pipeline import Run",
     )
     assert done.returncode == 1
     answer = json.loads(done.stdout)

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from catalunya.demo import distort, portal
+from catalunya.demo import server
+from catalunya.demo.faults import rows
 from tests.pipeline.conftest import LATER, LATER_DAY, SMALL, Command, query
 
 Row = dict[str, Any]
@@ -34,7 +35,7 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Row], Row]], s
             original = dataset.rows
             return replace(dataset, rows=lambda: map(change, original()))
 
-        monkeypatch.setitem(distort._DISTORTIONS, "bad_rows", distorted)
+        monkeypatch.setitem(rows._DISTORTIONS, "bad_rows", distorted)
         return "ivft-vegh:bad_rows"
 
     return fault
@@ -71,14 +72,14 @@ def test_wrong_figures_that_were_published_and_refused_are_not_held_against_the_
 ) -> None:
     shutil.copytree(small_release[0], tmp_path / "lake")
     small = Command(str(tmp_path / "lake"), None)
-    with portal.running(rows=SMALL, day=LATER_DAY) as bad:
+    with server.running(rows=SMALL, day=LATER_DAY) as bad:
         bad.faults.add(wrong(ten_times))
         small.url = bad.url
         [snapshot_id] = small.run(now=LATER).json["refused"]
         assert small("accept", snapshot_id, "--why", "a mistake of a person").code == 0
         assert small.run(now="2026-03-02T12:00:00Z").json["status"] == "released"
     assert small("refuse", snapshot_id, "--why", "every capacity is ten times as large").code == 0
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as good:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as good:
         small.url = good.url
         final = small.run(now="2026-03-03T06:00:00Z")
     assert (final.code, final.json["status"], final.json["refused"]) == (0, "released", {}), final.words

@@ -17,12 +17,12 @@ from bench.growth import (
     status,
     upload,
 )  # fmt: skip
-from catalunya import datasets
-from catalunya.demo import portal
-from catalunya.engines.staging import staged_keys
+from catalunya.datasets import model
+from catalunya.demo import server
 from catalunya.errors import BuildFailed
 from catalunya.lake import snapshot
 from catalunya.lake.storage import Storage
+from catalunya.warehouse.engines.staged_tables import staged_keys
 from tests.pipeline.conftest import DAY, SMALL
 
 FEW, MANY = 40, 240
@@ -35,7 +35,7 @@ def requests(cost: Cost) -> tuple[int, int, int, int]:
 
 @pytest.fixture(scope="module")
 def url():
-    with portal.running(rows=SMALL, day=DAY) as same:
+    with server.running(rows=SMALL, day=DAY) as same:
         yield same.url
 
 
@@ -78,7 +78,7 @@ def test_staging_again_asks_as_much_for_each_snapshot(lakes, url):
 def test_a_build_looks_for_all_staged_files_by_one_list(lakes, url):
     settings = configured(str(lakes[MANY]), url)
     storage = Storage.open(settings.lake)
-    card = datasets.load(settings.home / "datasets")[REGISTER]
+    card = model.load(settings.home / "datasets")[REGISTER]
     kept = tuple(snapshot.usable(storage, REGISTER))
     with counted(storage) as cost:
         assert len(staged_keys(storage, card, kept)) == MANY

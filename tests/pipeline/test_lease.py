@@ -13,7 +13,7 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from catalunya.demo import portal
+from catalunya.demo import server
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.storage import Storage
 from tests.pipeline.conftest import LATER, LATER_DAY, SMALL, Command
@@ -25,7 +25,7 @@ LEASE_S = 3.0
 PAUSED = """
 import os, signal, sys
 from importlib import import_module
-from catalunya import cli
+from catalunya.cli import main as cli
 from catalunya.lake import lock
 lock.lake_lock.__wrapped__.__kwdefaults__["lease_s"] = {lease_s}
 module, name = {where!r}.rsplit(".", 1)
@@ -57,8 +57,8 @@ def objects(store: S3Store) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("where", "published"),
     [
-        ("catalunya.pipeline.discard_candidates", False),
-        ("catalunya.pipeline.build", False),
+        ("catalunya.runs.pipeline.discard_candidates", False),
+        ("catalunya.runs.pipeline.build", False),
         ("catalunya.publish._upload", False),
         ("catalunya.publish.retain", True),
     ],
@@ -76,7 +76,7 @@ def test_a_run_that_loses_its_lease_while_it_is_paused_neither_publishes_nor_del
     other.parent.mkdir(parents=True)
     other.write_text("{}")
     upload(base, store)
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         command = Command(
             f"s3://{s3_bucket}/lake", changed.url, now=LATER,
             env={**s3_emulator.env, "CATALUNYA_KEEP_RELEASES": "2"},

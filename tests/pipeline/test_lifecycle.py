@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from catalunya.demo import portal
+from catalunya.demo import server
 from catalunya.lake import layout
 from tests.pipeline.conftest import DAY, LATER, LATER_DAY, SMALL, Answer, Command, query
 
@@ -38,11 +38,11 @@ def changes(answer: Answer) -> dict[str, int]:
 
 
 def test_a_register_that_lost_rows_and_landed_without_an_audit_never_becomes_history(small):
-    with portal.running(rows=200, day=LATER_DAY) as torn:
+    with server.running(rows=200, day=LATER_DAY) as torn:
         small.url = torn.url
         assert small("ingest").code == 0
     [pending] = small("status").json["datasets"][REGISTER]["pending"]
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as whole:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as whole:
         small.url = whole.url
         answer = small.run(now="2026-03-03T06:00:00Z")
     assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
@@ -58,10 +58,10 @@ def test_a_register_that_lost_rows_and_landed_without_an_audit_never_becomes_his
 
 
 def test_a_register_that_is_whole_again_without_a_newer_date_is_read_again(small):
-    with portal.running(rows=200, day=LATER_DAY) as torn:
+    with server.running(rows=200, day=LATER_DAY) as torn:
         small.url = torn.url
         assert small.run().code == 3
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as whole:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as whole:
         small.url = whole.url
         answer = small.run(now="2026-03-02T12:00:00Z")
     assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
@@ -69,7 +69,7 @@ def test_a_register_that_is_whole_again_without_a_newer_date_is_read_again(small
 
 
 def test_one_refused_dataset_does_not_hold_up_another_that_changed(small, demo):
-    with portal.running(rows=200, day=LATER_DAY) as torn:
+    with server.running(rows=200, day=LATER_DAY) as torn:
         torn.faults.add("municipalities:new_column")
         small.url = torn.url
         answer = small.run()
@@ -82,7 +82,7 @@ def test_one_refused_dataset_does_not_hold_up_another_that_changed(small, demo):
 
 
 def test_a_source_that_drifted_does_not_hold_up_another_that_changed(small):
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as drifted:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as drifted:
         drifted.faults.add("social_services:missing_column=telefon")
         drifted.faults.add("municipalities:new_column")
         small.url = drifted.url
@@ -102,7 +102,7 @@ def test_two_changed_datasets_and_a_failing_test_of_one_release_the_other(small,
         "and exists (select 1 from {{ ref('service_history') }})"
     )
     small.env = {"CATALUNYA_HOME": str(home)}
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         changed.faults.add("municipalities:new_column")
         small.url = changed.url
         answer = small.run()
@@ -129,7 +129,7 @@ def test_a_bad_snapshot_before_the_first_release_does_not_hold_up_the_good_one_t
     rule.write_text(
         "select municipality_id from {{ source('staging', 'municipalities') }} where raw like '%columna_nova%'"
     )
-    with portal.running(rows=SMALL, day=DAY) as running:
+    with server.running(rows=SMALL, day=DAY) as running:
         command = Command(str(tmp_path / "lake"), running.url, env={"CATALUNYA_HOME": str(home)})
         running.faults.add("municipalities:new_column")
         first = command.run()
@@ -146,7 +146,7 @@ def test_a_bad_snapshot_before_the_first_release_does_not_hold_up_the_good_one_t
 
 def test_a_refusal_ends_when_the_definition_that_made_it_is_corrected(small, home):
     small.env = {"CATALUNYA_HOME": str(home)}
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as drifted:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as drifted:
         drifted.faults.add("social_services:missing_column=telefon")
         small.url = drifted.url
         answer = small.run()
@@ -165,7 +165,7 @@ def test_a_refusal_ends_when_the_definition_that_made_it_is_corrected(small, hom
 
 def test_declaring_a_new_column_keeps_all_observed_history(small, home):
     small.env = {"CATALUNYA_HOME": str(home)}
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as grown:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as grown:
         grown.faults.add("ivft-vegh:new_column")
         small.url = grown.url
         first = small.run()
@@ -188,7 +188,7 @@ def test_declaring_a_new_column_keeps_all_observed_history(small, home):
 
 
 def test_a_definition_that_was_edited_and_put_back_while_staging_was_killed_changes_nothing(small, home):
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         small.url = changed.url
         first = small.run()
     expected = query(first, "select * from marts.service_changes order by all")
@@ -208,7 +208,7 @@ def test_a_definition_that_was_edited_and_put_back_while_staging_was_killed_chan
 
 
 def test_a_rollback_names_what_came_with_the_release_and_no_later_run_brings_it_back(small):
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         small.url = changed.url
         bad = small.run()
         assert bad.json["status"] == "released"
@@ -227,7 +227,7 @@ def test_a_rollback_names_what_came_with_the_release_and_no_later_run_brings_it_
 
 
 def test_what_a_rollback_took_out_of_use_is_published_once_it_is_accepted_though_nothing_else_is_new(small):
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         small.url = changed.url
         came = small.run().json["datasets"][REGISTER]["snapshot_id"]
         back = small("rollback")
@@ -241,7 +241,7 @@ def test_what_a_rollback_took_out_of_use_is_published_once_it_is_accepted_though
 
 def test_a_published_snapshot_that_a_person_refuses_is_gone_from_the_next_release(small):
     before = releases(small)
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         small.url = changed.url
         wrong = small.run().json["datasets"][REGISTER]["snapshot_id"]
         answer = small("refuse", wrong, "--why", "the register of that day was a test")
@@ -256,7 +256,7 @@ def test_a_published_snapshot_that_a_person_refuses_is_gone_from_the_next_releas
 
 
 def test_a_damaged_pointer_costs_no_release_and_a_command_puts_it_back(small):
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         small.url = changed.url
         newest = small.run().json["release_id"]
         kept = releases(small)
@@ -277,7 +277,7 @@ def test_a_damaged_pointer_costs_no_release_and_a_command_puts_it_back(small):
 
 def test_a_rollback_by_two_and_an_ordinary_run_delete_no_release_and_no_folder_of_a_person(small):
     first = releases(small)[0]
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         small.url = changed.url
         small.run()
         changed.faults.add("municipalities:new_column")
@@ -294,7 +294,7 @@ def test_a_rollback_by_two_and_an_ordinary_run_delete_no_release_and_no_folder_o
 
 def test_a_rollback_or_repair_without_a_name_passes_over_releases_with_what_a_person_refused(small):
     [good] = releases(small)
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         small.url = changed.url
         wrong = small.run().json
         snapshot_id = wrong["datasets"][REGISTER]["snapshot_id"]
@@ -314,7 +314,7 @@ def test_a_rollback_or_repair_without_a_name_passes_over_releases_with_what_a_pe
 
 def test_without_a_pointer_releases_of_a_clock_that_was_ahead_are_passed_over(small):
     [good] = releases(small)
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         small.url = changed.url
         ahead = small.run(now="2036-03-02T06:00:00Z").json["release_id"]
     small.now = LATER
@@ -325,7 +325,7 @@ def test_without_a_pointer_releases_of_a_clock_that_was_ahead_are_passed_over(sm
 
 
 def test_snapshots_of_a_clock_that_was_ahead_are_named_and_can_be_left_out(small):
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         small.url = changed.url
         ahead = small.run(now="2036-03-02T06:00:00Z")
         assert ahead.json["status"] == "released"
@@ -346,7 +346,7 @@ def test_snapshots_of_a_clock_that_was_ahead_are_named_and_can_be_left_out(small
 
 def test_a_corrected_rule_of_the_code_makes_a_new_release(small, home):
     small.env = {"CATALUNYA_HOME": str(home)}
-    with portal.running(rows=SMALL, day=DAY) as same:
+    with server.running(rows=SMALL, day=DAY) as same:
         small.url = same.url
         (home / "dbt" / "mart" / "macros" / "per_100.sql").open("a").write("{# corrected #}\n")
         assert small.run().json["status"] == "released"
@@ -354,7 +354,7 @@ def test_a_corrected_rule_of_the_code_makes_a_new_release(small, home):
 
 
 def test_landed_bytes_that_rotted_before_they_were_staged_hold_up_nothing_and_can_be_restored(small):
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         changed.faults.add("municipalities:new_column")
         small.url = changed.url
         assert small("ingest").code == 0
@@ -372,7 +372,7 @@ def test_landed_bytes_that_rotted_before_they_were_staged_hold_up_nothing_and_ca
 
 
 def test_an_index_that_is_lost_or_damaged_is_made_again(small):
-    with portal.running(rows=200, day=LATER_DAY) as torn:
+    with server.running(rows=200, day=LATER_DAY) as torn:
         small.url = torn.url
         assert small.run().code == 3
         before = small("status").json["datasets"]
@@ -390,7 +390,7 @@ def test_staged_files_that_are_lost_or_empty_are_made_again_before_a_build(small
     second, *_ = sorted(Path(small.lake, "staging", REGISTER).glob("*/*.parquet"))
     first.write_bytes(b"")
     second.unlink()
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         small.url = changed.url
         answer = small.run()
     assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
@@ -408,7 +408,7 @@ def test_what_is_no_snapshot_in_landing_is_ignored(small):
     (folder / "loop").symlink_to(folder / "loop")
     for index in Path(small.lake, "staging").glob("*/_index.json"):
         index.unlink()
-    with portal.running(rows=SMALL, day=DAY) as same:
+    with server.running(rows=SMALL, day=DAY) as same:
         small.url = same.url
         answer = small.run(now="2026-01-06T06:00:00Z")
     assert (answer.code, answer.json["status"]) == (0, "unchanged"), answer.words
@@ -417,7 +417,7 @@ def test_what_is_no_snapshot_in_landing_is_ignored(small):
 
 
 def test_a_damaged_manifest_is_put_right_by_moving_its_folder_away_as_the_message_says(small, tmp_path):
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         small.url = changed.url
         assert small("ingest").code == 0
         [snapshot_id] = small("status").json["datasets"][REGISTER]["pending"]
@@ -434,7 +434,7 @@ def test_a_damaged_manifest_is_put_right_by_moving_its_folder_away_as_the_messag
 
 
 def test_a_damaged_manifest_of_a_pending_snapshot_is_refused_and_the_next_answer_takes_its_place(small):
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         small.url = changed.url
         assert small("ingest").code == 0
         [snapshot_id] = small("status").json["datasets"][REGISTER]["pending"]
@@ -448,7 +448,7 @@ def test_a_damaged_manifest_of_a_pending_snapshot_is_refused_and_the_next_answer
 
 
 def test_an_accepted_snapshot_that_can_no_longer_be_staged_stops_the_run_until_a_person_decides(small):
-    with portal.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         small.url = changed.url
         assert small.run().json["status"] == "released"
         oldest = sorted(Path(small.lake, "landing", REGISTER).iterdir())[0]
@@ -465,7 +465,7 @@ def test_an_accepted_snapshot_that_can_no_longer_be_staged_stops_the_run_until_a
 def test_code_that_was_rolled_back_publishes_nothing_until_it_changes_or_a_person_insists(small, home):
     macro = home / "dbt" / "mart" / "macros" / "per_100.sql"
     good = macro.read_text("utf-8")
-    with portal.running(rows=SMALL, day=DAY) as same:
+    with server.running(rows=SMALL, day=DAY) as same:
         small.url = same.url
         small.env = {"CATALUNYA_HOME": str(home)}
         first = small("status").json["release_id"]

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from catalunya import notify
 from catalunya.audit import Finding
 from catalunya.lake.storage import Storage
-from catalunya.record import DatasetRecord, RunRecord
+from catalunya.operations import alerts as notify
+from catalunya.runs.record import DatasetRecord, RunRecord
 from tests.ear import listening
 from tests.pipeline.conftest import Command
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from catalunya.demo import portal
+from catalunya.demo import server
 from tests.pipeline.conftest import Answer, Command, once, query
 
 
 @pytest.fixture(scope="module")
 def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Command, Answer]:
     def make(lake: Path) -> Answer:
-        with portal.running(files=shared) as files:
+        with server.running(files=shared) as files:
             return Command(str(lake), files.url).run()
 
     lake, answer = once(tmp_path_factory, "real", make)

@@ -9,19 +9,20 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from catalunya import notify, record, relay
 from catalunya.build import build, discard, newest_candidate
-from catalunya.demo import portal
-from catalunya.engines import open_engine
+from catalunya.cli.console import PlainReporter
+from catalunya.demo import server
 from catalunya.errors import BuildFailed, LakeBusy, Refused, SourceUnreadable, UsageError
 from catalunya.ingest import Ingested
 from catalunya.lake import layout, pointer, snapshot
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.pointer import PointerMoved
 from catalunya.lake.storage import Storage
-from catalunya.relay import Relay
-from catalunya.report import PlainReporter
+from catalunya.operations import alerts
+from catalunya.runs import record, steps
+from catalunya.runs.steps import Relay
 from catalunya.settings import Settings
+from catalunya.warehouse.engines import open_engine
 from tests.pipeline.conftest import DAY
 
 # One process parses the dbt project for all these tests, and makes the run that they take up.
@@ -35,7 +36,7 @@ def part_of(name: str, lake: str, url: str) -> Relay:
         CATALUNYA_LAKE=lake, CATALUNYA_NOW=NOW, CATALUNYA_SOCRATA_URL=url, CATALUNYA_IDESCAT_URL=url,
         CATALUNYA_ICGC_URL=url, CATALUNYA_HTTP_ATTEMPTS=1, ENVIRONMENT="demo",
     )  # fmt: skip
-    return Relay(settings, relay.run_id_of(name, MOMENT), PlainReporter(Console(quiet=True)))
+    return Relay(settings, steps.run_id_of(name, MOMENT), PlainReporter(Console(quiet=True)))
 
 
 def read_and_stage(one: Relay) -> None:
@@ -59,13 +60,13 @@ def audited_lake(first_release, tmp_path_factory) -> Path:
     """A lake with a run in parts as far as its audit: one portal was down, the reading of another broke."""
     lake = tmp_path_factory.mktemp("audited") / "lake"
     shutil.copytree(first_release[0], lake)
-    with portal.running(day=DAY) as demo, pytest.MonkeyPatch.context() as patch:
+    with server.running(day=DAY) as demo, pytest.MonkeyPatch.context() as patch:
         demo.faults.add("population:down")
         one = part_of("a", str(lake), demo.url)
         with pytest.raises(SourceUnreadable, match="population"):
             one.ingest("population")
         with patch.context() as broken:
-            broken.setattr("catalunya.pipeline.ingest", lambda *_, **__: 1 / 0)
+            broken.setattr("catalunya.runs.pipeline.ingest", lambda *_, **__: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 one.ingest("service_users")
         for dataset_id in one.datasets:
@@ -127,7 +128,7 @@ def test_a_source_that_cannot_be_read_is_stale_and_a_reading_that_broke_does_not
     ended = audited.finish()
     assert (ended.status, ended.exit_code, ended.release_id) == ("released", 0, release.release_id)
     assert [stale.dataset_id for stale in ended.stale] == ["population"]
-    assert [alert.kind for alert in notify.of_findings(ended)] == ["unreadable"]
+    assert [alert.kind for alert in alerts.of_findings(ended)] == ["unreadable"]
     assert any("ZeroDivisionError" in warning for warning in ended.warnings)
 
 
@@ -211,7 +212,7 @@ def test_a_source_that_drifted_is_a_refused_run_also_when_nothing_else_is_new(re
         if dataset_id != "boundaries":
             one.ingest(dataset_id)
     drifted = Ingested("boundaries", "drifted", None, {}, 1, 1, "boundaries: CODICOMAR is gone")
-    monkeypatch.setattr("catalunya.pipeline.ingest", lambda *_, **__: drifted)
+    monkeypatch.setattr("catalunya.runs.pipeline.ingest", lambda *_, **__: drifted)
     with pytest.raises(Refused, match="CODICOMAR"):
         one.ingest("boundaries")
     new, why = one.anything_new()
@@ -289,7 +290,7 @@ def _upload(folder: Path, lake: Storage) -> None:
 
 
 def test_a_run_in_parts_and_a_run_in_one_process_do_not_meet(released, demo, monkeypatch):
-    monkeypatch.setattr(relay, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(steps, "PATIENCE_S", 0.0)
     one = part_of("a", released.lake, demo.url)
     with lake_lock(one.storage, "other", "dataset-population"):
         busy = released.run(now="2026-01-05T08:00:00Z")
@@ -302,10 +303,10 @@ def test_a_run_in_parts_and_a_run_in_one_process_do_not_meet(released, demo, mon
 
 def test_an_event_is_told_once_and_again_only_when_nobody_heard(tmp_path):
     lake = Storage.open(str(tmp_path / "lake"))
-    alert = notify.Alert(
+    alert = alerts.Alert(
         kind="unusual", subject="population", reason="rows doubled", event="rows population x"
     )
-    assert not notify.deliver(lake, ("json://127.0.0.1:9",), [alert])
+    assert not alerts.deliver(lake, ("json://127.0.0.1:9",), [alert])
     assert lake.list(layout.ALERTS) == []
-    assert notify.deliver(lake, (), [alert])
+    assert alerts.deliver(lake, (), [alert])
     assert lake.list(layout.ALERTS) == []

@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from catalunya.demo import portal
+from catalunya.demo import server
 from tests.conftest import ROOT
 from tests.pipeline.conftest import LATER, LATER_DAY, Command, files_of, query
 
@@ -266,7 +266,7 @@ def test_a_register_that_lost_most_of_its_rows_is_refused_by_the_audit_and_every
 ):
     released.env = {"CATALUNYA_NOTIFY_URLS": ear.channel}
     first = released("status").json["release_id"]
-    with portal.running(rows=4000, day=LATER_DAY) as shrunk:
+    with server.running(rows=4000, day=LATER_DAY) as shrunk:
         released.url = shrunk.url
         answer = released.run(now=LATER)
         assert (answer.code, answer.json["status"], answer.json["release_id"]) == (3, "refused", first)
@@ -343,7 +343,7 @@ def test_an_unknown_option_is_exit_2(tmp_path):
 
 
 def test_demo_data_and_real_data_never_share_a_lake(released, shared):
-    with portal.running(files=shared) as real:
+    with server.running(files=shared) as real:
         released.url = real.url
         answer = released.run(now=LATER)
     assert answer.code == 2

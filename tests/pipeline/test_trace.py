@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from catalunya.lake.storage import Storage
-from catalunya.trace import Selection, trace
+from catalunya.operations.trace import Selection, trace
 from tests.pipeline.conftest import Answer, Command, query
 
 COMARCA = ("trace", "coverage_comarca", "--comarca", "11", "--year", "2024")

@@ -21,11 +21,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from catalunya import cli, dbt
 from catalunya.build import code_digest
-from catalunya.lake.bucket import S3Storage
-from catalunya.lake.folder import LocalStorage
+from catalunya.cli import main
+from catalunya.lake.local import LocalStorage
+from catalunya.lake.s3 import S3Storage
 from catalunya.settings import ROOT
+from catalunya.warehouse import dbt
 
 
 def count_writes(kill_at: int | None, written: Any) -> None:
@@ -60,7 +61,7 @@ def become(order: dict[str, Any], written: Any) -> None:
     sys.argv = ["catalunya", *order["argv"]]
     code: object = 1
     try:
-        cli.main()
+        main.main()
     except SystemExit as done:
         code = done.code
     finally:

@@ -13,11 +13,11 @@ import duckdb
 import pytest
 
 from catalunya import audit, build, stage
-from catalunya.engines import open_engine
-from catalunya.engines.duckdb import DATABASE
 from catalunya.lake import layout
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
+from catalunya.warehouse.engines import open_engine
+from catalunya.warehouse.engines.duckdb import DATABASE
 from tests.conftest import ROOT
 from tests.landing import CARDS, land
 

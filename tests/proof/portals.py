@@ -15,11 +15,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from catalunya.demo.geometry import boundaries
-from catalunya.demo.population import people_of
-from catalunya.demo.register import register_at
-from catalunya.demo.territory import municipality_rows_at
-from catalunya.demo.users import service_user_rows
+from catalunya.demo.data.boundaries import boundaries
+from catalunya.demo.data.population import people_of
+from catalunya.demo.data.register import register_at
+from catalunya.demo.data.service_users import service_user_rows
+from catalunya.demo.data.territory import municipality_rows_at
 
 Row = dict[str, Any]
 

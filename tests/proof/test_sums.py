@@ -9,8 +9,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from catalunya import dbt
 from catalunya.build import code_digest
+from catalunya.warehouse import dbt
 from tests.conftest import ROOT
 
 from .conftest import Proof

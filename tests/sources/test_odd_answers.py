@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalunya import sources, stage
-from catalunya.datasets import DownloadSource
+from catalunya.datasets.model import DownloadSource
 from catalunya.errors import SnapshotUnreadable, SourceDrift, SourceUnreadable
 from catalunya.ingest import ingest
 from catalunya.lake import snapshot

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalunya.demo.territory import comarques, municipalities
+from catalunya.demo.data.territory import comarques, municipalities
 from tests.proof.kept import seed
 from tests.proof.names import place_key, without_article
 

@@ -14,11 +14,11 @@ from typing import Any
 import duckdb
 import pytest
 
-from catalunya import dbt
 from catalunya.build import code_digest
-from catalunya.datasets import load
-from catalunya.declaration import SQL_TYPES
-from catalunya.engines.staging import TABLES
+from catalunya.datasets.model import load
+from catalunya.staging.row_sql import SQL_TYPES
+from catalunya.warehouse import dbt
+from catalunya.warehouse.engines.staged_tables import TABLES
 from tests.conftest import ROOT
 
 PROJECT = ROOT / "dbt" / "mart"

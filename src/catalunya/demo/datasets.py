@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from functools import lru_cache
 
-from catalunya.demo import register, users
-from catalunya.demo.service import SERVICE_FIELDS, Row
-from catalunya.demo.territory import LLUCANES_CREATED, municipality_rows_at
+from catalunya.demo.data import register, service_users
+from catalunya.demo.data.service import SERVICE_FIELDS, Row
+from catalunya.demo.data.territory import LLUCANES_CREATED, municipality_rows_at
 
 REGISTER, MUNICIPALITIES, SERVICE_USERS = "ivft-vegh", "9aju-tpwc", "yavr-pn8q"
 DEMO_MARK = " (dades de demostració)"
@@ -66,7 +66,7 @@ USER_COLUMNS = (
     Column("Any", "any"),
     Column("Codi", "codi"),
     Column("Comarca", "comarca"),
-    *(Column(title, name, "number") for title, name in users.MEASURES),
+    *(Column(title, name, "number") for title, name in service_users.MEASURES),
 )
 
 
@@ -99,7 +99,7 @@ def demo_datasets(day: date, rows: int | None = None) -> dict[str, Dataset]:
             attribution=ATTRIBUTION,
             columns=USER_COLUMNS,
             updated=_morning(date(2024, 9, 23)),
-            rows=users.service_user_rows,
+            rows=service_users.service_user_rows,
             faulted_field="total",
         ),
     )

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 import structlog
 
 from catalunya.errors import CatalunyaError, UsageError
-from catalunya.lake.disk import clean_scratch, own_scratch
+from catalunya.lake.scratch import clean_scratch, own_scratch
 
 if TYPE_CHECKING:
     from catalunya.lake.lock import Lock
@@ -130,8 +130,8 @@ class Storage(ABC):
         Raises `UsageError` that names CATALUNYA_LAKE when the folder cannot be written or the bucket
         cannot be reached.
         """
-        from catalunya.lake.bucket import S3Storage
-        from catalunya.lake.folder import LocalStorage
+        from catalunya.lake.local import LocalStorage
+        from catalunya.lake.s3 import S3Storage
 
         scheme, separator, rest = url.partition("://")
         if not separator and url:

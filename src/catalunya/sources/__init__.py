@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 
 from catalunya.errors import SnapshotUnreadable, SourceDrift
 from catalunya.sources import download, idescat, socrata
+from catalunya.sources.base import Control, Fetched, Progress, SourceColumn, SourceFile
 from catalunya.sources.http import Http, Unfit
-from catalunya.sources.protocol import Control, Fetched, Progress, SourceColumn, SourceFile
 
 if TYPE_CHECKING:
-    from catalunya.datasets import DownloadSource, IdescatSource, SocrataSource
+    from catalunya.datasets.model import DownloadSource, IdescatSource, SocrataSource
 
 __all__ = [
     "Control",

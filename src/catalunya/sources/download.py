@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from catalunya.errors import SourceDrift
+from catalunya.sources.base import Fetched, Progress, SourceColumn, SourceFile, file_name
 from catalunya.sources.http import UNDECODABLE, Answer, Http, Unfit, decode, not_json
-from catalunya.sources.protocol import Fetched, Progress, SourceColumn, SourceFile, file_name
 
 if TYPE_CHECKING:
-    from catalunya.datasets import DownloadSource
+    from catalunya.datasets.model import DownloadSource
 
 
 OWN = ("level", "geometry")

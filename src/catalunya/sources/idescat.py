@@ -21,11 +21,11 @@ import msgspec
 
 from catalunya.errors import SourceDrift, SourceUnreadable
 from catalunya.sources import jsonstat
+from catalunya.sources.base import Control, Fetched, Progress, SourceColumn, SourceFile, file_name
 from catalunya.sources.http import Answer, Http, Unfit, decode
-from catalunya.sources.protocol import Control, Fetched, Progress, SourceColumn, SourceFile, file_name
 
 if TYPE_CHECKING:
-    from catalunya.datasets import IdescatSource
+    from catalunya.datasets.model import IdescatSource
 
 MOST_CELLS = 20_000
 """Idescat answers 416 above it."""

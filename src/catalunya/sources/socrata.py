@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalunya.errors import SourceUnreadable
+from catalunya.sources.base import Fetched, Progress, SourceColumn, SourceFile, file_name
 from catalunya.sources.http import Answer, Http, Rejected, Unfit
-from catalunya.sources.protocol import Fetched, Progress, SourceColumn, SourceFile, file_name
 
 if TYPE_CHECKING:
-    from catalunya.datasets import SocrataSource
+    from catalunya.datasets.model import SocrataSource
     from catalunya.sources.keys import PageReader
 
 PAGE_ROWS = 50_000

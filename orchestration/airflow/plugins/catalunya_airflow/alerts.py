@@ -12,7 +12,7 @@ from catalunya_airflow import steps
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from catalunya.notify import Alert
+    from catalunya.operations.alerts import Alert
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def failed(context: Context) -> None:
     """Callback of a task that failed after its last try, or at once where another try would not help."""
     from catalunya.errors import Refused, SourceUnreadable
-    from catalunya.notify import Alert, unreadable_event
+    from catalunya.operations.alerts import Alert, unreadable_event
 
     ti = context["ti"]
     error = context.get("exception")
@@ -55,7 +55,7 @@ async def late(context: dict[str, Any], **kwargs: Any) -> None:
     """Callback of a DAG run that is not done by its deadline."""
     from airflow.configuration import conf
 
-    from catalunya.notify import Alert
+    from catalunya.operations.alerts import Alert
 
     run = context.get("dag_run") or {}
     if run.get("state") in {"success", "failed"}:
@@ -80,9 +80,9 @@ def _dataset_of(context: Context) -> str | None:
 
 def deliver(alerts: Iterable[Alert]) -> None:
     """Send alerts from a task; one that cannot be sent is logged and fails nothing."""
-    from catalunya import notify
     from catalunya.errors import CatalunyaError
     from catalunya.lake.storage import Storage
+    from catalunya.operations import alerts as notify
     from catalunya.settings import Settings
 
     settings = Settings.load()

@@ -18,8 +18,8 @@ from catalunya_airflow import roles, steps
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from catalunya.lambdas import Stage
-    from catalunya.relay import Relay
+    from catalunya.runs.aws_lambda import Stage
+    from catalunya.runs.steps import Relay
     from catalunya.settings import Settings
 
 PATIENCE_S = float(os.environ.get("CATALUNYA_LAMBDA_PATIENCE_SECONDS", "1200"))
@@ -59,14 +59,14 @@ class AskFunction(BaseOperator):
         What it failed with, or refused, at an earlier try is taken back first: whoever repeats a task wants it
         done again, and an old word must not be taken for the answer.
         """
-        from catalunya import lambdas
+        from catalunya.runs import aws_lambda
 
         if self.stage == "ingest" and self.dataset_id not in steps.wanted(context):
             raise AirflowSkipException(f"{self.dataset_id} was not asked for")
-        part = lambdas.part_of(self.stage, self.dataset_id)
+        part = aws_lambda.part_of(self.stage, self.dataset_id)
         relay = steps.relay_of(context)
         word = relay.word(part)
-        if not lambdas.is_well(self.stage, self.dataset_id, word):
+        if not aws_lambda.is_well(self.stage, self.dataset_id, word):
             if word is not None:
                 relay.retract(part)
             self._invoke(relay, context)
@@ -76,25 +76,25 @@ class AskFunction(BaseOperator):
 
     def judge(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Answer with what the function left on record; raises what it failed with, or that it said nothing."""
-        from catalunya import lambdas
         from catalunya.errors import Refused
+        from catalunya.runs import aws_lambda
 
         with steps.explained():
             relay = steps.relay_of(context)
-            word = relay.word(lambdas.part_of(self.stage, self.dataset_id))
+            word = relay.word(aws_lambda.part_of(self.stage, self.dataset_id))
             if word is None:
                 raise FunctionSilent(
                     f"{self.stage} of {self.dataset_id}: the function left no word within {self.patience_s:.0f} s; "
                     + _where_to_look(relay.settings, self.stage)
                 )
             try:
-                answer = lambdas.judged(self.stage, self.dataset_id, word)
+                answer = aws_lambda.judged(self.stage, self.dataset_id, word)
             except Refused as refusal:
                 if self.stage == "stage":
                     return steps.refused(context, refusal)
                 raise
-            except lambdas.FunctionFailed as error:
-                raise lambdas.FunctionFailed(
+            except aws_lambda.FunctionFailed as error:
+                raise aws_lambda.FunctionFailed(
                     f"{error}; {_where_to_look(relay.settings, self.stage)}"
                 ) from error
         if self.stage == "stage":
@@ -104,7 +104,7 @@ class AskFunction(BaseOperator):
     def _invoke(self, relay: Relay, context: Context) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        from catalunya import lambdas
+        from catalunya.runs import aws_lambda
 
         name = function_name(relay.settings, self.stage)
         force = bool(context["params"].get("force" if self.stage == "ingest" else "full_rebuild"))
@@ -112,7 +112,7 @@ class AskFunction(BaseOperator):
         try:
             response = _client().invoke(FunctionName=name, InvocationType="Event", Payload=json.dumps(order))
         except (BotoCoreError, ClientError) as error:
-            raise lambdas.FunctionFailed(
+            raise aws_lambda.FunctionFailed(
                 f"{name} could not be asked: {error}; is the stack deployed, and may this role invoke it?"
             ) from error
         self.log.info("asked %s for %s: status %s", name, order, response["StatusCode"])
@@ -148,7 +148,7 @@ class WordLeft(BaseTrigger):
                 return
 
     def _is_left(self) -> bool:
-        from catalunya.relay import Relay
+        from catalunya.runs.steps import Relay
         from catalunya.settings import Settings
 
         return Relay(Settings.load(), self.run_id, steps.LogReporter()).word(self.part) is not None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from openlineage.client.event_v2 import RunEvent
 
-    from catalunya.dbt import NodeResult
+    from catalunya.warehouse.dbt import NodeResult
 
 PRODUCER = "https://github.com/catalunya-data-pipeline/catalunya-data-pipeline"
 NAMESPACE = "catalunya"

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 NEEDED = (
     "airflow.sdk.definitions.decorators", "catalunya_airflow.sensor", "catalunya_airflow.wiring",
-    "catalunya.doctor", "catalunya.relay", "catalunya.sources.keys",
+    "catalunya.operations.doctor", "catalunya.runs.steps", "catalunya.sources.keys",
 )  # fmt: skip
 """What the DAG files and their tasks import."""
 
@@ -33,13 +33,15 @@ def preload() -> None:
     try:
         for name in NEEDED:
             importlib.import_module(name)
-        from catalunya import datasets, dbt, notify
         from catalunya.build import code_digest
+        from catalunya.datasets import model
+        from catalunya.operations import alerts
         from catalunya.settings import Settings
+        from catalunya.warehouse import dbt
 
         settings = Settings.load()
-        datasets.load(settings.home / "datasets")
-        notify.channels(settings.notify_urls)
+        model.load(settings.home / "datasets")
+        alerts.channels(settings.notify_urls)
         dbt.preload(settings.home / "dbt" / "mart", code_digest(settings.home))
     except Exception:
         log.exception("nothing is preloaded; every task loads what it needs")

@@ -87,7 +87,7 @@ class ReadingsEnded(BaseTrigger):
                 return
 
     def _read_so_far(self) -> set[str]:
-        from catalunya.relay import Relay
+        from catalunya.runs.steps import Relay
         from catalunya.settings import Settings
 
         return Relay(Settings.load(), self.run_id, steps.LogReporter()).read_so_far()

@@ -15,11 +15,11 @@ from catalunya_airflow import assets, lineage
 from catalunya_airflow.roles import acting
 
 if TYPE_CHECKING:
-    from catalunya.dbt import NodeResult
     from catalunya.errors import Refused
-    from catalunya.record import DatasetRecord
-    from catalunya.relay import Relay
+    from catalunya.runs.record import DatasetRecord
+    from catalunya.runs.steps import Relay
     from catalunya.settings import Settings
+    from catalunya.warehouse.dbt import NodeResult
 
 log = logging.getLogger(__name__)
 
@@ -56,15 +56,15 @@ def settings_of(context: Mapping[str, Any]) -> Settings:
 
 def run_id_of(context: Mapping[str, Any], settings: Settings) -> str:
     """The run's id in the lake: the same in every task and every try of a DAG run."""
-    from catalunya import relay
+    from catalunya.runs import steps
 
     run = context["dag_run"]
-    return relay.run_id_of(f"{run.dag_id} {run.run_id}", settings.now_override or run.run_after)
+    return steps.run_id_of(f"{run.dag_id} {run.run_id}", settings.now_override or run.run_after)
 
 
 def relay_of(context: Mapping[str, Any]) -> Relay:
     """This DAG run's relay."""
-    from catalunya.relay import Relay
+    from catalunya.runs.steps import Relay
 
     settings = settings_of(context)
     return Relay(settings, run_id_of(context, settings), LogReporter())
@@ -84,7 +84,7 @@ def explained() -> Iterator[None]:
 
 def check_dbt_connection() -> list[str]:
     """Look at the dbt set-up without starting dbt; fails with what is wrong and how to mend it."""
-    from catalunya.doctor import examine
+    from catalunya.operations.doctor import examine
 
     context = get_current_context()
     with explained(), acting("build"):
@@ -136,7 +136,7 @@ def stage(dataset_id: str) -> dict[str, Any]:
 
 def refused(context: Mapping[str, Any], refusal: Refused) -> dict[str, Any]:
     """What a task of `stage` answers when snapshots are refused; alerts of each."""
-    from catalunya import notify
+    from catalunya.operations import alerts as notify
     from catalunya_airflow import alerts
 
     log.error("%s", refusal)
@@ -156,20 +156,20 @@ def build() -> dict[str, int]:
     from catalunya.errors import BuildFailed, NothingElseNew
 
     context = get_current_context()
-    relay = relay_of(context)
+    steps = relay_of(context)
     try:
         with explained():
-            nodes = relay.build().nodes
+            nodes = steps.build().nodes
     except AirflowFailException as error:
         if isinstance(error.__cause__, NothingElseNew):
             # The tasks that refused it sent the alerts.
             raise AlreadyTold(str(error)) from error
         raise
     except BuildFailed as error:
-        lineage.emit(context["ti"], relay.run_id, error.nodes)
+        lineage.emit(context["ti"], steps.run_id, error.nodes)
         _table("models and seeds", error.nodes)
         raise
-    lineage.emit(context["ti"], relay.run_id, nodes)
+    lineage.emit(context["ti"], steps.run_id, nodes)
     return _table("models and seeds", nodes)
 
 
@@ -212,14 +212,14 @@ def docs() -> str:
 @acting("publish")
 def finish() -> dict[str, Any]:
     """Put the run into the ledger and tell what somebody should know; fails when the run did not end well."""
-    from catalunya import notify
+    from catalunya.operations import alerts as notify
 
     context = get_current_context()
     with explained():
-        relay = relay_of(context)
-        record = relay.finish()
+        steps = relay_of(context)
+        record = steps.finish()
     link = context["ti"].log_url
-    notify.deliver(relay.storage, relay.settings.notify_urls, notify.of_findings(record, link))
+    notify.deliver(steps.storage, steps.settings.notify_urls, notify.of_findings(record, link))
     rows = [
         (name, d.outcome, d.snapshot_id, d.rows_in, d.rows_staged, d.rows_quarantined, d.rows_duplicated)
         for name, d in record.datasets.items()
@@ -229,7 +229,7 @@ def finish() -> dict[str, Any]:
     for warning in record.warnings:
         log.warning("%s", warning)
     log.info("%s: %s", record.status, record.message)
-    if record.status == "released" and not relay.documented(record.release_id):
+    if record.status == "released" and not steps.documented(record.release_id):
         raise AlreadyTold("released, but without its documentation: see generate_dbt_docs")
     if record.exit_code:
         raise AlreadyTold(f"{record.status}: {record.message}")
@@ -239,14 +239,14 @@ def finish() -> dict[str, Any]:
 @acting("publish")
 def apply_retention() -> list[str]:
     """Delete old releases and what abandoned runs left; fold the ledger."""
-    from catalunya import maintain
     from catalunya.lake.storage import Storage
+    from catalunya.operations import maintenance
 
     context = get_current_context()
     settings = settings_of(context)
     storage = Storage.open(settings.lake)
     run_id = run_id_of(context, settings)
-    gone = maintain.retain(storage, run_id, settings.keep_releases, settings.now())
+    gone = maintenance.retain(storage, run_id, settings.keep_releases, settings.now())
     log.info("deleted: %s", "; ".join(gone) or "nothing")
     return gone
 
@@ -254,14 +254,14 @@ def apply_retention() -> list[str]:
 @acting("monitor")
 def verify_snapshots(dataset_id: str) -> int:
     """Compare landed files of one dataset with their manifests, all or today's share; fails when one differs."""
-    from catalunya import maintain
     from catalunya.lake.storage import Storage
+    from catalunya.operations import maintenance
 
     context = get_current_context()
     settings = settings_of(context)
     storage = Storage.open(settings.lake)
     day = None if context["params"].get("full") else settings.now().date()
-    looked, wrong = maintain.verify(storage, dataset_id, day=day, told=log.info)
+    looked, wrong = maintenance.verify(storage, dataset_id, day=day, told=log.info)
     if wrong:
         raise AirflowFailException("; ".join(wrong))
     return looked
@@ -270,14 +270,15 @@ def verify_snapshots(dataset_id: str) -> int:
 @acting("monitor")
 def check_freshness() -> dict[str, int]:
     """Tell of sources that published nothing for longer than their cadence; returns days since the last news."""
-    from catalunya import datasets as cards
-    from catalunya import maintain, notify
+    from catalunya.datasets import model as cards
     from catalunya.lake.storage import Storage
+    from catalunya.operations import alerts as notify
+    from catalunya.operations import maintenance
 
     context = get_current_context()
     settings = settings_of(context)
     storage = Storage.open(settings.lake)
-    found = maintain.freshness(storage, cards.load(settings.home / "datasets"), settings.now())
+    found = maintenance.freshness(storage, cards.load(settings.home / "datasets"), settings.now())
     titles = ["dataset", "last news", "days ago", "cadence in days"]
     log.info("%s", table(titles, [(f.dataset_id, f.updated_at, f.age_days, f.cadence_days) for f in found]))
     silent = [

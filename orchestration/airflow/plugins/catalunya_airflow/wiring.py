@@ -13,7 +13,7 @@ from catalunya_airflow import alerts, assets, steps
 from catalunya_airflow.functions import AskFunction
 
 if TYPE_CHECKING:
-    from catalunya.lambdas import Stage
+    from catalunya.runs.aws_lambda import Stage
 
 DEFAULTS: dict[str, Any] = {
     "owner": "catalunya-data-team",

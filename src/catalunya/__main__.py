@@ -1,0 +1,5 @@
+"""`python -m catalunya`: the command."""
+
+from catalunya.cli.main import main
+
+main()

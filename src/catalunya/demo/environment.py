@@ -1,0 +1,28 @@
+"""The demo environment brings its own portal when no base URL is set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from catalunya.demo.faults.switches import SCOPES
+from catalunya.settings import Settings
+
+
+def is_unknown(settings: Settings, dataset_id: str) -> bool:
+    """True for a dataset that the demo portal does not know, such as a new card's: the demo is made without it."""
+    return settings.environment == "demo" and dataset_id not in SCOPES
+
+
+@contextmanager
+def portals(settings: Settings) -> Iterator[Settings]:
+    """The settings to read with: those given, or with a demo portal that runs in this process meanwhile."""
+    if settings.environment != "demo" or not settings.portals_are_default:
+        yield settings
+        return
+    from catalunya.demo import server
+
+    day = settings.now_override.date() if settings.now_override else None
+    with server.running(day=day) as demo:
+        urls = {"socrata_url": demo.url, "idescat_url": demo.url, "icgc_url": demo.url}
+        yield settings.model_copy(update=urls)

@@ -1,0 +1,216 @@
+"""Alerts by Apprise, to whatever `CATALUNYA_NOTIFY_URLS` names: one message per event, none when all is well."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import apprise
+import structlog
+from pydantic import BaseModel, ConfigDict
+
+from catalunya.audit import Finding
+from catalunya.errors import CatalunyaError
+from catalunya.lake import layout
+from catalunya.lake.storage import KeyExists, Storage
+from catalunya.runs.record import RunRecord
+from catalunya.settings import spare_loopback
+
+log = structlog.get_logger(__name__)
+
+Kind = Literal["failed", "refused", "unreadable", "unusual", "silent", "late"]
+
+_TITLES: dict[Kind, str] = {
+    "failed": "failed",
+    "refused": "was refused",
+    "unreadable": "could not be read",
+    "unusual": "changed in an unusual way",
+    "silent": "has been silent for longer than its cadence",
+    "late": "is later than its deadline",
+}
+_REMEDIES: dict[Kind, str] = {
+    "failed": "Look at the log; the next run begins afresh, the last release stays.",
+    "refused": "The last release stays. `catalunya status` names the snapshot and how to accept it.",
+    "unreadable": "The last snapshot is used. See whether the portal is up; the next run reads it again.",
+    "unusual": "A release made of it says so among its warnings. Compare with the source before citing it.",
+    "silent": "See whether the publisher has moved or stopped the dataset; mend its card if it has.",
+    "late": "Look at what the run is doing; `catalunya status` says who holds the lake.",
+}
+
+
+class Alert(BaseModel):
+    """One event that somebody should know of."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: Kind
+    subject: str
+    """The dataset, stage or run that it is about."""
+    reason: str
+    event: str
+    """Names the event: of equal ones only the first is told."""
+    link: str | None = None
+    """Where the log is."""
+
+    @property
+    def title(self) -> str:
+        """One line: what happened to what."""
+        return f"Catalunya Data Pipeline: {self.subject} {_TITLES[self.kind]}"
+
+    @property
+    def body(self) -> str:
+        """The reason, the remedy, and the log."""
+        lines = [self.reason, _REMEDIES[self.kind], f"Log: {self.link}" if self.link else ""]
+        return "\n".join(line for line in lines if line)
+
+
+_KINDS: dict[str, Kind] = {"freshness": "silent", "stale": "unreadable"}
+"""Gate to the kind of its alerts; those of all others are `unusual`."""
+_OF_THE_MARTS = {"dbt", "marts"}
+
+
+def of_findings(record: RunRecord, link: str | None = None) -> list[Alert]:
+    """What an audit warned of, unusual changes and silent portals, and the snapshots that were refused alone.
+
+    All that is unusual in one snapshot is one alert. What tests and figures of the marts warn of is part of the data
+    from one release to the next; the release says it.
+    """
+    groups: dict[tuple[Kind, str | None, str | None], list[Finding]] = {}
+    for finding in record.findings:
+        if (
+            finding.severity == "warn"
+            and finding.gate not in _OF_THE_MARTS
+            and not _is_held_back(finding, record)
+        ):
+            kind = _KINDS.get(finding.gate, "unusual")
+            groups.setdefault((kind, finding.dataset_id, finding.snapshot_id), []).append(finding)
+    told = [
+        Alert(
+            kind=kind,
+            subject=dataset_id or "the release",
+            reason="\n".join(finding.message for finding in findings),
+            event=_event(findings, record),
+            link=link,
+        )
+        for (kind, dataset_id, _), findings in groups.items()
+    ]
+    if record.status in {"released", "unchanged"}:
+        # A run that was refused as a whole tells of it itself.
+        told += of_refused(record.refused, link)
+    return told
+
+
+def of_silence(
+    dataset_id: str, snapshot_id: str, age_days: int, cadence_days: int, link: str | None
+) -> Alert:
+    """A source that published nothing for longer than its cadence; one event of its last snapshot."""
+    return Alert(
+        kind="silent",
+        subject=dataset_id,
+        reason=f"{dataset_id}: nothing new for {age_days} days (snapshot {snapshot_id}); its cadence is {cadence_days} days",
+        event=f"freshness {dataset_id} {snapshot_id}",
+        link=link,
+    )
+
+
+def of_refused(snapshots: Mapping[str, str], link: str | None = None) -> list[Alert]:
+    """Refused snapshots (id to reason), each one event whoever meets it."""
+    return [
+        Alert(
+            kind="refused",
+            subject=f"snapshot {snapshot_id}",
+            reason=reason,
+            event=f"refused {snapshot_id}",
+            link=link,
+        )
+        for snapshot_id, reason in snapshots.items()
+    ]
+
+
+def of_run(record: RunRecord) -> list[Alert]:
+    """What there is to tell of a run in one process; a run that was refused tells of its snapshots itself."""
+    alerts = of_findings(record)
+    if record.exit_code:
+        kind: Kind = "refused" if record.status == "refused" else "failed"
+        reason = f"{record.message}\nRelease shown: {record.release_id or 'none'}. Lake: {record.lake}"
+        alerts.append(
+            Alert(kind=kind, subject=f"run {record.run_id}", reason=reason, event=f"run {record.run_id}")
+        )
+    return alerts
+
+
+def channels(urls: tuple[str, ...]) -> dict[str, apprise.NotifyBase | None]:
+    """Each address, and what tells of events there; None where Apprise does not know the address."""
+    # Not `Apprise.add`, which would split an address at its commas.
+    return {url: apprise.Apprise.instantiate(url, suppress_exceptions=True) for url in urls}
+
+
+def deliver(storage: Storage | None, urls: tuple[str, ...], alerts: Iterable[Alert]) -> bool:
+    """Tell of events that were not told of yet; returns whether every address took every message.
+
+    Without a `storage`, as when the lake cannot be opened, everything is told.
+
+    What was told is remembered for each address alone: one that fails is logged, never fails the run, and is told
+    again by the next run that meets the event, while the others hear it once.
+    """
+    spare_loopback()
+    found = channels(urls)
+    unknown = sum(channel is None for channel in found.values())
+    if unknown:
+        log.warning("addresses for alerts that Apprise does not know", addresses=len(found), unknown=unknown)
+    well = not unknown
+    for alert in alerts:
+        for number, (url, channel) in enumerate(found.items(), 1):
+            if channel is not None and not _tell(storage, alert, url, channel):
+                # Never the address itself: it may hold a password.
+                log.warning(
+                    "an alert was not delivered", alert=alert.event, address=f"{number} of {len(found)}"
+                )
+                well = False
+    return well
+
+
+def _tell(storage: Storage | None, alert: Alert, url: str, channel: apprise.NotifyBase) -> bool:
+    """Tell one address of an event unless it was told before; returns whether it took the message."""
+    key = layout.alert(hashlib.sha256(f"{alert.event}\n{url}".encode()).hexdigest()[:32])
+    try:
+        if storage is not None:
+            storage.put(key, alert.model_dump_json(indent=1).encode(), create=True)
+    except KeyExists:
+        return True
+    except (CatalunyaError, OSError) as error:
+        # Better told twice than never: the lake itself may be what broke.
+        log.warning("an alert is not remembered", alert=alert.event, reason=str(error))
+    told = False
+    try:
+        one = apprise.Apprise()
+        one.add(channel)
+        told = bool(one.notify(title=alert.title, body=alert.body))
+    finally:
+        if not told and storage is not None:
+            with contextlib.suppress(CatalunyaError, OSError):
+                storage.delete(key)
+    return told
+
+
+def unreadable_event(dataset_id: str, run_id: str) -> str:
+    """The event of a run that could use nothing new of a dataset."""
+    return f"unreadable {dataset_id} {run_id}"
+
+
+def _is_held_back(finding: Finding, record: RunRecord) -> bool:
+    """True when the source could be read but the snapshot is refused: the run that refused it has told of it."""
+    if finding.gate != "stale" or finding.dataset_id is None:
+        return False
+    return record.datasets[finding.dataset_id].outcome != "unreadable"
+
+
+def _event(findings: list[Finding], record: RunRecord) -> str:
+    """A portal that is down is an event of each run; a change or a silence is one event of a snapshot."""
+    first = findings[0]
+    if first.gate == "stale" and first.dataset_id:
+        return unreadable_event(first.dataset_id, record.run_id)
+    gates = "+".join(sorted({finding.gate for finding in findings}))
+    return f"{gates} {first.dataset_id} {first.snapshot_id}"

@@ -1,0 +1,216 @@
+"""What is wrong with the set-up that dbt needs, and how to mend it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import yaml
+from packaging.requirements import Requirement
+
+from catalunya.build import code_digest
+from catalunya.errors import CatalunyaError
+from catalunya.lake.storage import Storage
+from catalunya.settings import Engine, Settings
+from catalunya.warehouse import dbt
+from catalunya.warehouse.engines import open_engine
+
+ADAPTERS: dict[Engine, str] = {"duckdb": "dbt-duckdb", "athena": "dbt-athena", "trino": "dbt-trino"}
+_EXTENSIONS = ("parquet", "json", "httpfs", "spatial")
+_BUILT_IN = ("parquet", "json")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one look found; `remedy` is empty when all is well."""
+
+    what: str
+    found: str
+    remedy: str = ""
+    well: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.found}" + (f". {self.remedy}" if self.remedy else "")
+
+
+class _Wrong(Exception):
+    """Something is wrong: what was found, and the remedy."""
+
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(found)
+        self.remedy = remedy
+
+
+def examine(settings: Settings, *, deep: bool = False) -> list[Finding]:
+    """Look at versions, adapter, project, profile, connection, extensions and lake; `deep` starts dbt as well.
+
+    One look that fails does not stop the others.
+    """
+    looks: list[tuple[str, Callable[[Settings], str]]] = [
+        ("dbt-core", _core),
+        ("adapter", _adapter),
+        ("project", _project),
+        ("profile", _profile),
+        ("connection", _connection),
+        ("extensions", _extensions),
+        ("lake", _lake),
+    ]
+    if deep:
+        looks.append(("dbt parse", _parse))
+    return list(_findings(settings, looks))
+
+
+def _findings(settings: Settings, looks: list[tuple[str, Callable[[Settings], str]]]) -> Iterator[Finding]:
+    for what, look in looks:
+        try:
+            yield Finding(what, look(settings))
+        except _Wrong as wrong:
+            yield Finding(what, str(wrong), wrong.remedy, well=False)
+
+
+def _core(_: Settings) -> str:
+    return _supported("dbt-core")
+
+
+def _adapter(settings: Settings) -> str:
+    return _supported(ADAPTERS[settings.resolved_engine])
+
+
+def _supported(package: str) -> str:
+    """The installed version; wrong when it is missing or not one that this project was tested with."""
+    declared = (Requirement(line) for line in requires("catalunya") or [])
+    wanted = next((known for known in declared if known.name == package), Requirement(package))
+    group = package.removeprefix("dbt-")
+    how = f"uv sync --inexact --group {group}" if group in {"athena", "trino"} else "make setup"
+    remedy = f"Install it from the lock: `{how}` (wanted: {wanted})"
+    try:
+        found = version(package)
+    except PackageNotFoundError:
+        raise _Wrong(f"{package} is not installed", remedy) from None
+    if not wanted.specifier.contains(found, prereleases=True):
+        raise _Wrong(f"{package} {found} is installed, wanted is {wanted}", remedy)
+    return f"{package} {found}"
+
+
+def _home(settings: Settings) -> Path:
+    return settings.home / "dbt" / "mart"
+
+
+def _read_yaml(path: Path, what: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise _Wrong(
+            f"{path} is missing", "Set CATALUNYA_HOME to the folder that holds `datasets/` and `dbt/mart/`"
+        )
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except yaml.YAMLError as error:
+        raise _Wrong(
+            f"{path} is no YAML: {error}", f"Mend the {what}, or take it from the repository"
+        ) from None
+    if not isinstance(content, dict):
+        raise _Wrong(f"{path} holds no mapping", f"Take the {what} from the repository")
+    return content
+
+
+def _project(settings: Settings) -> str:
+    path = _home(settings) / "dbt_project.yml"
+    content = _read_yaml(path, "project file")
+    for key in ("name", "profile", "model-paths"):
+        if key not in content:
+            raise _Wrong(f"{path} lacks `{key}`", "Take the file from the repository")
+    return f"{content['name']} in {path.parent}"
+
+
+def _profile(settings: Settings) -> str:
+    wanted = str(_read_yaml(_home(settings) / "dbt_project.yml", "project file").get("profile"))
+    path = _home(settings) / "profiles.yml"
+    profile = _read_yaml(path, "profile").get(wanted)
+    if not isinstance(profile, dict):
+        raise _Wrong(
+            f"{path} has no profile {wanted!r}", "The project names it; both come from the repository"
+        )
+    engine = settings.resolved_engine
+    if engine not in profile.get("outputs", {}):
+        known = ", ".join(profile.get("outputs", {})) or "none"
+        raise _Wrong(
+            f"profile {wanted!r} has no target {engine!r} (it has: {known})",
+            "Set CATALUNYA_ENGINE to one of them, or add the target",
+        )
+    return f"{wanted}, target {engine}"
+
+
+def _connection(settings: Settings) -> str:
+    if settings.resolved_engine != "duckdb":
+        try:
+            return open_engine(Storage.open(settings.lake), settings).check()
+        except CatalunyaError as error:
+            raise _Wrong(str(error), "See the settings of the engine in the README") from None
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with duckdb.connect(Path(folder) / "probe.duckdb") as con:
+                con.execute("create table probe as select 42 as answer")
+                con.execute("checkpoint")
+        except duckdb.Error as error:
+            raise _Wrong(
+                f"DuckDB cannot write to {folder}: {error}", "Free some disk, or set TMPDIR"
+            ) from None
+    return f"DuckDB {duckdb.__version__} opens, writes and closes a file"
+
+
+def _extensions(settings: Settings) -> str:
+    """The extensions that load. Parquet and JSON must; the others are needed only where their package is installed."""
+    found = []
+    with duckdb.connect() as con:
+        for name in _EXTENSIONS:
+            try:
+                if name in _BUILT_IN:
+                    con.execute(f"load {name}")
+                else:
+                    from duckdb_extensions import import_extension
+
+                    import_extension(name, con=con)
+                    con.execute(f"load {name}")
+            except (ImportError, PackageNotFoundError):
+                found.append(f"{name} is not installed (optional)")
+            except (duckdb.Error, ValueError, OSError) as error:
+                if name in _BUILT_IN or _installed(name):
+                    raise _Wrong(
+                        f"{name} does not load: {error}",
+                        f"Its package must be of DuckDB's version, {duckdb.__version__}: `make setup`",
+                    ) from None
+                found.append(f"{name} is not installed (optional)")
+            else:
+                found.append(name)
+    return ", ".join(found)
+
+
+def _installed(extension: str) -> bool:
+    try:
+        version(f"duckdb-extension-{extension}")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def _lake(settings: Settings) -> str:
+    try:
+        storage = Storage.open(settings.lake)
+        storage.scratch()
+    except (CatalunyaError, OSError) as error:
+        raise _Wrong(
+            str(error), "Set CATALUNYA_LAKE to a folder or bucket that this process may write to"
+        ) from None
+    return storage.url
+
+
+def _parse(settings: Settings) -> str:
+    try:
+        parsed = dbt.parse(_home(settings), code_digest(settings.home))
+    except CatalunyaError as error:
+        raise _Wrong(str(error), "Mend the model or YAML that dbt names") from None
+    return f"{len(dbt.marts(parsed.described))} marts"

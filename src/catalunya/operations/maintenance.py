@@ -1,0 +1,315 @@
+"""Maintenance of a lake between runs: integrity of the kept bytes, freshness of the portals, retention, ledger."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+
+from catalunya import publish
+from catalunya.datasets.model import Dataset
+from catalunya.errors import LakeCorrupt
+from catalunya.lake import index, layout, snapshot
+from catalunya.lake.lock import Lock, lake_lock
+from catalunya.lake.snapshot import LandedFile, Manifest
+from catalunya.lake.storage import MissingKey, Storage
+from catalunya.stage import staged_record
+
+ABANDONED = timedelta(days=2)
+"""After so long nobody takes up what the parts of a run that ended badly left."""
+ROTATION_DAYS = 30
+"""Every landed snapshot is read at least once in so many days."""
+LEAST_VERIFIED = 20
+"""Snapshots of a dataset that a day reads at least, all when there are not more."""
+LEDGER_DAYS = 90
+"""Older records of the ledger are folded into its archive."""
+LEDGER_RECORDS = 1000
+"""Records of the ledger that stay objects of their own at most, the newest."""
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """When a source last published something new, as far as it says, and whether that is too long ago."""
+
+    dataset_id: str
+    snapshot_id: str
+    updated_at: datetime
+    age_days: int
+    cadence_days: int
+
+    @property
+    def silent(self) -> bool:
+        """True when nothing came for longer than the source's cadence."""
+        return self.age_days > self.cadence_days
+
+
+def verify(
+    storage: Storage,
+    dataset_id: str,
+    *,
+    day: date | None = None,
+    told: Callable[[str], None] | None = None,
+) -> tuple[int, list[str]]:
+    """Compare the landed files of a dataset with their manifests: those that are due on `day`, or all without it.
+
+    Returns the number of files looked at, and a sentence for each that is missing or is not what was landed.
+    """
+    looked: int = 0
+    wrong: list[str] = []
+    work = storage.scratch() / f"verify-{dataset_id}"
+    ids = snapshot.complete(storage, dataset_id)
+    for snapshot_id in ids if day is None else due(ids, day):
+        manifest = snapshot.read(storage, dataset_id, snapshot_id)
+        if manifest is None:
+            continue
+        looked += len(manifest.files)
+        try:
+            wrong += faults(storage, dataset_id, snapshot_id, work)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        if told is not None:
+            told(f"{dataset_id} {snapshot_id}: {len(manifest.files)} files")
+    return looked, wrong
+
+
+def due(ids: list[str], day: date) -> list[str]:
+    """The snapshots of `ids`, oldest first, that are read on `day`.
+
+    One in `ROTATION_DAYS`, those whose place in the list is the day's, filled up to `LEAST_VERIFIED` by the places
+    of the days that follow; the newest always. A snapshot keeps its place, so each is read within `ROTATION_DAYS`.
+    """
+    places = sorted(range(len(ids)), key=lambda place: ((place - day.toordinal()) % ROTATION_DAYS, place))
+    todays = sum((place - day.toordinal()) % ROTATION_DAYS == 0 for place in places)
+    chosen = {*places[: max(todays, LEAST_VERIFIED)], *range(len(ids))[-1:]}
+    return [ids[place] for place in sorted(chosen)]
+
+
+def verify_staged(storage: Storage, dataset_id: str, snapshot_id: str) -> list[str]:
+    """A sentence for each way in which the staged file of a snapshot is not what staging recorded.
+
+    Its SHA-256 is compared with the index of the dataset. What the file says of itself must fit its rows too: the
+    index of a lake that lost it is made again from these files. A refused snapshot needs no staged file.
+    """
+    entry = index.load(storage, dataset_id).snapshots.get(snapshot_id)
+    key = layout.staged(dataset_id, snapshot_id)
+    remedy = "it is made again from the landed bytes by `catalunya run --rebuild`"
+    work = storage.scratch() / f"verify-staged-{dataset_id}"
+    try:
+        path = storage.fetch(key, work)
+        found = _sha256(path)
+        note = entry.staged if entry else None
+        if note is not None and found != note.sha256:
+            return [
+                f"{storage.uri(key)} has {path.stat().st_size} bytes with SHA-256 {found[:16]}…, staging wrote "
+                f"{note.size} with {note.sha256[:16]}…; {remedy}"
+            ]
+        return [
+            f"{storage.uri(key)} {fault}; {remedy}"
+            for fault in _staged_faults(storage, dataset_id, snapshot_id, path)
+        ]
+    except MissingKey:
+        if entry is not None and entry.refusal is not None:
+            return []
+        return [f"{storage.uri(key)} is missing; {remedy}"]
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _staged_faults(storage: Storage, dataset_id: str, snapshot_id: str, path: Path) -> list[str]:
+    """What does not fit between the rows of a staged file and its record; every value is decoded for it."""
+    record = staged_record(storage, dataset_id, snapshot_id)
+    if record is None:
+        return ["has no record that can be read"]
+    if (record.dataset_id, record.snapshot_id) != (dataset_id, snapshot_id):
+        return [f"is the staged file of snapshot {record.snapshot_id} of {record.dataset_id}"]
+    try:
+        with duckdb.connect() as con:
+            row = con.execute(
+                """
+                select count(*), count(*) filter (snapshot_id is distinct from ?), bit_xor(hash(staged))
+                from read_parquet(?, hive_partitioning = false) as staged
+                """,
+                [snapshot_id, str(path)],
+            ).fetchone()
+    except duckdb.Error as error:
+        return [f"cannot be read: {str(error).splitlines()[0]}"]
+    assert row is not None
+    wrong = []
+    if row[0] != record.rows_staged:
+        wrong.append(f"has {row[0]} rows, its record says {record.rows_staged}")
+    if row[1]:
+        wrong.append(f"has {row[1]} rows of other snapshots")
+    return wrong
+
+
+def faults(storage: Storage, dataset_id: str, snapshot_id: str, work: Path) -> list[str]:
+    """A sentence for each landed file of a snapshot that is missing or is not what its manifest says."""
+    manifest = snapshot.read(storage, dataset_id, snapshot_id)
+    if manifest is None:
+        return [f"{dataset_id}: snapshot {snapshot_id} has no manifest"]
+    found = (_fault(storage, manifest, file, work) for file in manifest.files)
+    return [fault for fault in found if fault]
+
+
+def _fault(storage: Storage, manifest: Manifest, file: LandedFile, work: Path) -> str | None:
+    key = layout.landing(manifest.dataset_id, manifest.snapshot_id, file.name)
+    remedy = "restore it from a backup; what was released from it stays as it is"
+    try:
+        path = storage.fetch(key, work)
+    except MissingKey:
+        return f"{storage.uri(key)} is missing; {remedy}"
+    found = _sha256(path)
+    if found == file.sha256:
+        return None
+    return (
+        f"{storage.uri(key)} has {path.stat().st_size} bytes with SHA-256 {found[:16]}…, the manifest says "
+        f"{file.size} with {file.sha256[:16]}…; {remedy}"
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def freshness(storage: Storage, datasets: dict[str, Dataset], now: datetime) -> list[Freshness]:
+    """How long ago each source that was read so far published something new."""
+    found = []
+    for dataset_id, dataset in datasets.items():
+        manifest = _newest(storage, dataset_id)
+        if manifest is None:
+            continue
+        updated = snapshot.source_updated(manifest) or manifest.taken_at
+        found.append(
+            Freshness(dataset_id, manifest.snapshot_id, updated, (now - updated).days, dataset.cadence_days)
+        )
+    return found
+
+
+def _newest(storage: Storage, dataset_id: str) -> Manifest | None:
+    """The newest snapshot whose manifest is there; unlike `snapshot.latest` it leaves the index as it is."""
+    ids = reversed(snapshot.complete(storage, dataset_id))
+    return next((found for name in ids if (found := snapshot.read(storage, dataset_id, name))), None)
+
+
+def retain(storage: Storage, run_id: str, keep: int, now: datetime) -> list[str]:
+    """Delete all but the newest `keep` releases and what abandoned runs left, and fold the ledger.
+
+    Returns what was done, in sentences.
+    """
+    with lake_lock(storage, run_id) as lock:
+        gone = [f"release {release_id}" for release_id in publish.retain(storage, keep, lock)]
+        for abandoned in filter(layout.is_id, storage.folders(layout.RUNS)):
+            if now - layout.moment_of(abandoned) > ABANDONED:
+                storage.delete_folder(f"{layout.RUNS}/{abandoned}")
+                gone.append(f"parts of run {abandoned}")
+        folded = fold_ledger(storage, now, lock)
+    for month, count in folded.folded.items():
+        archive = storage.uri(layout.ledger_archive(month))
+        gone.append(f"single records of the ledger: {count} are in {archive} now")
+    return gone + [f"left alone: {what}" for what in folded.left]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What folding the ledger did."""
+
+    folded: dict[str, int]
+    """Month to the number of records that went into its archive."""
+    left: tuple[str, ...]
+    """Objects that were left alone, and why."""
+
+
+def fold_ledger(storage: Storage, now: datetime, lock: Lock, *, keep_days: int = LEDGER_DAYS) -> Folded:
+    """Move old records of the ledger into one object a month, a line a record.
+
+    Old are those before `keep_days` and all but the newest `LEDGER_RECORDS`, never the newest one of all: the next
+    run reads from it what it knows of the portals. A record is deleted only after the
+    archive that has it is stored. Call it only while holding the lake.
+    """
+    known, left = _ledger(storage)
+    count = max(0, len(known) - LEDGER_RECORDS)
+    old = [
+        run_id
+        for place, run_id in enumerate(known[:-1])
+        if place < count or now - layout.moment_of(run_id) > timedelta(days=keep_days)
+    ]
+    months: dict[str, list[str]] = {}
+    for run_id in old:
+        months.setdefault(f"{layout.moment_of(run_id):%Y-%m}", []).append(run_id)
+    folded: dict[str, int] = {}
+    for month, run_ids in months.items():
+        records, torn = _records(storage, run_ids)
+        left += torn
+        if not records:
+            continue
+        try:
+            archive_records(storage, month, records)
+        except LakeCorrupt as error:
+            left.append(str(error))
+            continue
+        for run_id in records:
+            lock.check()
+            storage.delete(layout.ledger(run_id))
+        folded[month] = len(records)
+    return Folded(folded, tuple(left))
+
+
+def _ledger(storage: Storage) -> tuple[list[str], list[str]]:
+    """The run ids of the records that are objects of their own, oldest first; and what is no record."""
+    known, left = [], []
+    for entry in storage.list(layout.LEDGER):
+        name = entry.key.removeprefix(f"{layout.LEDGER}/")
+        if layout.is_id(name.removesuffix(".json")) and name.endswith(".json"):
+            known.append(name.removesuffix(".json"))
+        elif not name.startswith("archive/"):
+            left.append(f"{storage.uri(entry.key)}: it is no record of a run; move it away")
+    return known, left
+
+
+def _records(storage: Storage, run_ids: list[str]) -> tuple[dict[str, dict[str, object]], list[str]]:
+    """The records of runs by id, and what is torn."""
+    records: dict[str, dict[str, object]] = {}
+    torn = []
+    for run_id in run_ids:
+        record = _record(storage.read(layout.ledger(run_id)))
+        if record is None or record["run_id"] != run_id:
+            torn.append(f"{storage.uri(layout.ledger(run_id))}: it is no whole record of that run; delete it")
+        else:
+            records[run_id] = record
+    return records, torn
+
+
+def _record(data: bytes) -> dict[str, object] | None:
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("run_id"), str) else None
+
+
+def archive_records(storage: Storage, month: str, records: dict[str, dict[str, object]]) -> None:
+    """Store the archive of a month with `records` in it, each run once and in order of the runs.
+
+    Raises `LakeCorrupt` when the archive that is there has a line that is no record; it stays as it was.
+    """
+    key = layout.ledger_archive(month)
+    found = storage.read_versioned(key)
+    before, version = found if found else (b"", None)
+    kept: dict[str, dict[str, object]] = {}
+    for number, line in enumerate(before.splitlines(), 1):
+        record = _record(line)
+        if record is None:
+            raise LakeCorrupt(
+                f"{storage.uri(key)}: line {number} is no record of a run; restore it from a backup or move it away"
+            )
+        kept[str(record["run_id"])] = record
+    kept |= records
+    text = "".join(f"{json.dumps(kept[run_id], ensure_ascii=False)}\n" for run_id in sorted(kept))
+    storage.replace(key, text.encode(), version)

@@ -1,0 +1,276 @@
+"""Trace: from rows of a mart back to the snapshots, files, addresses and checksums that they were made of.
+
+Everything is read from the release itself and from landing, so that an older release is traced as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from pydantic import BaseModel, ConfigDict
+
+from catalunya import publish, sql
+from catalunya.errors import LakeCorrupt, UsageError
+from catalunya.lake import layout, snapshot
+from catalunya.lake.storage import MissingKey, Storage
+from catalunya.operations import maintenance
+from catalunya.operations.provenance import Origin, origins
+
+MOST_ROWS = 1000
+_TABLES = ("data_quality", "population")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows of a mart; what is None is not asked about. Each field is a column."""
+
+    municipality_id: str | None = None
+    comarca_id: str | None = None
+    year: int | None = None
+    service_group: str | None = None
+    ownership: str | None = None
+    service_id: str | None = None
+
+    def wanted(self) -> dict[str, str | int]:
+        """Column to the value it must have."""
+        asked = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in asked.items() if value is not None}
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class TracedFile(_Record):
+    """One file: where it lies, where it came from, and its SHA-256 as it was recorded."""
+
+    address: str
+    url: str | None = None
+    sha256: str
+    size: int | None = None
+    rows: int | None = None
+
+
+class TracedSnapshot(_Record):
+    """One snapshot and what the rows have of it."""
+
+    dataset_id: str
+    snapshot_id: str
+    gives: str
+    taken_at: datetime
+    request: dict[str, Any]
+    landing: tuple[TracedFile, ...]
+    staging: TracedFile | None
+    """As it lies there now; a later `run --rebuild` may have written it again from landing."""
+
+
+class Trace(_Record):
+    """The answer of `catalunya trace`."""
+
+    mart: str
+    release_id: str
+    released_at: datetime
+    demo: bool
+    rows_found: int
+    rows: tuple[dict[str, Any], ...]
+    """The first of them."""
+    files: tuple[TracedFile, ...]
+    """The mart in the release."""
+    snapshots: tuple[TracedSnapshot, ...]
+    built_from: dict[str, int]
+    """Dataset to the number of all its snapshots that the mart was built from."""
+    code_sha256: str
+    code_revision: str | None
+    verified: bool
+    faults: tuple[str, ...] = ()
+
+
+def trace(
+    storage: Storage, mart: str, selection: Selection, *, release_id: str | None = None, verify: bool = False
+) -> Trace:
+    """Follow the selected rows of a mart back; with `verify` hash every file again and list what is wrong.
+
+    Raises `UsageError` for an unknown release, mart, column or value, and `LakeCorrupt` when a file that the
+    answer needs is not there.
+    """
+    release = _release(storage, release_id)
+    if mart not in release.rows:
+        raise UsageError(
+            f"{mart!r} is no mart of release {release.release_id}; it has {', '.join(release.rows)}"
+        )
+    sums = _checksums(storage, release.release_id)
+    with _opened(storage, release, mart) as con:
+        names = [name for name, *_ in con.execute("describe mart").fetchall()]
+        _check(con, mart, names, selection)
+        rows_found, rows = _rows(con, names, selection)
+        found = origins(con, mart, release.snapshots, release.lineage.get(mart, tuple(release.snapshots)))
+    snapshots = tuple(_snapshot(storage, origin) for origin in found)
+    files = tuple(
+        TracedFile(address=storage.uri(layout.release(release.release_id, name)), sha256=sums[name])
+        for name in (f"parquet/{mart}.parquet", f"csv/{mart}.csv")
+    )
+    return Trace(
+        mart=mart,
+        release_id=release.release_id,
+        released_at=release.released_at,
+        demo=release.demo,
+        rows_found=rows_found,
+        rows=rows,
+        files=files,
+        snapshots=snapshots,
+        built_from={
+            name: len(ids)
+            for name, ids in release.snapshots.items()
+            if name in release.lineage.get(mart, release.snapshots)
+        },
+        code_sha256=release.code_sha256,
+        code_revision=release.code_revision,
+        verified=verify,
+        faults=tuple(_faults(storage, release.release_id, mart, sums, found)) if verify else (),
+    )
+
+
+def _release(storage: Storage, release_id: str | None) -> publish.Release:
+    if release_id is None:
+        current = publish.current(storage)
+        if current is None:
+            raise UsageError("there is no release to trace; run `catalunya run` first")
+        return current
+    known = storage.folders(layout.RELEASES)
+    if release_id not in known:
+        raise UsageError(f"{release_id!r} is no release that is kept; kept are: {', '.join(known) or 'none'}")
+    return publish.read(storage, release_id)
+
+
+def _checksums(storage: Storage, release_id: str) -> dict[str, str]:
+    text = storage.read(layout.release(release_id, publish.SUMS)).decode()
+    return {name: sha256 for sha256, name in (line.split("  ", 1) for line in text.splitlines())}
+
+
+@contextmanager
+def _opened(storage: Storage, release: publish.Release, mart: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The mart as the view `mart`, and what tells of its origins under their own names."""
+    work = storage.scratch() / "trace"
+    try:
+        with duckdb.connect() as con:
+            for table in {mart, *_TABLES} & set(release.rows):
+                key = layout.release(release.release_id, f"parquet/{table}.parquet")
+                path = _fetched(storage, key, work / table)
+                con.execute(f"create view {table} as select * from {sql.read_parquet(path)}")
+            con.execute(f"create view mart as select * from {mart}")
+            yield con
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _fetched(storage: Storage, key: str, work: Path) -> Path:
+    try:
+        return storage.fetch(key, work)
+    except MissingKey:
+        raise LakeCorrupt(f"{storage.uri(key)} is missing; restore it from a backup") from None
+
+
+def _check(con: duckdb.DuckDBPyConnection, mart: str, names: list[str], selection: Selection) -> None:
+    """Raise `UsageError` that says which column or value the mart does not have, and what it has."""
+    for column, value in selection.wanted().items():
+        if column not in names:
+            raise UsageError(f"{mart} has no column {column}; its columns are {', '.join(names)}")
+        known = [
+            row[0]
+            for row in con.execute(
+                f"select distinct {column} from mart where {column} is not null order by 1"
+            ).fetchall()
+        ]
+        if value not in known:
+            some = f"{known[0]} to {known[-1]}" if len(known) > 12 else ", ".join(map(str, known))
+            raise UsageError(f"{mart} has no row with {column} {value}; it has {some or 'none'}")
+
+
+def _rows(
+    con: duckdb.DuckDBPyConnection, names: list[str], selection: Selection
+) -> tuple[int, tuple[dict[str, Any], ...]]:
+    """Keep the selected rows as the table `picked`; returns how many they are, and the first of them."""
+    wanted = selection.wanted()
+    where = " and ".join(f"{column} = ?" for column in wanted) or "true"
+    con.execute("create table picked as select * from mart where false")
+    con.execute(f"insert into picked select * from mart where {where}", list(wanted.values()))
+    [(total,)] = con.execute("select count(*) from picked").fetchall()
+    if not total:
+        asked = " and ".join(f"{column} {value}" for column, value in wanted.items())
+        raise UsageError(f"no row has {asked} together; leave one out")
+    rows = con.execute(f"select * from picked order by all limit {MOST_ROWS}").fetchall()
+    return total, tuple(dict(zip(names, row, strict=True)) for row in rows)
+
+
+def _snapshot(storage: Storage, origin: Origin) -> TracedSnapshot:
+    manifest = snapshot.read(storage, origin.dataset_id, origin.snapshot_id)
+    if manifest is None:
+        raise LakeCorrupt(
+            f"landing/{origin.dataset_id}/{origin.snapshot_id} has no manifest.json although a release was made "
+            "of it; restore it from a backup"
+        )
+    return TracedSnapshot(
+        dataset_id=origin.dataset_id,
+        snapshot_id=origin.snapshot_id,
+        gives=origin.gives,
+        taken_at=manifest.taken_at,
+        request=manifest.request,
+        landing=tuple(
+            TracedFile(
+                address=storage.uri(layout.landing(origin.dataset_id, origin.snapshot_id, file.name)),
+                url=file.url,
+                sha256=file.sha256,
+                size=file.size,
+                rows=file.rows,
+            )
+            for file in manifest.files
+        ),
+        staging=_staging(storage, origin),
+    )
+
+
+def _staging(storage: Storage, origin: Origin) -> TracedFile | None:
+    key = layout.staged(origin.dataset_id, origin.snapshot_id)
+    work = storage.scratch() / "trace-staging"
+    try:
+        path = storage.fetch(key, work)
+        size = path.stat().st_size
+        return TracedFile(address=storage.uri(key), sha256=_sha256(path), size=size)
+    except MissingKey:
+        return None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _faults(
+    storage: Storage, release_id: str, mart: str, sums: dict[str, str], found: list[Origin]
+) -> Iterator[str]:
+    """A sentence for every file whose bytes are not those that were recorded, or that is missing."""
+    work = storage.scratch() / "trace-verify"
+    try:
+        for name in (f"parquet/{mart}.parquet", f"csv/{mart}.csv"):
+            key = layout.release(release_id, name)
+            try:
+                same = _sha256(storage.fetch(key, work)) == sums[name]
+            except MissingKey:
+                same = False
+            if not same:
+                yield f"{storage.uri(key)} is not the file that SHA256SUMS names; restore it from a backup"
+        for dataset_id, snapshot_id in dict.fromkeys((o.dataset_id, o.snapshot_id) for o in found):
+            yield from maintenance.faults(storage, dataset_id, snapshot_id, work)
+            yield from maintenance.verify_staged(storage, dataset_id, snapshot_id)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,213 @@
+"""What a run leaves on record: its entry in the ledger, put together from the parts of a relay where it had parts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from catalunya import __version__
+from catalunya.audit import Finding, Stale
+from catalunya.lake import layout
+from catalunya.lake.storage import Entry, MissingKey, Storage
+from catalunya.warehouse.engines.base import Cost
+
+Status = Literal["released", "unchanged", "refused", "failed"]
+StageStatus = Literal["done", "skipped", "refused", "failed"]
+_WORST: tuple[StageStatus, ...] = ("skipped", "done", "refused", "failed")
+
+
+class StageRecord(BaseModel):
+    """One stage of a run."""
+
+    name: str
+    status: StageStatus
+    seconds: float
+
+
+class DatasetRecord(BaseModel):
+    """What a run knows of one dataset: the snapshot it used and its counts, and what reading cost."""
+
+    snapshot_id: str | None
+    outcome: str
+    message: str = ""
+    """Why the source could not be read, or was refused."""
+    rows_in: int = 0
+    rows_staged: int = 0
+    rows_quarantined: int = 0
+    rows_duplicated: int = 0
+    reasons: dict[str, int] = {}
+    invalid_values: dict[str, int] = {}
+    """Column to the number of values that broke their declaration and are null."""
+    requests: int = 0
+    bytes: int = 0
+
+
+class Seen(BaseModel):
+    """Validators of a source as last seen, for a snapshot whose content did not change since."""
+
+    snapshot_id: str
+    validators: dict[str, Any]
+
+
+class RunRecord(BaseModel):
+    """The ledger's record of one run; `catalunya run --json` prints it."""
+
+    model_config = ConfigDict(validate_assignment=True)
+
+    run_id: str
+    status: Status = "failed"
+    release_id: str | None = None
+    release: str | None = None
+    stages: list[StageRecord] = []
+    datasets: dict[str, DatasetRecord] = {}
+    stale: list[Stale] = []
+    findings: list[Finding] = []
+    """What the audit found, warnings included."""
+    refused: dict[str, str] = {}
+    """Snapshots that this run refused, and why."""
+    warnings: list[str] = []
+    message: str = ""
+    """Empty in a part of a relay that did not end the run."""
+    exit_code: int = 1
+    environment: str
+    engine: str
+    lake: str
+    started_at: datetime
+    seconds: float = 0.0
+    versions: dict[str, str] = {}
+    code_revision: str | None = None
+    cost: Cost | None = None
+    """What was asked of a distributed engine; None of one in this process, and of a run that asked nothing."""
+    seen: dict[str, Seen] = {}
+
+    def warn(self, sentence: str) -> None:
+        """Add a warning, once."""
+        if sentence not in self.warnings:
+            self.warnings.append(sentence)
+
+
+def new_run_id(now: datetime) -> str:
+    """A run's id: its clock and eight random hex digits."""
+    return layout.make_id(now, secrets.token_hex(4))
+
+
+def newest(storage: Storage, now: datetime | None = None) -> RunRecord | None:
+    """The newest record of the ledger that is whole and, where the clock `now` is given, not from the future.
+
+    Whatever else lies in the ledger is passed over with one warning. Names sort by time: with `now` only the last
+    days are listed where there was a run in them, and only what is newer than the answer is read.
+    """
+    for entry in _newest_first(storage, now):
+        try:
+            return RunRecord.model_validate_json(storage.read(entry.key))
+        except ValidationError:
+            storage.stray([entry.key], "not a record of a run (cut short, or written by something else)")
+        except MissingKey:
+            continue
+    return None
+
+
+def last_seen(storage: Storage, now: datetime | None = None) -> dict[str, Seen]:
+    """What the newest record of the ledger knows of each source's validators."""
+    found = newest(storage, now)
+    return found.seen if found else {}
+
+
+_WINDOWS = (timedelta(days=7), timedelta(days=90))
+"""How far back a look at the ledger goes, one after the other, before it lists all of it."""
+
+
+def _newest_first(storage: Storage, now: datetime | None) -> Iterator[Entry]:
+    """The ledger's records, newest first, each once."""
+    begins = [layout.make_id(now - window, "0" * 8) for window in _WINDOWS] if now else []
+    last = layout.make_id(now, "f" * 8) if now else None
+    archive = layout.ledger_archive("").rpartition("/")[0] + "/"
+    passed: set[str] = set()
+    for begin in (*begins, ""):
+        for entry in reversed(storage.list_after(layout.LEDGER, begin)):
+            name = entry.key.removeprefix(f"{layout.LEDGER}/")
+            if name in passed or entry.key.startswith(archive):
+                continue
+            passed.add(name)
+            if not name.endswith(".json") or not layout.is_id(name.removesuffix(".json")):
+                storage.stray([entry.key], "not the name of a run's record")
+            elif last is not None and name.removesuffix(".json") > last:
+                storage.stray([entry.key], "a record from the future: the clock of its run was wrong")
+            else:
+                yield entry
+
+
+def merged(parts: Iterable[RunRecord]) -> RunRecord | None:
+    """One record of the parts of a run, in the order in which they ran; None of none.
+
+    A part that released decides how the run ended, else the first that failed, else the last that ended it.
+    """
+    whole: RunRecord | None = None
+    for part in parts:
+        if whole is None:
+            whole = part.model_copy(deep=True)
+            continue
+        for stage in part.stages:
+            _add_stage(whole.stages, stage)
+        whole.datasets |= part.datasets
+        whole.seen |= part.seen
+        whole.refused |= part.refused
+        whole.versions |= part.versions
+        whole.stale = part.stale or whole.stale
+        whole.findings = part.findings or whole.findings
+        if part.cost is not None:
+            whole.cost = part.cost if whole.cost is None else whole.cost + part.cost
+        whole.seconds = round(whole.seconds + part.seconds, 3)
+        for sentence in part.warnings:
+            whole.warn(sentence)
+        if part.status == "released" and whole.exit_code and whole.message:
+            whole.warn(whole.message)
+        if part.status == "released" or (part.message and not (whole.message and whole.exit_code)):
+            whole.status, whole.message, whole.exit_code = part.status, part.message, part.exit_code
+            whole.release_id = part.release_id
+    return whole
+
+
+def _add_stage(stages: list[StageRecord], more: StageRecord) -> None:
+    for known in stages:
+        if known.name == more.name:
+            known.seconds = round(known.seconds + more.seconds, 3)
+            known.status = max(known.status, more.status, key=_WORST.index)
+            return
+    stages.append(more.model_copy())
+
+
+def versions(engine: str = "duckdb") -> dict[str, str]:
+    """The versions of this project, of Python and of what transforms the data, as far as it is installed."""
+    found = {"catalunya": __version__, "python": platform.python_version()}
+    for name in ("dbt-core", f"dbt-{engine}", "duckdb"):
+        # The functions on AWS come without dbt.
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def code_revision(home: Path) -> str | None:
+    """The git commit of the code, with `+` when files differ from it; None outside a checkout."""
+    git = shutil.which("git")
+    revision = os.environ.get("CATALUNYA_REVISION")
+    if revision or git is None or not (home / ".git").exists():
+        return revision
+
+    def run(*words: str) -> str:
+        command = [git, "-C", str(home), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    commit = run("rev-parse", "HEAD")
+    return f"{commit}+" if commit and run("status", "--porcelain") else commit or None

@@ -1,0 +1,310 @@
+"""A run whose stages run in processes of their own: tasks of Airflow, functions on AWS.
+
+What one process leaves for the next lies in the lake, under `runs/<run_id>/`, until `finish` makes one record
+of it for the ledger. Each part locks what it changes: a dataset while it is read or staged, the lake while it is
+built, audited and published. A part that is repeated finds what its broken predecessor left, and mends it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+
+import structlog
+from pydantic import ValidationError
+
+from catalunya import publish
+from catalunya.audit import Audit, read_verdict
+from catalunya.build import Candidate, discard, discard_candidates, read_candidate
+from catalunya.datasets import model as cards
+from catalunya.datasets.model import Dataset
+from catalunya.demo.environment import portals
+from catalunya.errors import (
+    BuildFailed,
+    CatalunyaError,
+    LakeBusy,
+    NothingElseNew,
+    Refused,
+    SourceUnreadable,
+    UsageError,
+)
+from catalunya.lake import index, layout
+from catalunya.lake.lock import Lock, lake_lock
+from catalunya.lake.storage import Storage
+from catalunya.publication import dbt_docs
+from catalunya.publish import Release
+from catalunya.runs.pipeline import Reporter, Run
+from catalunya.runs.record import DatasetRecord, RunRecord, last_seen, merged
+from catalunya.settings import Settings
+from catalunya.stage import not_staged
+from catalunya.warehouse.engines import open_engine
+
+log = structlog.get_logger(__name__)
+
+PATIENCE_S = 120.0
+"""How long a part waits for the lock that another run holds."""
+_ORDER = ("ingest", "wait", "stage", "build", "audit", "publish")
+
+
+def run_id_of(name: str, moment: datetime) -> str:
+    """The id of the run that an orchestrator calls `name`: the same in every process and every try."""
+    return layout.make_id(moment, hashlib.sha256(name.encode()).hexdigest())
+
+
+@contextmanager
+def whole_lake(storage: Storage, run_id: str, datasets: dict[str, Dataset]) -> Iterator[Lock]:
+    """Hold the lake and every dataset of it, for a run in one process; raises `LakeBusy` at once."""
+    with ExitStack() as held:
+        lock = held.enter_context(lake_lock(storage, run_id))
+        for dataset_id in datasets:
+            held.enter_context(lake_lock(storage, run_id, lock_of(dataset_id)))
+        held.enter_context(index.remembered())
+        yield lock
+
+
+class Relay:
+    """One run in parts; make one in every process with the same `run_id`."""
+
+    def __init__(self, settings: Settings, run_id: str, reporter: Reporter) -> None:
+        self.settings = settings
+        self.run_id = run_id
+        self.reporter = reporter
+        self.storage = Storage.open(settings.lake)
+        self.datasets = cards.load(settings.home / "datasets")
+
+    def ingest(self, dataset_id: str, *, force: bool = False) -> DatasetRecord:
+        """Read one source. Raises `SourceUnreadable`, or `Refused` when declared columns are gone."""
+        with self._part(f"ingest.{dataset_id}", lock_of(dataset_id)) as run:
+            with portals(self.settings) as chosen:
+                run.settings = chosen
+                run.ingest(force=force, only=(dataset_id,))
+            answer = run.record.datasets[dataset_id]
+        if answer.outcome == "drifted":
+            raise Refused(answer.message)
+        if answer.outcome == "unreadable":
+            raise SourceUnreadable(answer.message)
+        return answer
+
+    def read_so_far(self) -> set[str]:
+        """The datasets whose reading has ended in this run, well or not."""
+        prefix = f"{layout.RUNS}/{self.run_id}/ingest."
+        found = self.storage.list(f"{layout.RUNS}/{self.run_id}")
+        return {e.key.removeprefix(prefix).removesuffix(".json") for e in found if e.key.startswith(prefix)}
+
+    def anything_new(self, *, missing: tuple[str, ...] = (), asked: bool = False) -> tuple[bool, str]:
+        """Whether there is anything to release, and why not.
+
+        `missing` are datasets whose reading left no word; with `asked` a release is made in any case.
+        """
+        with self._part("wait", "run") as run:
+            for dataset_id in missing:
+                words = f"{dataset_id}: its reading left no word; its last snapshot is used"
+                run.record.warn(words)
+                run.record.datasets[dataset_id] = DatasetRecord(
+                    snapshot_id=None, outcome="unreadable", message=words
+                )
+            run.reopen_refusals()
+            run.require_snapshots()
+            if asked or not run.nothing_new():
+                return True, ""
+            drifted = [d.message for d in run.record.datasets.values() if d.outcome == "drifted"]
+            if drifted:
+                run.fail(Refused("; ".join(drifted)))
+            run.skip("stage", "build", "audit", "publish")
+            return False, run.record.message
+
+    def stage(self, dataset_id: str, *, again: bool = False) -> DatasetRecord:
+        """Stage what landed of one dataset, or lost its staged file, with `again` every kept snapshot.
+
+        Raises `Refused` on drift.
+        """
+        with self._part(f"stage.{dataset_id}", lock_of(dataset_id)) as run:
+            run.restore_staged(only=(dataset_id,))
+            run.stage(again=again, only=(dataset_id,))
+            run.count_dataset(dataset_id)
+            run.raise_refusals()
+            return run.record.datasets[dataset_id]
+
+    def build(self) -> Candidate:
+        """Build the candidate of this run, of what landed since its datasets were staged as well.
+
+        Raises `NothingElseNew` when this run refused snapshots and nothing else is new, and `BuildFailed` when a snapshot
+        is not staged and functions on AWS stage: no other role may read landed pages.
+        """
+        with self._part("build", "run") as run:
+            self.storage.clean_scratch()
+            discard_candidates(self.storage.guarded(run.lock), run.engine)
+            if self.settings.lambda_prefix:
+                self._require_staged()
+            else:
+                self._stage_the_rest(run)
+            run.count_datasets()
+            run.require_snapshots()
+            refusals = [*run.refusals, *(part.message for part in self._parts() if part.status == "refused")]
+            if refusals and run.nothing_new():
+                raise NothingElseNew("; ".join(refusals))
+            return run.build()
+
+    def _stage_the_rest(self, run: Run) -> None:
+        for dataset_id in self.datasets:
+            with hold(self.storage, self.run_id, lock_of(dataset_id)):
+                run.stage(only=(dataset_id,))
+                run.restore_staged(only=(dataset_id,))
+
+    def _require_staged(self) -> None:
+        unstaged = {name: not_staged(self.storage, dataset) for name, dataset in self.datasets.items()}
+        found = [f"{name}: {', '.join(ids)}" for name, ids in unstaged.items() if ids]
+        if found:
+            raise BuildFailed(
+                f"snapshots that are not staged, because they landed after this run's stage tasks or their staged file is "
+                f"missing or damaged: {'; '.join(found)}. Functions on AWS stage, this task may not: start another run, its "
+                "stage tasks stage them"
+            )
+
+    def audit(self) -> Audit:
+        """Judge the candidate of this run; what is refused is left out, and the rest built and judged again.
+
+        Raises `Refused` when nothing else is new, or when the code is at fault.
+        """
+        with self._part("audit", "run") as run:
+            # One that is killed while it looks for the fault leaves no candidate, or one that lacks snapshots.
+            killed = self.word("build") is not None and read_candidate(self.storage, self.run_id) is None
+            return read_verdict(self.storage, run.audit_or_rebuild(None if killed else self._candidate()))
+
+    def publish(self) -> Release:
+        """Publish the candidate of this run."""
+        with self._part("publish", "run") as run:
+            candidate = self._candidate()
+            shown = publish.current(self.storage)
+            if shown is not None and shown.run_id == self.run_id:
+                # A try that was killed after the swap had published it.
+                run.adopt(shown)
+                publish.show(self.storage, run.engine)
+                return shown
+            # Here and not before the build: on AWS no other role may touch a release.
+            publish.discard_unpublished(self.storage, run.lock)
+            return run.publish(candidate)
+
+    def word(self, name: str) -> RunRecord | None:
+        """What the part `name` of this run, such as `ingest.population`, left on record; None when nothing."""
+        key = layout.part(self.run_id, name)
+        return self._part_at(key) if self.storage.exists(key) else None
+
+    def retract(self, name: str) -> None:
+        """Take back what the part `name` of this run left, before it is done again elsewhere."""
+        self.storage.delete(layout.part(self.run_id, name))
+
+    def has_ended(self) -> bool:
+        """True when the run is in the ledger and nothing of it is left to repeat."""
+        left = self.storage.list(f"{layout.RUNS}/{self.run_id}")
+        return not left and self.storage.exists(layout.ledger(self.run_id))
+
+    def docs(self) -> str:
+        """Write dbt's documentation of what this run released; returns its address."""
+        return dbt_docs.generate(self.storage, self.settings, self._candidate())
+
+    def documented(self, release_id: str | None) -> bool:
+        """True when dbt's documentation of a release is in the lake."""
+        return release_id is not None and self.storage.exists(layout.docs(release_id, dbt_docs.INDEX))
+
+    def finish(self) -> RunRecord:
+        """Make one record of all parts and keep it in the ledger.
+
+        What the parts left goes when nothing is left to do; after a run that ended badly it stays for a while,
+        so that its tasks can be repeated by hand.
+        """
+        with hold(self.storage, self.run_id, "run") as lock:
+            record = merged(self._parts()) or self._run(lock).record
+            kept = layout.ledger(self.run_id)
+            if not record.message and self.storage.exists(kept):
+                # A try that was killed while it cleared away had done all else.
+                record = RunRecord.model_validate_json(self.storage.read(kept))
+            record.seen = last_seen(self.storage, self.settings.now()) | record.seen
+            if not record.message:
+                last = record.stages[-1].name if record.stages else "nothing"
+                record.message = f"broken off before it was published; the last stage on record is {last}"
+            if record.release_id:
+                record.release = self.storage.uri(layout.release(record.release_id))
+            self.storage.put(kept, record.model_dump_json(indent=1).encode())
+            done = record.status == "released" and self.documented(record.release_id)
+            if done or record.status == "unchanged":
+                self._clear()
+        return record
+
+    def _clear(self) -> None:
+        if self.run_id in self.storage.folders(layout.CANDIDATES):
+            discard(self.storage, open_engine(self.storage, self.settings), self.run_id)
+        self.storage.delete_folder(f"{layout.RUNS}/{self.run_id}")
+
+    def _candidate(self) -> Candidate:
+        found = read_candidate(self.storage, self.run_id)
+        if found is None:
+            raise UsageError(f"run {self.run_id} has no candidate; its build has to run first")
+        return found
+
+    def _run(self, lock: Lock) -> Run:
+        earlier = merged(self._parts())
+        return Run(self.settings, self.storage, self.datasets, lock, self.reporter, self.run_id, earlier)
+
+    def _parts(self) -> list[RunRecord]:
+        """The parts on record, in the order of the stages."""
+        keys = [entry.key for entry in self.storage.list(f"{layout.RUNS}/{self.run_id}")]
+        stages = {key: key.rsplit("/", 1)[-1].split(".", 1)[0] for key in keys}
+        self.storage.stray((key for key in keys if stages[key] not in _ORDER), "it is no part of a run")
+        known = [key for key in keys if stages[key] in _ORDER]
+        found = (self._part_at(key) for key in sorted(known, key=lambda key: _ORDER.index(stages[key])))
+        return [part for part in found if part is not None]
+
+    def _part_at(self, key: str) -> RunRecord | None:
+        try:
+            return RunRecord.model_validate_json(self.storage.read(key))
+        except ValidationError:
+            self.storage.stray([key], "it is damaged: clear the task that wrote it, so that it is done again")
+            return None
+
+    @contextmanager
+    def _part(self, name: str, lock_name: str) -> Iterator[Run]:
+        """A part of the run: what it does is on record when it ends, however it ends."""
+        with hold(self.storage, self.run_id, lock_name) as lock:
+            run = self._run(lock)
+            known = dict(run.record.seen)
+            began = time.monotonic()
+            try:
+                yield run
+            except CatalunyaError as error:
+                run.fail(error)
+                raise
+            except Exception as error:
+                run.record.message = f"{name}: {type(error).__name__}: {error}"
+                raise
+            finally:
+                run.record.seconds = round(time.monotonic() - began, 3)
+                run.record.cost = run.cost()
+                run.record.seen = {k: v for k, v in run.record.seen.items() if v != known.get(k)}
+                data = run.record.model_dump_json().encode()
+                self.storage.put(layout.part(self.run_id, name), data)
+
+
+def lock_of(dataset_id: str) -> str:
+    """The lock that a dataset is read and staged under."""
+    return f"dataset-{dataset_id}"
+
+
+@contextmanager
+def hold(storage: Storage, run_id: str, what: str) -> Iterator[Lock]:
+    """The lock `what`, waiting up to `PATIENCE_S` for who holds it to end; then raises `LakeBusy`."""
+    give_up = time.monotonic() + PATIENCE_S
+    with ExitStack() as held:
+        while True:
+            try:
+                lock = held.enter_context(lake_lock(storage, run_id, what))
+                break
+            except LakeBusy as busy:
+                if time.monotonic() > give_up:
+                    raise
+                log.info("waiting", reason=str(busy))
+                time.sleep(1)
+        yield lock

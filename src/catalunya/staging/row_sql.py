@@ -1,0 +1,268 @@
+"""The declaration of a card as DuckDB SQL: from JSON objects as sent to typed columns and reasons.
+
+Most rows need no cleaning, and one search over a row's JSON text tells which do; only those pay for it. Their
+values are cleaned one by one. `docs/method.md` has the rules in words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from importlib.resources import files
+
+import duckdb
+
+from catalunya.datasets.model import Column, Dataset
+
+_SPACE = (
+    r"[\s\x{0000}-\x{001f}\x{007f}-\x{00a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}"
+    r"\x{2800}\x{3000}]+"
+)
+"""Spaces and controls of every kind: a run of them becomes one space."""
+_INVISIBLE = (
+    r"[\x{00ad}\x{034f}\x{061c}\x{115f}\x{1160}\x{17b4}\x{17b5}\x{180b}-\x{180f}\x{200b}-\x{200f}"
+    r"\x{202a}-\x{202e}\x{2060}-\x{206f}\x{3164}\x{fe00}-\x{fe0f}\x{feff}\x{ffa0}\x{fff0}-\x{fffb}"
+    r"\x{1bca0}-\x{1bca3}\x{1d173}-\x{1d17a}\x{e0000}-\x{e0fff}]"
+)
+"""Unicode's Default_Ignorable_Code_Point and the interlinear annotations: removed."""
+_ODD = r"[^\x{0020}-\x{007e}\x{00a1}-\x{00ac}\x{00ae}-\x{024f}\x{2010}-\x{2027}\x{2030}-\x{205e}\x{20a0}-\x{20bf}]"
+"""What is neither Latin nor common punctuation, all of which is in NFC and visible."""
+_SUSPECT = rf'  |" | "|""|"[Nn][Uu][Ll][Ll]"|\\|:[\[{{]|{_ODD}'
+"""What is not in the compact JSON of a clean row: doubled and outer spaces, empty or null-like text, escapes, objects
+and lists, odd characters."""
+_SUSPECT_VALUE = rf"^$|^[Nn][Uu][Ll][Ll]$|^ | $|  |{_ODD}"
+"""The same of one value."""
+_MISSING = "is missing"
+_SIGN = "[+-]?"
+_INTEGER = rf"{_SIGN}[0-9]+([.](0|00|0000+))?|{_SIGN}[0-9]{{4,}}[.]000"
+"""Digits, and a fraction of zeros; `1.000` may mean a thousand."""
+_NUMBER = rf"{_SIGN}([0-9]+([.][0-9]+)?|[.][0-9]+)([eE][+-]?[0-9]+)?"
+_DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_TIME = "T([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]+)?)?Z?"
+_FIRST_YEAR = 1900
+"""No date before it is believed."""
+_FAULTS = "struct(name varchar, value varchar, words varchar, mistyped boolean)[]"
+
+_RULES = (
+    "stage.py",
+    "staging/row_sql.py",
+    "staging/schema_drift.py",
+    "sources/download.py",
+    "sources/idescat.py",
+    "sources/jsonstat.py",
+    "sources/base.py",
+)
+"""The modules, in the package `catalunya`, that decide what a landed snapshot is staged as."""
+
+SQL_TYPES = {"string": "varchar", "integer": "integer", "number": "double", "date": "date"}
+_ARTICLES = {"string": "text", "integer": "an integer", "number": "a number", "date": "a date (YYYY-MM-DD)"}
+
+
+@cache
+def rules_digest() -> str:
+    """SHA-256 of the code that types rows, and of the version of DuckDB that runs it."""
+    found = hashlib.sha256(duckdb.__version__.encode())
+    for name in _RULES:
+        source = files("catalunya").joinpath(*name.split("/")).read_bytes()
+        found.update(hashlib.sha256(source.replace(b"\r\n", b"\n")).digest())
+    return found.hexdigest()
+
+
+def digest(dataset: Dataset) -> str:
+    """16 hex digits that change whenever rows would be typed otherwise: by other code or another definition."""
+    declared = {
+        "rules": rules_digest(),
+        "source": dataset.source.model_dump(mode="json"),
+        "key": dataset.key,
+        "columns": [c.model_dump(mode="json", exclude={"description", "unit"}) for c in dataset.columns],
+    }
+    return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def quote(text: str) -> str:
+    """`text` as an SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def source_names(dataset: Dataset) -> list[str]:
+    """Every source name that the card reads, in its order."""
+    return [name for column in dataset.columns for name in column.source]
+
+
+def typed_query(
+    dataset: Dataset, objects: str, *, taken_on: date, missing: Collection[str] = frozenset()
+) -> str:
+    """Rows of `objects` (one column `json`, in the portal's order) typed and judged.
+
+    Args:
+        dataset: What the rows should be.
+        objects: The relation to read.
+        taken_on: Day of the snapshot, which bounds the values that may not lie in the future.
+        missing: Declared columns that the source did not have then; unless of the key, they are not required.
+
+    Columns of the answer: `n` (position in the page), `content` and `identity` (64-bit hashes of the row and of its
+    key; compare the columns too), `reasons` and `invalid` (what is wrong with values that the row needs and with those
+    that it does not need: lists of name, value, words, mistyped), the declared columns (null where invalid), `raw`.
+    """
+    paths = ", ".join(quote(f'$."{name}"') for name in source_names(dataset))
+    columns = dataset.columns
+    rules = {column.name: _rules(dataset, column, taken_on, missing) for column in columns}
+    needed = [column for column in columns if is_needed(dataset, column)]
+    others = [column for column in columns if column not in needed]
+    names = ", ".join(column.name for column in columns)
+    texts = ",\n        ".join(f"{_pick(dataset, column)} as {_text(column)}" for column in columns)
+    typed = ",\n        ".join(f"{_cast(column)} as {column.name}" for column in columns)
+    kept = ",\n        ".join(
+        f"{_unless_invalid(column, rules[column.name])} as {column.name}" for column in columns
+    )
+    faulty = " or ".join(
+        [
+            "nested",
+            *(f"coalesce({rule.broken}, false)" for name in rules for rule in rules[name] if not rule.nested),
+        ]
+    )
+    return f"""
+with sent as (
+    select row_number() over () as n, json::varchar as raw, json_extract_string(json, [{paths}]) as v,
+        case when contains(json::varchar, '": ') then json_extract(json, '$')::varchar
+            else json::varchar end as compact
+    from {objects}
+), suspected as (
+    select n, raw, v, compact, regexp_matches(compact, {quote(_SUSPECT)}) as suspect
+    from sent
+), cleaned as (
+    select n, raw, suspect and regexp_matches(compact, ':\\s*[\\[{{]') as nested,
+        case when suspect then list_transform(v, lambda x: {_clean("x")}) else v end as v
+    from suspected
+), texts as (
+    select n, raw, nested, v,
+        {texts}
+    from cleaned
+), typed as (
+    select n, raw, nested, v, {", ".join(_text(column) for column in columns)},
+        {typed}
+    from texts
+), judged as (
+    select n, raw, v, {faulty} as faulty,
+        case when faulty then {_faults(needed, rules)} else []::{_FAULTS} end as reasons,
+        case when faulty then {_faults(others, rules)} else []::{_FAULTS} end as invalid,
+        {kept}
+    from typed
+)
+select n, case when len(reasons) > 0 then hash(v) else hash({names}) end as content,
+    hash({", ".join(dataset.key)}) as identity, reasons, invalid, {names}, raw
+from judged"""
+
+
+def is_needed(dataset: Dataset, column: Column) -> bool:
+    """Whether a row without a valid value of the column is quarantined."""
+    return column.constraints.required or column.name in dataset.key
+
+
+def _text(column: Column) -> str:
+    return f"text_{column.name}"
+
+
+def _clean(value: str) -> str:
+    """The value without invisible characters, in NFC, spaces folded, trimmed; empty text and the word `null` are null."""
+    visible = f"regexp_replace({value}, {quote(_INVISIBLE)}, '', 'g')"
+    folded = f"trim(nfc_normalize(regexp_replace({visible}, {quote(_SPACE)}, ' ', 'g')))"
+    nothing = f"lower({folded}) in ('', 'null')"
+    cleaned = f"case when {nothing} then null else {folded} end"
+    return f"case when regexp_matches({value}, {quote(_SUSPECT_VALUE)}) then {cleaned} else {value} end"
+
+
+def _pick(dataset: Dataset, column: Column) -> str:
+    """The first of the column's sources that is present."""
+    start = source_names(dataset).index(column.source[0]) + 1
+    values = [f"v[{start + offset}]" for offset in range(len(column.source))]
+    return values[0] if len(values) == 1 else f"coalesce({', '.join(values)})"
+
+
+def _cast(column: Column) -> str:
+    """The value in the column's type; null when it is not of it."""
+    text = _text(column)
+    if column.type == "integer":
+        whole = f"case when regexp_full_match({text}, {quote(_INTEGER)}) then split_part({text}, '.', 1) end"
+        return f"try_cast({whole} as integer)"
+    if column.type == "number":
+        number = f"try_cast(case when regexp_full_match({text}, {quote(_NUMBER)}) then {text} end as double)"
+        return f"case when isfinite({number}) then {number} end"
+    if column.type == "date":
+        day = f"case when regexp_full_match({text}, {quote(f'{_DAY}({_TIME})?')}) then left({text}, 10) end"
+        return f"try_cast({day} as date)"
+    if column.source == ("geometry",):
+        return text
+    return f"case when nested and left({text}, 1) in ('{{', '[') and json_valid({text}) then null else {text} end"
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A rule of a column."""
+
+    broken: str
+    """SQL that is true for a value that breaks it."""
+    words: str
+    mistyped: bool = False
+    nested: bool = False
+    """Only a row with objects or lists in it can break it."""
+
+
+def _rules(dataset: Dataset, column: Column, taken_on: date, missing: Collection[str]) -> list[_Rule]:
+    """The rules of a column, the most telling first."""
+    name, limits, text = column.name, column.constraints, _text(column)
+    rules = []
+    if name in dataset.key or (limits.required and name not in missing):
+        rules.append(_Rule(f"{text} is null", _MISSING))
+    is_nested = column.type == "string"
+    rules.append(
+        _Rule(f"({text} is not null and {name} is null)", f"is not {_ARTICLES[column.type]}", True, is_nested)
+    )
+    if limits.pattern is not None:
+        rules.append(
+            _Rule(f"not regexp_matches({text}, {quote(limits.pattern)})", f"does not match {limits.pattern}")
+        )
+    if limits.minimum is not None:
+        rules.append(_Rule(f"{name} < {limits.minimum}", f"is below {plain(limits.minimum)}"))
+    if limits.maximum is not None:
+        rules.append(_Rule(f"{name} > {limits.maximum}", f"is above {plain(limits.maximum)}"))
+    if column.type == "date":
+        rules.append(_Rule(f"{name} < date '{_FIRST_YEAR}-01-01'", f"is before {_FIRST_YEAR}"))
+    if limits.not_in_future and column.type == "date":
+        words = f"is after the day of the snapshot, {taken_on.isoformat()}"
+        rules.append(_Rule(f"{name} > date '{taken_on.isoformat()}'", words))
+    elif limits.not_in_future:
+        last = taken_on.year + 1
+        rules.append(_Rule(f"{name} > {last}", f"is after {last}, the year after the snapshot's"))
+    return rules
+
+
+def _unless_invalid(column: Column, rules: list[_Rule]) -> str:
+    """The typed value; null when it breaks a rule."""
+    broken = [rule.broken for rule in rules if rule.words != _MISSING and not rule.mistyped]
+    return f"case when {' or '.join(broken)} then null else {column.name} end" if broken else column.name
+
+
+def _faults(columns: list[Column], rules: dict[str, list[_Rule]]) -> str:
+    """The first rule that each column's value breaks, as a list."""
+    cases = []
+    for column in columns:
+        whens = []
+        for rule in rules[column.name]:
+            value = "null" if rule.words == _MISSING else f"left({_text(column)}, 60)"
+            fault = (
+                f"{{'name': {quote(column.name)}, 'value': {value}, 'words': {quote(rule.words)}, "
+                f"'mistyped': {str(rule.mistyped).lower()}}}"
+            )
+            whens.append(f"when {rule.broken} then {fault}")
+        cases.append(f"case {' '.join(whens)} end")
+    return f"list_filter([{', '.join(cases)}], lambda x: x is not null)::{_FAULTS}"
+
+
+def plain(number: float) -> str:
+    """The number as people write it: without a fraction where it has none."""
+    return str(int(number)) if float(number).is_integer() else repr(number)

@@ -1,0 +1,337 @@
+"""dbt in process: the one place that knows how dbt is called and what it answers."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from catalunya import signals
+from catalunya.errors import BuildFailed
+
+log = structlog.get_logger(__name__)
+
+EXAMPLES = 3
+PARSES_KEPT = 8
+LATE = (
+    "babel.dates", "daff", "dbt.compilation", "dbt.runners", "dbt.task.build", "dbt.task.test",
+    "multiprocessing.dummy", "numpy", "sqlparse.cli",
+)  # fmt: skip
+"""What dbt and DuckDB import only when they are used."""
+CANDIDATE = "candidate.duckdb"
+"""The name of every candidate's file: dbt calls the DuckDB catalogue after it."""
+
+
+@dataclass(frozen=True)
+class NodeResult:
+    """What became of one model, seed or test."""
+
+    node_id: str
+    name: str
+    kind: str
+    status: str
+    seconds: float
+    message: str
+    failures: int
+    sources: tuple[str, ...]
+    """Datasets that the node depends on, however far upstream."""
+    examples: tuple[str, ...]
+    """The first rows that break a test, `column=value` pairs."""
+    relation: str = ""
+    """`schema.table` of a model or seed."""
+    parents: tuple[str, ...] = ()
+    """`schema.table` of what it reads directly."""
+    began_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a mart as its YAML describes it."""
+
+    name: str
+    type: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Mart:
+    """A published table: its description (which states the grain), key and columns."""
+
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The results of one dbt command, in the order they came, and the marts of the project."""
+
+    results: tuple[NodeResult, ...]
+    marts: tuple[Mart, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where dbt builds: an output of the profile, and the variables that the profile reads."""
+
+    name: str
+    variables: tuple[tuple[str, str], ...]
+    parsed_with: tuple[tuple[str, str], ...]
+    """The variables as the parsed project knows them: targets that share these and the name share it."""
+
+
+DUCKDB = Target("duckdb", (("CATALUNYA_CANDIDATE", CANDIDATE),), (("CATALUNYA_CANDIDATE", CANDIDATE),))
+
+Sample = Callable[[str, int], tuple[str, ...]]
+"""From a query and a number to so many of its rows, the first in order, as `column=value` pairs."""
+
+
+@dataclass(frozen=True)
+class _Project:
+    """A parsed project: dbt's own object, and the same as the plain data that it writes."""
+
+    manifest: Any
+    described: dict[str, Any]
+
+
+def invoke(
+    command: list[str],
+    *,
+    project: Path,
+    digest: str,
+    target: Target,
+    sample: Sample,
+    on_node: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Run a dbt command on a candidate and return the result of every node.
+
+    `on_node` is told of every node as it ends, in a line. `digest` says which state of the project this is:
+    a process parses each state once. A node that failed is in the outcome; `BuildFailed` is raised only when
+    dbt itself could not run.
+    """
+
+    def on_event(event: Any) -> None:
+        if on_node is not None and event.info.name in {"LogModelResult", "LogSeedResult", "LogTestResult"}:
+            node = event.data.node_info
+            seconds = event.data.execution_time
+            on_node(f"{node.resource_type} {node.node_name}: {event.data.status} in {seconds:.2f} s")
+
+    parsed = parse(project, digest, target)
+    with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work, _connected(target):
+        # All that is asked comes back in memory; dbt would write down its whole project in every command.
+        command = [*command, "--no-write-json"]
+        result = _call(command, project, Path(work), target.name, manifest=parsed.manifest, callback=on_event)
+    return _outcome(result, parsed.described, sample)
+
+
+def document(*, project: Path, digest: str, target: Target, folder: Path) -> None:
+    """Write `static_index.html`, `manifest.json` and `catalog.json` of the candidate into `folder`."""
+    parsed = parse(project, digest, target)
+    with _connected(target):
+        command = ["docs", "generate", "--static"]
+        _call(command, project, folder.parent, target.name, manifest=parsed.manifest)
+
+
+@contextlib.contextmanager
+def _connected(target: Target) -> Iterator[None]:
+    """The target's variables in the environment; DuckDB's file is let go on leaving."""
+    try:
+        with _environment(**dict(target.variables)):
+            yield
+    finally:
+        if target.name == DUCKDB.name:
+            from dbt.adapters.duckdb.connections import DuckDBConnectionManager
+
+            DuckDBConnectionManager.close_all_connections()
+
+
+def preload(project: Path, digest: str) -> None:
+    """Parse the project and import what the commands need, for a process that forks those who run them."""
+    for name in LATE:
+        importlib.import_module(name)
+    parse(project, digest)
+
+
+def parse(project: Path, digest: str, target: Target = DUCKDB) -> _Project:
+    """The parsed project. What dbt remembers of the last parse is kept in the user's cache: it saves seconds."""
+    return _parsed(project, digest, target.name, target.parsed_with)
+
+
+@lru_cache(maxsize=3)
+def _parsed(project: Path, digest: str, target: str, variables: tuple[tuple[str, str], ...]) -> _Project:
+    with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work:
+        memory = Path(work, "target", "partial_parse.msgpack")
+        memory.parent.mkdir()
+        with contextlib.suppress(OSError):
+            shutil.copyfile(_remembered(project, target), memory)
+        with _environment(**dict(variables)):
+            manifest = _call(["parse"], project, Path(work), target)
+        with contextlib.suppress(OSError):
+            _remember(memory, project, target)
+        described = msgspec.json.decode(Path(work, "target", "manifest.json").read_bytes())
+    return _Project(manifest, described)
+
+
+def _remembered(project: Path, target: str) -> Path:
+    """Where the last parse of a project is kept: dbt writes the project's own folder into it."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    whose = hashlib.sha256(str(project.resolve()).encode()).hexdigest()[:12]
+    return Path(cache, "catalunya", f"parse-{target}-{whose}.msgpack")
+
+
+def _remember(memory: Path, project: Path, target: str) -> None:
+    place = _remembered(project, target)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    fresh = place.with_name(f"{place.name}.{os.getpid()}")
+    shutil.copyfile(memory, fresh)
+    fresh.replace(place)
+    kept = sorted(place.parent.glob("parse-*.msgpack"), key=lambda path: path.stat().st_mtime)
+    for old in kept[:-PARSES_KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def _call(
+    command: list[str],
+    project: Path,
+    work: Path,
+    target: str,
+    *,
+    manifest: Any = None,
+    callback: Callable[[Any], None] | None = None,
+) -> Any:
+    from dbt.cli.main import dbtRunner
+
+    arguments = [
+        *command,
+        "--project-dir", str(project),
+        "--profiles-dir", str(project),
+        "--target", target,
+        "--target-path", str(work / "target"),
+        "--log-path", str(work / "logs"),
+        "--log-level", "none",
+        "--log-level-file", "none",
+        "--quiet",
+        "--no-use-colors",
+        "--no-version-check",
+        # Its threads do not survive a fork, and who forks after a parse would wait for them for ever.
+        "--no-static-parser",
+    ]  # fmt: skip
+    with contextlib.redirect_stdout(io.StringIO()):
+        answer = dbtRunner(manifest=manifest, callbacks=[callback] if callback else []).invoke(arguments)
+    signals.check()
+    if answer.result is None:
+        raise BuildFailed(f"dbt {command[0]} could not run on {project}: {answer.exception}")
+    return answer.result
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _outcome(result: Any, described: dict[str, Any], sample: Sample) -> Outcome:
+    parents: dict[str, list[str]] = described["parent_map"]
+    results = tuple(
+        NodeResult(
+            node_id=r.node.unique_id,
+            name=r.node.name,
+            kind=str(r.node.resource_type),
+            status=str(r.status),
+            seconds=round(float(r.execution_time), 3),
+            message=str(r.message or ""),
+            failures=int(r.failures or 0),
+            sources=_sources(r.node.unique_id, parents),
+            examples=_examples(sample, r),
+            relation=_relation(described, r.node.unique_id),
+            parents=tuple(_relation(described, parent) for parent in sorted(parents[r.node.unique_id])),
+            began_at=r.timing[0].started_at if r.timing else None,
+            ended_at=r.timing[-1].completed_at if r.timing else None,
+        )
+        for r in result.results
+    )
+    return Outcome(results, marts(described))
+
+
+def _relation(described: dict[str, Any], node_id: str) -> str:
+    """`schema.table` as the project calls it, whatever the engine makes of the schema."""
+    found = described["nodes"].get(node_id) or described["sources"].get(node_id) or {}
+    if not found.get("relation_name"):
+        return ""
+    return f"{found.get('source_name') or found['config'].get('schema') or found['schema']}.{found['name']}"
+
+
+def _examples(sample: Sample, result: Any) -> tuple[str, ...]:
+    """The first rows that break a test, as `column=value` pairs."""
+    if str(result.status) not in {"warn", "fail"} or not result.node.compiled_code:
+        return ()
+    return sample(result.node.compiled_code, EXAMPLES)
+
+
+def pairs(names: list[str], rows: Iterable[Iterable[Any]]) -> tuple[str, ...]:
+    """Rows as `column=value` pairs, without the nulls."""
+    return tuple(
+        ", ".join(f"{name}={value}" for name, value in zip(names, row, strict=True) if value is not None)
+        for row in rows
+    )
+
+
+def marts(manifest: dict[str, Any]) -> tuple[Mart, ...]:
+    """The published tables of a dbt manifest, by name."""
+    found = [
+        Mart(
+            name=node["name"],
+            description=node["description"].strip(),
+            columns=tuple(
+                Column(c["name"], c.get("data_type") or "", c["description"].strip())
+                for c in node["columns"].values()
+            ),
+        )
+        for node in manifest["nodes"].values()
+        if node["resource_type"] == "model" and node["config"].get("schema") == "marts"
+    ]
+    return tuple(sorted(found, key=lambda mart: mart.name))
+
+
+def keys(manifest: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Model or seed to the columns that its test `unique_combination` declares for its key."""
+    found: dict[str, tuple[str, ...]] = {}
+    for node in manifest["nodes"].values():
+        test = node.get("test_metadata") or {}
+        if test.get("name") == "unique_combination" and node.get("attached_node"):
+            found[node["attached_node"].rsplit(".", 1)[-1]] = tuple(test["kwargs"]["columns"])
+    return found
+
+
+def _sources(node_id: str, parents: dict[str, list[str]]) -> tuple[str, ...]:
+    seen: set[str] = set()
+    waiting = [node_id]
+    while waiting:
+        current = waiting.pop()
+        for parent in parents.get(current, []):
+            if parent not in seen:
+                seen.add(parent)
+                waiting.append(parent)
+    return tuple(sorted(name.rsplit(".", 1)[-1] for name in seen if name.startswith("source.")))

@@ -1,0 +1,145 @@
+"""DuckDB in this process: a candidate is one file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from catalunya import sql
+from catalunya.datasets.model import Dataset
+from catalunya.errors import CatalunyaError
+from catalunya.lake import layout
+from catalunya.lake.storage import Storage
+from catalunya.stage import Staged
+from catalunya.staging import row_sql
+from catalunya.warehouse import dbt
+from catalunya.warehouse.engines import staged_tables
+from catalunya.warehouse.engines.base import Cost, Shown, Snapshots
+
+DATABASE = dbt.CANDIDATE
+
+
+class Candidate:
+    """A candidate's file, and where in the lake it goes."""
+
+    def __init__(self, storage: Storage, candidate_id: str, database: Path) -> None:
+        self._storage = storage
+        self._key = layout.candidate(candidate_id, DATABASE)
+        self._database = database
+        self._attached: duckdb.DuckDBPyConnection | None = None
+
+    @property
+    def target(self) -> dbt.Target:
+        """The profile's DuckDB, on this file."""
+        return dbt.Target(
+            dbt.DUCKDB.name, (("CATALUNYA_CANDIDATE", str(self._database)),), dbt.DUCKDB.parsed_with
+        )
+
+    def sample(self, query: str, rows: int) -> tuple[str, ...]:
+        """The first rows of a query, in order."""
+        with duckdb.connect(self._database, read_only=True) as con:
+            found = con.execute(f"select * from ({query}) order by all limit {rows}")
+            names = [column[0] for column in found.description or []]
+            return dbt.pairs(names, found.fetchall())
+
+    def relation(self, con: duckdb.DuckDBPyConnection, mart: dbt.Mart) -> str:
+        """The mart in this file, which `con` attaches."""
+        if self._attached is not con:
+            con.execute(f"attach {row_sql.quote(str(self._database))} as candidate (read_only)")
+            self._attached = con
+        return f"candidate.marts.{mart.name}"
+
+    def keep(self) -> None:
+        """Put the file into the lake."""
+        self._storage.put_file(self._key, self._database)
+
+
+class DuckDBEngine:
+    """Builds in a file of its own that is then moved into the lake."""
+
+    name = "duckdb"
+    has_readers = False
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def check(self) -> str:
+        """Write and close a file."""
+        with self._work("check") as work:
+            try:
+                with duckdb.connect(work / "probe.duckdb") as con:
+                    con.execute("create table probe as select 42 as answer")
+                    con.execute("checkpoint")
+            except duckdb.Error as error:
+                raise CatalunyaError(f"DuckDB cannot write to {work}: {error}") from None
+        return f"DuckDB {duckdb.__version__} opens, writes and closes a file"
+
+    @contextmanager
+    def build(
+        self, candidate_id: str, datasets: dict[str, Dataset], snapshots: Snapshots
+    ) -> Iterator[tuple[Candidate, list[Staged]]]:
+        """A new file whose schema `staging` reads the staged files."""
+        with self._work(f"build-{candidate_id}") as work:
+            database = work / DATABASE
+            staged = self._write_staging(datasets, snapshots, database, work)
+            yield Candidate(self._storage, candidate_id, database), staged
+
+    @contextmanager
+    def reopen(self, candidate_id: str) -> Iterator[Candidate]:
+        """The file of the lake."""
+        with self._work(f"open-{candidate_id}") as work:
+            database = self._storage.fetch(layout.candidate(candidate_id, DATABASE), work)
+            yield Candidate(self._storage, candidate_id, database)
+
+    def discard(self, candidate_id: str) -> None:
+        """Nothing: all of a candidate is in its folder of the lake."""
+
+    def show(self, release: Shown) -> None:
+        """Nothing: readers open the file of the release."""
+
+    def cost(self) -> Cost | None:
+        """None: it runs in this process."""
+        return None
+
+    @contextmanager
+    def _work(self, name: str) -> Iterator[Path]:
+        work = self._storage.scratch() / name
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _write_staging(
+        self, datasets: dict[str, Dataset], snapshots: Snapshots, database: Path, work: Path
+    ) -> list[Staged]:
+        """Make the schema `staging` that dbt reads: a view per dataset, and the tables of `staging.TABLES`."""
+        staged: list[Staged] = []
+        with duckdb.connect(database) as con:
+            con.execute("create schema staging")
+            for dataset_id, dataset in datasets.items():
+                keys = staged_tables.staged_keys(self._storage, dataset, snapshots[dataset_id])
+                files = staged_tables.fetch_all(self._storage, keys, work / "staging" / dataset.id)
+                _create_view(con, dataset, files)
+                staged += staged_tables.records(con, files)
+            staged_tables.check_digests(datasets, staged)
+            quarantine = staged_tables.fetch_quarantined(self._storage, staged, work / "quarantine")
+            staged_tables.create_tables(con, datasets, staged, quarantine)
+        return staged
+
+
+def _create_view(con: duckdb.DuckDBPyConnection, dataset: Dataset, files: list[Path]) -> None:
+    names = [column.name for column in dataset.columns]
+    if files:
+        day = "cast(strptime(left(snapshot_id, 8), '%Y%m%d') as date) as snapshot_date"
+        query = f"select {', '.join(names)}, raw, snapshot_id, {day} from {sql.read_parquet(files)}"
+    else:
+        typed = [f"cast(null as {row_sql.SQL_TYPES[c.type]}) as {c.name}" for c in dataset.columns]
+        extra = [f"cast(null as {kind}) as {name}" for name, kind in staged_tables.ADDED.items()]
+        query = f"select {', '.join([*typed, *extra])} where false"
+    con.execute(f"create view staging.{dataset.id} as {query}")

@@ -1,0 +1,159 @@
+"""What every engine's schema `staging` needs beside the rows: the snapshots, their counts, and what was quarantined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import duckdb
+
+from catalunya import sql
+from catalunya.datasets.model import Dataset
+from catalunya.errors import BuildFailed, LakeCorrupt
+from catalunya.lake import layout
+from catalunya.lake.storage import MissingKey, Storage
+from catalunya.stage import Staged, read_record
+from catalunya.staging import row_sql
+
+FETCHES_AT_ONCE = 16
+"""Files that are read from the lake at the same time; most of each request is waiting."""
+ADDED = {"raw": "varchar", "snapshot_id": "varchar", "snapshot_date": "date"}
+"""Columns of a staged table beside those of the card."""
+TABLES = {
+    "snapshots": {
+        "dataset_id": "varchar", "snapshot_id": "varchar", "snapshot_date": "date", "taken_at": "timestamp",
+        "rows_in": "bigint", "rows_staged": "bigint", "rows_quarantined": "bigint", "rows_duplicated": "bigint",
+        "is_demo": "boolean", "source_updated_on": "date",
+    },
+    "controls": {
+        "dataset_id": "varchar", "snapshot_id": "varchar", "control": "varchar", "period": "varchar",
+        "published": "bigint", "computed": "bigint",
+    },
+    "quarantined": {"dataset_id": "varchar", "snapshot_id": "varchar", "row_key": "varchar"},
+    "invalid_values": {
+        "dataset_id": "varchar", "snapshot_id": "varchar", "column_name": "varchar", "rows": "bigint",
+    },
+}  # fmt: skip
+
+
+def staged_keys(storage: Storage, dataset: Dataset, snapshot_ids: tuple[str, ...]) -> list[str]:
+    """The staged files of these snapshots, by one listing; `BuildFailed` when one is not staged."""
+    if not snapshot_ids:
+        return []
+    present = {entry.key for entry in storage.list(f"{layout.STAGING}/{dataset.id}")}
+    keys = [layout.staged(dataset.id, snapshot_id) for snapshot_id in snapshot_ids]
+    for key, snapshot_id in zip(keys, snapshot_ids, strict=True):
+        if key not in present:
+            raise BuildFailed(
+                f"{dataset.id}: snapshot {snapshot_id} is not staged; run `catalunya stage` first"
+            )
+    return keys
+
+
+def fetch_all(storage: Storage, keys: Iterable[str], folder: Path) -> list[Path]:
+    """Local paths of these files, in order: where they lie (local lake) or downloads, many at once (S3)."""
+    with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
+        return list(pool.map(lambda key: storage.fetch(key, folder), keys))
+
+
+def records(con: duckdb.DuckDBPyConnection, files: list[Path]) -> list[Staged]:
+    """The records that staged files carry, by snapshot; `LakeCorrupt` when one has none."""
+    if not files:
+        return []
+    found = con.execute(
+        f"select file_name, decode(value) from parquet_kv_metadata({sql.quote_paths(files)}) "
+        "where decode(key) = 'catalunya'"
+    ).fetchall()
+    bare = sorted({str(path) for path in files} - {name for name, _ in found})
+    if bare:
+        raise LakeCorrupt(
+            f"staged files without a record of their rows: {', '.join(bare)}; delete them from staging and run "
+            "`catalunya stage` to make them again"
+        )
+    return sorted((read_record(text) for _, text in found), key=lambda record: record.snapshot_id)
+
+
+def check_digests(datasets: dict[str, Dataset], staged: Iterable[Staged]) -> None:
+    """Raise `BuildFailed` when a snapshot was staged by other rules, or by another definition than the dataset's."""
+    wanted = {name: row_sql.digest(dataset) for name, dataset in datasets.items()}
+    for record in staged:
+        if record.digest != wanted[record.dataset_id]:
+            raise BuildFailed(
+                f"{record.dataset_id}: snapshot {record.snapshot_id} was staged by other rules or another "
+                "definition; run `catalunya stage` first"
+            )
+
+
+def fetch_quarantined(storage: Storage, staged: Iterable[Staged], folder: Path) -> dict[str, list[Path]]:
+    """Dataset to the quarantine files of the snapshots that have quarantined rows; one that is gone is left out."""
+
+    def fetch(record: Staged) -> Path | None:
+        key = layout.quarantined(record.dataset_id, record.snapshot_id)
+        try:
+            return storage.fetch(key, folder / record.dataset_id)
+        except MissingKey:
+            return None
+
+    wanted = [record for record in staged if record.rows_quarantined]
+    files: dict[str, list[Path]] = {}
+    with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
+        for record, path in zip(wanted, pool.map(fetch, wanted), strict=True):
+            if path is not None:
+                files.setdefault(record.dataset_id, []).append(path)
+    return files
+
+
+def create_tables(
+    con: duckdb.DuckDBPyConnection,
+    datasets: dict[str, Dataset],
+    staged: list[Staged],
+    quarantine: dict[str, list[Path]],
+) -> None:
+    """Make and fill the tables of `TABLES` in the schema `staging`; `quarantine` is by `fetch_quarantined`."""
+    for name, columns in TABLES.items():
+        listed = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+        con.execute(f"create table staging.{name} ({listed})")
+    snapshots = [
+        [
+            s.dataset_id, s.snapshot_id, layout.moment_of(s.snapshot_id).date(), s.taken_at.replace(tzinfo=None),
+            s.rows_in, s.rows_staged, s.rows_quarantined, s.rows_duplicated, s.demo, s.source_updated_on,
+        ]
+        for s in staged
+    ]  # fmt: skip
+    controls = [[s.dataset_id, s.snapshot_id, *asdict(c).values()] for s in staged for c in s.controls]
+    invalid = [
+        [s.dataset_id, s.snapshot_id, column, rows]
+        for s in staged
+        for column, rows in s.invalid_values.items()
+        if rows
+    ]
+    for table, rows in (("snapshots", snapshots), ("controls", controls), ("invalid_values", invalid)):
+        if rows:
+            marks = ", ".join("?" * len(TABLES[table]))
+            con.executemany(f"insert into staging.{table} values ({marks})", rows)
+    for dataset_id, files in quarantine.items():
+        _insert_quarantined(con, datasets[dataset_id], files)
+
+
+def _insert_quarantined(con: duckdb.DuckDBPyConnection, dataset: Dataset, files: list[Path]) -> None:
+    """The keys of quarantined rows, as the macro `row_key` writes them; a key of which a part is null is none.
+
+    Files that were written before quarantine had key columns have no keys.
+    """
+    types = {column.name: row_sql.SQL_TYPES[column.type] for column in dataset.columns}
+    parts = [f"cast(try_cast({name} as {types[name]}) as varchar)" for name in dataset.key]
+    row_key = " || '/' || ".join(parts)
+    try:
+        names = con.execute(f"select distinct name from parquet_schema({sql.quote_paths(files)})").fetchall()
+        if {(name,) for name in dataset.key} <= set(names):
+            con.execute(
+                f"insert into staging.quarantined select distinct {row_sql.quote(dataset.id)}, snapshot_id, "
+                f"{row_key} from {sql.read_parquet(files, union_by_name=True)} where {row_key} is not null"
+            )
+    except duckdb.Error as error:
+        raise LakeCorrupt(
+            f"{dataset.id}: its quarantine files cannot be read: {error}. Restore the file that is named from a backup, "
+            "or delete it: a quarantine file that is missing counts as empty"
+        ) from None
