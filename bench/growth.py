@@ -38,7 +38,7 @@ sys.path.insert(0, str(ROOT))
 
 from catalunya import publish  # noqa: E402
 from catalunya.build import inputs  # noqa: E402
-from catalunya.datasets import model  # noqa: E402
+from catalunya.datasets import loader  # noqa: E402
 from catalunya.demo import server  # noqa: E402
 from catalunya.demo.environment import portals  # noqa: E402
 from catalunya.lake import index, layout, snapshot  # noqa: E402
@@ -134,7 +134,7 @@ def counted(storage: Storage) -> Iterator[Cost]:
 
 def run(settings: Settings, *, force: bool = False, rebuild: bool = False) -> tuple[RunRecord, Cost]:
     """A run in this process."""
-    known = model.load(settings.home / "datasets")
+    known = loader.load(settings.home / "datasets")
     storage = Storage.open(settings.lake)
     run_id = new_run_id(settings.now())
     with counted(storage) as cost, whole_lake(storage, run_id, known) as lock, portals(settings) as chosen:
@@ -153,14 +153,14 @@ def status(settings: Settings) -> Cost:
     """What `catalunya status` asks."""
     storage = Storage.open(settings.lake)
     with counted(storage) as cost:
-        answer = describe(storage, model.load(settings.home / "datasets"), settings.now())
+        answer = describe(storage, loader.load(settings.home / "datasets"), settings.now())
     assert answer["faults"] == [], answer["faults"]
     return cost
 
 
 def stage_again(settings: Settings) -> Cost:
     """Every kept snapshot from its landed bytes."""
-    known = model.load(settings.home / "datasets")
+    known = loader.load(settings.home / "datasets")
     storage = Storage.open(settings.lake)
     run_id = new_run_id(settings.now())
     with counted(storage) as cost, whole_lake(storage, run_id, known) as lock:
@@ -180,7 +180,7 @@ def release(settings: Settings) -> Cost:
 def multiply(lake: Path, count: int, home: Path) -> None:
     """Make a lake of one release have `count` snapshots of the register, as if each had come some hours before."""
     storage = Storage.open(str(lake))
-    card = model.load(home / "datasets")[REGISTER]
+    card = loader.load(home / "datasets")[REGISTER]
     [seed] = snapshot.usable(storage, REGISTER)
     manifest, staged = snapshot.read(storage, REGISTER, seed), staged_record(storage, REGISTER, seed)
     note = index.load(storage, REGISTER).staged(seed)
@@ -220,7 +220,7 @@ def multiply(lake: Path, count: int, home: Path) -> None:
     _write_records(lake, RECORDS * count)
     shown = publish.current(storage)
     assert shown is not None
-    wanted = inputs(storage, model.load(home / "datasets"), home)
+    wanted = inputs(storage, loader.load(home / "datasets"), home)
     record = shown.model_copy(
         update={
             "snapshots": wanted.snapshots,

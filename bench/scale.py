@@ -77,7 +77,7 @@ def land_demo() -> None:
 
 def register(rows: int) -> None:
     """Replace the register's snapshots by ten that have so many rows together."""
-    from catalunya.datasets import model as cards
+    from catalunya.datasets import loader
     from catalunya.lake import layout, snapshot
     from catalunya.lake.storage import Storage
     from catalunya.settings import Settings
@@ -85,7 +85,7 @@ def register(rows: int) -> None:
 
     settings = Settings.load()
     storage = Storage.open(settings.lake)
-    card = cards.load(settings.home / "datasets")["social_services"]
+    card = loader.load(settings.home / "datasets")["social_services"]
     [seed, *_] = snapshot.usable(storage, card.id)
     manifest = snapshot.read(storage, card.id, seed)
     assert manifest is not None
@@ -157,7 +157,7 @@ def build(engine: str) -> None:
     os.environ["CATALUNYA_ENGINE"] = engine
     from catalunya.build import build as run
     from catalunya.build import discard
-    from catalunya.datasets import model as cards
+    from catalunya.datasets import loader
     from catalunya.lake.storage import Storage
     from catalunya.runs.record import new_run_id
     from catalunya.settings import Settings
@@ -170,7 +170,7 @@ def build(engine: str) -> None:
     candidate_id = new_run_id(now)
     began = time.monotonic()
     run(
-        storage, cards.load(settings.home / "datasets"), settings, used, candidate_id=candidate_id, now=now,
+        storage, loader.load(settings.home / "datasets"), settings, used, candidate_id=candidate_id, now=now,
         on_node=lambda line: print(f"{engine}: {line}", file=sys.stderr),
     )  # fmt: skip
     seconds = round(time.monotonic() - began, 1)

@@ -60,14 +60,14 @@ def measured(code: str, *arguments: str) -> tuple[float, float]:
 
 def land(folder: Path) -> Path:
     """Read the generated register from the demo portal and land it; returns the folder of its pages."""
-    from catalunya.datasets import model
+    from catalunya.datasets import loader
     from catalunya.demo import server
     from catalunya.lake import layout, snapshot
     from catalunya.lake.snapshot import LandedColumn, LandedFile, Manifest
     from catalunya.lake.storage import Storage
     from catalunya.settings import ROOT
 
-    dataset = model.load(ROOT / "datasets")["social_services"]
+    dataset = loader.load(ROOT / "datasets")["social_services"]
     storage = Storage.open(str(folder))
     files, spooled = [], {}
     with server.running(rows=ROWS) as demo:

@@ -38,7 +38,7 @@ BUILD = """
 import sys
 from datetime import UTC, datetime
 from catalunya import build
-from catalunya.datasets import model as datasets
+from catalunya.datasets import loader
 from catalunya.warehouse.engines import open_engine
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
@@ -46,7 +46,7 @@ settings = Settings.load()
 now = datetime(2036, 1, 1, tzinfo=UTC)
 storage = Storage.open(settings.lake)
 build.build(
-    storage, datasets.load(settings.home / "datasets"), settings, open_engine(storage, settings),
+    storage, loader.load(settings.home / "datasets"), settings, open_engine(storage, settings),
     candidate_id="20360101T000000Z-00000000", now=now,
 )
 """
@@ -150,17 +150,17 @@ def make_lake(lake: Path, count: int) -> list[int]:
     """Land and stage the demo portals once, then `count` weeks of the register; returns the rows of each."""
     import duckdb
 
-    from catalunya.datasets import model
+    from catalunya.datasets import loader
     from catalunya.lake.storage import Storage
     from catalunya.settings import ROOT
     from catalunya.staging import row_sql
 
-    others = [name for name in model.load(ROOT / "datasets") if name != "social_services"]
+    others = [name for name in loader.load(ROOT / "datasets") if name != "social_services"]
     chosen = [argument for name in others for argument in ("--dataset", name)]
     command = [sys.executable, "-m", "catalunya"]
     subprocess.run([*command, "ingest", *chosen], env=environment(lake), check=True, capture_output=True)
     subprocess.run([*command, "stage"], env=environment(lake), check=True, capture_output=True)
-    dataset = model.load(ROOT / "datasets")["social_services"]
+    dataset = loader.load(ROOT / "datasets")["social_services"]
     storage = Storage.open(str(lake))
     lines = lake / "lives.ndjson"
     lives = write_lives(lines, count)

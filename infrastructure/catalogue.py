@@ -7,15 +7,11 @@ from aws_cdk import aws_glue as glue
 from constructs import Construct
 
 from catalunya.datasets.model import Dataset
+from catalunya.datasets.staged import ADDED_COLUMNS, PARTITION
+from catalunya.datasets.types import hive_type
 from catalunya.lake import layout
 from infrastructure.parameters import Parameters
 
-_TYPES = {"string": "string", "integer": "int", "number": "double", "date": "date"}
-_ADDED = {
-    "raw": "The row as the source sent it, JSON.",
-    "snapshot_id": "The snapshot that the row is of.",
-}
-"""Columns that staging adds to those of the card."""
 _PARQUET = "org.apache.hadoop.hive.ql.io.parquet"
 
 
@@ -48,12 +44,13 @@ class Catalogue(Construct):
     def _table(self, dataset: Dataset, lake: str) -> glue.CfnTable:
         location = f"s3://{lake}/{layout.STAGING}/{dataset.id}/"
         columns = [
-            glue.CfnTable.ColumnProperty(name=c.name, type=_TYPES[c.type], comment=_comment(c.description))
+            glue.CfnTable.ColumnProperty(name=c.name, type=c.kind.hive, comment=_comment(c.description))
             for c in dataset.columns
         ]
         added = [
-            glue.CfnTable.ColumnProperty(name=name, type="string", comment=words)
-            for name, words in _ADDED.items()
+            glue.CfnTable.ColumnProperty(name=name, type=hive_type(kind), comment=words)
+            for name, kind, words in ADDED_COLUMNS
+            if name != PARTITION.name
         ]
         return glue.CfnTable(
             self,
@@ -67,7 +64,7 @@ class Catalogue(Construct):
                 parameters=self._projection(location),
                 partition_keys=[
                     glue.CfnTable.ColumnProperty(
-                        name="snapshot_date", type="date", comment="The day of the snapshot, UTC."
+                        name=PARTITION.name, type=hive_type(PARTITION.sql), comment=PARTITION.description
                     )
                 ],
                 storage_descriptor=glue.CfnTable.StorageDescriptorProperty(

@@ -7,7 +7,7 @@ from typing import Any
 from aws_cdk import CfnOutput, Stack, Tags
 from constructs import Construct
 
-from catalunya.datasets import model
+from catalunya.datasets import loader
 from infrastructure.athena import Athena
 from infrastructure.catalogue import Catalogue
 from infrastructure.functions import Functions
@@ -29,7 +29,7 @@ class CatalunyaStack(Stack):
         roles = Roles(self, "Roles", settings, storage)
         watch = Watch(self, "Watch", settings)
         lake = storage.lake.bucket_name
-        cards = model.load(ROOT / "datasets")
+        cards = loader.load(ROOT / "datasets")
         marts = sorted(path.stem for path in (ROOT / "dbt" / "mart" / "models" / "marts").glob("*.sql"))
         Catalogue(self, "Catalogue", settings, cards, lake)
         Athena(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from catalunya.datasets import model
+from catalunya.datasets import loader
 from catalunya.datasets.model import Dataset
 from catalunya.lake import layout, snapshot
 from catalunya.lake.snapshot import LandedColumn, LandedFile, Manifest
@@ -18,7 +18,7 @@ from catalunya.staging.row_sql import source_names
 from tests.conftest import ROOT
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
-CARDS = model.load(ROOT / "datasets")
+CARDS = loader.load(ROOT / "datasets")
 
 
 def declared(dataset: Dataset) -> dict[str, str | None]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from catalunya.datasets.model import check, load
+from catalunya.datasets.loader import check, load
 from catalunya.errors import UsageError
 from catalunya.publication import catalogue
 from tests.conftest import ROOT

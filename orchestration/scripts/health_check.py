@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 
 from catalunya import publish
 from catalunya.address import split_login
-from catalunya.datasets import model as cards
+from catalunya.datasets import loader
 from catalunya.errors import CatalunyaError
 from catalunya.lake.storage import Storage
 from catalunya.operations.doctor import examine
@@ -120,7 +120,7 @@ def lake(settings: Settings) -> list[Health]:
 
 def dbt(settings: Settings) -> list[Health]:
     """The looks of `catalunya doctor`."""
-    known = f"{len(cards.load(settings.home / 'datasets'))} cards are right"
+    known = f"{len(loader.load(settings.home / 'datasets'))} cards are right"
     looks = [Health(f"dbt {one.what}", one.well, one.found, one.remedy) for one in examine(settings)]
     return [Health("dataset cards", True, known), *looks]
 

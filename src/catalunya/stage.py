@@ -643,7 +643,7 @@ def _controls(
     source = dataset.source
     if not isinstance(source, IdescatSource):
         return ()
-    period = next((c.name for c in dataset.columns if c.type == "integer" and c.name in dataset.key), None)
+    period = dataset.period
     if period is None:
         return ()
     by_source = {c.source[0]: c.name for c in dataset.columns}

@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 import pytest
 
-from catalunya.datasets import model
+from catalunya.datasets import loader
 from catalunya.demo import server
 from catalunya.errors import SourceUnreadable
 from catalunya.lake import layout, snapshot
@@ -82,7 +82,7 @@ def test_only_what_the_emulator_lacks_was_left_out_of_the_stack(stack, templates
 def test_the_catalogue_and_the_workgroups_are_there(stack):
     glue = stack.client("glue")
     tables = {t["Name"] for t in glue.get_tables(DatabaseName="catalunya_production_staging")["TableList"]}
-    assert tables == set(model.load(ROOT / "datasets"))
+    assert tables == set(loader.load(ROOT / "datasets"))
     group = stack.client("athena").get_work_group(WorkGroup="catalunya-production-read")["WorkGroup"]
     assert group["Configuration"]["EnforceWorkGroupConfiguration"] is True
 

@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 import pytest
 
 from catalunya import publish
-from catalunya.datasets import model as cards
+from catalunya.datasets import loader
 from catalunya.demo import server
 from catalunya.errors import CatalunyaError, Refused
 from catalunya.lake import index, layout, snapshot
@@ -40,7 +40,7 @@ class Life:
         self.settings = Settings.load().model_copy(
             update={"engine": "duckdb", "lambda_prefix": "catalunya-production"}
         )
-        self.datasets = cards.load(ROOT / "datasets")
+        self.datasets = loader.load(ROOT / "datasets")
         self.number = 0
 
     def storage(self) -> Storage:

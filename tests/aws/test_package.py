@@ -33,8 +33,8 @@ class Invocation:
 for name in ("ingest", "stage"):
     print("ANSWER", json.dumps(getattr(aws_lambda, name)(json.loads(sys.argv[2]), Invocation())))
 from catalunya import stage
-from catalunya.datasets import model
-cards = model.load(aws_lambda._settings().home / "datasets")
+from catalunya.datasets import loader
+cards = loader.load(aws_lambda._settings().home / "datasets")
 print("ANSWER", json.dumps({name: stage.definition_digest(card) for name, card in cards.items()}))
 outside = [m.__file__ for m in sys.modules.values() if "site-packages" in (getattr(m, "__file__", None) or "")]
 print("ANSWER", json.dumps(outside))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from catalunya.datasets import model
+from catalunya.datasets import loader
 from tests.aws.conftest import synthesise
 from tests.aws.policy import ACCOUNT, REGION, Account
 from tests.conftest import ROOT
@@ -249,7 +249,7 @@ def test_the_lake_is_private_encrypted_versioned_and_each_prefix_has_a_life_of_i
 
 def test_a_table_per_card_has_its_columns_and_finds_its_partitions_by_rule(account, environment):
     tables = {t["TableInput"]["Name"]: t for t in account.of_type("AWS::Glue::Table").values()}
-    cards = model.load(ROOT / "datasets")
+    cards = loader.load(ROOT / "datasets")
     assert set(tables) == set(cards)
     kinds = {"string": "string", "integer": "int", "number": "double", "date": "date"}
     for name, card in cards.items():

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from catalunya.datasets import model as cards
+from catalunya.datasets import loader
+from catalunya.datasets.model import Dataset
 from catalunya.demo import server
 from catalunya.demo.server import RunningPortal
 from standin.install import NotInstalled
@@ -175,5 +176,5 @@ def demo() -> Iterator[RunningPortal]:
 
 
 @pytest.fixture(scope="session")
-def datasets() -> dict[str, cards.Dataset]:
-    return cards.load(Path(ROOT, "datasets"))
+def datasets() -> dict[str, Dataset]:
+    return loader.load(Path(ROOT, "datasets"))

@@ -17,7 +17,7 @@ from bench.growth import (
     status,
     upload,
 )  # fmt: skip
-from catalunya.datasets import model
+from catalunya.datasets import loader
 from catalunya.demo import server
 from catalunya.errors import BuildFailed
 from catalunya.lake import snapshot
@@ -78,7 +78,7 @@ def test_staging_again_asks_as_much_for_each_snapshot(lakes, url):
 def test_a_build_looks_for_all_staged_files_by_one_list(lakes, url):
     settings = configured(str(lakes[MANY]), url)
     storage = Storage.open(settings.lake)
-    card = model.load(settings.home / "datasets")[REGISTER]
+    card = loader.load(settings.home / "datasets")[REGISTER]
     kept = tuple(snapshot.usable(storage, REGISTER))
     with counted(storage) as cost:
         assert len(staged_keys(storage, card, kept)) == MANY

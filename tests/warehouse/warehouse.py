@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from catalunya.build import code_digest
-from catalunya.datasets.model import load
+from catalunya.datasets.loader import load
 from catalunya.staging.row_sql import SQL_TYPES
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines.staged_tables import TABLES

@@ -23,7 +23,7 @@ from typer._click.exceptions import ClickException
 from catalunya import publish, signals
 from catalunya.build import Candidate, newest_candidate
 from catalunya.cli.console import print_run, print_trace, reporter
-from catalunya.datasets import model as cards
+from catalunya.datasets import loader
 from catalunya.demo.environment import portals
 from catalunya.errors import CatalunyaError, LakeBusy, LakeCorrupt, Refused, SourceUnreadable, UsageError
 from catalunya.ingest import holds_demo
@@ -172,7 +172,7 @@ def status(as_json: Json = False) -> None:
     """Show the current release, the snapshots, what is refused, and who holds the lake."""
     settings = Settings.load()
     storage = Storage.open(settings.lake)
-    known = cards.load(settings.home / "datasets")
+    known = loader.load(settings.home / "datasets")
     answer = describe(storage, known, settings.now())
     if as_json:
         _print_json(answer)
@@ -234,7 +234,7 @@ def parity(
     settings = Settings.load()
     names = comparison.parse_engines(engines)
     storage = Storage.open(settings.lake)
-    known = cards.load(settings.home / "datasets")
+    known = loader.load(settings.home / "datasets")
     now = settings.now()
     with lake_lock(storage, new_run_id(now)), reporter(err) as told:
         told.begin("parity")
@@ -312,7 +312,7 @@ def refuse(
         raise UsageError("--why is empty; say in a sentence why the snapshot is wrong")
     settings = Settings.load()
     storage = Storage.open(settings.lake)
-    known = cards.load(settings.home / "datasets")
+    known = loader.load(settings.home / "datasets")
     now = settings.now()
     run_id = new_run_id(now)
     with lake_lock(storage, run_id):
@@ -335,7 +335,7 @@ def accept(
         raise UsageError("--why is empty; say in a sentence why the change is real")
     settings = Settings.load()
     storage = Storage.open(settings.lake)
-    known = cards.load(settings.home / "datasets")
+    known = loader.load(settings.home / "datasets")
     now = settings.now()
     with lake_lock(storage, new_run_id(now)):
         dataset_id = snapshot.accept(storage, known, snapshot_id, why, now)
@@ -350,7 +350,7 @@ def accept(
 def datasets_check(as_json: Json = False) -> None:
     """Find every mistake in the cards, with file, line and remedy."""
     folder = Settings.load().home / "datasets"
-    good, mistakes = cards.check(folder)
+    good, mistakes = loader.check(folder)
     if as_json:
         found = [{"file": str(m.file), "line": m.line, "message": m.message} for m in mistakes]
         _print_json({"datasets": [d.id for d in good], "mistakes": found})
@@ -371,7 +371,7 @@ def datasets_generate(
 ) -> None:
     """Write the files that are made from the cards: dbt sources, dictionary, attribution."""
     home = Settings.load().home
-    wanted = catalogue.generated_files(home, cards.load(home / "datasets"))
+    wanted = catalogue.generated_files(home, loader.load(home / "datasets"))
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]
     names = [path.relative_to(home).as_posix() for path in stale]
     if not check:
@@ -442,7 +442,7 @@ def _run(as_json: bool) -> Iterator[Run]:
         started_at=now,
     )
     try:
-        known = cards.load(settings.home / "datasets")
+        known = loader.load(settings.home / "datasets")
         storage = Storage.open(settings.lake)
         record.lake = storage.url
         with whole_lake(storage, record.run_id, known) as lock:

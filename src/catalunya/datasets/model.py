@@ -1,35 +1,26 @@
-"""The cards of `datasets/*.yml`: loaded, checked, and everything that is generated from them."""
+"""What a dataset definition (`datasets/*.yml`) declares, as frozen models that check themselves."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import duckdb
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from catalunya.errors import UsageError
+from catalunya.datasets.staged import ADDED_COLUMNS, REASON, TABLES
+from catalunya.datasets.types import TYPES, ColumnType
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""That of libyaml where PyYAML has it: it reads the same, twenty times as fast."""
 SNAKE_CASE = re.compile(r"^[a-z][a-z0-9_]*$")
 WEB_ADDRESS = r"^https?://\S+$"
 
-ColumnType = Literal["string", "integer", "number", "date"]
 DriftAction = Literal["warn", "refuse"]
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-_TAKEN = {"snapshots", "controls", "quarantined", "invalid_values"}
-"""Tables that staging has beside those of the datasets."""
 
 
 @lru_cache(maxsize=1)
@@ -108,7 +99,8 @@ class Column(_Model):
     name: str
     source: tuple[str, ...]
     """Names in the source; of several the first that is present counts."""
-    type: ColumnType
+    type: str
+    """A name in `datasets/types.py`."""
     description: str
     unit: str | None = None
     constraints: Constraints = Constraints()
@@ -127,16 +119,29 @@ class Column(_Model):
             raise ValueError(f"{name!r} is a reserved word of SQL; take another, such as {name}_name")
         return name
 
+    @field_validator("type")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value not in TYPES:
+            raise ValueError(f"{value!r} is no type; there are: {', '.join(TYPES)}")
+        return value
+
+    @property
+    def kind(self) -> ColumnType:
+        """The type's names elsewhere, cast and limits."""
+        return TYPES[self.type]
+
     @model_validator(mode="after")
     def _constraints_suit_the_type(self) -> Self:
         limits = self.constraints
-        if self.type not in {"integer", "number"} and (limits.minimum, limits.maximum) != (None, None):
+        if not self.kind.is_number and (limits.minimum, limits.maximum) != (None, None):
             raise ValueError(
                 f"constraints: minimum and maximum are for numbers, {self.name} is a {self.type}"
             )
-        if limits.not_in_future and self.type not in {"date", "integer"}:
+        if limits.not_in_future and self.kind.latest is None:
+            timed = " or ".join(name for name, kind in TYPES.items() if kind.latest)
             raise ValueError(
-                f"constraints: not_in_future is for dates and years (integer), {self.name} is a {self.type}"
+                f"constraints: not_in_future is for dates and years ({timed}), {self.name} is a {self.type}"
             )
         return self
 
@@ -389,7 +394,7 @@ class Dataset(_Model):
     def _snake(cls, value: str) -> str:
         if not SNAKE_CASE.match(value):
             raise ValueError(f"{value!r} is not snake_case; it is a table name too")
-        if value in _TAKEN or value in _reserved_words():
+        if value in TABLES or value in _reserved_words():
             raise ValueError(f"{value!r} is taken by a table of the pipeline or by SQL itself; take another")
         return value
 
@@ -399,7 +404,7 @@ class Dataset(_Model):
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
             raise ValueError(f"columns: {', '.join(doubled)} declared twice; keep one")
-        reserved = sorted({"raw", "reason", "snapshot_id", "snapshot_date"} & set(names))
+        reserved = sorted({REASON, *(column.name for column in ADDED_COLUMNS)} & set(names))
         if reserved:
             raise ValueError(f"columns: {', '.join(reserved)} is added by staging; choose another name")
         unknown = [name for name in self.key if name not in names]
@@ -411,7 +416,7 @@ class Dataset(_Model):
         self._require_declared("expectations", [name for e in self.expectations for name in e.columns()])
         self._require_declared("figures", self.figures.columns())
         for total in self.figures.totals or ():
-            if total.column and self.column(total.column).type not in {"integer", "number"}:
+            if total.column and not self.column(total.column).kind.is_number:
                 raise ValueError(f"figures: totals: {total.column} is no number; sum another column")
         return self
 
@@ -432,111 +437,9 @@ class Dataset(_Model):
         """The totals that are compared: those declared, or every number that is no key."""
         if self.figures.totals is not None:
             return self.figures.totals
-        numbers = [c.name for c in self.columns if c.type in {"integer", "number"} and c.name not in self.key]
+        numbers = [c.name for c in self.columns if c.kind.is_number and c.name not in self.key]
         return tuple(Total(column=name, by=self.period) for name in numbers)
 
     def column(self, name: str) -> Column:
         """The declared column `name`; KeyError when there is none."""
         return next(column for column in self.columns if column.name == name)
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """One mistake in a card: where it is and what to do."""
-
-    file: Path
-    line: int
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.message}"
-
-
-def check(folder: Path) -> tuple[list[Dataset], list[Mistake]]:
-    """Every good card of `folder` in the order of their ids, and every mistake in the others."""
-    good: list[Dataset] = []
-    mistakes: list[Mistake] = []
-    files = sorted(folder.glob("*.yml"))
-    if not files:
-        mistakes.append(Mistake(folder, 0, "no dataset card (*.yml) here; set CATALUNYA_HOME or add one"))
-    for stray in sorted(folder.glob("*.yaml")):
-        mistakes.append(Mistake(stray, 1, f"a card ends in .yml; rename it to {stray.stem}.yml"))
-    for file in files:
-        found = _check_file(file)
-        if isinstance(found, Dataset):
-            good.append(found)
-        else:
-            mistakes.extend(found)
-    return good, mistakes
-
-
-def load(folder: Path) -> dict[str, Dataset]:
-    """The cards of `folder` by id; raises `UsageError` that lists every mistake."""
-    good, mistakes = check(folder)
-    if mistakes:
-        raise UsageError("dataset cards:\n" + "\n".join(str(mistake) for mistake in mistakes))
-    return {dataset.id: dataset for dataset in good}
-
-
-def _check_file(file: Path) -> Dataset | list[Mistake]:
-    try:
-        text = file.read_text(encoding="utf-8")
-        tree = yaml.compose(text, Loader=LOADER)
-        content = yaml.constructor.SafeConstructor().construct_document(tree) if tree else None
-    except UnicodeDecodeError as error:
-        return [Mistake(file, 1, f"not UTF-8 at byte {error.start}; save it as UTF-8")]
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        return [Mistake(file, mark.line + 1 if mark else 1, f"not YAML: {error.problem}; mend the line")]
-    if not isinstance(content, dict) or tree is None:
-        return [Mistake(file, 1, "a card is a mapping that begins with id:")]
-    try:
-        dataset = Dataset.model_validate(content)
-    except ValidationError as error:
-        return [
-            Mistake(file, _line(tree, e["loc"] or _field_of(e["msg"])), _remedy(e)) for e in error.errors()
-        ]
-    if dataset.id != file.stem:
-        line = _line(tree, ("id",))
-        return [Mistake(file, line, f"id is {dataset.id!r} but the file is {file.stem}.yml; make them equal")]
-    return dataset
-
-
-def _field_of(message: str) -> tuple[str, ...]:
-    """The field that a message about the whole card begins with, as in `key: …`."""
-    return (message.removeprefix("Value error, ").split(":", 1)[0],)
-
-
-def _line(node: yaml.Node, loc: tuple[int | str, ...]) -> int:
-    """The line of the deepest part of `loc` that the file has."""
-    line = node.start_mark.line
-    for part in loc:
-        child: yaml.Node | None = None
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == part:
-                    line, child = key.start_mark.line, value
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            child = node.value[part]
-            line = child.start_mark.line
-        elif part in {"socrata", "idescat", "download"}:
-            continue
-        if child is None:
-            if part in {"socrata", "idescat", "download"}:
-                continue
-            break
-        node = child
-    return line + 1
-
-
-def _remedy(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "card"
-    kind = error["type"]
-    if kind == "missing":
-        return f"{where}: missing; add it"
-    if kind == "extra_forbidden":
-        return f"{where}: no such field; correct the spelling or delete it"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    got = error.get("input")
-    shown = f" (found {got!r})" if isinstance(got, str | int | float | bool) else ""
-    return f"{where}: {message}{shown}"

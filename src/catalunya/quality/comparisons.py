@@ -180,7 +180,7 @@ def _differs(column: Column, ratio: float) -> str:
     before, after = f"before.{column.name}", f"after.{column.name}"
     if column.type == "string":
         return f"case when {before} <> {after} then {folded(before)} <> {folded(after)} else false end"
-    if column.type in {"integer", "number"}:
+    if column.kind.is_number:
         return f"abs({after} - {before}) > {ratio} * abs({before})"
     return f"{before} <> {after}"
 

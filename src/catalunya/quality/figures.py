@@ -20,7 +20,6 @@ from catalunya.quality import expectations
 from catalunya.quality.comparisons import Snapshot, change, compare, folded
 from catalunya.quality.findings import Finding
 from catalunya.settings import ROOT
-from catalunya.staging.row_sql import SQL_TYPES
 
 if TYPE_CHECKING:
     from catalunya.stage import Staged
@@ -136,8 +135,7 @@ def _create_view(con: duckdb.DuckDBPyConnection, dataset: Dataset, name: str, pa
     relation = sql.read_parquet([path])
     present = {row[0] for row in con.execute(f"describe select * from {relation}").fetchall()}
     columns = ", ".join(
-        c.name if c.name in present else f"cast(null as {SQL_TYPES[c.type]}) as {c.name}"
-        for c in dataset.columns
+        c.name if c.name in present else f"cast(null as {c.kind.sql}) as {c.name}" for c in dataset.columns
     )
     con.execute(f"create temp view {name} as select {columns} from {relation}")
 

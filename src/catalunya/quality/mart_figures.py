@@ -14,7 +14,7 @@ import duckdb
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from catalunya.datasets.model import LOADER
+from catalunya.datasets.loader import LOADER
 from catalunya.quality.comparisons import change
 from catalunya.quality.findings import Finding
 

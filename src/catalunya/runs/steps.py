@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from catalunya import publish
 from catalunya.audit import Audit, read_verdict
 from catalunya.build import Candidate, discard, discard_candidates, read_candidate
-from catalunya.datasets import model as cards
+from catalunya.datasets import loader
 from catalunya.datasets.model import Dataset
 from catalunya.demo.environment import portals
 from catalunya.errors import (
@@ -73,7 +73,7 @@ class Relay:
         self.run_id = run_id
         self.reporter = reporter
         self.storage = Storage.open(settings.lake)
-        self.datasets = cards.load(settings.home / "datasets")
+        self.datasets = loader.load(settings.home / "datasets")
 
     def ingest(self, dataset_id: str, *, force: bool = False) -> DatasetRecord:
         """Read one source. Raises `SourceUnreadable`, or `Refused` when declared columns are gone."""

@@ -38,16 +38,11 @@ _SUSPECT_VALUE = rf"^$|^[Nn][Uu][Ll][Ll]$|^ | $|  |{_ODD}"
 """The same of one value."""
 _MISSING = "is missing"
 _SIGN = "[+-]?"
-_INTEGER = rf"{_SIGN}[0-9]+([.](0|00|0000+))?|{_SIGN}[0-9]{{4,}}[.]000"
 """Digits, and a fraction of zeros; `1.000` may mean a thousand."""
-_NUMBER = rf"{_SIGN}([0-9]+([.][0-9]+)?|[.][0-9]+)([eE][+-]?[0-9]+)?"
-_DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
-_TIME = "T([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]+)?)?Z?"
-_FIRST_YEAR = 1900
-"""No date before it is believed."""
 _FAULTS = "struct(name varchar, value varchar, words varchar, mistyped boolean)[]"
 
 _RULES = (
+    "datasets/types.py",
     "stage.py",
     "staging/row_sql.py",
     "staging/schema_drift.py",
@@ -57,9 +52,6 @@ _RULES = (
     "sources/base.py",
 )
 """The modules, in the package `catalunya`, that decide what a landed snapshot is staged as."""
-
-SQL_TYPES = {"string": "varchar", "integer": "integer", "number": "double", "date": "date"}
-_ARTICLES = {"string": "text", "integer": "an integer", "number": "a number", "date": "a date (YYYY-MM-DD)"}
 
 
 @cache
@@ -186,15 +178,8 @@ def _pick(dataset: Dataset, column: Column) -> str:
 def _cast(column: Column) -> str:
     """The value in the column's type; null when it is not of it."""
     text = _text(column)
-    if column.type == "integer":
-        whole = f"case when regexp_full_match({text}, {quote(_INTEGER)}) then split_part({text}, '.', 1) end"
-        return f"try_cast({whole} as integer)"
-    if column.type == "number":
-        number = f"try_cast(case when regexp_full_match({text}, {quote(_NUMBER)}) then {text} end as double)"
-        return f"case when isfinite({number}) then {number} end"
-    if column.type == "date":
-        day = f"case when regexp_full_match({text}, {quote(f'{_DAY}({_TIME})?')}) then left({text}, 10) end"
-        return f"try_cast({day} as date)"
+    if column.type != "string":
+        return column.kind.cast(text)
     if column.source == ("geometry",):
         return text
     return f"case when nested and left({text}, 1) in ('{{', '[') and json_valid({text}) then null else {text} end"
@@ -220,7 +205,7 @@ def _rules(dataset: Dataset, column: Column, taken_on: date, missing: Collection
         rules.append(_Rule(f"{text} is null", _MISSING))
     is_nested = column.type == "string"
     rules.append(
-        _Rule(f"({text} is not null and {name} is null)", f"is not {_ARTICLES[column.type]}", True, is_nested)
+        _Rule(f"({text} is not null and {name} is null)", f"is not {column.kind.words}", True, is_nested)
     )
     if limits.pattern is not None:
         rules.append(
@@ -230,14 +215,12 @@ def _rules(dataset: Dataset, column: Column, taken_on: date, missing: Collection
         rules.append(_Rule(f"{name} < {limits.minimum}", f"is below {plain(limits.minimum)}"))
     if limits.maximum is not None:
         rules.append(_Rule(f"{name} > {limits.maximum}", f"is above {plain(limits.maximum)}"))
-    if column.type == "date":
-        rules.append(_Rule(f"{name} < date '{_FIRST_YEAR}-01-01'", f"is before {_FIRST_YEAR}"))
-    if limits.not_in_future and column.type == "date":
-        words = f"is after the day of the snapshot, {taken_on.isoformat()}"
-        rules.append(_Rule(f"{name} > date '{taken_on.isoformat()}'", words))
-    elif limits.not_in_future:
-        last = taken_on.year + 1
-        rules.append(_Rule(f"{name} > {last}", f"is after {last}, the year after the snapshot's"))
+    earliest, latest = column.kind.earliest, column.kind.latest
+    if earliest is not None:
+        rules.append(_Rule(f"{name} < {earliest.sql}", earliest.words))
+    if limits.not_in_future and latest is not None:
+        last = latest(taken_on)
+        rules.append(_Rule(f"{name} > {last.sql}", last.words))
     return rules
 
 

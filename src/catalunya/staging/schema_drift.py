@@ -14,12 +14,6 @@ from catalunya.staging.row_sql import is_needed
 _FEW = 5
 """Fewer rows, or fewer bad values, prove nothing about a source."""
 _MISTYPED_RATIO = 0.5
-_SOCRATA_TYPES = {
-    "string": {"text", "url", "email", "phone", "html", "number", "calendar_date", "drop_down_list"},
-    "integer": {"number", "text", "double", "money"},
-    "number": {"number", "text", "double", "money", "percent"},
-    "date": {"calendar_date", "floating_timestamp", "fixed_timestamp", "date", "text"},
-}
 
 
 class Drift(Exception):
@@ -41,7 +35,7 @@ def check_columns(
         (name, before.get(name), found[name], column.type)
         for column in dataset.columns
         for name in column.source
-        if name in found and _is_retyped(column.type, before.get(name), found[name])
+        if name in found and _is_retyped(column, before.get(name), found[name])
     ]
     complaints = [
         (dataset.drift.missing_column, f"declared column {'/'.join(c.source)} ({c.name}) is missing")
@@ -72,12 +66,12 @@ def check_columns(
     return warnings
 
 
-def _is_retyped(declared: str, before: str | None, now: str | None) -> bool:
+def _is_retyped(declared: Column, before: str | None, now: str | None) -> bool:
     if now is None:
         return False
     if before is not None and before != now:
         return True
-    return now not in _SOCRATA_TYPES[declared] and before is None
+    return now not in declared.kind.socrata and before is None
 
 
 def missing_columns(dataset: Dataset, manifest: Manifest) -> list[Column]:

@@ -34,13 +34,13 @@ def preload() -> None:
         for name in NEEDED:
             importlib.import_module(name)
         from catalunya.build import code_digest
-        from catalunya.datasets import model
+        from catalunya.datasets import loader
         from catalunya.operations import alerts
         from catalunya.settings import Settings
         from catalunya.warehouse import dbt
 
         settings = Settings.load()
-        model.load(settings.home / "datasets")
+        loader.load(settings.home / "datasets")
         alerts.channels(settings.notify_urls)
         dbt.preload(settings.home / "dbt" / "mart", code_digest(settings.home))
     except Exception:

@@ -270,7 +270,7 @@ def verify_snapshots(dataset_id: str) -> int:
 @acting("monitor")
 def check_freshness() -> dict[str, int]:
     """Tell of sources that published nothing for longer than their cadence; returns days since the last news."""
-    from catalunya.datasets import model as cards
+    from catalunya.datasets import loader
     from catalunya.lake.storage import Storage
     from catalunya.operations import alerts as notify
     from catalunya.operations import maintenance
@@ -278,7 +278,7 @@ def check_freshness() -> dict[str, int]:
     context = get_current_context()
     settings = settings_of(context)
     storage = Storage.open(settings.lake)
-    found = maintenance.freshness(storage, cards.load(settings.home / "datasets"), settings.now())
+    found = maintenance.freshness(storage, loader.load(settings.home / "datasets"), settings.now())
     titles = ["dataset", "last news", "days ago", "cadence in days"]
     log.info("%s", table(titles, [(f.dataset_id, f.updated_at, f.age_days, f.cadence_days) for f in found]))
     silent = [

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from catalunya.datasets.types import hive_type
 from catalunya.errors import BuildFailed, UsageError
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
@@ -20,7 +21,6 @@ CATALOG = "awsdatacatalog"
 LEAST_BYTES = 10_000_000
 """What a query that scans is charged for at least; data definition is free. Source: Athena's pricing page."""
 _TB = 1_000_000_000_000
-_HIVE = {"varchar": "string", "integer": "int"}
 _BATCH = 50
 
 
@@ -77,7 +77,7 @@ class AthenaEngine(Distributed):
         self, schema: str, name: str, columns: Columns, location: str, partition: str | None = None
     ) -> None:
         """An external table, and its partitions as the folders name them."""
-        listed = ", ".join(f"`{c}` {_HIVE.get(kind, kind)}" for c, kind in columns.items() if c != partition)
+        listed = ", ".join(f"`{c}` {hive_type(kind)}" for c, kind in columns.items() if c != partition)
         by = f" partitioned by (`{partition}` {columns[partition]})" if partition else ""
         self.query(
             f"create external table `{schema}`.`{name}` ({listed}){by} stored as parquet "

@@ -11,6 +11,7 @@ import duckdb
 
 from catalunya import sql
 from catalunya.datasets.model import Dataset
+from catalunya.datasets.staged import ADDED_COLUMNS
 from catalunya.errors import CatalunyaError
 from catalunya.lake import layout
 from catalunya.lake.storage import Storage
@@ -118,7 +119,7 @@ class DuckDBEngine:
     def _write_staging(
         self, datasets: dict[str, Dataset], snapshots: Snapshots, database: Path, work: Path
     ) -> list[Staged]:
-        """Make the schema `staging` that dbt reads: a view per dataset, and the tables of `staging.TABLES`."""
+        """Make the schema `staging` that dbt reads: a view per dataset, and the tables of `datasets.staged`."""
         staged: list[Staged] = []
         with duckdb.connect(database) as con:
             con.execute("create schema staging")
@@ -139,7 +140,7 @@ def _create_view(con: duckdb.DuckDBPyConnection, dataset: Dataset, files: list[P
         day = "cast(strptime(left(snapshot_id, 8), '%Y%m%d') as date) as snapshot_date"
         query = f"select {', '.join(names)}, raw, snapshot_id, {day} from {sql.read_parquet(files)}"
     else:
-        typed = [f"cast(null as {row_sql.SQL_TYPES[c.type]}) as {c.name}" for c in dataset.columns]
-        extra = [f"cast(null as {kind}) as {name}" for name, kind in staged_tables.ADDED.items()]
+        typed = [f"cast(null as {c.kind.sql}) as {c.name}" for c in dataset.columns]
+        extra = [f"cast(null as {kind}) as {name}" for name, kind, _ in ADDED_COLUMNS]
         query = f"select {', '.join([*typed, *extra])} where false"
     con.execute(f"create view staging.{dataset.id} as {query}")

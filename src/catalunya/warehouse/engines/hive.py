@@ -22,6 +22,7 @@ import structlog
 
 from catalunya import sql
 from catalunya.datasets.model import Dataset
+from catalunya.datasets.staged import ADDED_COLUMNS, PARTITION, TABLES
 from catalunya.errors import BuildFailed, LakeCorrupt, UsageError
 from catalunya.lake import layout
 from catalunya.lake.s3 import S3Storage
@@ -264,21 +265,21 @@ class Distributed(ABC):
             with ThreadPoolExecutor(staged_tables.FETCHES_AT_ONCE) as pool:
                 feet += pool.map(lambda key: self._foot(key, work / "feet"), keys)
             location = self._location(candidate_id, dataset.id, keys)
-            columns = {column.name: row_sql.SQL_TYPES[column.type] for column in dataset.columns}
-            partition = "snapshot_date"
-            self.create_table(schema, dataset.id, {**columns, **staged_tables.ADDED}, location, partition)
+            columns = {column.name: column.kind.sql for column in dataset.columns}
+            columns |= {column.name: column.sql for column in ADDED_COLUMNS}
+            self.create_table(schema, dataset.id, columns, location, PARTITION.name)
         with duckdb.connect() as con:
             staged = staged_tables.records(con, feet)
             staged_tables.check_digests(datasets, staged)
             quarantine = staged_tables.fetch_quarantined(self.storage, staged, work / "quarantine")
             con.execute("create schema staging")
             staged_tables.create_tables(con, datasets, staged, quarantine)
-            for name, columns in staged_tables.TABLES.items():
+            for name, table in TABLES.items():
                 file = work / f"{name}.parquet"
                 con.execute(f"copy staging.{name} to {row_sql.quote(str(file))} (format parquet)")
                 key = layout.candidate(candidate_id, f"staging/{name}/{file.name}")
                 self.storage.put_file(key, file)
-                self.create_table(schema, name, columns, self.storage.uri(key).rpartition("/")[0])
+                self.create_table(schema, name, table.types, self.storage.uri(key).rpartition("/")[0])
         return staged
 
     def _location(self, candidate_id: str, dataset_id: str, keys: list[str]) -> str:

@@ -11,6 +11,7 @@ import duckdb
 
 from catalunya import sql
 from catalunya.datasets.model import Dataset
+from catalunya.datasets.staged import TABLES
 from catalunya.errors import BuildFailed, LakeCorrupt
 from catalunya.lake import layout
 from catalunya.lake.storage import MissingKey, Storage
@@ -19,23 +20,6 @@ from catalunya.staging import row_sql
 
 FETCHES_AT_ONCE = 16
 """Files that are read from the lake at the same time; most of each request is waiting."""
-ADDED = {"raw": "varchar", "snapshot_id": "varchar", "snapshot_date": "date"}
-"""Columns of a staged table beside those of the card."""
-TABLES = {
-    "snapshots": {
-        "dataset_id": "varchar", "snapshot_id": "varchar", "snapshot_date": "date", "taken_at": "timestamp",
-        "rows_in": "bigint", "rows_staged": "bigint", "rows_quarantined": "bigint", "rows_duplicated": "bigint",
-        "is_demo": "boolean", "source_updated_on": "date",
-    },
-    "controls": {
-        "dataset_id": "varchar", "snapshot_id": "varchar", "control": "varchar", "period": "varchar",
-        "published": "bigint", "computed": "bigint",
-    },
-    "quarantined": {"dataset_id": "varchar", "snapshot_id": "varchar", "row_key": "varchar"},
-    "invalid_values": {
-        "dataset_id": "varchar", "snapshot_id": "varchar", "column_name": "varchar", "rows": "bigint",
-    },
-}  # fmt: skip
 
 
 def staged_keys(storage: Storage, dataset: Dataset, snapshot_ids: tuple[str, ...]) -> list[str]:
@@ -111,9 +95,9 @@ def create_tables(
     staged: list[Staged],
     quarantine: dict[str, list[Path]],
 ) -> None:
-    """Make and fill the tables of `TABLES` in the schema `staging`; `quarantine` is by `fetch_quarantined`."""
-    for name, columns in TABLES.items():
-        listed = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+    """Make and fill the tables of `datasets.staged` in the schema `staging`; `quarantine` is by `fetch_quarantined`."""
+    for name, table in TABLES.items():
+        listed = ", ".join(f"{column} {kind}" for column, kind in table.types.items())
         con.execute(f"create table staging.{name} ({listed})")
     snapshots = [
         [
@@ -129,10 +113,10 @@ def create_tables(
         for column, rows in s.invalid_values.items()
         if rows
     ]
-    for table, rows in (("snapshots", snapshots), ("controls", controls), ("invalid_values", invalid)):
+    for name, rows in (("snapshots", snapshots), ("controls", controls), ("invalid_values", invalid)):
         if rows:
-            marks = ", ".join("?" * len(TABLES[table]))
-            con.executemany(f"insert into staging.{table} values ({marks})", rows)
+            marks = ", ".join("?" * len(TABLES[name].columns))
+            con.executemany(f"insert into staging.{name} values ({marks})", rows)
     for dataset_id, files in quarantine.items():
         _insert_quarantined(con, datasets[dataset_id], files)
 
@@ -142,7 +126,7 @@ def _insert_quarantined(con: duckdb.DuckDBPyConnection, dataset: Dataset, files:
 
     Files that were written before quarantine had key columns have no keys.
     """
-    types = {column.name: row_sql.SQL_TYPES[column.type] for column in dataset.columns}
+    types = {column.name: column.kind.sql for column in dataset.columns}
     parts = [f"cast(try_cast({name} as {types[name]}) as varchar)" for name in dataset.key]
     row_key = " || '/' || ".join(parts)
     try:
