@@ -28,7 +28,7 @@ from catalunya.lake import layout  # noqa: E402
 from catalunya.lake.storage import Storage  # noqa: E402
 from catalunya.runs import aws_lambda  # noqa: E402
 from catalunya.runs.steps import Relay  # noqa: E402
-from catalunya.settings import Settings  # noqa: E402
+from catalunya.settings import PORTAL_VARIABLES, Settings  # noqa: E402
 from infrastructure import costs  # noqa: E402
 from infrastructure.parameters import Parameters  # noqa: E402
 from tests.lake.faulty import FaultyFront  # noqa: E402
@@ -161,7 +161,7 @@ def measure(folder: Path) -> tuple[Measured, costs.Run, costs.Run]:
         server.running(day=date(2026, 1, 5)) as demo,
     ):
         lake = f"s3://{emulator.new_bucket()}"
-        urls = ("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL")
+        urls = PORTAL_VARIABLES
         os.environ.update(emulator.env | dict.fromkeys(urls, demo.url))
         os.environ.update(ENVIRONMENT="production", CATALUNYA_ENGINE="duckdb", CATALUNYA_LAKE=lake)
         os.environ["AWS_ENDPOINT_URL"] = front.endpoint

@@ -47,7 +47,7 @@ from catalunya.operations.status import describe  # noqa: E402
 from catalunya.runs.pipeline import Run  # noqa: E402
 from catalunya.runs.record import RunRecord, new_run_id  # noqa: E402
 from catalunya.runs.steps import whole_lake  # noqa: E402
-from catalunya.settings import Settings  # noqa: E402
+from catalunya.settings import PORTAL_VARIABLES, Settings  # noqa: E402
 from catalunya.stage import record_of, staged_record  # noqa: E402
 from catalunya.staging.row_sql import quote  # noqa: E402
 
@@ -241,7 +241,7 @@ def _write_records(lake: Path, count: int) -> None:
 
 def configured(lake: str, url: str, **more: str) -> Settings:
     """The settings of a run on a lake, six hours after its snapshots were taken."""
-    names = ("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL")
+    names = PORTAL_VARIABLES
     return Settings(**{**dict.fromkeys(names, url), "CATALUNYA_LAKE": lake, "CATALUNYA_NOW": NEXT, **more})
 
 

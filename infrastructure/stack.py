@@ -8,6 +8,7 @@ from aws_cdk import CfnOutput, Stack, Tags
 from constructs import Construct
 
 from catalunya.datasets import loader
+from catalunya.settings import PORTAL_VARIABLES, PORTALS
 from infrastructure.athena import Athena
 from infrastructure.catalogue import Catalogue
 from infrastructure.functions import Functions
@@ -47,10 +48,6 @@ class CatalunyaStack(Stack):
 
 def _environment(settings: Parameters, lake: str) -> dict[str, str]:
     """What the functions are told. Of secrets there is none: the portals are public."""
-    portals = {
-        "CATALUNYA_SOCRATA_URL": settings.socrata_url,
-        "CATALUNYA_IDESCAT_URL": settings.idescat_url,
-        "CATALUNYA_ICGC_URL": settings.icgc_url,
-    }
+    portals = dict(zip(PORTAL_VARIABLES, (getattr(settings, name) for name in PORTALS), strict=True))
     own = {"ENVIRONMENT": settings.environment, "CATALUNYA_LAKE": f"s3://{lake}"}
     return {**own, **{name: url for name, url in portals.items() if url}}

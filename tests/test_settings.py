@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from catalunya.errors import UsageError
-from catalunya.settings import ICGC_URL, IDESCAT_URL, SOCRATA_URL, Settings, spare_loopback
+from catalunya.settings import PORTALS, Settings, spare_loopback
 from infrastructure.parameters import parameters
 
 VARIABLES = [
@@ -45,11 +45,7 @@ def test_without_variables_it_is_development_on_duckdb_against_the_live_portals(
         "duckdb",
         "./data",
     )
-    assert (settings.socrata_url, settings.idescat_url, settings.icgc_url) == (
-        SOCRATA_URL,
-        IDESCAT_URL,
-        ICGC_URL,
-    )
+    assert tuple(settings.base_urls().values()) == tuple(PORTALS.values())
 
 
 def test_production_takes_athena_by_default_and_an_engine_when_one_is_named(monkeypatch):

@@ -21,7 +21,7 @@ from catalunya.demo.server import RunningPortal
 from catalunya.lake import layout
 from catalunya.lake.storage import Storage
 from catalunya.runs.steps import run_id_of
-from catalunya.settings import Settings
+from catalunya.settings import PORTAL_VARIABLES, Settings
 from orchestration.scripts import airflow_local
 from orchestration.tests.api import PIPELINE, Api, Ended
 from tests.conftest import ROOT, copy_home
@@ -93,7 +93,7 @@ def _started(folder: Path, demo: RunningPortal, ear: Ear, more: dict[str, str]) 
     env = {
         **CLEAN,
         **_surroundings(folder),
-        **dict.fromkeys(("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL"), demo.url),
+        **dict.fromkeys(PORTAL_VARIABLES, demo.url),
         "CATALUNYA_HOME": str(home),
         "CATALUNYA_LAKE": str(folder / "lake"),
         "CATALUNYA_NOW": NOW,

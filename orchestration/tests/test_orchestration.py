@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from catalunya.demo import NOTICE
+from catalunya.settings import PORTAL_VARIABLES
 from orchestration.scripts import airflow_local
 from orchestration.tests.conftest import NOW
 from tests.conftest import ROOT
@@ -176,7 +177,7 @@ def test_dags_test_ends_in_the_release_of_the_command_and_tells_openlineage_of_e
 ):
     env = {
         **surroundings,
-        **dict.fromkeys(("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL"), demo.url),
+        **dict.fromkeys(PORTAL_VARIABLES, demo.url),
         "CATALUNYA_LAKE": str(tmp_path / "lake"),
         "CATALUNYA_NOW": NOW,
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(

@@ -89,7 +89,7 @@ def ingest(
             with scratch.explained(spool):
                 fetched = sources.fetch(
                     dataset.source,
-                    base_url=_base_url(dataset, settings),
+                    base_url=getattr(settings, sources.protocol(dataset.source.protocol).base_url),
                     http=http,
                     spool=spool,
                     known=None if force or last is None else validators,
@@ -125,15 +125,6 @@ def _is_unreadable(storage: Storage, dataset_id: str, snapshot_id: str) -> bool:
     """Whether the snapshot is refused because its bytes cannot be decoded."""
     refusal = index.load(storage, dataset_id).refused.get(snapshot_id) or {}
     return refusal.get("gate") == snapshot.UNREADABLE
-
-
-def _base_url(dataset: Dataset, settings: Settings) -> str:
-    protocol = dataset.source.protocol
-    return {
-        "socrata": settings.socrata_url,
-        "idescat": settings.idescat_url,
-        "download": settings.icgc_url,
-    }[protocol]
 
 
 def holds_demo(storage: Storage) -> bool | None:

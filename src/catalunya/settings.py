@@ -18,9 +18,13 @@ from catalunya.errors import UsageError
 Environment = Literal["demo", "development", "production"]
 Engine = Literal["duckdb", "athena", "trino"]
 
-SOCRATA_URL = "https://analisi.transparenciacatalunya.cat"
-IDESCAT_URL = "https://api.idescat.cat"
-ICGC_URL = "https://datacloud.icgc.cat"
+PORTALS = {
+    "socrata_url": "https://analisi.transparenciacatalunya.cat",
+    "idescat_url": "https://api.idescat.cat",
+    "icgc_url": "https://datacloud.icgc.cat",
+}
+"""Field of `Settings` with the base URL of a portal, to the public one; its variable is CATALUNYA_<FIELD>."""
+PORTAL_VARIABLES = tuple(f"CATALUNYA_{name.upper()}" for name in PORTALS)
 
 _SECRET = {"SOCRATA_APP_TOKEN", "CATALUNYA_NOTIFY_URLS", "CATALUNYA_TRINO_PASSWORD"}
 
@@ -54,9 +58,9 @@ class Settings(BaseSettings):
     environment: Environment = Field("development", validation_alias="ENVIRONMENT")
     lake: str = Field("./data", validation_alias="CATALUNYA_LAKE")
     engine: Engine | None = Field(None, validation_alias="CATALUNYA_ENGINE")
-    socrata_url: str = Field(SOCRATA_URL, validation_alias="CATALUNYA_SOCRATA_URL")
-    idescat_url: str = Field(IDESCAT_URL, validation_alias="CATALUNYA_IDESCAT_URL")
-    icgc_url: str = Field(ICGC_URL, validation_alias="CATALUNYA_ICGC_URL")
+    socrata_url: str = Field(PORTALS["socrata_url"], validation_alias="CATALUNYA_SOCRATA_URL")
+    idescat_url: str = Field(PORTALS["idescat_url"], validation_alias="CATALUNYA_IDESCAT_URL")
+    icgc_url: str = Field(PORTALS["icgc_url"], validation_alias="CATALUNYA_ICGC_URL")
     now_override: datetime | None = Field(None, validation_alias="CATALUNYA_NOW")
     socrata_app_token: str | None = Field(None, validation_alias="SOCRATA_APP_TOKEN", repr=False)
     notify_urls: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -101,7 +105,7 @@ class Settings(BaseSettings):
     )
     """What the ARNs of the duties' roles begin with; each task of the DAG works under its own. None: as it is."""
 
-    @field_validator("socrata_url", "idescat_url", "icgc_url", "trino_url")
+    @field_validator(*PORTALS, "trino_url")
     @classmethod
     def _base_url(cls, url: str | None) -> str | None:
         if url is None:
@@ -181,12 +185,8 @@ class Settings(BaseSettings):
             raise UsageError("; ".join(lines)) from None
 
     def base_urls(self) -> dict[str, str]:
-        """Variable name to base URL of the three portals."""
-        return {
-            "CATALUNYA_SOCRATA_URL": self.socrata_url,
-            "CATALUNYA_IDESCAT_URL": self.idescat_url,
-            "CATALUNYA_ICGC_URL": self.icgc_url,
-        }
+        """Variable name to base URL of each portal."""
+        return dict(zip(PORTAL_VARIABLES, (getattr(self, name) for name in PORTALS), strict=True))
 
     @property
     def resolved_engine(self) -> Engine:
@@ -196,7 +196,7 @@ class Settings(BaseSettings):
     @property
     def portals_are_default(self) -> bool:
         """True when no base URL was set, so that the demo environment brings its own portal."""
-        return (self.socrata_url, self.idescat_url, self.icgc_url) == (SOCRATA_URL, IDESCAT_URL, ICGC_URL)
+        return all(getattr(self, name) == public for name, public in PORTALS.items())
 
     def now(self) -> datetime:
         """The run's clock: UTC, aware, whole seconds."""

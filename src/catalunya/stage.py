@@ -21,8 +21,8 @@ import duckdb
 import msgspec
 import structlog
 
-from catalunya import sql
-from catalunya.datasets.model import Dataset, IdescatSource, SocrataSource
+from catalunya import sources, sql
+from catalunya.datasets.model import Dataset
 from catalunya.errors import CatalunyaError, HistoryUnreadable, LakeCorrupt, Refused, SnapshotUnreadable
 from catalunya.lake import index, layout, snapshot
 from catalunya.lake.snapshot import LandedFile, Manifest, Refusal
@@ -436,6 +436,7 @@ def _stage_pages(
         )
     invalid, nulled = _invalid_values(con, dataset, typed)
     controls = _controls(con, dataset, manifest, typed, pages)
+    updated = sources.updated(manifest.protocol, manifest.validators, demo=manifest.demo)
     staged = Staged(
         dataset_id=dataset.id,
         snapshot_id=manifest.snapshot_id,
@@ -451,7 +452,7 @@ def _stage_pages(
         invalid_values=invalid,
         figures=_figures(con, dataset, typed),
         digest=row_sql.digest(dataset),
-        source_updated_on=updated.date() if (updated := snapshot.source_updated(manifest)) else None,
+        source_updated_on=updated.date() if updated else None,
     )
     _write_quarantine(con, dataset, staged, typed, work / "quarantine.parquet")
     _write_staged(con, dataset, staged, typed, work / "staged.parquet")
@@ -503,17 +504,16 @@ class _Objects:
 
 
 def _objects(dataset: Dataset, manifest: Manifest, pages: Sequence[Path], work: Path) -> _Objects:
-    """The rows of the landed pages as JSON objects: as they are for Socrata, unfolded for the others.
+    """The rows of the landed pages as JSON objects: as they are where the protocol lands such, else unfolded.
 
     Raises `SnapshotUnreadable` when a page cannot be unfolded.
     """
-    from catalunya import sources
-
-    if isinstance(dataset.source, SocrataSource):
+    found = sources.rows(dataset.source, manifest.files, pages, manifest.request)
+    if found is None:
         return _Objects(list(pages), "array", _OBJECT_BYTES)
     path, largest = work / "rows.ndjson", _OBJECT_BYTES
     with path.open("wb") as out:
-        for row in sources.rows(dataset.source, manifest.files, pages, manifest.request):
+        for row in found:
             largest = max(largest, 2 * out.write(msgspec.json.encode(row) + b"\n"))
     return _Objects([path], "newline_delimited", largest)
 
@@ -638,17 +638,12 @@ def _plural(words: str) -> str:
 def _controls(
     con: duckdb.DuckDBPyConnection, dataset: Dataset, manifest: Manifest, typed: str, pages: Sequence[Path]
 ) -> tuple[Control, ...]:
-    from catalunya import sources
-
-    source = dataset.source
-    if not isinstance(source, IdescatSource):
-        return ()
     period = dataset.period
     if period is None:
         return ()
     by_source = {c.source[0]: c.name for c in dataset.columns}
     found = []
-    for control in sources.controls(source, manifest.files, pages):
+    for control in sources.controls(dataset.source, manifest.files, pages):
         column = by_source.get(control.control)
         if column is None:
             continue

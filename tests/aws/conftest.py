@@ -19,6 +19,7 @@ import pytest
 
 from catalunya.demo import server
 from catalunya.demo.server import RunningPortal
+from catalunya.settings import PORTAL_VARIABLES
 from infrastructure import package
 from infrastructure.package import Package
 from tests.aws.policy import Account
@@ -57,7 +58,7 @@ def demo() -> Iterator[RunningPortal]:
 
 def variables(bucket: str, url: str) -> dict[str, str]:
     """The environment of a function whose lake is `bucket` and whose portals are at `url`."""
-    portals = dict.fromkeys(("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL"), url)
+    portals = dict.fromkeys(PORTAL_VARIABLES, url)
     own = {
         "ENVIRONMENT": "production",
         "CATALUNYA_LAKE": f"s3://{bucket}/lake",

@@ -19,7 +19,7 @@ from catalunya.lake.storage import Storage
 from catalunya.operations import alerts, maintenance, status
 from catalunya.runs import aws_lambda
 from catalunya.runs.steps import Relay
-from catalunya.settings import Settings
+from catalunya.settings import PORTAL_VARIABLES, Settings
 from infrastructure.duties import DUTIES, PROBE
 from tests.aws.conftest import DAY, Invocation, variables
 from tests.aws.policy import ACCOUNT
@@ -175,7 +175,7 @@ def _refuse_in_audit(life: Life) -> None:
     """A register that lost most of its rows beside another list that changed: the one is refused, the other released."""
     with server.running(rows=4000, day=date(2026, 5, 1)) as torn, pytest.MonkeyPatch.context() as patch:
         torn.faults.add("municipalities:new_column")
-        for name in ("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL"):
+        for name in PORTAL_VARIABLES:
             patch.setenv(name, torn.url)
         run_id = life.run()
     released = publish.current(life.storage())

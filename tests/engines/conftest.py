@@ -20,6 +20,7 @@ from catalunya.datasets import loader
 from catalunya.datasets.model import Dataset
 from catalunya.demo import server
 from catalunya.demo.server import RunningPortal
+from catalunya.settings import PORTAL_VARIABLES
 from standin.install import NotInstalled
 from standin.stand import REGION, Stand, running
 from tests.conftest import ROOT, missing
@@ -110,7 +111,7 @@ class Command:
 
     def at(self, url: str) -> None:
         """Read the portals at this address from now on."""
-        names = ("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL")
+        names = PORTAL_VARIABLES
         self.env |= dict.fromkeys(names, url)
 
     def __call__(self, *words: str, **env: str) -> Answer:

@@ -24,7 +24,7 @@ from catalunya.errors import Refused
 from catalunya.ingest import ingest
 from catalunya.lake import snapshot
 from catalunya.lake.storage import Storage
-from catalunya.settings import Settings
+from catalunya.settings import PORTAL_VARIABLES, Settings
 from catalunya.sources import Http, idescat, socrata
 from tests.fuzz.mutations import answer, mutated
 from tests.landing import CARDS
@@ -158,9 +158,7 @@ def stage_explained(lake: Storage, dataset: Dataset, now: datetime) -> list[stag
 
 
 def settings_for(url: str, *, timeout_s: float) -> Settings:
-    values: dict[str, Any] = dict.fromkeys(
-        ("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL"), url
-    )
+    values: dict[str, Any] = dict.fromkeys(PORTAL_VARIABLES, url)
     return Settings(**values, CATALUNYA_HTTP_ATTEMPTS=1, CATALUNYA_HTTP_TIMEOUT=timeout_s)
 
 

@@ -23,6 +23,7 @@ import pytest
 
 from catalunya.demo import server
 from catalunya.demo.server import RunningPortal
+from catalunya.settings import PORTAL_VARIABLES
 from tests.conftest import ROOT
 from tests.ear import Ear, listening
 from tests.s3 import S3Emulator, s3_bucket, s3_emulator
@@ -125,7 +126,7 @@ class Command:
     env: dict[str, str] = field(default_factory=dict)
 
     def variables(self) -> dict[str, str]:
-        urls = ("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL")
+        urls = PORTAL_VARIABLES
         portals = dict.fromkeys(urls, self.url) if self.url else {}
         own = {
             "CATALUNYA_LAKE": self.lake, "CATALUNYA_NOW": self.now, "CATALUNYA_HTTP_ATTEMPTS": "2",

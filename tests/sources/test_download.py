@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from catalunya.datasets.model import DownloadFile, DownloadSource
+from catalunya.datasets.sources import DownloadFile, DownloadSource
 from catalunya.errors import SourceUnreadable
 from catalunya.sources import Fetched, Http, download
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from catalunya.datasets.model import IdescatSource
+from catalunya.datasets.sources import IdescatSource
 from catalunya.errors import SourceDrift, SourceUnreadable
 from catalunya.sources import Control, Fetched, Http, idescat
 

@@ -20,7 +20,7 @@ from catalunya.errors import SourceUnreadable, UsageError
 from catalunya.ingest import ingest
 from catalunya.lake import snapshot
 from catalunya.lake.snapshot import Refusal
-from catalunya.settings import Settings
+from catalunya.settings import PORTAL_VARIABLES, Settings
 from catalunya.sources import Http, download
 from catalunya.sources import http as http_module
 from catalunya.sources.transport import proxy_of
@@ -45,9 +45,7 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(url: str) -> Settings:
-    values: dict[str, Any] = dict.fromkeys(
-        ("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL"), url
-    )
+    values: dict[str, Any] = dict.fromkeys(PORTAL_VARIABLES, url)
     return Settings(**values, CATALUNYA_HTTP_ATTEMPTS=1, CATALUNYA_HTTP_TIMEOUT=20)
 
 

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from catalunya import sources, stage
-from catalunya.datasets.model import DownloadSource
+from catalunya.datasets.sources import DownloadSource
 from catalunya.errors import SnapshotUnreadable, SourceDrift, SourceUnreadable
 from catalunya.ingest import ingest
 from catalunya.lake import snapshot
-from catalunya.settings import Settings
+from catalunya.settings import PORTAL_VARIABLES, Settings
 from catalunya.sources import Http, download, idescat, socrata
 from catalunya.sources.http import Unfit, _Utf8
 from tests.landing import CARDS, NOW, land, open_lake
@@ -42,9 +42,7 @@ def straight(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(url: str) -> Settings:
-    values: dict[str, Any] = dict.fromkeys(
-        ("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL"), url
-    )
+    values: dict[str, Any] = dict.fromkeys(PORTAL_VARIABLES, url)
     return Settings(**values, CATALUNYA_HTTP_ATTEMPTS=1, CATALUNYA_HTTP_TIMEOUT=20)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from catalunya.datasets.model import SocrataSource
+from catalunya.datasets.sources import SocrataSource
 from catalunya.errors import SourceUnreadable
 from catalunya.sources import Fetched, Http, socrata
 

@@ -38,7 +38,7 @@ from catalunya.publication import catalogue
 from catalunya.runs.pipeline import Run
 from catalunya.runs.record import RunRecord, last_seen, new_run_id
 from catalunya.runs.steps import whole_lake
-from catalunya.settings import Settings, spare_loopback
+from catalunya.settings import PORTAL_VARIABLES, Settings, spare_loopback
 from catalunya.signals import Stopped
 from catalunya.warehouse.engines import open_engine
 
@@ -403,7 +403,7 @@ def demo_serve(
     from catalunya.demo import server
 
     base = f"http://{host}:{port}"
-    names = ("CATALUNYA_SOCRATA_URL", "CATALUNYA_IDESCAT_URL", "CATALUNYA_ICGC_URL")
+    names = PORTAL_VARIABLES
     _answer(
         as_json,
         {"url": base},

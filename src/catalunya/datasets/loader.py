@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from catalunya.datasets.model import Dataset
+from catalunya.datasets.sources import PROTOCOLS
 from catalunya.errors import UsageError
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -106,10 +107,10 @@ def _line(node: yaml.Node, loc: tuple[int | str, ...]) -> int:
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             child = node.value[part]
             line = child.start_mark.line
-        elif part in {"socrata", "idescat", "download"}:
+        elif part in PROTOCOLS:
             continue
         if child is None:
-            if part in {"socrata", "idescat", "download"}:
+            if part in PROTOCOLS:
                 continue
             break
         node = child

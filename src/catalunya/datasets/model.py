@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import duckdb
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from catalunya.datasets.sources import Model, Source
 from catalunya.datasets.staged import ADDED_COLUMNS, REASON, TABLES
 from catalunya.datasets.types import TYPES, ColumnType
 
@@ -17,10 +18,6 @@ SNAKE_CASE = re.compile(r"^[a-z][a-z0-9_]*$")
 WEB_ADDRESS = r"^https?://\S+$"
 
 DriftAction = Literal["warn", "refuse"]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @lru_cache(maxsize=1)
@@ -51,7 +48,7 @@ def _require_regular_expression(pattern: str) -> None:
         raise ValueError(f"{pattern!r} is not a regular expression: {error}")
 
 
-class Words(_Model):
+class Words(Model):
     """One text in the three languages of the site."""
 
     ca: str
@@ -59,14 +56,14 @@ class Words(_Model):
     en: str
 
 
-class Party(_Model):
+class Party(Model):
     """A publisher or a licence: its name and where it is described."""
 
     name: str
     url: str = Field(pattern=WEB_ADDRESS)
 
 
-class Constraints(_Model):
+class Constraints(Model):
     """Rules a value must keep (Frictionless Table Schema names, and `not_in_future`).
 
     A bad value of a required column, or of one of the key, quarantines its row; another is set to null.
@@ -93,7 +90,7 @@ class Constraints(_Model):
         return pattern
 
 
-class Column(_Model):
+class Column(Model):
     """A declared column: how the source calls it, how we call it, and what it may hold."""
 
     name: str
@@ -146,46 +143,7 @@ class Column(_Model):
         return self
 
 
-class SocrataSource(_Model):
-    """A dataset of a Socrata portal, by its four-by-four id."""
-
-    protocol: Literal["socrata"]
-    resource: str = Field(pattern=r"^[a-z0-9]{4}-[a-z0-9]{4}$")
-
-
-class IdescatSource(_Model):
-    """A table of Idescat's Tables v2: which dimensions make a row and which become columns."""
-
-    protocol: Literal["idescat"]
-    table: str = Field(pattern=r"^[\w-]+/\d+/\d+/\w+$")
-    rows: tuple[str, ...]
-    """Dimensions whose categories, combined, are the rows."""
-    measure: str
-    """The dimension whose categories become columns `<measure>.<category>`."""
-    fixed: dict[str, str]
-    """Dimensions held at one category."""
-    total: dict[str, str]
-    """Per row dimension, the category that is the sum of the others: a control, not a row."""
-
-
-class DownloadFile(_Model):
-    """One file of a download and the administrative level its features have."""
-
-    path: str = Field(pattern=r"^/")
-    level: str
-
-
-class DownloadSource(_Model):
-    """GeoJSON files fetched whole."""
-
-    protocol: Literal["download"]
-    files: tuple[DownloadFile, ...] = Field(min_length=1)
-
-
-Source = Annotated[SocrataSource | IdescatSource | DownloadSource, Field(discriminator="protocol")]
-
-
-class Drift(_Model):
+class Drift(Model):
     """What to do when the source's columns are not those declared."""
 
     new_column: DriftAction = "warn"
@@ -193,7 +151,7 @@ class Drift(_Model):
     retyped_column: DriftAction = "refuse"
 
 
-class ExpectedRows(_Model):
+class ExpectedRows(Model):
     """Rows the real source is known to have; outside of it the audit warns."""
 
     minimum: int = Field(ge=0)
@@ -208,7 +166,7 @@ class ExpectedRows(_Model):
         return self
 
 
-class Tolerance(_Model):
+class Tolerance(Model):
     """How far the rows of a snapshot may be from the last accepted one's before it is refused."""
 
     decrease_ratio: float = Field(ge=0, le=1)
@@ -228,7 +186,7 @@ class Tolerance(_Model):
 Measure = Literal["rows", "values", "distinct_values", "share_within", "share_matching", "share_in_box"]
 
 
-class Expectation(_Model):
+class Expectation(Model):
     """What must hold of every snapshot, also of the first: one measured number between two bounds.
 
     A snapshot is refused outside of the bounds, unless the last accepted one was as far outside already.
@@ -238,7 +196,7 @@ class Expectation(_Model):
     """`rows`, non-null `values` or `distinct_values` of a column; the share (0 to 1) of rows whose value lies
     `between` two numbers, or matches a `pattern`, or whose GeoJSON geometry lies wholly in a `box`."""
     column: str | None = None
-    where: dict[str, str] = {}
+    where: dict[str, str] = Field({})
     """Column to the value that rows must have to be measured."""
     per: str | None = None
     """Column each value of which is measured on its own."""
@@ -299,7 +257,7 @@ class Expectation(_Model):
         return f"{value:.1%}" if self.measure.startswith("share") else f"{value:g}"
 
 
-class Total(_Model):
+class Total(Model):
     """A sum over the rows that is compared with that of the last accepted snapshot."""
 
     column: str | None = None
@@ -315,7 +273,7 @@ class Total(_Model):
         return f"{self.column or 'rows'} by {self.by}" if self.by else self.column or "rows"
 
 
-class FigureTolerance(_Model):
+class FigureTolerance(Model):
     """How far the figures of a snapshot may be from those of the last accepted one before it is refused."""
 
     null_share: float = Field(0.2, ge=0, le=1)
@@ -341,7 +299,7 @@ class FigureTolerance(_Model):
     """So many garbled values are always tolerated."""
 
 
-class Figures(_Model):
+class Figures(Model):
     """Which figures of a snapshot are compared with those of the last accepted one, and how closely.
 
     Compared without a declaration: keys that are gone, the share of rows whose value changed and missing values of
@@ -353,7 +311,7 @@ class Figures(_Model):
     """None: every integer and number that is no key, by the integer column of the key (a year), if it has one."""
     vocabulary: tuple[str, ...] = ()
     """Text columns whose values are compared however many they have."""
-    seeds: dict[str, str] = {}
+    seeds: dict[str, str] = Field({})
     """Column to the dbt seed with a column of that name: a value that the seed lacks is warned of."""
     tolerance: FigureTolerance = FigureTolerance()
 
@@ -363,7 +321,7 @@ class Figures(_Model):
         return (*totals, *self.vocabulary, *self.seeds)
 
 
-class Dataset(_Model):
+class Dataset(Model):
     """The card of one dataset."""
 
     id: str

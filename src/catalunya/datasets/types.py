@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
-_INTEGER = "[+-]?[0-9]+([.]0*)?"
-_NUMBER = "[+-]?([0-9]+([.][0-9]*)?|[.][0-9]+)([eE][+-]?[0-9]+)?"
+_SIGN = "[+-]?"
+_INTEGER = rf"{_SIGN}[0-9]+([.](0|00|0000+))?|{_SIGN}[0-9]{{4,}}[.]000"
+"""Digits, and a fraction of zeros; `1.000` may mean a thousand."""
+_NUMBER = rf"{_SIGN}([0-9]+([.][0-9]+)?|[.][0-9]+)([eE][+-]?[0-9]+)?"
 _DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _TIME = "T([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]+)?)?Z?"
 _FIRST_YEAR = 1900

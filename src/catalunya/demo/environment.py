@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from catalunya.demo.faults.switches import SCOPES
-from catalunya.settings import Settings
+from catalunya.settings import PORTALS, Settings
 
 
 def is_unknown(settings: Settings, dataset_id: str) -> bool:
@@ -24,5 +24,4 @@ def portals(settings: Settings) -> Iterator[Settings]:
 
     day = settings.now_override.date() if settings.now_override else None
     with server.running(day=day) as demo:
-        urls = {"socrata_url": demo.url, "idescat_url": demo.url, "icgc_url": demo.url}
-        yield settings.model_copy(update=urls)
+        yield settings.model_copy(update=dict.fromkeys(PORTALS, demo.url))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -105,25 +104,6 @@ def content_hash(files: Iterable[LandedFile]) -> str:
     for file in files:
         digest.update(f"{file.name} {file.sha256}\n".encode())
     return digest.hexdigest()
-
-
-def source_updated(manifest: Manifest) -> datetime | None:
-    """When the publisher last changed the data, as the source says it; None when it does not say.
-
-    None for demo data as well: the dates of a demo portal are made up.
-    """
-    known = manifest.validators
-    if manifest.demo:
-        return None
-    if isinstance(known.get("rows_updated_at"), int):
-        return datetime.fromtimestamp(known["rows_updated_at"], UTC)
-    try:
-        if "updated" in known:
-            return datetime.fromisoformat(known["updated"]).replace(tzinfo=UTC)
-        files: dict[str, dict[str, str]] = known["files"]
-        return max(parsedate_to_datetime(file["last_modified"]) for file in files.values())
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-        return None
 
 
 def moment_after(last: Manifest | None, now: datetime) -> datetime:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import duckdb
 
-from catalunya import publish
+from catalunya import publish, sources
 from catalunya.datasets.model import Dataset
 from catalunya.errors import LakeCorrupt
 from catalunya.lake import index, layout, snapshot
@@ -185,7 +185,9 @@ def freshness(storage: Storage, datasets: dict[str, Dataset], now: datetime) -> 
         manifest = _newest(storage, dataset_id)
         if manifest is None:
             continue
-        updated = snapshot.source_updated(manifest) or manifest.taken_at
+        updated = (
+            sources.updated(manifest.protocol, manifest.validators, demo=manifest.demo) or manifest.taken_at
+        )
         found.append(
             Freshness(dataset_id, manifest.snapshot_id, updated, (now - updated).days, dataset.cadence_days)
         )

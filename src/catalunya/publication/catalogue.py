@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from catalunya import demo as demo_data
+from catalunya import sources
 from catalunya.datasets.model import Column as DeclaredColumn
-from catalunya.datasets.model import Dataset, DownloadSource, IdescatSource
+from catalunya.datasets.model import Dataset
 from catalunya.datasets.staged import ADDED_COLUMNS, TABLES
 from catalunya.datasets.types import frictionless_type
 from catalunya.publication.dictionary import warehouse_dictionary
@@ -203,7 +204,7 @@ def card_pages(datasets: Iterable[Dataset]) -> str:
             f"- Publisher: [{d.publisher.name}]({d.publisher.url})",
             f"- Licence: [{d.licence.name}]({d.licence.url})",
             f"- Cite as: {d.citation}",
-            f"- Address: {_address(d)}",
+            f"- Address: {sources.protocol(d.source.protocol).describe(d.source)}",
             f"- Expected rows: {d.expected_rows.minimum:,} to {d.expected_rows.maximum:,}; a new release may lose "
             f"{d.tolerance.decrease_ratio:.0%} or gain {d.tolerance.increase_ratio:.0%} of them",
             *_figure_lines(d),
@@ -236,15 +237,6 @@ def _figure_lines(dataset: Dataset) -> list[str]:
         else []
     )
     return [*lines, f"- Compared with the last accepted snapshot: {'; '.join(compared)}"]
-
-
-def _address(dataset: Dataset) -> str:
-    source = dataset.source
-    if isinstance(source, DownloadSource):
-        return ", ".join(f"`{file.path}`" for file in source.files)
-    if isinstance(source, IdescatSource):
-        return f"`/taules/v2/{source.table}`"
-    return f"`/resource/{source.resource}.json`, {dataset.homepage}"
 
 
 def _card_row(column: DeclaredColumn) -> str:

@@ -1,11 +1,12 @@
-"""What every protocol returns: landed files, the columns the source describes, and its validators."""
+"""What a protocol offers (`SourceProtocol`) and what it returns: landed files, columns and validators."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 Progress = Callable[[int, int | None], None]
 """Called with the rows fetched so far and the rows there are in all, if known."""
@@ -62,3 +63,48 @@ class Control:
 def file_name(number: int) -> str:
     """The name of the landed file `number`, counted from 0."""
     return f"page-{number:05d}.json"
+
+
+class Landed(Protocol):
+    """What a manifest records of a landed file."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the lake."""
+
+    @property
+    def url(self) -> str:
+        """Where it was read from."""
+
+    @property
+    def role(self) -> str | None:
+        """What its rows are, where the definition says it of each file."""
+
+
+@dataclass(frozen=True)
+class LandedPage:
+    """A landed file that is read: its record, where it lies, and the request that the manifest records."""
+
+    file: Landed
+    number: int
+    """Its position among the files of the snapshot, from 0."""
+    path: Path
+    request: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SourceProtocol:
+    """How sources of one protocol are read; the first argument of each function is the definition's `source`."""
+
+    base_url: str
+    """The field of `Settings` with the portal's base URL."""
+    fetch: Callable[..., Fetched | None]
+    """Reads a source, as `sources.fetch` describes it."""
+    describe: Callable[[Any], str]
+    """What the source is below the base URL, in Markdown."""
+    updated: Callable[[Mapping[str, Any]], datetime | None]
+    """From the validators of a reading: when the publisher last changed the data; None when it does not say."""
+    rows: Callable[[Any, LandedPage], Iterable[dict[str, Any]]] | None = None
+    """The rows of a landed file, under the source's names. None: the file is a JSON array of the rows."""
+    controls: Callable[[Any, LandedPage], Iterable[Control]] | None = None
+    """The totals published in a landed file. None: there are none."""

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import msgspec
 
-from catalunya.errors import SourceDrift
-from catalunya.sources.base import Fetched, Progress, SourceColumn, SourceFile, file_name
+from catalunya.errors import SnapshotUnreadable, SourceDrift
+from catalunya.sources.base import (
+    Fetched,
+    LandedPage,
+    Progress,
+    SourceColumn,
+    SourceFile,
+    SourceProtocol,
+    file_name,
+)
 from catalunya.sources.http import UNDECODABLE, Answer, Http, Unfit, decode, not_json
 
 if TYPE_CHECKING:
-    from catalunya.datasets.model import DownloadSource
+    from catalunya.datasets.sources import DownloadSource
 
 
 OWN = ("level", "geometry")
@@ -43,6 +54,8 @@ def fetch(
     http: Http,
     spool: Path,
     known: dict[str, Any] | None = None,
+    key: tuple[str, ...] = (),
+    wanted: tuple[str, ...] = (),
     progress: Progress | None = None,
     dataset: str = "",
 ) -> Fetched | None:
@@ -203,3 +216,37 @@ def _validators(answer: Answer) -> dict[str, str]:
 
 def _fits_a_header(value: str) -> bool:
     return value.isascii() and value.isprintable()
+
+
+def _level(source: DownloadSource, page: LandedPage) -> str:
+    """What the features of a landed file are: as recorded, or by its address in a snapshot that records none."""
+    if page.file.role is not None:
+        return page.file.role
+    urls = page.request.get("urls")
+    addresses = [
+        page.file.url,
+        urls[page.number] if isinstance(urls, list) and page.number < len(urls) else "",
+    ]
+    for address in addresses:
+        for known in source.files:
+            if urlsplit(str(address)).path.endswith(known.path):
+                return known.level
+    raise SnapshotUnreadable(
+        f"{page.file.name}: nothing says which level its features have, and no file of the definition "
+        f"({', '.join(one.path for one in source.files)}) has its address {page.file.url}; name that address under "
+        "`files` in the definition again, or read the source anew with `catalunya ingest --force`"
+    )
+
+
+def _updated(validators: Mapping[str, Any]) -> datetime | None:
+    files: Mapping[str, Mapping[str, str]] = validators["files"]
+    return max(parsedate_to_datetime(file["last_modified"]) for file in files.values())
+
+
+PROTOCOL = SourceProtocol(
+    base_url="icgc_url",
+    fetch=fetch,
+    describe=lambda source: ", ".join(f"`{file.path}`" for file in source.files),
+    updated=_updated,
+    rows=lambda source, page: rows([page.path], [_level(source, page)]),
+)

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -21,11 +22,19 @@ import msgspec
 
 from catalunya.errors import SourceDrift, SourceUnreadable
 from catalunya.sources import jsonstat
-from catalunya.sources.base import Control, Fetched, Progress, SourceColumn, SourceFile, file_name
+from catalunya.sources.base import (
+    Control,
+    Fetched,
+    Progress,
+    SourceColumn,
+    SourceFile,
+    SourceProtocol,
+    file_name,
+)
 from catalunya.sources.http import Answer, Http, Unfit, decode
 
 if TYPE_CHECKING:
-    from catalunya.datasets.model import IdescatSource
+    from catalunya.datasets.sources import IdescatSource
 
 MOST_CELLS = 20_000
 """Idescat answers 416 above it."""
@@ -64,6 +73,7 @@ def fetch(
     http: Http,
     spool: Path,
     known: dict[str, Any] | None = None,
+    key: tuple[str, ...] = (),
     wanted: tuple[str, ...] = (),
     progress: Progress | None = None,
     dataset: str = "",
@@ -372,3 +382,13 @@ def _row_columns(table: jsonstat.Table, source: IdescatSource) -> list[str]:
     return [
         column for name in source.rows for column in (name, *((f"{name}.label",) if name in labelled else ()))
     ]
+
+
+PROTOCOL = SourceProtocol(
+    base_url="idescat_url",
+    fetch=fetch,
+    describe=lambda source: f"`/taules/v2/{source.table}`",
+    updated=lambda validators: datetime.fromisoformat(validators["updated"]).replace(tzinfo=UTC),
+    rows=lambda source, page: rows([page.path], source),
+    controls=lambda source, page: controls([page.path], source),
+)

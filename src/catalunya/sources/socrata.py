@@ -7,18 +7,19 @@ exactly those, its metadata did not move meanwhile, and no row came or went betw
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalunya.errors import SourceUnreadable
-from catalunya.sources.base import Fetched, Progress, SourceColumn, SourceFile, file_name
+from catalunya.sources.base import Fetched, Progress, SourceColumn, SourceFile, SourceProtocol, file_name
 from catalunya.sources.http import Answer, Http, Rejected, Unfit
 
 if TYPE_CHECKING:
-    from catalunya.datasets.model import SocrataSource
+    from catalunya.datasets.sources import SocrataSource
     from catalunya.sources.keys import PageReader
 
 PAGE_ROWS = 50_000
@@ -81,6 +82,7 @@ def fetch(
     spool: Path,
     known: dict[str, Any] | None = None,
     key: tuple[str, ...] = (),
+    wanted: tuple[str, ...] = (),
     progress: Progress | None = None,
     dataset: str = "",
 ) -> Fetched | None:
@@ -344,3 +346,16 @@ def _counted(data: Any) -> int:
     except ValueError:
         pass
     raise Unfit(f'found {str(data)[:80]!r} where the number of rows is due, such as [{{"count":"27"}}]')
+
+
+def _updated(validators: Mapping[str, Any]) -> datetime | None:
+    moment = validators["rows_updated_at"]
+    return datetime.fromtimestamp(moment, UTC) if isinstance(moment, int) else None
+
+
+PROTOCOL = SourceProtocol(
+    base_url="socrata_url",
+    fetch=fetch,
+    describe=lambda source: f"`/resource/{source.resource}.json`",
+    updated=_updated,
+)

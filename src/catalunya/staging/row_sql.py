@@ -37,8 +37,6 @@ and lists, odd characters."""
 _SUSPECT_VALUE = rf"^$|^[Nn][Uu][Ll][Ll]$|^ | $|  |{_ODD}"
 """The same of one value."""
 _MISSING = "is missing"
-_SIGN = "[+-]?"
-"""Digits, and a fraction of zeros; `1.000` may mean a thousand."""
 _FAULTS = "struct(name varchar, value varchar, words varchar, mistyped boolean)[]"
 
 _RULES = (
