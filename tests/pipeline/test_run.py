@@ -21,7 +21,7 @@ DATASETS = sorted(path.stem for path in (ROOT / "datasets").glob("*.yml"))
 MARTS = {
     "dim_municipality", "dim_comarca", "dim_service_type", "population", "service_history",
     "coverage_municipality", "coverage_comarca", "coverage_catalonia", "data_quality",
-    "access_municipality", "residence_places_control", "service_changes",
+    "access_municipality", "residence_places_control", "places_control_catalonia", "service_changes",
 }  # fmt: skip
 
 

@@ -108,6 +108,36 @@ class Coverage:
                 "source": row["source"],
             }
 
+    def places_control_catalonia(self) -> Iterator[Row]:
+        """Places of all of Catalonia beside the published ones."""
+        basis_of = {known.year: known.basis for known in self._years}
+        for row in seed("official_places_catalonia"):
+            year, official = int(row["year"]), int(row["places"])
+            groups = RESIDENCES if row["facility"] == "residence" else ("day_centre",)
+
+            def places(where: str, owner: str, year: int = year, groups: tuple[str, ...] = groups) -> int:
+                return sum(self._counts[where, year, group, owner][1] for group in groups)
+
+            computed = places(CATALONIA, row["ownership"]) if year in basis_of else None
+            difference = None if computed is None else computed - official
+            yield {
+                "year": year,
+                "facility": row["facility"],
+                "ownership": row["ownership"],
+                "basis": basis_of.get(year),
+                "places_official": official,
+                "places_computed": computed,
+                "places_difference": difference,
+                "is_within_tolerance": _is_within_tolerance(difference, official),
+                "difference_reason": _reason(
+                    difference,
+                    basis_of.get(year),
+                    places(CATALONIA, "unknown"),
+                    places(UNMATCHED, row["ownership"]),
+                ),
+                "source": row["source"],
+            }
+
     def _residence_places(self, territories: Iterable[str], year: int, ownership: str) -> int:
         return sum(
             self._counts[territory, year, group, ownership][1]

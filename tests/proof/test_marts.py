@@ -37,6 +37,7 @@ KEYS = {
     "data_quality": ("dataset_id", "snapshot_id"),
     "service_users": ("comarca_id", "year"),
     "residence_places_control": ("year", "comarca_id", "ownership"),
+    "places_control_catalonia": ("year", "facility", "ownership"),
 }
 MARTS = [mart for mart in KEYS if (ROOT / "dbt" / "mart" / "models" / "marts" / f"{mart}.sql").is_file()]
 
@@ -72,6 +73,7 @@ def plain(proof: Proof) -> dict[str, Callable[[], Iterable[Row]]]:
         ),
         "service_users": lambda: service_users(kept),
         "residence_places_control": coverage.residence_places_control,
+        "places_control_catalonia": coverage.places_control_catalonia,
     }
 
 

@@ -205,6 +205,8 @@ def corrupted(history: Warehouse, work: Path, tmp_path_factory: pytest.TempPathF
             update marts.access_municipality set accessibility_ratio = accessibility_ratio + 1;
             delete from marts.coverage_municipality where municipality_id = '081496' and year = 2024;
             update marts.residence_places_control set is_within_tolerance = false where comarca_id = '11';
+            update marts.places_control_catalonia set basis = 'observed', is_within_tolerance = false
+                where year = 2024;
             insert into reference.source_corrections
                 values ('population', '081496/2024', 'people', '1', '2', 'caught up with', 'https://example.org');
             update marts.dim_municipality set latitude = 91 where municipality_id = '081691';

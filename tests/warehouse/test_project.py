@@ -45,6 +45,13 @@ def test_a_difference_beyond_tolerance_only_warns(corrupted: Warehouse) -> None:
     assert corrupted.results["residence_places_agree_with_the_published_table"] == "warn"
 
 
+def test_a_difference_in_an_observed_year_of_catalonia_is_warned_of(
+    history: Warehouse, corrupted: Warehouse
+) -> None:
+    assert history.results["places_of_catalonia_agree_with_the_published_table"] == "pass"
+    assert corrupted.results["places_of_catalonia_agree_with_the_published_table"] == "warn"
+
+
 def test_every_mart_states_its_grain_and_describes_every_column(history: Warehouse) -> None:
     manifest = history.manifest
     marts = {n["name"]: n for n in manifest["nodes"].values() if n["resource_type"] == "model"}

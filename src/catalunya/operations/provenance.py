@@ -174,6 +174,7 @@ _FINDERS: dict[str, Callable[[duckdb.DuckDBPyConnection, Mapping[str, Sequence[s
     "dim_comarca": _division,
     "dim_municipality": _periods,
     "dim_service_type": _kinds,
+    "places_control_catalonia": _control,
     "population": _named("population"),
     "residence_places_control": _control,
     "service_changes": _changes,

@@ -66,11 +66,12 @@ def licences(datasets: Iterable[Dataset], *, demo: bool) -> str:
             "",
         ]
     lines += [
-        "## Residence places by comarca and ownership (control totals)",
+        "## Places of residences and day centres by ownership (control totals)",
         "",
         "- Publisher: [Institut d'Estadística de Catalunya (Idescat)](https://www.idescat.cat)",
-        "- Cite as: Idescat. Anuari estadístic de Catalunya, taula 15827.",
-        "- Source: https://www.idescat.cat/indicadors/?id=aec&n=15827",
+        "- Cite as: Idescat. Anuari estadístic de Catalunya, taules 15827 i 15828.",
+        "- Source: https://www.idescat.cat/indicadors/?id=aec&n=15827, "
+        "https://www.idescat.cat/indicadors/?id=aec&n=15828",
         "",
     ]
     return "\n".join(lines)
