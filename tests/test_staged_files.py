@@ -14,6 +14,7 @@ from catalunya.datasets.model import Dataset
 from catalunya.errors import BuildFailed, LakeCorrupt
 from catalunya.lake import layout, snapshot
 from catalunya.lake.storage import Storage
+from catalunya.settings import Settings
 from catalunya.stage import Staged
 from catalunya.staging import row_sql
 from catalunya.warehouse.engines import staged_tables
@@ -46,7 +47,7 @@ def staged_lake(folder: Path, *snapshots: list[dict[str, Any]]) -> Storage:
 
 def opened(lake: Storage, work: Path, *datasets: Dataset) -> tuple[duckdb.DuckDBPyConnection, list[Staged]]:
     """The schema `staging` of a build, and the records of the staged files."""
-    engine = DuckDBEngine(lake)
+    engine = DuckDBEngine(lake, Settings())
     snapshots = {d.id: tuple(snapshot.usable(lake, d.id)) for d in datasets}
     work.mkdir(exist_ok=True)
     staged = engine._write_staging({d.id: d for d in datasets}, snapshots, work / DATABASE, work)

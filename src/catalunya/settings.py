@@ -6,7 +6,7 @@ import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -17,6 +17,8 @@ from catalunya.errors import UsageError
 
 Environment = Literal["demo", "development", "production"]
 Engine = Literal["duckdb", "athena", "trino"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+"""Each is a module of its name in `warehouse/engines/`, the dbt adapter `dbt-<name>` and an output of dbt's profile."""
 
 PORTALS = {
     "socrata_url": "https://analisi.transparenciacatalunya.cat",

@@ -8,6 +8,7 @@ from pathlib import Path
 from catalunya import stage
 from catalunya.lake import snapshot
 from catalunya.lake.storage import Storage
+from catalunya.settings import Settings
 from catalunya.warehouse.engines.duckdb import DATABASE, DuckDBEngine
 from tests.lake.faulty import FaultyFront
 from tests.landing import CARDS, NOW, land
@@ -29,7 +30,7 @@ def test_a_build_lists_a_dataset_once_and_asks_once_for_each_staged_file(
             work = tmp_path / str(number)
             work.mkdir()
             front.requests.clear()
-            staged = DuckDBEngine(lake)._write_staging(
+            staged = DuckDBEngine(lake, Settings())._write_staging(
                 {REGISTER.id: REGISTER}, snapshots, work / DATABASE, work
             )
             assert [record.rows_staged for record in staged] == [1] * (number + 1)

@@ -10,7 +10,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from catalunya.demo import distort, portal
+from catalunya.demo import server
+from catalunya.demo.faults import rows
 from tests.pipeline.conftest import DAY, LATER, LATER_DAY, Command, query
 
 SERVICES = 1000
@@ -43,15 +44,15 @@ def test_an_accepted_snapshot_tells_exactly_the_services_that_opened_closed_and_
     monkeypatch: pytest.MonkeyPatch, warm: Any, tmp_path: Path
 ) -> None:
     command = Command(str(tmp_path / "lake"), None)
-    with portal.running(rows=SERVICES, day=DAY) as before:
+    with server.running(rows=SERVICES, day=DAY) as before:
         command.url = before.url
         first = command.run().json
     monkeypatch.setitem(
-        distort._DISTORTIONS,
+        rows._DISTORTIONS,
         "bad_rows",
         lambda dataset, _: replace(dataset, rows=lambda: new_law([*dataset.rows()])),
     )
-    with portal.running(rows=SERVICES, day=LATER_DAY) as after:
+    with server.running(rows=SERVICES, day=LATER_DAY) as after:
         after.faults.add("ivft-vegh:bad_rows")
         command.url = after.url
         answer = command.run(now=LATER)

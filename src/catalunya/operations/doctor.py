@@ -16,11 +16,10 @@ from packaging.requirements import Requirement
 from catalunya.build import code_digest
 from catalunya.errors import CatalunyaError
 from catalunya.lake.storage import Storage
-from catalunya.settings import Engine, Settings
+from catalunya.settings import ENGINES, Settings
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines import open_engine
 
-ADAPTERS: dict[Engine, str] = {"duckdb": "dbt-duckdb", "athena": "dbt-athena", "trino": "dbt-trino"}
 _EXTENSIONS = ("parquet", "json", "httpfs", "spatial")
 _BUILT_IN = ("parquet", "json")
 
@@ -78,15 +77,15 @@ def _core(_: Settings) -> str:
 
 
 def _adapter(settings: Settings) -> str:
-    return _supported(ADAPTERS[settings.resolved_engine])
+    return _supported(f"dbt-{settings.resolved_engine}")
 
 
 def _supported(package: str) -> str:
     """The installed version; wrong when it is missing or not one that this project was tested with."""
     declared = (Requirement(line) for line in requires("catalunya") or [])
     wanted = next((known for known in declared if known.name == package), Requirement(package))
-    group = package.removeprefix("dbt-")
-    how = f"uv sync --inexact --group {group}" if group in {"athena", "trino"} else "make setup"
+    name = package.removeprefix("dbt-")
+    how = f"uv sync --inexact --group {name}" if name in ENGINES and name != "duckdb" else "make setup"
     remedy = f"Install it from the lock: `{how}` (wanted: {wanted})"
     try:
         found = version(package)

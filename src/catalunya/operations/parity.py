@@ -17,8 +17,8 @@ from catalunya.datasets.model import Dataset
 from catalunya.errors import UsageError
 from catalunya.lake import layout
 from catalunya.lake.storage import Storage
+from catalunya.settings import ENGINES, Settings
 from catalunya.settings import Engine as EngineName
-from catalunya.settings import Settings
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines import Engine, open_engine
 from catalunya.warehouse.engines.base import Cost
@@ -70,7 +70,7 @@ class Parity(BaseModel):
 
 def parse_engines(text: str) -> tuple[EngineName, ...]:
     """`duckdb,trino` as engines; `UsageError` for fewer than two, or unknown ones."""
-    known: dict[str, EngineName] = {"duckdb": "duckdb", "trino": "trino", "athena": "athena"}
+    known: dict[str, EngineName] = {name: name for name in ENGINES}
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in known]
     if unknown or len(set(names)) < 2 or len(set(names)) < len(names):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Param, task
 
 from catalunya.demo import NOTICE
+from catalunya.settings import ENGINES
 from catalunya_airflow import alerts, assets, steps
 from catalunya_airflow.functions import AskFunction
 
@@ -36,7 +37,7 @@ BY_DATASET = "{{ task.op_kwargs['dataset_id'] }}"
 ENGINE = Param(
     None,
     type=["null", "string"],
-    enum=[None, "duckdb", "athena", "trino"],
+    enum=[None, *ENGINES],
     description="Build on this engine; none means the environment's own.",
 )
 

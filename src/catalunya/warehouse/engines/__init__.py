@@ -1,6 +1,8 @@
-"""Where the marts are built: DuckDB in this process, Trino, or Athena, behind one protocol (`protocol.py`)."""
+"""Where the marts are built: each engine is a module of its name behind one protocol (`base.py`)."""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
@@ -10,19 +12,10 @@ __all__ = ["Engine", "open_engine"]
 
 
 def open_engine(storage: Storage, settings: Settings) -> Engine:
-    """The engine that the settings choose. Raises `UsageError` that names the variable when it cannot be used.
+    """Open the engine that the settings choose: `ENGINE` of the module of its name.
 
-    Nothing is connected yet: an engine that is never asked runs no query.
+    Nothing is connected yet: an engine that is never asked runs no query. Raises `UsageError` that names the variable
+    when it cannot be used.
     """
-    name = settings.resolved_engine
-    if name == "trino":
-        from catalunya.warehouse.engines.trino import TrinoEngine
-
-        return TrinoEngine(storage, settings)
-    if name == "athena":
-        from catalunya.warehouse.engines.athena import AthenaEngine
-
-        return AthenaEngine(storage, settings)
-    from catalunya.warehouse.engines.duckdb import DuckDBEngine
-
-    return DuckDBEngine(storage)
+    engine: type[Engine] = import_module(f"{__name__}.{settings.resolved_engine}").ENGINE
+    return engine(storage, settings)

@@ -216,3 +216,6 @@ def _explained(sql: str) -> Iterator[None]:
         yield
     except (faults.ClientError, faults.BotoCoreError) as error:
         raise BuildFailed(f"Athena could not run `{' '.join(sql.split())[:200]}`: {error}") from None
+
+
+ENGINE = AthenaEngine

@@ -10,6 +10,8 @@ import duckdb
 from pydantic import BaseModel, ConfigDict
 
 from catalunya.datasets.model import Dataset
+from catalunya.lake.storage import Storage
+from catalunya.settings import Settings
 from catalunya.stage import Staged
 from catalunya.warehouse import dbt
 
@@ -74,6 +76,8 @@ class Engine(Protocol):
     name: str
     has_readers: bool
     """True when people query it, so that it has to show them the release."""
+
+    def __init__(self, storage: Storage, settings: Settings) -> None: ...
 
     def check(self) -> str:
         """See whether it can be used, and say so in a sentence; raises an explained error when it cannot."""

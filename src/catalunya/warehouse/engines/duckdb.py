@@ -15,6 +15,7 @@ from catalunya.datasets.staged import ADDED_COLUMNS
 from catalunya.errors import CatalunyaError
 from catalunya.lake import layout
 from catalunya.lake.storage import Storage
+from catalunya.settings import Settings
 from catalunya.stage import Staged
 from catalunya.staging import row_sql
 from catalunya.warehouse import dbt
@@ -65,7 +66,7 @@ class DuckDBEngine:
     name = "duckdb"
     has_readers = False
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, settings: Settings) -> None:
         self._storage = storage
 
     def check(self) -> str:
@@ -144,3 +145,6 @@ def _create_view(con: duckdb.DuckDBPyConnection, dataset: Dataset, files: list[P
         extra = [f"cast(null as {kind}) as {name}" for name, kind, _ in ADDED_COLUMNS]
         query = f"select {', '.join([*typed, *extra])} where false"
     con.execute(f"create view staging.{dataset.id} as {query}")
+
+
+ENGINE = DuckDBEngine

@@ -202,3 +202,6 @@ def _seconds(text: str) -> float:
     """`1.50s` as a number of seconds."""
     match = re.fullmatch(r"([\d.]+)([a-z]+)", text)
     return float(match[1]) * _SECONDS[match[2]] if match else 0.0
+
+
+ENGINE = TrinoEngine
