@@ -42,13 +42,13 @@ from catalunya.datasets import loader  # noqa: E402
 from catalunya.demo import server  # noqa: E402
 from catalunya.demo.environment import portals  # noqa: E402
 from catalunya.lake import index, layout, snapshot  # noqa: E402
+from catalunya.lake.staged import record_of, staged_record  # noqa: E402
 from catalunya.lake.storage import Storage  # noqa: E402
 from catalunya.operations.status import describe  # noqa: E402
 from catalunya.runs.pipeline import Run  # noqa: E402
 from catalunya.runs.record import RunRecord, new_run_id  # noqa: E402
 from catalunya.runs.steps import whole_lake  # noqa: E402
 from catalunya.settings import PORTAL_VARIABLES, Settings  # noqa: E402
-from catalunya.stage import record_of, staged_record  # noqa: E402
 from catalunya.staging.row_sql import quote  # noqa: E402
 
 REGISTER = "social_services"

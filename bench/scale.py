@@ -79,9 +79,9 @@ def register(rows: int) -> None:
     """Replace the register's snapshots by ten that have so many rows together."""
     from catalunya.datasets import loader
     from catalunya.lake import layout, snapshot
+    from catalunya.lake.staged import Staged, read_record, record_of
     from catalunya.lake.storage import Storage
     from catalunya.settings import Settings
-    from catalunya.stage import Staged, read_record, record_of
 
     settings = Settings.load()
     storage = Storage.open(settings.lake)

@@ -36,14 +36,15 @@ with duckdb.connect(config={"threads": 2}) as con:
 STAGE = """
 import sys
 from pathlib import Path
-from catalunya import datasets, stage
+from catalunya.datasets import loader
 from catalunya.lake import snapshot
 from catalunya.lake.storage import Storage
 from catalunya.settings import ROOT
+from catalunya.staging.snapshot_typing import stage_snapshot
 storage = Storage.open(sys.argv[1])
-dataset = datasets.load(ROOT / "datasets")["social_services"]
+dataset = loader.load(ROOT / "datasets")["social_services"]
 manifest = snapshot.latest(storage, dataset.id)
-staged, _ = stage.stage_snapshot(storage, dataset, manifest)
+staged, _ = stage_snapshot(storage, dataset, manifest)
 assert staged.rows_in == int(sys.argv[2]), staged
 """
 

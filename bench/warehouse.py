@@ -187,8 +187,9 @@ def write_snapshot(con: Any, storage: Any, dataset: Any, scratch: Path, week: in
     """Write the staged file of one week and the manifest that makes it count; returns its rows."""
     from catalunya.lake import layout, snapshot
     from catalunya.lake.snapshot import Manifest
-    from catalunya.stage import Staged, _write_staged
+    from catalunya.lake.staged import Staged
     from catalunya.staging import row_sql
+    from catalunya.staging.snapshot_typing import _write_staged
 
     there = f"(select * from typed where {week} between first_week and last_week)"
     ((rows,),) = con.execute(f"select count(*) from {there}").fetchall()

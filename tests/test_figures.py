@@ -22,11 +22,12 @@ from catalunya.demo.data.register import register_at
 from catalunya.demo.data.territory import municipality_rows_at
 from catalunya.errors import SnapshotUnreadable
 from catalunya.lake import layout
+from catalunya.lake.staged import Staged
 from catalunya.quality.figures import Memory, Reference, Remembered, judge_snapshot, snapshot_figures
 from catalunya.quality.findings import Finding
 from catalunya.quality.mart_figures import compare_marts, declared_figures, mart_figures
-from catalunya.stage import Staged, stage_snapshot
 from catalunya.staging.schema_drift import Drift
+from catalunya.staging.snapshot_typing import stage_snapshot
 from tests.conftest import ROOT
 from tests.landing import CARDS, land, open_lake
 

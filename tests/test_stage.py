@@ -20,8 +20,8 @@ from catalunya import stage
 from catalunya.datasets.model import Column, Constraints
 from catalunya.errors import LakeCorrupt, Refused
 from catalunya.lake import layout, snapshot
+from catalunya.lake.staged import Staged, staged_record
 from catalunya.lake.storage import Storage
-from catalunya.stage import Staged
 from catalunya.staging import row_sql
 from tests.conftest import ROOT
 from tests.landing import CARDS, NOW, declared, land, open_lake
@@ -543,7 +543,7 @@ def retyped(column: Column) -> Column:
     "module",
     [
         "staging/row_sql.py",
-        "stage.py",
+        "staging/snapshot_typing.py",
         "staging/schema_drift.py",
         "sources/idescat.py",
         "sources/jsonstat.py",
@@ -573,7 +573,7 @@ def test_a_change_of_any_module_that_types_rows_changes_the_digest_line_ends_do_
 
 def test_the_counts_travel_with_the_staged_file(lake):
     staged = stage_rows(lake, [row(1), row(1), row(2, capacitat="x")])
-    found = stage.staged_record(lake, REGISTER.id, staged.snapshot_id)
+    found = staged_record(lake, REGISTER.id, staged.snapshot_id)
     assert found == dataclasses.replace(staged, controls=(), warnings=staged.warnings)
 
 

@@ -13,10 +13,9 @@ from catalunya import sql, stage
 from catalunya.datasets.model import Dataset
 from catalunya.errors import BuildFailed, LakeCorrupt
 from catalunya.lake import layout, snapshot
+from catalunya.lake.staged import Staged
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
-from catalunya.stage import Staged
-from catalunya.staging import row_sql
 from catalunya.warehouse.engines import staged_tables
 from catalunya.warehouse.engines.duckdb import DATABASE, DuckDBEngine
 from tests.landing import CARDS, NOW, land, open_lake
@@ -71,7 +70,7 @@ def test_a_lake_in_a_folder_that_names_a_column_is_read_as_in_any_other(tmp_path
 def test_a_path_is_read_by_exactly_its_name(tmp_path: Path, name: str) -> None:
     for folder, value in ((name, 1), ("abc", 2), ("ab", 2)):
         (tmp_path / folder).mkdir(parents=True)
-        target = row_sql.quote(str(tmp_path / folder / "f-1.parquet"))
+        target = sql.quote(str(tmp_path / folder / "f-1.parquet"))
         duckdb.execute(
             f"copy (select {value} as x) to {target} (format parquet, kv_metadata {{k: '{value}'}})"
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from catalunya.demo import NOTICE
+from catalunya.publication.demo_notice import NOTICE
 from catalunya.settings import PORTAL_VARIABLES
 from orchestration.scripts import airflow_local
 from orchestration.tests.conftest import NOW

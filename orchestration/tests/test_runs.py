@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from catalunya.cli.console import PlainReporter
-from catalunya.demo import NOTICE
 from catalunya.lake import layout
+from catalunya.publication.demo_notice import NOTICE
 from catalunya.runs.steps import Relay
 from catalunya.settings import Settings
 from orchestration.scripts import airflow_local

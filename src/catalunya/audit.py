@@ -17,13 +17,14 @@ from catalunya.build import Candidate, reopen
 from catalunya.datasets.model import Dataset
 from catalunya.errors import Refused, UsageError
 from catalunya.lake import index, layout, snapshot
-from catalunya.lake.snapshot import Refusal
+from catalunya.lake.snapshot import DEFINITION_GATES, Refusal
+from catalunya.lake.staged import Staged
 from catalunya.lake.storage import MissingKey, Storage
 from catalunya.quality import figures
 from catalunya.quality.findings import Finding, Stale
 from catalunya.quality.mart_figures import compare_marts, declared_figures, mart_figures
 from catalunya.settings import Settings
-from catalunya.stage import STAGING_GATES, Staged, definition_digest
+from catalunya.staging.row_sql import definition_digest
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines import Engine
 
@@ -422,7 +423,7 @@ def refuse(
             refused_at=now,
             run_id=run_id,
             judged_with=definition_digest(datasets[dataset_id])
-            if gate in STAGING_GATES
+            if gate in DEFINITION_GATES
             else candidate.inputs.code,
         )
         snapshot.refuse(storage, dataset_id, snapshot_id, refusal)

@@ -18,9 +18,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from catalunya.datasets.model import Dataset
 from catalunya.errors import BuildFailed, UsageError
 from catalunya.lake import layout, pointer, snapshot
+from catalunya.lake.staged import Staged
 from catalunya.lake.storage import MissingKey, Storage
 from catalunya.settings import Settings
-from catalunya.stage import Staged
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines.base import ENGINE_NOTE, Engine, Workspace
 

@@ -16,7 +16,6 @@ import duckdb
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from catalunya import demo as demo_data
 from catalunya.audit import Audit, Baseline, Stale, read_verdict
 from catalunya.build import Candidate, reopen
 from catalunya.datasets.model import Dataset
@@ -27,8 +26,8 @@ from catalunya.lake.lock import Lock
 from catalunya.lake.pointer import Pointer, PointerMoved
 from catalunya.lake.snapshot import Refusal
 from catalunya.lake.storage import MissingKey, Storage
-from catalunya.publication import catalogue
-from catalunya.staging.row_sql import quote
+from catalunya.publication import catalogue, demo_notice
+from catalunya.sql import quote
 from catalunya.warehouse.dbt import Column, Mart
 from catalunya.warehouse.engines.base import Engine, Shown, Workspace
 
@@ -291,7 +290,7 @@ def _export(
     (folder / "csv").mkdir()
     rows: dict[str, int] = {}
     exported = []
-    notice = f"{catalogue.DEMO_NOTICE} " if demo else ""
+    notice = f"{demo_notice.NOTICE} " if demo else ""
     with duckdb.connect(folder / RELEASE_DATABASE) as con:
         con.execute("create schema marts")
         for mart in marts:
@@ -300,7 +299,7 @@ def _export(
             con.execute(f"create table {table} as select * from {source} order by all")
             _describe(con, mart, notice)
             metadata = f"kv_metadata {{catalunya: {quote(notice + mart.description)}}}"
-            mark = f", {quote(demo_data.SHORT_NOTICE)} as {demo_data.COLUMN}" if demo else ""
+            mark = f", {quote(demo_notice.SHORT_NOTICE)} as {demo_notice.COLUMN}" if demo else ""
             for kind, query, options in (
                 ("parquet", f"from {table}", f"compression zstd, {metadata}"),
                 ("csv", f"select *{mark} from {table}", "header"),

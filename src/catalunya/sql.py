@@ -1,4 +1,4 @@
-"""Files in DuckDB's SQL: read by exactly their names, and with exactly their own columns."""
+"""SQL literals, and files read by exactly their names and with exactly their own columns."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from catalunya.staging.row_sql import quote
-
 _GLOB = re.compile(r"[\[*?]")
+
+
+def quote(text: str) -> str:
+    """`text` as an SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def quote_path(path: Path, pattern: str = "") -> str:

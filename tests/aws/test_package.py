@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-from catalunya import stage
+from catalunya.staging import row_sql
 from infrastructure import package
 from infrastructure.package import MOST_BYTES, Package, PackageError
 from tests.aws.conftest import order, variables
@@ -32,10 +32,10 @@ class Invocation:
 
 for name in ("ingest", "stage"):
     print("ANSWER", json.dumps(getattr(aws_lambda, name)(json.loads(sys.argv[2]), Invocation())))
-from catalunya import stage
 from catalunya.datasets import loader
+from catalunya.staging import row_sql
 cards = loader.load(aws_lambda._settings().home / "datasets")
-print("ANSWER", json.dumps({name: stage.definition_digest(card) for name, card in cards.items()}))
+print("ANSWER", json.dumps({name: row_sql.definition_digest(card) for name, card in cards.items()}))
 outside = [m.__file__ for m in sys.modules.values() if "site-packages" in (getattr(m, "__file__", None) or "")]
 print("ANSWER", json.dumps(outside))
 """
@@ -92,5 +92,5 @@ def test_the_functions_run_from_their_package_alone_by_the_same_rules_as_here(
     ingested, staged, digests, outside = answers
     assert (ingested["outcome"], staged["outcome"]) == ("new", "staged")
     assert staged["rows_staged"] > 0
-    assert digests == {name: stage.definition_digest(card) for name, card in CARDS.items()}
+    assert digests == {name: row_sql.definition_digest(card) for name, card in CARDS.items()}
     assert outside == []

@@ -23,6 +23,7 @@ from catalunya.datasets.model import Dataset
 from catalunya.errors import Refused
 from catalunya.ingest import ingest
 from catalunya.lake import snapshot
+from catalunya.lake.staged import Staged, staged_record
 from catalunya.lake.storage import Storage
 from catalunya.settings import PORTAL_VARIABLES, Settings
 from catalunya.sources import Http, idescat, socrata
@@ -148,7 +149,7 @@ def download_portal(shared: Path) -> tuple[Dataset, dict[str, bytes]]:
 MAKERS = {"socrata": socrata_portal, "idescat": idescat_portal, "download": download_portal}
 
 
-def stage_explained(lake: Storage, dataset: Dataset, now: datetime) -> list[stage.Staged]:
+def stage_explained(lake: Storage, dataset: Dataset, now: datetime) -> list[Staged]:
     """What could be staged; a snapshot that cannot be is refused."""
     try:
         return stage.stage(lake, dataset, run_id="r", now=now)
@@ -203,7 +204,7 @@ def test_no_odd_answer_ends_in_an_unexplained_error_and_the_good_one_after_it_is
                 last = snapshot.latest(lake, dataset.id)
                 assert last is not None
                 stage.stage(lake, dataset, run_id="r", now=later)
-                record = stage.staged_record(lake, dataset.id, last.snapshot_id)
+                record = staged_record(lake, dataset.id, last.snapshot_id)
                 assert record is not None, said
                 if again.outcome == "new":
                     assert (record.rows_quarantined, record.rows_duplicated) == (0, 0), said

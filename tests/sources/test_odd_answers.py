@@ -20,6 +20,7 @@ from catalunya.lake import snapshot
 from catalunya.settings import PORTAL_VARIABLES, Settings
 from catalunya.sources import Http, download, idescat, socrata
 from catalunya.sources.http import Unfit, _Utf8
+from catalunya.staging.snapshot_typing import stage_snapshot
 from tests.landing import CARDS, NOW, land, open_lake
 
 from .conftest import Answering, Asked, Register, Reply, Server
@@ -214,7 +215,7 @@ def test_coordinates_in_metres_are_drift_at_fetch_and_unreadable_when_they_had_l
     lake, dataset = open_lake(tmp_path / "lake"), CARDS["boundaries"]
     manifest = land(lake, dataset, list(portal.files.values()))
     with pytest.raises(SnapshotUnreadable, match=r"page-00001\.json: .*4600000.*EPSG:4326"):
-        stage.stage_snapshot(lake, dataset, manifest)
+        stage_snapshot(lake, dataset, manifest)
 
 
 @pytest.mark.parametrize(

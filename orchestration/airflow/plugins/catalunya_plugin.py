@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from airflow.plugins_manager import AirflowPlugin
 
-from catalunya.demo import NOTICE
+from catalunya.publication.demo_notice import NOTICE
 from catalunya_airflow.deadline import SinceCreation
 from catalunya_airflow.preload import preload
 

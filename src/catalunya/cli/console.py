@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from catalunya.demo import NOTICE
 from catalunya.operations.trace import Trace, TracedFile
+from catalunya.publication.demo_notice import NOTICE
 from catalunya.runs.pipeline import Reporter
 from catalunya.runs.record import RunRecord
 

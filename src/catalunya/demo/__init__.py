@@ -1,10 +1,4 @@
-"""An offline portal that speaks the protocols of the real ones, with generated demo data."""
+"""An offline portal that speaks the protocols of the real ones, with generated demo data.
 
-NOTICE = (
-    "DEMO DATA. Made by a seeded generator from published totals; no row describes a real service or person."
-)
-"""What is said to a person wherever demo data are shown."""
-COLUMN = "demo_notice"
-"""The last column of every CSV file of a demo release."""
-SHORT_NOTICE = "DEMO DATA: not real"
-"""Its value, in every row."""
+Imported by the hook in `runs` that lends it to the demo environment, and by `catalunya demo serve`.
+"""

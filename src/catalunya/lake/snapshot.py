@@ -26,6 +26,8 @@ ROLLBACK = "rollback"
 """Gate of a snapshot that came with a release which was rolled back."""
 UNREADABLE = "unreadable"
 """Gate of landed bytes that cannot be decoded or typed."""
+DEFINITION_GATES = {"schema", UNREADABLE, "expected", "rows", "figures"}
+"""Gates that judge a snapshot by its definition: their refusals hold as long as that is the same."""
 _LASTING = {BY_HAND, ROLLBACK}
 """Gates whose refusals only a person lifts: no change of code or definition does."""
 

@@ -18,8 +18,8 @@ from catalunya.errors import LakeCorrupt
 from catalunya.lake import index, layout, snapshot
 from catalunya.lake.lock import Lock, lake_lock
 from catalunya.lake.snapshot import LandedFile, Manifest
+from catalunya.lake.staged import staged_record
 from catalunya.lake.storage import MissingKey, Storage
-from catalunya.stage import staged_record
 
 ABANDONED = timedelta(days=2)
 """After so long nobody takes up what the parts of a run that ended badly left."""

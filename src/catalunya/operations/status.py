@@ -14,7 +14,7 @@ from catalunya.errors import LakeCorrupt
 from catalunya.lake import index, layout, pointer, snapshot
 from catalunya.lake.lock import who_holds
 from catalunya.lake.storage import Storage
-from catalunya.publication import catalogue
+from catalunya.publication import demo_notice
 from catalunya.runs import record
 
 
@@ -108,7 +108,7 @@ def print_status(console: Console, answer: dict[str, Any]) -> None:
     if answer["faults"]:
         lines += [*answer["faults"], f"newest whole release: {answer['newest_whole_release'] or 'none'}"]
     if answer["demo"]:
-        lines.append(catalogue.DEMO_NOTICE)
+        lines.append(demo_notice.NOTICE)
     if answer["release"]:
         lines.append(answer["release"])
     for dataset_id, d in answer["datasets"].items():

@@ -13,7 +13,7 @@ import duckdb
 
 from catalunya.datasets.model import Dataset, Expectation, FigureTolerance
 from catalunya.quality.findings import Finding
-from catalunya.staging.row_sql import quote
+from catalunya.sql import quote
 
 _EXAMPLES = 3
 _LONGITUDE = r"\[\s*([-+0-9.eE]+)\s*,"

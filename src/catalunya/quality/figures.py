@@ -22,7 +22,7 @@ from catalunya.quality.findings import Finding
 from catalunya.settings import ROOT
 
 if TYPE_CHECKING:
-    from catalunya.stage import Staged
+    from catalunya.lake.staged import Staged
 
 _AFTER, _BEFORE = "snapshot_rows", "reference_rows"
 _THREADS = 2

@@ -27,7 +27,8 @@ from catalunya.errors import (
 from catalunya.ingest import Ingested, ingest
 from catalunya.lake import index, layout, pointer, snapshot
 from catalunya.lake.lock import Lock
-from catalunya.lake.snapshot import Manifest
+from catalunya.lake.snapshot import DEFINITION_GATES, Manifest
+from catalunya.lake.staged import Staged
 from catalunya.lake.storage import Storage
 from catalunya.publish import Release
 from catalunya.runs.record import (
@@ -41,7 +42,7 @@ from catalunya.runs.record import (
     versions,
 )
 from catalunya.settings import Settings
-from catalunya.stage import STAGING_GATES, Staged, forget_lost_files, stage
+from catalunya.stage import forget_lost_files, stage
 from catalunya.warehouse.engines import Engine, open_engine
 from catalunya.warehouse.engines.base import Cost
 
@@ -229,7 +230,7 @@ class Run:
         code = ""
         for dataset_id in self.datasets:
             for snapshot_id, refusal in snapshot.refused(self.storage, dataset_id).items():
-                if refusal.gate in STAGING_GATES or not refusal.judged_with:
+                if refusal.gate in DEFINITION_GATES or not refusal.judged_with:
                     continue
                 code = code or code_digest(self.settings.home)
                 if refusal.is_void(code):

@@ -34,8 +34,8 @@ from catalunya.errors import (
 from catalunya.lake import index, layout
 from catalunya.lake.lock import Lock, lake_lock
 from catalunya.lake.storage import Storage
-from catalunya.publication import dbt_docs
 from catalunya.publish import Release
+from catalunya.runs import dbt_docs
 from catalunya.runs.pipeline import Reporter, Run
 from catalunya.runs.record import DatasetRecord, RunRecord, last_seen, merged
 from catalunya.settings import Settings

@@ -17,6 +17,7 @@ from importlib.resources import files
 import duckdb
 
 from catalunya.datasets.model import Column, Dataset
+from catalunya.sql import quote
 
 _SPACE = (
     r"[\s\x{0000}-\x{001f}\x{007f}-\x{00a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}"
@@ -41,8 +42,8 @@ _FAULTS = "struct(name varchar, value varchar, words varchar, mistyped boolean)[
 
 _RULES = (
     "datasets/types.py",
-    "stage.py",
     "staging/row_sql.py",
+    "staging/snapshot_typing.py",
     "staging/schema_drift.py",
     "sources/download.py",
     "sources/idescat.py",
@@ -73,9 +74,10 @@ def digest(dataset: Dataset) -> str:
     return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def quote(text: str) -> str:
-    """`text` as an SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
+def definition_digest(dataset: Dataset) -> str:
+    """16 hex digits over all of a definition and the typing rules; a gate's refusal holds as long as they are equal."""
+    content = dataset.model_dump_json() + digest(dataset)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def source_names(dataset: Dataset) -> list[str]:

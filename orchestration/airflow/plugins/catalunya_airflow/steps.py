@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from catalunya.demo import NOTICE
+from catalunya.publication.demo_notice import NOTICE
 from catalunya_airflow import assets, lineage
 from catalunya_airflow.roles import acting
 

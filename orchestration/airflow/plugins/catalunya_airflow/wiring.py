@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Param, task
 
-from catalunya.demo import NOTICE
+from catalunya.publication.demo_notice import NOTICE
 from catalunya.settings import ENGINES
 from catalunya_airflow import alerts, assets, steps
 from catalunya_airflow.functions import AskFunction

@@ -13,7 +13,7 @@ from catalunya.datasets.types import hive_type
 from catalunya.errors import BuildFailed, UsageError
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
-from catalunya.staging.row_sql import quote
+from catalunya.sql import quote
 from catalunya.warehouse.engines.base import Cost
 from catalunya.warehouse.engines.hive import Columns, Distributed
 

@@ -10,9 +10,9 @@ import duckdb
 from pydantic import BaseModel, ConfigDict
 
 from catalunya.datasets.model import Dataset
+from catalunya.lake.staged import Staged
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
-from catalunya.stage import Staged
 from catalunya.warehouse import dbt
 
 ENGINE_NOTE = "engine.json"

@@ -14,10 +14,9 @@ from catalunya.datasets.model import Dataset
 from catalunya.datasets.staged import ADDED_COLUMNS
 from catalunya.errors import CatalunyaError
 from catalunya.lake import layout
+from catalunya.lake.staged import Staged
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
-from catalunya.stage import Staged
-from catalunya.staging import row_sql
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines import staged_tables
 from catalunya.warehouse.engines.base import Cost, Shown, Snapshots
@@ -51,7 +50,7 @@ class Candidate:
     def relation(self, con: duckdb.DuckDBPyConnection, mart: dbt.Mart) -> str:
         """The mart in this file, which `con` attaches."""
         if self._attached is not con:
-            con.execute(f"attach {row_sql.quote(str(self._database))} as candidate (read_only)")
+            con.execute(f"attach {sql.quote(str(self._database))} as candidate (read_only)")
             self._attached = con
         return f"candidate.marts.{mart.name}"
 

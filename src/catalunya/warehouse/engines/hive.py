@@ -26,10 +26,9 @@ from catalunya.datasets.staged import ADDED_COLUMNS, PARTITION, TABLES
 from catalunya.errors import BuildFailed, LakeCorrupt, UsageError
 from catalunya.lake import layout
 from catalunya.lake.s3 import S3Storage
+from catalunya.lake.staged import Staged
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
-from catalunya.stage import Staged
-from catalunya.staging import row_sql
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines import staged_tables
 from catalunya.warehouse.engines.base import ENGINE_NOTE, Cost, Shown, Snapshots
@@ -276,7 +275,7 @@ class Distributed(ABC):
             staged_tables.create_tables(con, datasets, staged, quarantine)
             for name, table in TABLES.items():
                 file = work / f"{name}.parquet"
-                con.execute(f"copy staging.{name} to {row_sql.quote(str(file))} (format parquet)")
+                con.execute(f"copy staging.{name} to {sql.quote(str(file))} (format parquet)")
                 key = layout.candidate(candidate_id, f"staging/{name}/{file.name}")
                 self.storage.put_file(key, file)
                 self.create_table(schema, name, table.types, self.storage.uri(key).rpartition("/")[0])

@@ -14,8 +14,8 @@ from catalunya.datasets.model import Dataset
 from catalunya.datasets.staged import TABLES
 from catalunya.errors import BuildFailed, LakeCorrupt
 from catalunya.lake import layout
+from catalunya.lake.staged import Staged, read_record
 from catalunya.lake.storage import MissingKey, Storage
-from catalunya.stage import Staged, read_record
 from catalunya.staging import row_sql
 
 FETCHES_AT_ONCE = 16
@@ -133,7 +133,7 @@ def _insert_quarantined(con: duckdb.DuckDBPyConnection, dataset: Dataset, files:
         names = con.execute(f"select distinct name from parquet_schema({sql.quote_paths(files)})").fetchall()
         if {(name,) for name in dataset.key} <= set(names):
             con.execute(
-                f"insert into staging.quarantined select distinct {row_sql.quote(dataset.id)}, snapshot_id, "
+                f"insert into staging.quarantined select distinct {sql.quote(dataset.id)}, snapshot_id, "
                 f"{row_key} from {sql.read_parquet(files, union_by_name=True)} where {row_key} is not null"
             )
     except duckdb.Error as error:

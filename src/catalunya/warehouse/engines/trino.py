@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from catalunya.errors import BuildFailed, UsageError
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings, is_loopback
-from catalunya.staging.row_sql import quote
+from catalunya.sql import quote
 from catalunya.warehouse.engines.base import Cost
 from catalunya.warehouse.engines.hive import Columns, Distributed
 

@@ -6,11 +6,11 @@ import html
 import tempfile
 from pathlib import Path
 
-from catalunya import demo as demo_data
 from catalunya.build import Candidate, reopen
 from catalunya.errors import BuildFailed, UsageError
 from catalunya.lake import layout, pointer
 from catalunya.lake.storage import Storage
+from catalunya.publication import demo_notice
 from catalunya.settings import Settings
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines import open_engine
@@ -20,7 +20,7 @@ _BANNER = (
     "<style>#demo-notice{position:fixed;top:0;left:0;right:0;height:24px;z-index:2147483647;background:#9b2c2c;"
     "color:#fff;font:bold 13px/24px sans-serif;text-align:center;white-space:nowrap;overflow:hidden}"
     ".app{top:24px !important;height:calc(100% - 24px) !important}</style>"
-    f'<div role="note" id="demo-notice">{html.escape(demo_data.NOTICE)}</div>'
+    f'<div role="note" id="demo-notice">{html.escape(demo_notice.NOTICE)}</div>'
 )
 """dbt's page scrolls inside its element `.app`, which begins below the banner."""
 _KEPT = {"static_index.html": INDEX, "manifest.json": "manifest.json", "catalog.json": "catalog.json"}
