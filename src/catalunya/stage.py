@@ -32,7 +32,7 @@ from catalunya.errors import (
     SnapshotUnreadable,
 )
 from catalunya.figures import snapshot_figures
-from catalunya.lake import index, layout, snapshot
+from catalunya.lake import disk, index, layout, snapshot
 from catalunya.lake.snapshot import LandedFile, Manifest, Refusal
 from catalunya.lake.storage import MissingKey, Storage
 
@@ -511,7 +511,7 @@ def _objects(dataset: Dataset, manifest: Manifest, pages: Sequence[Path], work: 
     if isinstance(dataset.source, SocrataSource):
         return _Objects(list(pages), "array", _OBJECT_BYTES)
     path, largest = work / "rows.ndjson", _OBJECT_BYTES
-    with path.open("wb") as out:
+    with disk.explained(path), path.open("wb") as out:
         for row in sources.rows(dataset.source, manifest.files, pages, manifest.request):
             largest = max(largest, 2 * out.write(msgspec.json.encode(row) + b"\n"))
     return _Objects([path], "newline_delimited", largest)
@@ -741,6 +741,6 @@ def staged_record(storage: Storage, dataset_id: str, snapshot_id: str) -> Staged
                 "where decode(key) = 'catalunya'"
             ).fetchone()
         return read_record(row[0]) if row else None
-    except (duckdb.Error, msgspec.DecodeError) as error:
+    except (duckdb.Error, *index.UNDECODABLE) as error:
         log.warning("damaged staged file is staged again", key=storage.uri(key), reason=str(error))
         return None
