@@ -173,3 +173,9 @@ def test_a_stack_takes_no_address_with_a_password(name):
         parameters("development", given.get)
     assert "p%40ss" not in str(refused.value)
     assert getattr(parameters("development", {name: "https://portal.example"}.get), name)
+
+
+@pytest.mark.parametrize("lake", [" ", " ./data", "./data ", "./da\u200bta", "./da\nta"])
+def test_a_lake_with_spaces_around_it_or_invisible_characters_in_it_is_named(monkeypatch, lake):
+    with pytest.raises(UsageError, match="CATALUNYA_LAKE"):
+        load(monkeypatch, CATALUNYA_LAKE=lake)

@@ -226,7 +226,7 @@ def discard(storage: Storage, engine: Engine, candidate_id: str) -> None:
     note = layout.candidate(candidate_id, ENGINE_NOTE)
     try:
         of = json.loads(storage.read(note))["engine"] if storage.exists(note) else engine.name
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         of = f"an unknown engine, since {storage.uri(note)} is damaged"
     if of != engine.name:
         log.warning(

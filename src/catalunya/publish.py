@@ -126,8 +126,9 @@ def release_ids(storage: Storage) -> list[str]:
 
 
 def strangers(storage: Storage) -> list[str]:
-    """Folders among the releases that are none by their name; they are left alone."""
-    return [name for name in storage.folders(layout.RELEASES) if not layout.is_id(name)]
+    """Folders and files among the releases that are none by their name; they are left alone."""
+    folders = [name for name in storage.folders(layout.RELEASES) if not layout.is_id(name)]
+    return sorted([*folders, *storage.files(layout.RELEASES)])
 
 
 def read(storage: Storage, release_id: str) -> Release:

@@ -147,6 +147,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _lake_can_be_reached(self) -> Self:
+        if self.lake != self.lake.strip() or not self.lake.isprintable():
+            raise ValueError(
+                f"CATALUNYA_LAKE: {self.lake!r} begins or ends with a space, or holds a character that cannot be seen; "
+                "correct the variable"
+            )
         scheme = self.lake.split("://", 1)[0] if "://" in self.lake else "file"
         if scheme not in {"file", "s3"}:
             raise ValueError(f"CATALUNYA_LAKE: {self.lake!r} is neither a folder nor s3://bucket/prefix")

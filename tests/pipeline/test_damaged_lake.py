@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,7 @@ KINDS = {
 DAMAGES = {
     "empty": lambda data: b"",
     "cut": lambda data: data[: len(data) // 2],
+    "nested too deeply": lambda data: b"[" * 100_000,
     "other bytes": lambda data: bytes(255 - byte for byte in data[:2000]) + b"\x00\xff\xfe",
 }
 
@@ -65,3 +69,37 @@ def test_damaged_files_end_in_explained_errors_and_cost_no_release(kind, worn, t
             assert (answer.code, answer.json["status"]) == (0, "released"), where
             record = json.loads(Path(answer.json["release"], "release.json").read_text())
             assert len(record["snapshots"]["social_services"]) == 2, where
+
+
+LIMITED = 'ulimit -f "$0"; exec "$@"'
+
+
+@pytest.mark.parametrize("blocks", ["20", "100", "2000"])
+def test_a_disk_that_is_full_in_any_stage_is_explained_and_heals_when_there_is_room(
+    small_release, tmp_path, blocks
+):
+    """Of files that may have so many times 512 bytes at most some stage cannot write one."""
+    lake = tmp_path / "lake"
+    shutil.copytree(small_release[0], lake)
+    with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
+        command = Command(str(lake), changed.url, now=LATER)
+        assert command("ingest").code == 0
+        for words in (["stage"], ["run"]):
+            full = subprocess.run(
+                ["sh", "-c", LIMITED, blocks, sys.executable, "-m", "catalunya", *words, "--json"],
+                env=command.variables(),
+                capture_output=True,
+                text=True,
+                timeout=600,
+                check=False,
+            )
+            answer = json.loads(full.stdout)
+            assert "Traceback" not in full.stderr, full.stderr
+            assert full.returncode == answer["exit_code"], full.stderr
+            if words == ["run"]:
+                assert full.returncode == 1, answer
+                assert re.search(r"run again|ulimit|free space|larger disk", answer["message"]), answer[
+                    "message"
+                ]
+        healed = command.run(now="2026-03-02T12:00:00Z")
+    assert (healed.code, healed.json["status"]) == (0, "released"), healed.words

@@ -113,6 +113,7 @@ def test_a_wrong_word_is_one_object_too(command, words):
         ["rollback", "--to="],
         ["accept", ""],
         ["accept", "20260105T000000Z-1a2b3c4d", "--why", " "],
+        ["refuse", "20260105T000000Z-1a2b3c4d", "--why", "\u200b\u2060"],
         ["trace", ""],
         ["trace", "coverage_comarca", "--release", ""],
         ["run", "--dataset", ""],
@@ -170,6 +171,55 @@ def test_a_signal_is_one_alert_one_record_and_one_object_and_a_second_one_breaks
     assert record["message"] == answer["message"]
     assert len(ear.heard) == 1
     assert (tmp_path / "lake" / ".lake" / "locks" / "run.lock").stat().st_size == 0
+
+
+STOPPED_WHILE_IMPORTED = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), {number})
+            {then}
+sys.meta_path.insert(0, Finder())
+from catalunya.__main__ import main
+sys.argv = ["catalunya", "run", "--json"]
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    ("module", "then"), [("typer", "pass"), ("duckdb", "pass"), ("httpx", "raise ImportError")]
+)
+def test_a_signal_while_the_command_is_imported_is_one_object_and_one_line(command, number, module, then):
+    code = STOPPED_WHILE_IMPORTED.format(module=module, number=int(number), then=then)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=command.variables(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    answer = json.loads(done.stdout)
+    assert done.returncode == answer["exit_code"] == 128 + number
+    assert done.stderr == f"error {answer['message']}\n"
+
+
+def test_what_a_library_prints_is_not_on_standard_output(command, tmp_path):
+    code = BROKEN.format(imports="", patch="cli.Storage.open").replace(
+        'raise RuntimeError("a fault of the code: 5 :id")', "print('noise'); raise RuntimeError('x')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "status", "--json"],
+        env=command.variables(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert json.loads(done.stdout)["status"] == "failed"
+    assert "noise" in done.stderr
 
 
 def test_emoji_codes_and_markup_in_an_address_are_printed_as_they_are(command, tmp_path):

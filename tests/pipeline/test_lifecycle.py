@@ -284,12 +284,14 @@ def test_a_rollback_by_two_and_an_ordinary_run_delete_no_release_and_no_folder_o
         small.run(now="2026-03-03T06:00:00Z")
         Path(small.lake, "releases", "backup").mkdir()
         Path(small.lake, "releases", "latest").symlink_to(first)
+        Path(small.lake, "releases", "note.txt").write_text("mine")
         kept = releases(small)
         assert small("rollback", "--to", first).code == 0
         answer = small.run(now="2026-03-04T06:00:00Z")
     assert (answer.code, answer.json["release_id"]) == (0, first)
     assert releases(small) == kept
-    assert any("backup is no release" in warning for warning in answer.json["warnings"])
+    for name in ("backup", "note.txt"):
+        assert any(f"{name} is no release" in warning for warning in answer.json["warnings"])
 
 
 def test_a_rollback_or_repair_without_a_name_passes_over_releases_with_what_a_person_refused(small):

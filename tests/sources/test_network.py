@@ -225,8 +225,8 @@ def test_a_portal_on_this_machine_is_read_though_a_proxy_is_set(
 @pytest.mark.parametrize(
     ("proxy", "said"),
     [
-        ("http://boss:secret@127.0.0.1:1", r"the proxy http://\*\*\*@127\.0\.0\.1:1 refused"),
-        ("127.0.0.1:1", "the proxy 127.0.0.1:1 refused"),
+        ("http://boss:secret@127.0.0.1:1", r"the proxy http://\*\*\*@127\.0\.0\.1:1 cannot be used"),
+        ("127.0.0.1:1", "the proxy 127.0.0.1:1 cannot be used"),
         ("socks5://boss:secret@127.0.0.1:1", "unsupported scheme socks5"),
     ],
 )

@@ -8,12 +8,13 @@ import re
 import signal
 import sys
 import traceback
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import structlog
 import typer
@@ -51,6 +52,8 @@ app.add_typer(demo_app, name="demo")
 _printed: list[bool] = []
 """Not empty once it is told how the command went: with --json, its one JSON object is on standard output."""
 
+_answers: list[TextIO] = []
+"""Standard output, where `--json` keeps it for the one object."""
 err = Console(stderr=True, emoji=False, width=None if sys.stderr.isatty() else 132)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
@@ -70,7 +73,12 @@ def main() -> None:
     _log_to_stderr()
     spare_loopback()
     signals.listen()
-    sys.exit(_command(sys.argv[1:]))
+    words = sys.argv[1:]
+    if "--json" in words:
+        # Whatever a library prints goes elsewhere: standard output has the one JSON object and nothing else.
+        _answers.append(sys.stdout)
+        sys.stdout = sys.stderr
+    sys.exit(_command(words))
 
 
 def _command(words: list[str]) -> int:
@@ -114,15 +122,20 @@ def _failed(words: list[str], message: str, code: int, *, said: bool = False) ->
 
 def _refuse_empty(words: list[str]) -> None:
     """An empty word is a variable that nobody set: no option or argument of any command means something by it."""
-    for number, word in enumerate(words):
-        option = re.fullmatch(r"(--?[A-Za-z][\w-]*)=\s*", word)
-        if word.strip() and not option:
+    for number, word in enumerate(_visible(word) for word in words):
+        option = re.fullmatch(r"(--?[A-Za-z][\w-]*)=", word)
+        if word and not option:
             continue
         before = words[number - 1] if number else ""
         name = option[1] if option else before if before.startswith("-") else f"argument {number + 1}"
         raise UsageError(
             f"{name} is empty; give a value, or leave it out (an unset variable of the shell gives an empty one)"
         )
+
+
+def _visible(word: str) -> str:
+    """`word` without spaces, controls and other characters that nobody sees."""
+    return "".join(character for character in word if unicodedata.category(character)[0] not in "CZ")
 
 
 @app.command()
@@ -541,7 +554,7 @@ def _answer(as_json: bool, content: dict[str, Any], words: str) -> None:
 
 def _print_json(content: dict[str, Any]) -> None:
     _printed.append(True)
-    typer.echo(json.dumps(content, ensure_ascii=False))
+    typer.echo(json.dumps(content, ensure_ascii=False), file=_answers[-1] if _answers else None)
 
 
 def _log_to_stderr() -> None:

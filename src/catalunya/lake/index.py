@@ -30,6 +30,8 @@ ACCEPTED = "accepted.json"
 
 CLOCK_TOLERANCE = timedelta(hours=1)
 """A snapshot that is later than the run's clock by more than this comes from a wrong clock."""
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a damaged record of the lake may raise."""
 _VERSION = 1
 _TRIES = 20
 
@@ -188,7 +190,7 @@ def _read(storage: Storage, dataset_id: str) -> tuple[dict[str, Entry], Any]:
             if stored.version == _VERSION and stored.dataset_id == dataset_id:
                 return _caught_up(storage, dataset_id, stored.snapshots), version
             reason = f"version {stored.version} of {stored.dataset_id}"
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNDECODABLE as error:
             reason = str(error)
         log.warning("index is made again from landing", key=storage.uri(key), reason=reason)
     return _from_landing(storage, dataset_id), version
@@ -236,7 +238,7 @@ def _marker(storage: Storage, dataset_id: str, snapshot_id: str, name: str) -> d
         data = storage.read(key)
     except MissingKey:
         return None
-    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+    with contextlib.suppress(*UNDECODABLE):
         found = msgspec.json.decode(data)
         if isinstance(found, dict):
             return found

@@ -96,6 +96,13 @@ class LocalStorage(Storage):
         return found
 
     @override
+    def files(self, prefix: str = "") -> Names:
+        strays: dict[str, Names] = {}
+        entries = self._scan(self._folder(prefix), strays, "")
+        self._warn(strays)
+        return sorted(entry.name for entry, is_folder in entries if not is_folder)
+
+    @override
     def folders_after(self, prefix: str, name: str) -> Names:
         strays: dict[str, Names] = {}
         entries = self._scan(self._folder(prefix), strays, name)

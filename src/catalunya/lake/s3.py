@@ -110,6 +110,13 @@ class S3Storage(Storage):
         return sorted(name for name in names if is_key(name))
 
     @override
+    def files(self, prefix: str = "") -> Names:
+        folder = folder_key(prefix)
+        with self._explained(folder):
+            found = obstore.list_with_delimiter(self._store, folder or None)["objects"]
+        return sorted(meta["path"].rsplit("/", 1)[-1] for meta in found)
+
+    @override
     def list(self, prefix: str = "") -> Entries:
         return self._listed(folder_key(prefix), None)
 

@@ -30,11 +30,16 @@ _REMEDIES = {
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn an `OSError` into a `CatalunyaError` that names the path and the remedy."""
+def explained(path: Path, *, known_only: bool = False) -> Iterator[None]:
+    """Turn an `OSError` into a `CatalunyaError` that names the path and the remedy.
+
+    With `known_only` an error that is not one of the disk or its rights stays as it is.
+    """
     try:
         yield
     except OSError as error:
+        if known_only and error.errno not in _REMEDIES:
+            raise
         remedy = _REMEDIES.get(error.errno or 0, "check the folder and the disk")
         raise CatalunyaError(f"{error.filename or path}: {error.strerror or error}; {remedy}") from error
 

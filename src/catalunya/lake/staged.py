@@ -96,6 +96,6 @@ def staged_record(storage: Storage, dataset_id: str, snapshot_id: str) -> Staged
                 "where decode(key) = 'catalunya'"
             ).fetchone()
         return read_record(row[0]) if row else None
-    except (duckdb.Error, msgspec.DecodeError) as error:
+    except (duckdb.Error, *index.UNDECODABLE) as error:
         log.warning("damaged staged file is staged again", key=storage.uri(key), reason=str(error))
         return None

@@ -168,6 +168,10 @@ class Storage(ABC):
         """As `list`, of what has a name directly below `prefix` that sorts after `name`: one request if little is."""
 
     @abstractmethod
+    def files(self, prefix: str = "") -> Names:
+        """The names of what lies directly below `prefix` and is no folder, sorted."""
+
+    @abstractmethod
     def folders_after(self, prefix: str, name: str) -> Names:
         """As `folders`, of the names that sort after `name`: one request if little is."""
 

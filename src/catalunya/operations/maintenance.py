@@ -291,7 +291,7 @@ def _records(storage: Storage, run_ids: list[str]) -> tuple[dict[str, dict[str, 
 def _record(data: bytes) -> dict[str, object] | None:
     try:
         found = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and isinstance(found.get("run_id"), str) else None
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
+import duckdb
 import structlog
 
 from catalunya import publish
@@ -25,7 +26,7 @@ from catalunya.errors import (
     UsageError,
 )
 from catalunya.ingest import Ingested, ingest
-from catalunya.lake import index, layout, pointer, snapshot
+from catalunya.lake import index, layout, pointer, scratch, snapshot
 from catalunya.lake.lock import Lock
 from catalunya.lake.snapshot import DEFINITION_GATES, Manifest
 from catalunya.lake.staged import Staged
@@ -630,11 +631,16 @@ class Run:
         started = time.monotonic()
         status: StageStatus = "failed"
         try:
-            yield
+            with scratch.explained(self.storage.scratch(), known_only=True):
+                yield
             status = "done"
         except Refused:
             status = "refused"
             raise
+        except duckdb.IOException as error:
+            raise CatalunyaError(
+                f"{name}: DuckDB could not read or write a file: {error}; check the disk and its free space, then run again"
+            ) from error
         finally:
             seconds = round(time.monotonic() - started, 3)
             self.record.stages.append(StageRecord(name=name, status=status, seconds=seconds))

@@ -454,7 +454,9 @@ def _judge(response: httpx.Response, dataset: str) -> None:
         raise Unfit(found, wait_s=wait)
     proxy = proxy_of(response.request.url)
     if status == 407 and proxy:
-        raise Rejected(f"{dataset}: {where}: {_refused_by(proxy)}: {found}. {_PROXY_REMEDY}", status)
+        raise Rejected(
+            f"{dataset}: {where}: the proxy {redacted(proxy)} refused: {found}. {_PROXY_REMEDY}", status
+        )
     raise Rejected(f"{dataset}: {where}: {found}, expected 200. {_remedy(status)}", status)
 
 
@@ -546,19 +548,16 @@ def _said(body: bytes) -> str:
 
 
 _PROXY_REMEDY = (
-    "Mend HTTP_PROXY or HTTPS_PROXY, or name the portal's host in NO_PROXY if it is reached without a proxy."
+    "Correct HTTP_PROXY or HTTPS_PROXY (http:// and https:// proxies can be used), or name the portal's host in NO_PROXY "
+    "if it is reached without a proxy."
 )
-
-
-def _refused_by(proxy: str) -> str:
-    return f"the proxy {redacted(proxy)} refused"
 
 
 def _explain(error: Exception, url: httpx.URL) -> str:
     text = redacted(error).strip() or type(error).__name__
     proxy = proxy_of(url)
     if isinstance(error, httpx.ProxyError):
-        return f"{_refused_by(proxy or '')} ({text})"
+        return f"the proxy {redacted(proxy or '')} cannot be used ({text})"
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return f"no connection ({text})"
     if isinstance(error, httpx.TimeoutException):

@@ -22,7 +22,7 @@ import structlog
 from catalunya import sources, sql
 from catalunya.datasets.model import Dataset
 from catalunya.errors import CatalunyaError, LakeCorrupt, SnapshotUnreadable
-from catalunya.lake import index, layout
+from catalunya.lake import index, layout, scratch
 from catalunya.lake.snapshot import LandedFile, Manifest
 from catalunya.lake.staged import Control, Staged, index_entry, record_of
 from catalunya.lake.storage import Storage
@@ -194,7 +194,7 @@ def _objects(dataset: Dataset, manifest: Manifest, pages: Sequence[Path], work: 
     if found is None:
         return _Objects(list(pages), "array", _OBJECT_BYTES)
     path, largest = work / "rows.ndjson", _OBJECT_BYTES
-    with path.open("wb") as out:
+    with scratch.explained(path), path.open("wb") as out:
         for row in found:
             largest = max(largest, 2 * out.write(msgspec.json.encode(row) + b"\n"))
     return _Objects([path], "newline_delimited", largest)

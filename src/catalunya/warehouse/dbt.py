@@ -213,8 +213,6 @@ def _call(
     manifest: Any = None,
     callback: Callable[[Any], None] | None = None,
 ) -> Any:
-    from dbt.cli.main import dbtRunner
-
     arguments = [
         *command,
         "--project-dir", str(project),
@@ -231,10 +229,18 @@ def _call(
         "--no-static-parser",
     ]  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):
+        # Inside: dbt makes a logger for what is standard output while it is imported.
+        from dbt.cli.main import dbtRunner
+
         answer = dbtRunner(manifest=manifest, callbacks=[callback] if callback else []).invoke(arguments)
     signals.check()
     if answer.result is None:
-        raise BuildFailed(f"dbt {command[0]} could not run on {project}: {answer.exception}")
+        remedy = (
+            "; check the disk and its free space, then run again"
+            if isinstance(answer.exception, OSError)
+            else ""
+        )
+        raise BuildFailed(f"dbt {command[0]} could not run on {project}: {answer.exception}{remedy}")
     return answer.result
 
 
