@@ -25,6 +25,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 from catalunya.demo import server  # noqa: E402
 from catalunya.lake import layout  # noqa: E402
+from catalunya.lake.opening import open_lake  # noqa: E402
 from catalunya.lake.storage import Storage  # noqa: E402
 from catalunya.runs import aws_lambda  # noqa: E402
 from catalunya.runs.steps import Relay  # noqa: E402
@@ -166,7 +167,7 @@ def measure(folder: Path) -> tuple[Measured, costs.Run, costs.Run]:
         os.environ.update(ENVIRONMENT="production", CATALUNYA_ENGINE="duckdb", CATALUNYA_LAKE=lake)
         os.environ["AWS_ENDPOINT_URL"] = front.endpoint
         bench = Bench(front)
-        storage = Storage.open(lake)
+        storage = open_lake(lake)
         first, _ = bench.run()
         landed, released = sizes(storage)
         nothing_new, new = bench.run()

@@ -42,6 +42,7 @@ from catalunya.datasets import loader  # noqa: E402
 from catalunya.demo import server  # noqa: E402
 from catalunya.demo.environment import portals  # noqa: E402
 from catalunya.lake import index, layout, snapshot  # noqa: E402
+from catalunya.lake.opening import open_lake  # noqa: E402
 from catalunya.lake.staged import record_of, staged_record  # noqa: E402
 from catalunya.lake.storage import Storage  # noqa: E402
 from catalunya.operations.status import describe  # noqa: E402
@@ -135,7 +136,7 @@ def counted(storage: Storage) -> Iterator[Cost]:
 def run(settings: Settings, *, force: bool = False, rebuild: bool = False) -> tuple[RunRecord, Cost]:
     """A run in this process."""
     known = loader.load(settings.home / "datasets")
-    storage = Storage.open(settings.lake)
+    storage = open_lake(settings.lake)
     run_id = new_run_id(settings.now())
     with counted(storage) as cost, whole_lake(storage, run_id, known) as lock, portals(settings) as chosen:
         record = Run(chosen, storage, known, lock, Silent(), run_id).all_stages(force=force, rebuild=rebuild)
@@ -151,7 +152,7 @@ def nothing_new(settings: Settings) -> Cost:
 
 def status(settings: Settings) -> Cost:
     """What `catalunya status` asks."""
-    storage = Storage.open(settings.lake)
+    storage = open_lake(settings.lake)
     with counted(storage) as cost:
         answer = describe(storage, loader.load(settings.home / "datasets"), settings.now())
     assert answer["faults"] == [], answer["faults"]
@@ -161,7 +162,7 @@ def status(settings: Settings) -> Cost:
 def stage_again(settings: Settings) -> Cost:
     """Every kept snapshot from its landed bytes."""
     known = loader.load(settings.home / "datasets")
-    storage = Storage.open(settings.lake)
+    storage = open_lake(settings.lake)
     run_id = new_run_id(settings.now())
     with counted(storage) as cost, whole_lake(storage, run_id, known) as lock:
         current = Run(settings, storage, known, lock, Silent(), run_id)
@@ -179,7 +180,7 @@ def release(settings: Settings) -> Cost:
 
 def multiply(lake: Path, count: int, home: Path) -> None:
     """Make a lake of one release have `count` snapshots of the register, as if each had come some hours before."""
-    storage = Storage.open(str(lake))
+    storage = open_lake(str(lake))
     card = loader.load(home / "datasets")[REGISTER]
     [seed] = snapshot.usable(storage, REGISTER)
     manifest, staged = snapshot.read(storage, REGISTER, seed), staged_record(storage, REGISTER, seed)
@@ -337,7 +338,7 @@ def on_s3(work: Path, base: Path, url: str, options: argparse.Namespace) -> dict
             shutil.copytree(base, lake)
             multiply(lake, count, configured(str(lake), url).home)
             bucket = f"s3://{emulator.new_bucket()}/lake"
-            upload(lake, Storage.open(bucket))
+            upload(lake, open_lake(bucket))
             found[count] = measure("S3", bucket, url, count, options.only)
             shutil.rmtree(lake)
     return found

@@ -79,12 +79,12 @@ def register(rows: int) -> None:
     """Replace the register's snapshots by ten that have so many rows together."""
     from catalunya.datasets import loader
     from catalunya.lake import layout, snapshot
+    from catalunya.lake.opening import open_lake
     from catalunya.lake.staged import Staged, read_record, record_of
-    from catalunya.lake.storage import Storage
     from catalunya.settings import Settings
 
     settings = Settings.load()
-    storage = Storage.open(settings.lake)
+    storage = open_lake(settings.lake)
     card = loader.load(settings.home / "datasets")["social_services"]
     [seed, *_] = snapshot.usable(storage, card.id)
     manifest = snapshot.read(storage, card.id, seed)
@@ -158,13 +158,13 @@ def build(engine: str) -> None:
     from catalunya.build import build as run
     from catalunya.build import discard
     from catalunya.datasets import loader
-    from catalunya.lake.storage import Storage
+    from catalunya.lake.opening import open_lake
     from catalunya.runs.record import new_run_id
     from catalunya.settings import Settings
     from catalunya.warehouse.engines import open_engine
 
     settings = Settings.load()
-    storage = Storage.open(settings.lake)
+    storage = open_lake(settings.lake)
     used = open_engine(storage, settings)
     now = datetime.now(UTC)
     candidate_id = new_run_id(now)

@@ -38,10 +38,11 @@ import sys
 from pathlib import Path
 from catalunya.datasets import loader
 from catalunya.lake import snapshot
+from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from catalunya.settings import ROOT
 from catalunya.staging.snapshot_typing import stage_snapshot
-storage = Storage.open(sys.argv[1])
+storage = open_lake(sys.argv[1])
 dataset = loader.load(ROOT / "datasets")["social_services"]
 manifest = snapshot.latest(storage, dataset.id)
 staged, _ = stage_snapshot(storage, dataset, manifest)
@@ -64,12 +65,12 @@ def land(folder: Path) -> Path:
     from catalunya.datasets import loader
     from catalunya.demo import server
     from catalunya.lake import layout, snapshot
+    from catalunya.lake.opening import open_lake
     from catalunya.lake.snapshot import LandedColumn, LandedFile, Manifest
-    from catalunya.lake.storage import Storage
     from catalunya.settings import ROOT
 
     dataset = loader.load(ROOT / "datasets")["social_services"]
-    storage = Storage.open(str(folder))
+    storage = open_lake(str(folder))
     files, spooled = [], {}
     with server.running(rows=ROWS) as demo:
         base = f"{demo.url}/resource/ivft-vegh.json?$order=:id&$limit={PAGE}"

@@ -40,11 +40,12 @@ from datetime import UTC, datetime
 from catalunya import build
 from catalunya.datasets import loader
 from catalunya.warehouse.engines import open_engine
+from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
 settings = Settings.load()
 now = datetime(2036, 1, 1, tzinfo=UTC)
-storage = Storage.open(settings.lake)
+storage = open_lake(settings.lake)
 build.build(
     storage, loader.load(settings.home / "datasets"), settings, open_engine(storage, settings),
     candidate_id="20360101T000000Z-00000000", now=now,
@@ -151,7 +152,7 @@ def make_lake(lake: Path, count: int) -> list[int]:
     import duckdb
 
     from catalunya.datasets import loader
-    from catalunya.lake.storage import Storage
+    from catalunya.lake.opening import open_lake
     from catalunya.settings import ROOT
     from catalunya.staging import row_sql
 
@@ -161,7 +162,7 @@ def make_lake(lake: Path, count: int) -> list[int]:
     subprocess.run([*command, "ingest", *chosen], env=environment(lake), check=True, capture_output=True)
     subprocess.run([*command, "stage"], env=environment(lake), check=True, capture_output=True)
     dataset = loader.load(ROOT / "datasets")["social_services"]
-    storage = Storage.open(str(lake))
+    storage = open_lake(str(lake))
     lines = lake / "lives.ndjson"
     lives = write_lives(lines, count)
     counts = []

@@ -12,6 +12,7 @@ from typing import Any
 from catalunya.datasets import loader
 from catalunya.datasets.model import Dataset
 from catalunya.lake import layout, snapshot
+from catalunya.lake.opening import open_lake
 from catalunya.lake.snapshot import LandedColumn, LandedFile, Manifest
 from catalunya.lake.storage import Storage
 from catalunya.staging.row_sql import source_names
@@ -73,6 +74,6 @@ def land(
     return manifest
 
 
-def open_lake(folder: Path) -> Storage:
+def local_lake(folder: Path) -> Storage:
     """A local lake."""
-    return Storage.open(str(folder))
+    return open_lake(str(folder))

@@ -18,14 +18,14 @@ from catalunya.settings import Settings
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines import open_engine
 from catalunya.warehouse.engines.base import ENGINE_NOTE, Cost
-from tests.landing import NOW, open_lake
+from tests.landing import NOW, local_lake
 
 RUN = "20260105T060000Z-1a2b3c4d"
 
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Storage:
-    return open_lake(tmp_path / "lake")
+    return local_lake(tmp_path / "lake")
 
 
 def settings(engine: str, **more: str) -> Settings:

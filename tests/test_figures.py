@@ -29,7 +29,7 @@ from catalunya.quality.mart_figures import compare_marts, declared_figures, mart
 from catalunya.staging.schema_drift import Drift
 from catalunya.staging.snapshot_typing import stage_snapshot
 from tests.conftest import ROOT
-from tests.landing import CARDS, land, open_lake
+from tests.landing import CARDS, land, local_lake
 
 DAY = date(2026, 1, 5)
 NOW = datetime(2026, 1, 5, 6, tzinfo=UTC)
@@ -63,7 +63,7 @@ class Taken:
 @pytest.fixture(scope="module")
 def taken(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Taken]:
     """Lands and stages pages of a dataset the way a run does."""
-    storage = open_lake(tmp_path_factory.mktemp("figures") / "lake")
+    storage = local_lake(tmp_path_factory.mktemp("figures") / "lake")
 
     def stage(dataset: Dataset, pages: list[Any], now: datetime = NOW) -> Taken:
         manifest = land(storage, dataset, pages, now=now)

@@ -15,12 +15,12 @@ from catalunya.lake.storage import Storage
 from catalunya.operations import maintenance
 from catalunya.runs import record
 from catalunya.stage import stage
-from tests.landing import CARDS, NOW, land, open_lake
+from tests.landing import CARDS, NOW, land, local_lake
 
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Storage:
-    return open_lake(tmp_path / "lake")
+    return local_lake(tmp_path / "lake")
 
 
 def test_every_landed_byte_is_compared_with_its_checksum(lake):

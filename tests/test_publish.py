@@ -16,12 +16,12 @@ from catalunya.lake import layout, pointer, snapshot
 from catalunya.lake.lock import Holder, Lock, LockLost, lake_lock
 from catalunya.lake.pointer import Pointer, PointerMoved
 from catalunya.lake.storage import Storage
-from tests.landing import CARDS, NOW, land, open_lake
+from tests.landing import CARDS, NOW, land, local_lake
 
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Storage:
-    return open_lake(tmp_path / "lake")
+    return local_lake(tmp_path / "lake")
 
 
 def put_release(

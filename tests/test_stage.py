@@ -24,7 +24,7 @@ from catalunya.lake.staged import Staged, staged_record
 from catalunya.lake.storage import Storage
 from catalunya.staging import row_sql
 from tests.conftest import ROOT
-from tests.landing import CARDS, NOW, declared, land, open_lake
+from tests.landing import CARDS, NOW, declared, land, local_lake
 from tests.proof.typed import typed
 
 REGISTER = CARDS["social_services"]
@@ -34,7 +34,7 @@ KIND = "Servei de centre de dia per a gent gran de caràcter temporal o permanen
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Storage:
-    return open_lake(tmp_path / "lake")
+    return local_lake(tmp_path / "lake")
 
 
 def row(number: int, **fields: Any) -> dict[str, Any]:
@@ -581,7 +581,7 @@ def test_two_runs_stage_the_same_bytes(tmp_path):
     rows = [row(n, nom=f"n{n % 7}") for n in range(500)]
     contents = []
     for name in ("a", "b"):
-        lake = open_lake(tmp_path / name)
+        lake = local_lake(tmp_path / name)
         staged = stage_rows(lake, rows[:250], rows[250:])
         contents.append(lake.read(layout.staged(REGISTER.id, staged.snapshot_id)))
     assert contents[0] == contents[1]
@@ -633,7 +633,7 @@ ANYTHING = st.one_of(
     )
 )
 def test_no_row_is_lost_whatever_is_sent(tmp_path_factory, rows):
-    lake = open_lake(tmp_path_factory.mktemp("lake"))
+    lake = local_lake(tmp_path_factory.mktemp("lake"))
     staged = stage_rows(lake, rows)
     assert staged.rows_in == len(rows)
     assert staged.rows_in == staged.rows_staged + staged.rows_quarantined + staged.rows_duplicated
@@ -670,7 +670,7 @@ SENT = st.one_of(
     )
 )
 def test_rows_are_typed_as_plain_python_types_them(tmp_path_factory, rows):
-    lake = open_lake(tmp_path_factory.mktemp("lake"))
+    lake = local_lake(tmp_path_factory.mktemp("lake"))
     staged = stage_rows(lake, rows)
     plain = typed(REGISTER.id, rows, NOW.date())
     names = [column.name for column in REGISTER.columns]

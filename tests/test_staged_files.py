@@ -18,7 +18,7 @@ from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
 from catalunya.warehouse.engines import staged_tables
 from catalunya.warehouse.engines.duckdb import DATABASE, DuckDBEngine
-from tests.landing import CARDS, NOW, land, open_lake
+from tests.landing import CARDS, NOW, land, local_lake
 
 REGISTER, POPULATION = CARDS["social_services"], CARDS["population"]
 KIND = "Servei de centre de dia per a gent gran de caràcter temporal o permanent"
@@ -37,7 +37,7 @@ def row(number: int, **fields: Any) -> dict[str, Any]:
 
 def staged_lake(folder: Path, *snapshots: list[dict[str, Any]]) -> Storage:
     """A lake with these snapshots of the register, a day apart, staged."""
-    lake = open_lake(folder)
+    lake = local_lake(folder)
     for number, rows in enumerate(snapshots):
         land(lake, REGISTER, [rows], now=NOW + timedelta(days=number))
     stage.stage(lake, REGISTER, run_id="r", now=NOW)
@@ -135,7 +135,7 @@ def tables(lake: Storage, work: Path, *staged: Staged) -> duckdb.DuckDBPyConnect
 
 
 def test_whole_keys_of_quarantined_rows_are_known_each_once(tmp_path: Path) -> None:
-    lake = open_lake(tmp_path / "year=2026" / "lake")
+    lake = local_lake(tmp_path / "year=2026" / "lake")
     one, old, other, gone, whole = (
         record(POPULATION, 0, 4), record(POPULATION, 1, 1), record(REGISTER, 0, 1), record(REGISTER, 1, 1),
         record(POPULATION, 2, 0),
@@ -154,7 +154,7 @@ def test_whole_keys_of_quarantined_rows_are_known_each_once(tmp_path: Path) -> N
 
 
 def test_quarantine_files_without_keys_have_none(tmp_path: Path) -> None:
-    lake = open_lake(tmp_path / "lake")
+    lake = local_lake(tmp_path / "lake")
     old = record(REGISTER, 0, 1)
     write_quarantine(lake, old, "select 1 as before_keys_were_kept")
     with tables(lake, tmp_path, old) as con:
@@ -162,7 +162,7 @@ def test_quarantine_files_without_keys_have_none(tmp_path: Path) -> None:
 
 
 def test_a_quarantine_file_that_cannot_be_read_is_named_and_may_be_deleted(tmp_path: Path) -> None:
-    lake = open_lake(tmp_path / "lake")
+    lake = local_lake(tmp_path / "lake")
     broken = record(REGISTER, 0, 1)
     key = layout.quarantined(REGISTER.id, broken.snapshot_id)
     lake.put(key, b"torn")
@@ -176,7 +176,7 @@ def test_a_quarantine_file_that_cannot_be_read_is_named_and_may_be_deleted(tmp_p
 
 def test_invalid_values_are_told_by_snapshot_and_column(tmp_path: Path) -> None:
     staged = record(REGISTER, 0, 0, invalid_values={"places": 2, "registered_on": 1, "name": 0})
-    with tables(open_lake(tmp_path / "lake"), tmp_path, staged) as con:
+    with tables(local_lake(tmp_path / "lake"), tmp_path, staged) as con:
         assert con.execute(
             "select * exclude (snapshot_id) from staging.invalid_values order by all"
         ).fetchall() == [

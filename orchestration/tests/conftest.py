@@ -19,7 +19,7 @@ import pytest
 from catalunya.demo import server
 from catalunya.demo.server import RunningPortal
 from catalunya.lake import layout
-from catalunya.lake.storage import Storage
+from catalunya.lake.opening import open_lake
 from catalunya.runs.steps import run_id_of
 from catalunya.settings import PORTAL_VARIABLES, Settings
 from orchestration.scripts import airflow_local
@@ -70,7 +70,7 @@ class Airflow(Api):
     def record(self, ended: Ended) -> dict[str, Any]:
         """The ledger's record of a run."""
         key = layout.ledger(id_in_lake(ended.run_id, ended.dag_id))
-        found: dict[str, Any] = json.loads(Storage.open(str(self.lake)).read(key))
+        found: dict[str, Any] = json.loads(open_lake(str(self.lake)).read(key))
         return found
 
 

@@ -19,6 +19,7 @@ import pytest
 from catalunya import publish
 from catalunya.demo import server as portal
 from catalunya.lake import layout, snapshot
+from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from catalunya.runs import record
 from catalunya.runs.record import RunRecord
@@ -104,7 +105,7 @@ def first(production: Airflow) -> Ended:
 def lake(stack: Deployed, monkeypatch: pytest.MonkeyPatch) -> Storage:
     for name, value in stack.emulator.env.items():
         monkeypatch.setenv(name, value)
-    return Storage.open(stack.lake)
+    return open_lake(stack.lake)
 
 
 def run(production: Airflow, **conf: Any) -> Ended:

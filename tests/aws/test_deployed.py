@@ -19,6 +19,7 @@ from catalunya.demo import server
 from catalunya.errors import SourceUnreadable
 from catalunya.lake import layout, snapshot
 from catalunya.lake.lock import lake_lock
+from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from catalunya.runs import aws_lambda
 from catalunya.runs.record import RunRecord
@@ -48,7 +49,7 @@ def stack(
 def lake(stack: Deployed, monkeypatch: pytest.MonkeyPatch) -> Storage:
     for name, value in stack.emulator.env.items():
         monkeypatch.setenv(name, value)
-    return Storage.open(stack.lake)
+    return open_lake(stack.lake)
 
 
 def ask(stack: Deployed, stage: str, **order: Any) -> None:
@@ -202,6 +203,6 @@ def test_a_task_works_under_the_role_of_its_duty_and_gives_it_back(as_airflow, l
         # A client of the session that boto3 shares, which others of this process use.
         used = boto3.client("s3", region_name="us-east-1")._request_signer._credentials
         assert used.token == os.environ["AWS_SESSION_TOKEN"]
-        Storage.open(as_airflow.lake).put("candidates/20260105T000000Z-00000000/x", b"x")
+        open_lake(as_airflow.lake).put("candidates/20260105T000000Z-00000000/x", b"x")
     assert dict(os.environ) == before
     assert boto3.client("s3", region_name="us-east-1")._request_signer._credentials.token is None

@@ -15,6 +15,7 @@ from catalunya.demo import server
 from catalunya.errors import CatalunyaError, Refused
 from catalunya.lake import index, layout, snapshot
 from catalunya.lake.lock import lake_lock
+from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from catalunya.operations import alerts, maintenance, status
 from catalunya.runs import aws_lambda
@@ -44,7 +45,7 @@ class Life:
         self.number = 0
 
     def storage(self) -> Storage:
-        return Storage.open(self.settings.lake)
+        return open_lake(self.settings.lake)
 
     def new_run(self) -> str:
         self.number += 1

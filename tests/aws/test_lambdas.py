@@ -15,6 +15,7 @@ from catalunya.errors import LakeBusy, SourceUnreadable, UsageError
 from catalunya.ingest import Ingested
 from catalunya.lake import layout, snapshot
 from catalunya.lake.lock import lake_lock
+from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from catalunya.runs import aws_lambda, steps
 from catalunya.runs.record import RunRecord
@@ -33,7 +34,7 @@ print("ANSWER", json.dumps(getattr(aws_lambda, sys.argv[1])(json.loads(sys.argv[
 def lake(s3_bucket, demo, monkeypatch) -> Storage:
     for name, value in variables(s3_bucket, demo.url).items():
         monkeypatch.setenv(name, value)
-    return Storage.open(f"s3://{s3_bucket}/lake")
+    return open_lake(f"s3://{s3_bucket}/lake")
 
 
 def versions(lake: Storage) -> dict[str, str]:

@@ -11,7 +11,7 @@ import pytest
 from catalunya.demo import server
 from catalunya.errors import UsageError
 from catalunya.lake import layout
-from catalunya.lake.storage import Storage
+from catalunya.lake.opening import open_lake
 from catalunya.settings import Settings
 from catalunya.warehouse.engines import open_engine
 from tests.engines.conftest import Command, client, new_bucket
@@ -155,7 +155,7 @@ def test_clean_up_touches_nothing_outside_the_runs_own_prefix(stand, aws, monkey
             monkeypatch.setenv(variable, value)
     monkeypatch.setenv("CATALUNYA_ENGINE", name)
     settings = Settings.load()
-    lake = Storage.open(settings.lake)
+    lake = open_lake(settings.lake)
     engine = open_engine(lake, settings)
     run, other = "20260105T060000Z-1a2b3c4d", "20260105T060000Z-1a2b3c4e"
     lake.put(f"candidates/{run}/tables/x", b"own")

@@ -23,6 +23,7 @@ from catalunya.datasets.model import Dataset
 from catalunya.errors import Refused
 from catalunya.ingest import ingest
 from catalunya.lake import snapshot
+from catalunya.lake.opening import open_lake
 from catalunya.lake.staged import Staged, staged_record
 from catalunya.lake.storage import Storage
 from catalunya.settings import PORTAL_VARIABLES, Settings
@@ -184,7 +185,7 @@ def test_no_odd_answer_ends_in_an_unexplained_error_and_the_good_one_after_it_is
             path = chance.choice(list(good))
             kind, odd = mutated(chance, good[path].replace(b'"@day"', b"1700000000"))
             said = f"seed {seed}: {kind} of {path}"
-            lake = Storage.open(str(tmp_path / "lake"))
+            lake = open_lake(str(tmp_path / "lake"))
             try:
                 portal.odd, portal.day = {path: odd}, 0
                 found = ingest(lake, dataset, hasty, run_id="r", now=NOW)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from tests.lake.faulty import FaultyFront
 from tests.s3 import S3Emulator, s3_bucket, s3_emulator  # noqa: F401
@@ -12,12 +13,12 @@ from tests.s3 import S3Emulator, s3_bucket, s3_emulator  # noqa: F401
 
 @pytest.fixture
 def local_lake(tmp_path: Path) -> Storage:
-    return Storage.open(str(tmp_path / "lake"))
+    return open_lake(str(tmp_path / "lake"))
 
 
 @pytest.fixture
 def s3_lake(s3_bucket: str) -> Storage:  # noqa: F811
-    return Storage.open(f"s3://{s3_bucket}/some/prefix")
+    return open_lake(f"s3://{s3_bucket}/some/prefix")
 
 
 @pytest.fixture(params=["local_lake", "s3_lake"])

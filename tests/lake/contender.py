@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from catalunya.errors import CatalunyaError
 from catalunya.lake import pointer
 from catalunya.lake.lock import lake_lock
+from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 
 
@@ -51,7 +52,7 @@ def main() -> None:
         if os.fork() == 0:
             os.close(opener)
             try:
-                begin(Storage.open(url), f"run-{i}", float(lease_s), lambda: os.read(gate, 1))
+                begin(open_lake(url), f"run-{i}", float(lease_s), lambda: os.read(gate, 1))
             except CatalunyaError as error:
                 say("lost", type(error).__name__, error)
             os._exit(0)

@@ -18,6 +18,7 @@ import structlog.testing
 from catalunya.errors import CatalunyaError, UsageError
 from catalunya.lake import layout, scratch
 from catalunya.lake.lock import LockLost, lake_lock
+from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Conflict, Entry, KeyExists, Storage
 from catalunya.runs.record import RunRecord, newest
 from tests.lake.faulty import FaultyFront
@@ -33,10 +34,10 @@ def names(storage: Storage, prefix: str) -> list[str]:
 def test_a_lease_lost_while_paused_inside_a_clean_up_ends_it_with_nothing_more_deleted(
     front: FaultyFront,
 ) -> None:
-    storage = Storage.open(front.lake_url)
+    storage = open_lake(front.lake_url)
     for name in "abcd":
         storage.put(f"releases/{name}/release.json", b"{}")
-    other = Storage.open(front.lake_url)
+    other = open_lake(front.lake_url)
     deletions = 0
 
     def pause(method: str, path: str, body: bytes) -> None:
@@ -67,7 +68,7 @@ def test_a_lease_lost_while_paused_inside_a_clean_up_ends_it_with_nothing_more_d
 
 
 def test_a_large_deletion_checks_the_lock_before_each_thousand_objects(front: FaultyFront) -> None:
-    storage = Storage.open(front.lake_url)
+    storage = open_lake(front.lake_url)
     with patch("catalunya.lake.s3._DELETED_AT_ONCE", 3):
         for number in range(9):
             storage.put(f"releases/a/{number}", b"")
@@ -105,13 +106,13 @@ def test_a_path_that_the_engine_would_read_as_a_pattern_is_refused_with_the_vari
     tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(UsageError, match="CATALUNYA_LAKE"):
-        Storage.open(f"{tmp_path}/{name}/lake")
+        open_lake(f"{tmp_path}/{name}/lake")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["year=2026", "n=1", "l'Hospitalet {a,b} #%20;$~", "Àrea"])
 def test_other_paths_are_allowed(tmp_path: Path, name: str) -> None:
-    storage = Storage.open(f"{tmp_path}/{name}")
+    storage = open_lake(f"{tmp_path}/{name}")
     storage.put("a/b", b"1")
     assert storage.list() == [Entry("a/b", 1)]
 
@@ -133,7 +134,7 @@ def test_what_follows_a_name_is_listed_with_one_request(lake: Storage) -> None:
 
 
 def test_a_listing_after_a_name_asks_s3_for_no_more_than_that(front: FaultyFront) -> None:
-    storage = Storage.open(front.lake_url)
+    storage = open_lake(front.lake_url)
     for number in range(5):
         storage.put(f"ledger/{number}", b"")
     front.requests.clear()
@@ -205,7 +206,7 @@ def test_the_newest_record_is_the_newest_whole_one_that_is_not_from_the_future(l
 def test_the_newest_record_of_a_long_ledger_costs_one_short_listing_and_one_reading(
     front: FaultyFront,
 ) -> None:
-    storage = Storage.open(front.lake_url)
+    storage = open_lake(front.lake_url)
     for day in range(1, 29):
         storage.put(
             f"ledger/202512{day:02}T000000Z-00000000.json", record_of(f"202512{day:02}T000000Z-00000000")
@@ -242,7 +243,7 @@ from pathlib import Path
 from catalunya.errors import CatalunyaError
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.storage import Storage
-storage = Storage.open(sys.argv[1])
+storage = open_lake(sys.argv[1])
 storage.put("kept", b"old")
 resource.setrlimit(resource.RLIMIT_FSIZE, (50, resource.RLIM_INFINITY))
 def lock():
@@ -262,7 +263,7 @@ def test_a_file_that_the_disk_does_not_take_whole_is_explained_and_never_visible
         timeout=60,
     )
     assert done.stdout.count("File too large; raise the limit") == 3, done.stdout
-    storage = Storage.open(str(tmp_path / "lake"))
+    storage = open_lake(str(tmp_path / "lake"))
     assert (storage.list(), storage.read("kept")) == ([Entry("kept", 3)], b"old")
     with lake_lock(storage, "next"):
         pass
@@ -282,7 +283,7 @@ def test_a_store_that_ignores_conditions_is_refused_before_anything_relies_on_th
     front: FaultyFront,
 ) -> None:
     front.ignore_conditions = True
-    storage = Storage.open(front.lake_url)
+    storage = open_lake(front.lake_url)
     for _ in range(2):
         with (
             pytest.raises(
@@ -293,7 +294,7 @@ def test_a_store_that_ignores_conditions_is_refused_before_anything_relies_on_th
             pytest.fail("a lock that locks nothing")
     assert names(storage, "") == ["locks/probe.json"]
     front.ignore_conditions = False
-    with lake_lock(Storage.open(front.lake_url), "run-b"):
+    with lake_lock(open_lake(front.lake_url), "run-b"):
         pass
 
 
@@ -301,17 +302,17 @@ def test_a_good_store_is_asked_once_for_all_processes_and_each_endpoint(front: F
     def writes() -> int:
         return sum(method == "PUT" and "probe" in path for method, path in front.requests)
 
-    Storage.open(front.lake_url).replace("a", b"1", None)
+    open_lake(front.lake_url).replace("a", b"1", None)
     asked = writes()
     assert asked > 0
-    second = Storage.open(front.lake_url)
+    second = open_lake(front.lake_url)
     second.replace("b", b"1", None)
     second.replace("c", b"1", None)
     assert writes() == asked
     second.put(
         "locks/probe.json", json.dumps({"endpoint": "http://elsewhere", "conditional_writes": True}).encode()
     )
-    Storage.open(front.lake_url).replace("d", b"1", None)
+    open_lake(front.lake_url).replace("d", b"1", None)
     assert writes() > asked + 1
 
 
@@ -323,7 +324,7 @@ def clashes(times: int) -> Iterator[tuple[int, bytes]]:
 def test_a_clash_that_passes_is_tried_again_and_not_taken_for_a_loss(
     front: FaultyFront, tmp_path: Path
 ) -> None:
-    storage = Storage.open(front.lake_url)
+    storage = open_lake(front.lake_url)
     storage.put("x", b"1")
     storage.put("releases/old/a", b"1")
     storage.put("releases/old/b", b"1")
@@ -357,7 +358,7 @@ def test_a_clash_that_passes_is_tried_again_and_not_taken_for_a_loss(
 def test_objects_that_one_request_for_many_could_not_delete_are_tried_again(
     front: FaultyFront, code: str
 ) -> None:
-    storage = Storage.open(front.lake_url)
+    storage = open_lake(front.lake_url)
     names = ["releases/old/a", "releases/old/b"]
     for name in names:
         storage.put(name, b"1")
@@ -373,7 +374,7 @@ def test_objects_that_one_request_for_many_could_not_delete_are_tried_again(
 
 
 def test_a_clash_that_stays_is_explained(front: FaultyFront) -> None:
-    storage = Storage.open(front.lake_url)
+    storage = open_lake(front.lake_url)
     storage.replace("a", b"1", None)
     front.fault = lambda method, path: (409, CLASH) if method == "PUT" else None
     with (
@@ -390,6 +391,6 @@ def test_no_proxy_is_asked_for_a_store_on_this_machine(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "")
-    storage = Storage.open(f"s3://{s3_bucket}/lake")
+    storage = open_lake(f"s3://{s3_bucket}/lake")
     with lake_lock(storage, "run"):
         assert storage.age_s("locks/run.json") is not None  # type: ignore[attr-defined]

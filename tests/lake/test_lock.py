@@ -11,6 +11,7 @@ import pytest
 from catalunya.errors import LakeBusy
 from catalunya.lake.local import LocalStorage
 from catalunya.lake.lock import LockLost, lake_lock, who_holds
+from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from tests.lake.faulty import FaultyFront
 from tests.lake.processes import contenders
@@ -118,7 +119,7 @@ def test_of_10_processes_that_take_over_a_dead_holders_lease_exactly_one_wins(s3
 
 
 def test_a_holder_that_cannot_renew_learns_it_before_the_lease_is_over(front: FaultyFront) -> None:
-    storage = Storage.open(front.lake_url)
+    storage = open_lake(front.lake_url)
     with lake_lock(storage, "cut-off", lease_s=1) as lock:
         time.sleep(1.5)
         lock.check()
@@ -145,7 +146,7 @@ def test_a_clock_that_differs_from_the_storages_neither_robs_a_holder_nor_locks_
     front: FaultyFront, ahead_s: int
 ) -> None:
     front.clock_ahead_s = ahead_s
-    storage = Storage.open(front.lake_url)
+    storage = open_lake(front.lake_url)
     with contenders("lock", storage.url, lease_s=1) as holder:
         assert holder.go() == ["won run-0"]
         for _ in range(4):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from catalunya import stage
 from catalunya.lake import snapshot
-from catalunya.lake.storage import Storage
+from catalunya.lake.opening import open_lake
 from catalunya.settings import Settings
 from catalunya.warehouse.engines.duckdb import DATABASE, DuckDBEngine
 from tests.lake.faulty import FaultyFront
@@ -19,7 +19,7 @@ REGISTER = CARDS["social_services"]
 def test_a_build_lists_a_dataset_once_and_asks_once_for_each_staged_file(
     front: FaultyFront, tmp_path: Path
 ) -> None:
-    lake = Storage.open(front.lake_url)
+    lake = open_lake(front.lake_url)
     asked = []
     for number in range(8):
         rows = [{"registre": f"S{number}", "tipologia": "Servei"}]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from catalunya.errors import CatalunyaError, UsageError
 from catalunya.lake.local import LocalStorage
 from catalunya.lake.lock import lake_lock
+from catalunya.lake.opening import open_lake
 from catalunya.lake.s3 import S3Storage
 from catalunya.lake.storage import Conflict, Entry, KeyExists, MissingKey, Storage, check_key
 from tests.lake.faulty import DENIED, NO_SUCH_UPLOAD, FaultyFront
@@ -98,7 +99,7 @@ def test_folders_after_a_name_are_those_that_sort_after_it(lake: Storage) -> Non
 
 
 def test_folders_after_a_name_cost_one_request_however_many_come_before(front: FaultyFront) -> None:
-    lake = Storage.open(front.lake_url)
+    lake = open_lake(front.lake_url)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: lake.put(f"r/{number:05d}/a", b""), range(1050)))
     front.requests.clear()
@@ -221,7 +222,7 @@ def peak_mib():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
 
-storage = Storage.open(sys.argv[1])
+storage = open_lake(sys.argv[1])
 storage.put("warm", b"x" * 1000)
 before = peak_mib()
 storage.put_file("big", Path(sys.argv[2]))
@@ -349,13 +350,13 @@ def test_no_accepted_key_leaves_the_root_or_touches_hidden_files(key: str) -> No
 )
 def test_an_address_that_is_neither_a_folder_nor_a_bucket_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="CATALUNYA_LAKE"):
-        Storage.open(url)
+        open_lake(url)
 
 
 def test_a_local_address_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for url in ("./data", "data", str(tmp_path / "data"), (tmp_path / "data").as_uri()):
-        storage = Storage.open(url)
+        storage = open_lake(url)
         assert storage.is_local
         assert storage.url == str(tmp_path / "data")
         assert storage.uri("a/b.parquet") == str(tmp_path / "data" / "a" / "b.parquet")
@@ -364,7 +365,7 @@ def test_a_local_address_becomes_absolute(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_folder_that_cannot_be_made_is_named_with_its_variable(tmp_path: Path) -> None:
     blocker = file(tmp_path, b"")
     with pytest.raises(UsageError, match=r"CATALUNYA_LAKE: the folder .*lake cannot be written"):
-        Storage.open(str(blocker / "lake"))
+        open_lake(str(blocker / "lake"))
 
 
 MOUNTED = """
@@ -372,14 +373,14 @@ import sys
 from catalunya.errors import CatalunyaError
 from catalunya.lake.storage import Storage
 
-storage = Storage.open(sys.argv[1])
+storage = open_lake(sys.argv[1])
 storage.put("a/small", b"x")
 try:
     storage.put("a/small", b"x" * 3_000_000)
 except CatalunyaError as error:
     print(error, storage.read("a/small"), list(storage.scratch().iterdir()))
 try:
-    Storage.open(sys.argv[2])
+    open_lake(sys.argv[2])
 except CatalunyaError as error:
     print(error)
 """
@@ -437,7 +438,7 @@ def test_documents_are_on_the_disk_before_they_are_visible(
 LEAVE_SCRATCH = """
 import os, signal, sys
 from catalunya.lake.storage import Storage
-scratch = Storage.open(sys.argv[1]).scratch()
+scratch = open_lake(sys.argv[1]).scratch()
 (scratch / "half").write_bytes(b"x")
 print(scratch, flush=True)
 if sys.argv[2] == "wait":
@@ -476,24 +477,24 @@ def test_a_bucket_that_is_not_there_is_named_with_what_to_check(s3_bucket: str) 
     with pytest.raises(
         UsageError, match=r"CATALUNYA_LAKE: the bucket of s3://no-such-bucket/x .*NoSuchBucket"
     ):
-        Storage.open("s3://no-such-bucket/x")
+        open_lake("s3://no-such-bucket/x")
 
 
 def test_a_server_that_is_not_there_is_named_soon(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(UsageError, match=r"CATALUNYA_LAKE: .*cannot be reached at http://127\.0\.0\.1:9"):
-        Storage.open(f"s3://{s3_bucket}")
+        open_lake(f"s3://{s3_bucket}")
 
 
 def test_the_whole_bucket_can_be_the_lake(s3_bucket: str) -> None:
-    storage = Storage.open(f"s3://{s3_bucket}")
+    storage = open_lake(f"s3://{s3_bucket}")
     storage.put("a/b", b"x")
     assert storage.uri("a/b") == f"s3://{s3_bucket}/a/b"
-    assert Storage.open(f"s3://{s3_bucket}/a/").list() == [Entry("b", 1)]
+    assert open_lake(f"s3://{s3_bucket}/a/").list() == [Entry("b", 1)]
 
 
 def test_lakes_in_one_bucket_do_not_see_each_other(s3_bucket: str) -> None:
-    one, sibling = Storage.open(f"s3://{s3_bucket}/lake"), Storage.open(f"s3://{s3_bucket}/lake2")
+    one, sibling = open_lake(f"s3://{s3_bucket}/lake"), open_lake(f"s3://{s3_bucket}/lake2")
     one.put("a", b"1")
     sibling.put("a", b"22")
     assert one.list() == [Entry("a", 1)]
@@ -506,7 +507,7 @@ def test_the_endpoint_for_s3_alone_comes_before_the_general_one(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", os.environ["AWS_ENDPOINT_URL"])
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    storage = Storage.open(f"s3://{s3_bucket}")
+    storage = open_lake(f"s3://{s3_bucket}")
     assert storage.list() == []
     assert f"endpoint '{os.environ['AWS_ENDPOINT_URL_S3'].removeprefix('http://')}'" in str(
         storage.duckdb_secret_sql()
@@ -514,7 +515,7 @@ def test_the_endpoint_for_s3_alone_comes_before_the_general_one(
 
 
 def test_throttled_requests_are_tried_again(front: FaultyFront, tmp_path: Path) -> None:
-    storage = Storage.open(front.lake_url)
+    storage = open_lake(front.lake_url)
     assert isinstance(storage, S3Storage)
     for work in (
         lambda: storage.put("a/b", b"1"),
@@ -539,7 +540,7 @@ def test_throttled_requests_are_tried_again(front: FaultyFront, tmp_path: Path) 
 
 
 def test_a_conditional_write_whose_answer_was_lost_is_known_as_our_own(front: FaultyFront) -> None:
-    storage = Storage.open(front.lake_url)
+    storage = open_lake(front.lake_url)
 
     def lose_one_put() -> None:
         lost = iter([True])
@@ -559,7 +560,7 @@ def test_a_conditional_write_whose_answer_was_lost_is_known_as_our_own(front: Fa
 def test_an_upload_that_breaks_off_leaves_no_object_and_keeps_the_source(
     front: FaultyFront, tmp_path: Path
 ) -> None:
-    storage = Storage.open(front.lake_url)
+    storage = open_lake(front.lake_url)
     source = file(tmp_path, os.urandom(40_000_000))
     front.fault = lambda method, path: (403, DENIED) if "partNumber=2" in path else None
     with pytest.raises(CatalunyaError, match=r"lake/big: .*(AccessDenied|403)"):
@@ -571,7 +572,7 @@ def test_an_upload_that_breaks_off_leaves_no_object_and_keeps_the_source(
 
 
 def test_an_upload_whose_last_answer_was_lost_has_arrived(front: FaultyFront, tmp_path: Path) -> None:
-    storage = Storage.open(front.lake_url)
+    storage = open_lake(front.lake_url)
     source = file(tmp_path, b"x" * 40_000_000)
     completions: list[str] = []
 
@@ -592,7 +593,7 @@ def test_an_upload_whose_last_answer_was_lost_has_arrived(front: FaultyFront, tm
 
 
 def test_a_download_that_breaks_off_leaves_nothing_behind(front: FaultyFront, tmp_path: Path) -> None:
-    storage = Storage.open(front.lake_url)
+    storage = open_lake(front.lake_url)
     storage.put_file("big", file(tmp_path, os.urandom(40_000_000)))
     answered = iter([None, None])
     front.fault = lambda method, path: next(answered, (403, DENIED))
@@ -606,7 +607,7 @@ def test_a_message_about_a_failure_holds_no_credential(
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "verysecret")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "tokentoken")
-    storage = Storage.open(front.lake_url)
+    storage = open_lake(front.lake_url)
     assert isinstance(storage, S3Storage)
     storage.put("a", b"")
     front.fault = lambda method, path: (403, DENIED)
@@ -639,7 +640,7 @@ def test_the_statement_for_duckdb_carries_the_session_and_quotes_what_it_is_give
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "it's")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
-    statement = Storage.open(f"s3://{s3_bucket}/lake").duckdb_secret_sql()
+    statement = open_lake(f"s3://{s3_bucket}/lake").duckdb_secret_sql()
     assert statement is not None
     assert "secret 'it''s', session_token 'token'" in statement
     assert f"scope 's3://{s3_bucket}/lake'" in statement
@@ -648,7 +649,7 @@ def test_the_statement_for_duckdb_carries_the_session_and_quotes_what_it_is_give
 def test_duckdb_without_keys_is_refused_with_what_to_set(
     s3_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    storage = Storage.open(f"s3://{s3_bucket}/lake")
+    storage = open_lake(f"s3://{s3_bucket}/lake")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(UsageError, match=r"AWS_ACCESS_KEY_ID: .*set the keys or fetch the files first"):
@@ -662,7 +663,7 @@ def test_a_profile_that_cannot_be_read_is_refused_with_what_to_do(
     monkeypatch.setenv("AWS_PROFILE", "work")
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(UsageError, match=r"AWS_PROFILE: .*'work' needs boto3"):
-        Storage.open(f"s3://{s3_bucket}/lake")
+        open_lake(f"s3://{s3_bucket}/lake")
 
 
 def test_a_run_that_holds_a_lock_of_any_name_can_write(lake: Storage) -> None:
@@ -676,7 +677,7 @@ def test_a_process_forked_after_s3_was_used_is_refused_rather_than_left_hanging(
     s3_lake.put("a", b"x")
 
     def work(results: multiprocessing.SimpleQueue[str]) -> None:
-        for use in (lambda: s3_lake.read("a"), lambda: Storage.open(s3_lake.url)):
+        for use in (lambda: s3_lake.read("a"), lambda: open_lake(s3_lake.url)):
             try:
                 use()
             except CatalunyaError as error:
@@ -694,8 +695,8 @@ def test_a_process_forked_after_s3_was_used_is_refused_rather_than_left_hanging(
 
 
 def test_a_local_lake_can_be_moved(tmp_path: Path) -> None:
-    Storage.open(str(tmp_path / "old")).put("a/b", b"x")
+    open_lake(str(tmp_path / "old")).put("a/b", b"x")
     (tmp_path / "old").rename(tmp_path / "new")
-    moved = Storage.open(str(tmp_path / "new"))
+    moved = open_lake(str(tmp_path / "new"))
     assert isinstance(moved, LocalStorage)
     assert moved.read("a/b") == b"x"

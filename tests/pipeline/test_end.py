@@ -207,7 +207,7 @@ def test_a_signal_while_the_command_is_imported_is_one_object_and_one_line(comma
 
 
 def test_what_a_library_prints_is_not_on_standard_output(command, tmp_path):
-    code = BROKEN.format(imports="", patch="cli.Storage.open").replace(
+    code = BROKEN.format(imports="", patch="cli.open_lake").replace(
         'raise RuntimeError("a fault of the code: 5 :id")', "print('noise'); raise RuntimeError('x')"
     )
     done = subprocess.run(

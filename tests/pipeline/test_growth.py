@@ -21,7 +21,7 @@ from catalunya.datasets import loader
 from catalunya.demo import server
 from catalunya.errors import BuildFailed
 from catalunya.lake import snapshot
-from catalunya.lake.storage import Storage
+from catalunya.lake.opening import open_lake
 from catalunya.warehouse.engines.staged_tables import staged_keys
 from tests.pipeline.conftest import DAY, SMALL
 
@@ -64,7 +64,7 @@ def test_a_run_with_nothing_new_and_status_ask_as_much_on_s3(lakes, url, s3_emul
     found = {}
     for count, lake in lakes.items():
         bucket = f"s3://{s3_bucket}/lake-{count}"
-        upload(lake, Storage.open(bucket))
+        upload(lake, open_lake(bucket))
         found[count] = [requests(work(configured(bucket, url))) for work in (nothing_new, status)]
     assert found[MANY] == found[FEW]
 
@@ -77,7 +77,7 @@ def test_staging_again_asks_as_much_for_each_snapshot(lakes, url):
 
 def test_a_build_looks_for_all_staged_files_by_one_list(lakes, url):
     settings = configured(str(lakes[MANY]), url)
-    storage = Storage.open(settings.lake)
+    storage = open_lake(settings.lake)
     card = loader.load(settings.home / "datasets")[REGISTER]
     kept = tuple(snapshot.usable(storage, REGISTER))
     with counted(storage) as cost:

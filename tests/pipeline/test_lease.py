@@ -15,7 +15,7 @@ from obstore.store import S3Store
 
 from catalunya.demo import server
 from catalunya.lake.lock import lake_lock
-from catalunya.lake.storage import Storage
+from catalunya.lake.opening import open_lake
 from tests.pipeline.conftest import LATER, LATER_DAY, SMALL, Command
 from tests.pipeline.test_kill import store, upload
 
@@ -88,7 +88,7 @@ def test_a_run_that_loses_its_lease_while_it_is_paused_neither_publishes_nor_del
         try:
             assert stopped(process), process.stderr and process.stderr.read()
             time.sleep(LEASE_S + 2)
-            with lake_lock(Storage.open(command.lake), "another"):
+            with lake_lock(open_lake(command.lake), "another"):
                 before = objects(store)
                 process.send_signal(signal.SIGCONT)
                 out, words = process.communicate(timeout=240)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from catalunya.audit import Finding
-from catalunya.lake.storage import Storage
+from catalunya.lake.opening import open_lake
 from catalunya.operations import alerts as notify
 from catalunya.runs.record import DatasetRecord, RunRecord
 from tests.ear import listening
@@ -39,7 +39,7 @@ def test_an_address_that_does_not_answer_is_said_and_changes_no_exit_code(tmp_pa
 
 
 def test_people_are_told_also_when_the_lake_cannot_remember_it(tmp_path, ear):
-    lake = Storage.open(str(tmp_path / "lake"))
+    lake = open_lake(str(tmp_path / "lake"))
     (tmp_path / "lake" / "alerts").write_text("in the way")
     alert = notify.Alert(kind="failed", subject="ingest", reason="the disk is full", event="x")
     assert notify.deliver(lake, (ear.channel,), [alert])
@@ -62,7 +62,7 @@ def event(name: str = "x") -> notify.Alert:
 
 
 def test_each_address_hears_an_event_once_and_a_dead_one_is_tried_again_alone(tmp_path, ear):
-    lake = Storage.open(str(tmp_path / "lake"))
+    lake = open_lake(str(tmp_path / "lake"))
     dead = "json://127.0.0.1:9/?secret=xyzzy"
     assert not notify.deliver(lake, (dead, ear.channel), [event()])
     assert not notify.deliver(lake, (dead, ear.channel), [event()])
@@ -77,7 +77,7 @@ def test_each_address_hears_an_event_once_and_a_dead_one_is_tried_again_alone(tm
 
 
 def test_an_address_that_apprise_does_not_know_is_said_and_the_others_hear(tmp_path, ear):
-    lake = Storage.open(str(tmp_path / "lake"))
+    lake = open_lake(str(tmp_path / "lake"))
     assert not notify.deliver(lake, ("nonsense://x", ear.channel), [event()])
     assert len(ear.heard) == 1
 

@@ -16,6 +16,7 @@ from catalunya.errors import BuildFailed, LakeBusy, Refused, SourceUnreadable, U
 from catalunya.ingest import Ingested
 from catalunya.lake import layout, pointer, snapshot
 from catalunya.lake.lock import lake_lock
+from catalunya.lake.opening import open_lake
 from catalunya.lake.pointer import PointerMoved
 from catalunya.lake.storage import Storage
 from catalunya.operations import alerts
@@ -90,7 +91,7 @@ def test_a_run_in_parts_ends_in_the_release_of_a_run_in_one_process(demo, s3_buc
     own = first_release[1].json["release_id"]
     assert (ended.status, ended.exit_code, ended.release_id) == ("released", 0, own)
     assert [stage.name for stage in ended.stages] == ["ingest", "stage", "build", "audit", "publish"]
-    storage = Storage.open(lake)
+    storage = open_lake(lake)
     assert storage.exists(layout.docs(str(ended.release_id), "index.html"))
     assert storage.folders(layout.RUNS) == storage.folders(layout.CANDIDATES) == []
     again = part_of("b", lake, demo.url)
@@ -261,7 +262,7 @@ def test_a_build_where_functions_stage_names_what_they_have_not_staged_and_stage
     demo, s3_bucket, first_release
 ):
     lake = f"s3://{s3_bucket}/lake"
-    _upload(first_release[0], Storage.open(lake))
+    _upload(first_release[0], open_lake(lake))
     one = part_of("a", lake, demo.url)
     one.settings = one.settings.model_copy(update={"lambda_prefix": "catalunya-production"})
     demo.set_day(date(2026, 3, 1))
@@ -285,7 +286,7 @@ def test_a_build_where_functions_stage_names_what_they_have_not_staged_and_stage
 
 
 def _upload(folder: Path, lake: Storage) -> None:
-    for entry in Storage.open(str(folder)).list():
+    for entry in open_lake(str(folder)).list():
         lake.put(entry.key, (folder / entry.key).read_bytes())
 
 
@@ -302,7 +303,7 @@ def test_a_run_in_parts_and_a_run_in_one_process_do_not_meet(released, demo, mon
 
 
 def test_an_event_is_told_once_and_again_only_when_nobody_heard(tmp_path):
-    lake = Storage.open(str(tmp_path / "lake"))
+    lake = open_lake(str(tmp_path / "lake"))
     alert = alerts.Alert(
         kind="unusual", subject="population", reason="rows doubled", event="rows population x"
     )

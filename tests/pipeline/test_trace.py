@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from catalunya.lake.storage import Storage
+from catalunya.lake.opening import open_lake
 from catalunya.operations.trace import Selection, trace
 from tests.pipeline.conftest import Answer, Command, query
 
@@ -100,7 +100,7 @@ def test_a_change_leads_to_the_snapshot_that_shows_it_and_the_one_before(traced)
 
 def test_every_mart_can_be_traced(first_release):
     lake, answer = first_release
-    storage = Storage.open(str(lake))
+    storage = open_lake(str(lake))
     for mart, rows in json.loads(Path(answer.json["release"], "release.json").read_text("utf-8"))[
         "rows"
     ].items():

@@ -14,6 +14,7 @@ import pytest
 
 from catalunya import audit, build, stage
 from catalunya.lake import layout
+from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
 from catalunya.warehouse.engines import open_engine
@@ -61,7 +62,7 @@ def proof(tmp_path_factory: pytest.TempPathFactory) -> Proof:
 
 def built(lake: Path, everything: list[Sent]) -> Proof:
     """The warehouse that the pipeline makes of what the portals sent, in a lake of its own."""
-    storage = Storage.open(str(lake))
+    storage = open_lake(str(lake))
     snapshots = [_landed(storage, sent) for sent in everything]
     for dataset in CARDS.values():
         stage.stage(storage, dataset, run_id="20270201T120000Z-00000000", now=NOW)

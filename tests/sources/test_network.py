@@ -24,7 +24,7 @@ from catalunya.settings import PORTAL_VARIABLES, Settings
 from catalunya.sources import Http, download
 from catalunya.sources import http as http_module
 from catalunya.sources.transport import proxy_of
-from tests.landing import CARDS, NOW, open_lake
+from tests.landing import CARDS, NOW, local_lake
 
 from .conftest import Answering, Asked, Register, Reply, Server
 from .test_download import SOURCE as FILES
@@ -135,7 +135,7 @@ def test_a_disk_that_is_full_is_said_of_its_source_and_the_next_one_lands(
     def full(*_: object) -> None:
         raise OSError(number, "No space left on device")
 
-    lake = open_lake(tmp_path / "lake")
+    lake = local_lake(tmp_path / "lake")
     with monkeypatch.context() as patch:
         patch.setattr(http_module, "_write", full)
         register = serve(Register(ROWS, COLUMNS))
@@ -159,7 +159,7 @@ def test_a_defect_met_by_one_source_is_its_outcome_and_logged_with_its_traceback
     monkeypatch.setattr(ingesting.sources, "fetch", broken)
     with capture_logs() as events:
         found = ingest(
-            open_lake(tmp_path / "lake"),
+            local_lake(tmp_path / "lake"),
             CARDS["population"],
             settings("http://127.0.0.1:1"),
             run_id="r",
@@ -182,7 +182,7 @@ def test_what_ends_a_run_is_no_outcome_of_a_source(
     monkeypatch.setattr(ingesting.sources, "fetch", broken)
     with pytest.raises(type(error)):
         ingest(
-            open_lake(tmp_path / "lake"),
+            local_lake(tmp_path / "lake"),
             CARDS["population"],
             settings("http://127.0.0.1:1"),
             run_id="r",
@@ -193,7 +193,7 @@ def test_what_ends_a_run_is_no_outcome_of_a_source(
 def test_a_snapshot_that_could_not_be_decoded_is_read_again_though_the_portal_says_nothing_changed(
     serve: Serve, tmp_path: Path
 ) -> None:
-    lake, dataset, url = open_lake(tmp_path / "lake"), CARDS["population"], serve(Tables()).url
+    lake, dataset, url = local_lake(tmp_path / "lake"), CARDS["population"], serve(Tables()).url
     first = ingest(lake, dataset, settings(url), run_id="r", now=NOW)
     assert first.snapshot_id is not None
     before = ingest(lake, dataset, settings(url), run_id="r", now=NOW).requests
@@ -268,7 +268,7 @@ def test_a_password_in_a_base_url_opens_the_portal_and_is_kept_nowhere(
 
         server = serve(guarded)
         url = server.url.replace("//", f"//{login}@")
-        lake = open_lake(tmp_path / name)
+        lake = local_lake(tmp_path / name)
         with capture_logs() as events:
             found = ingest(lake, CARDS[name], settings(url), run_id="r", now=NOW)
         assert found.outcome == "new", found.message

@@ -21,7 +21,7 @@ from catalunya.settings import PORTAL_VARIABLES, Settings
 from catalunya.sources import Http, download, idescat, socrata
 from catalunya.sources.http import Unfit, _Utf8
 from catalunya.staging.snapshot_typing import stage_snapshot
-from tests.landing import CARDS, NOW, land, open_lake
+from tests.landing import CARDS, NOW, land, local_lake
 
 from .conftest import Answering, Asked, Register, Reply, Server
 from .test_download import SOURCE as FILES
@@ -164,7 +164,7 @@ def test_a_provisional_year_lands_its_rows_are_quarantined_and_its_total_is_no_c
     tables = Tables()
     tables.categories["YEAR"] = ["2021", "2022", year]
     tables.value = lambda cell: ".." if cell["MUN"] == "TOTAL" and cell["YEAR"] == "2021" else 5  # type: ignore[method-assign]
-    lake, dataset = open_lake(tmp_path / "lake"), CARDS["population"]
+    lake, dataset = local_lake(tmp_path / "lake"), CARDS["population"]
     assert ingest(lake, dataset, settings(serve(tables).url), run_id="r", now=NOW).outcome == "new"
     staged = stage.stage(lake, dataset, run_id="r", now=NOW)[0]
     assert staged.rows_in == 9
@@ -212,7 +212,7 @@ def test_coordinates_in_metres_are_drift_at_fetch_and_unreadable_when_they_had_l
     portal.files["/municipis.json"]["features"][0]["geometry"] = UTM
     with pytest.raises(SourceDrift, match=r"found the position \[420000, 4600000\], expected longitude"):
         download.fetch(FILES, base_url=serve(portal).url, http=http, spool=tmp_path, dataset="boundaries")
-    lake, dataset = open_lake(tmp_path / "lake"), CARDS["boundaries"]
+    lake, dataset = local_lake(tmp_path / "lake"), CARDS["boundaries"]
     manifest = land(lake, dataset, list(portal.files.values()))
     with pytest.raises(SnapshotUnreadable, match=r"page-00001\.json: .*4600000.*EPSG:4326"):
         stage_snapshot(lake, dataset, manifest)
@@ -287,7 +287,7 @@ def test_a_new_order_of_files_in_the_definition_keeps_every_level(serve: Serve, 
     turned = card.model_copy(
         update={"source": DownloadSource(protocol="download", files=card.source.files[::-1])}  # type: ignore[union-attr]
     )
-    lake = open_lake(tmp_path / "lake")
+    lake = local_lake(tmp_path / "lake")
 
     def answer(asked: Asked) -> Reply:
         if "comarques" in asked.path:
@@ -307,7 +307,7 @@ def test_a_level_that_is_corrected_in_the_definition_is_read_and_landed_anew(
     card = CARDS["boundaries"]
     files = [file.model_copy(update={"level": "municipality"}) for file in card.source.files]  # type: ignore[union-attr]
     wrong = card.model_copy(update={"source": DownloadSource(protocol="download", files=tuple(files))})
-    lake, portal = open_lake(tmp_path / "lake"), Files()
+    lake, portal = local_lake(tmp_path / "lake"), Files()
 
     def answer(asked: Asked) -> Reply:
         name = "/comarques.json" if "comarques" in asked.path else "/municipis.json"

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The command line: commands, progress, tables and the one JSON object. Nothing imports it."""

@@ -30,6 +30,7 @@ from catalunya.errors import CatalunyaError, LakeBusy, LakeCorrupt, Refused, Sou
 from catalunya.ingest import holds_demo
 from catalunya.lake import layout, snapshot
 from catalunya.lake.lock import lake_lock
+from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from catalunya.operations import alerts
 from catalunya.operations.doctor import examine
@@ -184,7 +185,7 @@ def publish_command(as_json: Json = False) -> None:
 def status(as_json: Json = False) -> None:
     """Show the current release, the snapshots, what is refused, and who holds the lake."""
     settings = Settings.load()
-    storage = Storage.open(settings.lake)
+    storage = open_lake(settings.lake)
     known = loader.load(settings.home / "datasets")
     answer = describe(storage, known, settings.now())
     if as_json:
@@ -208,7 +209,7 @@ def trace_command(
 ) -> None:
     """Follow rows of a mart back to the snapshots, files, addresses and checksums behind them."""
     selection = Selection(municipality, comarca, year, service_group, ownership, service)
-    storage = Storage.open(Settings.load().lake)
+    storage = open_lake(Settings.load().lake)
     found = trace(storage, mart, selection, release_id=release, verify=verify)
     if as_json:
         _print_json(found.model_dump(mode="json"))
@@ -246,7 +247,7 @@ def parity(
 
     settings = Settings.load()
     names = comparison.parse_engines(engines)
-    storage = Storage.open(settings.lake)
+    storage = open_lake(settings.lake)
     known = loader.load(settings.home / "datasets")
     now = settings.now()
     with lake_lock(storage, new_run_id(now)), reporter(err) as told:
@@ -274,7 +275,7 @@ def rollback(
 ) -> None:
     """Swap the pointer back to an older release."""
     settings = Settings.load()
-    storage = Storage.open(settings.lake)
+    storage = open_lake(settings.lake)
     now = settings.now()
     run_id = new_run_id(now)
     with lake_lock(storage, run_id) as lock:
@@ -300,7 +301,7 @@ def repair(
 ) -> None:
     """Point readers to the newest whole release when current.json is missing or damaged."""
     settings = Settings.load()
-    storage = Storage.open(settings.lake)
+    storage = open_lake(settings.lake)
     now = settings.now()
     run_id = new_run_id(now)
     with lake_lock(storage, run_id) as lock:
@@ -324,7 +325,7 @@ def refuse(
     if not why.strip():
         raise UsageError("--why is empty; say in a sentence why the snapshot is wrong")
     settings = Settings.load()
-    storage = Storage.open(settings.lake)
+    storage = open_lake(settings.lake)
     known = loader.load(settings.home / "datasets")
     now = settings.now()
     run_id = new_run_id(now)
@@ -347,7 +348,7 @@ def accept(
     if not why.strip():
         raise UsageError("--why is empty; say in a sentence why the change is real")
     settings = Settings.load()
-    storage = Storage.open(settings.lake)
+    storage = open_lake(settings.lake)
     known = loader.load(settings.home / "datasets")
     now = settings.now()
     with lake_lock(storage, new_run_id(now)):
@@ -456,7 +457,7 @@ def _run(as_json: bool) -> Iterator[Run]:
     )
     try:
         known = loader.load(settings.home / "datasets")
-        storage = Storage.open(settings.lake)
+        storage = open_lake(settings.lake)
         record.lake = storage.url
         with whole_lake(storage, record.run_id, known) as lock:
             try:

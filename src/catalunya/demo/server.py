@@ -22,10 +22,10 @@ from catalunya.demo.api.icgc import FOLDER, DownloadPortal
 from catalunya.demo.api.idescat import IdescatPortal
 from catalunya.demo.api.socrata import SocrataPortal
 from catalunya.demo.data.boundaries import boundaries
+from catalunya.demo.data.datasets import REGISTER, demo_datasets
 from catalunya.demo.data.files import FilesPortal, read_files
 from catalunya.demo.data.population import population_table
 from catalunya.demo.data.register import EPOCH
-from catalunya.demo.datasets import REGISTER, demo_datasets
 from catalunya.demo.errors import PortTaken
 from catalunya.demo.faults.middleware import LogEntry, Misbehaviour
 from catalunya.demo.faults.switches import Faults

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
-from urllib.parse import unquote
 
 import structlog
 
@@ -90,7 +89,7 @@ def deletable(prefix: str) -> str:
 
 
 class Storage(ABC):
-    """The lake's bytes. Make one with `Storage.open(url)`."""
+    """The lake's bytes. Make one with `open_lake(url)`."""
 
     url: str
     """Absolute: `/folder` or `s3://bucket/prefix`."""
@@ -122,26 +121,6 @@ class Storage(ABC):
         if new:
             self.strays.update(dict.fromkeys(new, why))
             log.warning("passed over in the lake", lake=self.url, what=", ".join(new), why=why)
-
-    @classmethod
-    def open(cls, url: str) -> Storage:
-        """Open `./folder`, `/folder`, `file:///folder` or `s3://bucket/prefix`; makes the folder.
-
-        Raises `UsageError` that names CATALUNYA_LAKE when the folder cannot be written or the bucket
-        cannot be reached.
-        """
-        from catalunya.lake.local import LocalStorage
-        from catalunya.lake.s3 import S3Storage
-
-        scheme, separator, rest = url.partition("://")
-        if not separator and url:
-            return LocalStorage(Path(url))
-        if scheme == "file" and rest.startswith("/"):
-            return LocalStorage(Path(unquote(rest)))
-        if scheme == "s3" and rest.strip("/"):
-            bucket, _, prefix = rest.partition("/")
-            return S3Storage(bucket, prefix.strip("/"))
-        raise UsageError(f"CATALUNYA_LAKE: {url!r} is neither a folder nor s3://bucket/prefix")
 
     @abstractmethod
     def read(self, key: str) -> bytes:

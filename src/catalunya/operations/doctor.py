@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 
 from catalunya.build import code_digest
 from catalunya.errors import CatalunyaError
-from catalunya.lake.storage import Storage
+from catalunya.lake.opening import open_lake
 from catalunya.settings import ENGINES, Settings
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines import open_engine
@@ -146,7 +146,7 @@ def _profile(settings: Settings) -> str:
 def _connection(settings: Settings) -> str:
     if settings.resolved_engine != "duckdb":
         try:
-            return open_engine(Storage.open(settings.lake), settings).check()
+            return open_engine(open_lake(settings.lake), settings).check()
         except CatalunyaError as error:
             raise _Wrong(str(error), "See the settings of the engine in the README") from None
     with tempfile.TemporaryDirectory() as folder:
@@ -198,7 +198,7 @@ def _installed(extension: str) -> bool:
 
 def _lake(settings: Settings) -> str:
     try:
-        storage = Storage.open(settings.lake)
+        storage = open_lake(settings.lake)
         storage.scratch()
     except (CatalunyaError, OSError) as error:
         raise _Wrong(

@@ -33,6 +33,7 @@ from catalunya.errors import (
 )
 from catalunya.lake import index, layout
 from catalunya.lake.lock import Lock, lake_lock
+from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from catalunya.publish import Release
 from catalunya.runs import dbt_docs
@@ -72,7 +73,7 @@ class Relay:
         self.settings = settings
         self.run_id = run_id
         self.reporter = reporter
-        self.storage = Storage.open(settings.lake)
+        self.storage = open_lake(settings.lake)
         self.datasets = loader.load(settings.home / "datasets")
 
     def ingest(self, dataset_id: str, *, force: bool = False) -> DatasetRecord:

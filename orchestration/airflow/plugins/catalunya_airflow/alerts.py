@@ -81,14 +81,14 @@ def _dataset_of(context: Context) -> str | None:
 def deliver(alerts: Iterable[Alert]) -> None:
     """Send alerts from a task; one that cannot be sent is logged and fails nothing."""
     from catalunya.errors import CatalunyaError
-    from catalunya.lake.storage import Storage
+    from catalunya.lake.opening import open_lake
     from catalunya.operations import alerts as notify
     from catalunya.settings import Settings
 
     settings = Settings.load()
     storage = None
     try:
-        storage = Storage.open(settings.lake)
+        storage = open_lake(settings.lake)
     except CatalunyaError as error:
         log.warning("the lake cannot be opened: %s", error)
     if not notify.deliver(storage, settings.notify_urls, alerts):

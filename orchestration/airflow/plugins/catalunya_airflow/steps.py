@@ -239,12 +239,12 @@ def finish() -> dict[str, Any]:
 @acting("publish")
 def apply_retention() -> list[str]:
     """Delete old releases and what abandoned runs left; fold the ledger."""
-    from catalunya.lake.storage import Storage
+    from catalunya.lake.opening import open_lake
     from catalunya.operations import maintenance
 
     context = get_current_context()
     settings = settings_of(context)
-    storage = Storage.open(settings.lake)
+    storage = open_lake(settings.lake)
     run_id = run_id_of(context, settings)
     gone = maintenance.retain(storage, run_id, settings.keep_releases, settings.now())
     log.info("deleted: %s", "; ".join(gone) or "nothing")
@@ -254,12 +254,12 @@ def apply_retention() -> list[str]:
 @acting("monitor")
 def verify_snapshots(dataset_id: str) -> int:
     """Compare landed files of one dataset with their manifests, all or today's share; fails when one differs."""
-    from catalunya.lake.storage import Storage
+    from catalunya.lake.opening import open_lake
     from catalunya.operations import maintenance
 
     context = get_current_context()
     settings = settings_of(context)
-    storage = Storage.open(settings.lake)
+    storage = open_lake(settings.lake)
     day = None if context["params"].get("full") else settings.now().date()
     looked, wrong = maintenance.verify(storage, dataset_id, day=day, told=log.info)
     if wrong:
@@ -271,13 +271,13 @@ def verify_snapshots(dataset_id: str) -> int:
 def check_freshness() -> dict[str, int]:
     """Tell of sources that published nothing for longer than their cadence; returns days since the last news."""
     from catalunya.datasets import loader
-    from catalunya.lake.storage import Storage
+    from catalunya.lake.opening import open_lake
     from catalunya.operations import alerts as notify
     from catalunya.operations import maintenance
 
     context = get_current_context()
     settings = settings_of(context)
-    storage = Storage.open(settings.lake)
+    storage = open_lake(settings.lake)
     found = maintenance.freshness(storage, loader.load(settings.home / "datasets"), settings.now())
     titles = ["dataset", "last news", "days ago", "cadence in days"]
     log.info("%s", table(titles, [(f.dataset_id, f.updated_at, f.age_days, f.cadence_days) for f in found]))

@@ -11,9 +11,9 @@ from functools import cached_property, lru_cache
 
 import msgspec
 
+from catalunya.demo.data.datasets import Dataset
 from catalunya.demo.data.rng import seeded
 from catalunya.demo.data.service import Row
-from catalunya.demo.datasets import Dataset
 
 ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"
 PAIRS = [first + second for first in ALPHABET for second in ALPHABET]

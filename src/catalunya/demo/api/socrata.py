@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse, Response
 from catalunya.demo.api import soql
 from catalunya.demo.api.conditional import answer, etag_of
 from catalunya.demo.api.pages import Table
+from catalunya.demo.data.datasets import Dataset
 from catalunya.demo.data.service import Row
-from catalunya.demo.datasets import Dataset
 from catalunya.demo.faults.paging import PageDisorder
 from catalunya.demo.faults.rows import distorted
 from catalunya.demo.faults.switches import Faults

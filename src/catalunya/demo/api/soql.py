@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from catalunya.demo.data.datasets import Column
 from catalunya.demo.data.service import Row
-from catalunya.demo.datasets import Column
 
 DEFAULT_LIMIT = 1_000
 MAXIMUM_LIMIT = 50_000

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from catalunya.demo.datasets import MUNICIPALITIES, REGISTER, SERVICE_USERS, Column, Dataset, demo_datasets
+from catalunya.demo.data.datasets import MUNICIPALITIES, REGISTER, SERVICE_USERS, Column, Dataset, demo_datasets
 from catalunya.demo.errors import FilesIncomplete
 from catalunya.demo.data.population import AGES, MIDDLE, OLDEST, TOTAL, YOUNGEST, PopulationTable
 from catalunya.demo.data.register import EPOCH

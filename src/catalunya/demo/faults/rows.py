@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from catalunya.demo.data.datasets import Column, Dataset
 from catalunya.demo.data.service import Row
-from catalunya.demo.datasets import Column, Dataset
 
 EVERY_DOUBLED = 100
 EVERY_BAD = 500
