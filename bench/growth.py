@@ -36,7 +36,6 @@ import structlog
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from catalunya import publish  # noqa: E402
 from catalunya.build import inputs  # noqa: E402
 from catalunya.datasets import loader  # noqa: E402
 from catalunya.demo import server  # noqa: E402
@@ -46,6 +45,7 @@ from catalunya.lake.opening import open_lake  # noqa: E402
 from catalunya.lake.staged import record_of, staged_record  # noqa: E402
 from catalunya.lake.storage import Storage  # noqa: E402
 from catalunya.operations.status import describe  # noqa: E402
+from catalunya.release import current_release  # noqa: E402
 from catalunya.runs.pipeline import Run  # noqa: E402
 from catalunya.runs.record import RunRecord, new_run_id  # noqa: E402
 from catalunya.runs.steps import whole_lake  # noqa: E402
@@ -219,7 +219,7 @@ def multiply(lake: Path, count: int, home: Path) -> None:
             )  # fmt: skip
     index.update(storage, REGISTER, lambda known: known.update(made))
     _write_records(lake, RECORDS * count)
-    shown = publish.current(storage)
+    shown = current_release(storage)
     assert shown is not None
     wanted = inputs(storage, loader.load(home / "datasets"), home)
     record = shown.model_copy(

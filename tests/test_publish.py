@@ -10,12 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from catalunya import publish
+from catalunya import release
 from catalunya.errors import LakeCorrupt, UsageError
 from catalunya.lake import layout, pointer, snapshot
 from catalunya.lake.lock import Holder, Lock, LockLost, lake_lock
 from catalunya.lake.pointer import Pointer, PointerMoved
 from catalunya.lake.storage import Storage
+from catalunya.release import (
+    _is_deletable,
+    apply_retention,
+    current_release,
+    discard_unpublished_releases,
+    newest_whole_release,
+    repair_pointer,
+    roll_back,
+    unknown_entries,
+)
 from tests.landing import CARDS, NOW, land, local_lake
 
 
@@ -32,7 +42,7 @@ def put_release(
     inputs: str = "",
     snapshots: dict[str, list[str]] | None = None,
 ) -> str:
-    release_id = layout.make_id(NOW + timedelta(days=number), f"{number:08x}")
+    release_id = layout.make_id(NOW + timedelta(minutes=number), f"{number:08x}")
     lake.put(layout.release(release_id, "csv/population.csv"), b"year\n")
     record = {
         "release_id": release_id, "run_id": release_id, "released_at": NOW.isoformat(), "demo": False,
@@ -59,22 +69,22 @@ def lock(lake: Storage) -> Iterator[Lock]:
 def test_retention_keeps_the_newest_the_current_and_the_one_before_it(lake, lock):
     ids = [put_release(lake, number) for number in range(6)]
     show(lake, ids[1], previous=ids[0])
-    assert publish.retain(lake, 2, lock) == [ids[2], ids[3]]
+    assert apply_retention(lake, 2, lock) == [ids[2], ids[3]]
     assert lake.folders(layout.RELEASES) == [ids[0], ids[1], ids[4], ids[5]]
 
 
 def test_retention_deletes_nothing_while_there_are_few(lake, lock):
     ids = [put_release(lake, number) for number in range(2)]
     show(lake, ids[1], previous=ids[0])
-    assert publish.retain(lake, 2, lock) == []
+    assert apply_retention(lake, 2, lock) == []
 
 
 def test_retention_without_a_pointer_deletes_nothing(lake, lock):
     ids = [put_release(lake, number) for number in range(4)]
-    assert publish.retain(lake, 2, lock) == []
+    assert apply_retention(lake, 2, lock) == []
     lake.put("current.json", b"{}")
     with pytest.raises(LakeCorrupt, match="catalunya repair"):
-        publish.retain(lake, 2, lock)
+        apply_retention(lake, 2, lock)
     assert lake.folders(layout.RELEASES) == ids
 
 
@@ -95,29 +105,29 @@ def test_retention_stops_at_the_release_before_which_the_lock_was_lost(lake, loc
     ids = [put_release(lake, number) for number in range(6)]
     show(lake, ids[5], previous=ids[4])
     with pytest.raises(LockLost):
-        publish.retain(lake, 2, Losing(lock.holder, 0))
+        apply_retention(lake, 2, Losing(lock.holder, 0))
     assert lake.folders(layout.RELEASES) == ids
     for looks in range(1, 30):
         with contextlib.suppress(LockLost):
-            publish.retain(lake, 2, Losing(lock.holder, looks))
+            apply_retention(lake, 2, Losing(lock.holder, looks))
         assert set(ids[4:]) <= set(lake.folders(layout.RELEASES))
     # A release whose deletion was cut off is no longer whole, and goes with the unfinished ones.
-    publish.discard_unpublished(lake, lock)
+    discard_unpublished_releases(lake, lock)
     assert lake.folders(layout.RELEASES) == ids[4:]
 
 
 def test_retention_reads_the_pointer_again_before_each_release_it_deletes(lake, lock, monkeypatch):
     ids = [put_release(lake, number) for number in range(6)]
     show(lake, ids[5], previous=ids[4])
-    is_deletable = publish._is_deletable
+    is_deletable = _is_deletable
 
     def moved_meanwhile(*args: object) -> bool:
         if ids[0] not in lake.folders(layout.RELEASES) and pointer.read(lake)[0].release_id == ids[5]:
             show(lake, ids[2], previous=ids[1])
         return is_deletable(*args)
 
-    monkeypatch.setattr(publish, "_is_deletable", moved_meanwhile)
-    assert publish.retain(lake, 2, lock) == [ids[0], ids[3]]
+    monkeypatch.setattr(release, "_is_deletable", moved_meanwhile)
+    assert apply_retention(lake, 2, lock) == [ids[0], ids[3]]
     assert lake.folders(layout.RELEASES) == [ids[1], ids[2], ids[4], ids[5]]
 
 
@@ -126,8 +136,8 @@ def test_only_unfinished_releases_are_discarded(lake, lock):
         put_release(lake, 0), put_release(lake, 1), put_release(lake, 2), put_release(lake, 3, whole=False),
     )  # fmt: skip
     show(lake, later, previous=shown)
-    publish.rollback(lake, lock, run_id="r", now=NOW)
-    assert publish.discard_unpublished(lake, lock) == [broken]
+    roll_back(lake, lock, run_id="r", now=NOW)
+    assert discard_unpublished_releases(lake, lock) == [broken]
     assert lake.folders(layout.RELEASES) == [shown, later, finished]
 
 
@@ -135,12 +145,12 @@ def test_without_a_pointer_whole_releases_stay_and_what_is_no_release_is_left_al
     whole, broken = put_release(lake, 0), put_release(lake, 1, whole=False)
     lake.put("releases/backup/note.txt", b"mine")
     (tmp_path / "lake" / "releases" / "latest").symlink_to(whole)
-    assert publish.discard_unpublished(lake, lock) == [broken]
+    assert discard_unpublished_releases(lake, lock) == [broken]
     assert lake.folders(layout.RELEASES) == [whole, "backup"]
-    assert publish.strangers(lake) == ["backup"]
+    assert unknown_entries(lake) == ["backup"]
     assert "releases/latest" in lake.strays
     assert (tmp_path / "lake" / "releases" / "latest").is_symlink()
-    assert publish.newest_whole(lake).release_id == whole
+    assert newest_whole_release(lake).release_id == whole
 
 
 def test_repair_points_to_the_newest_whole_release_and_only_when_the_pointer_is_wrong(lake, lock):
@@ -148,29 +158,29 @@ def test_repair_points_to_the_newest_whole_release_and_only_when_the_pointer_is_
     put_release(lake, 2, whole=False)
     lake.put("current.json", b'{"release_id": ')
     with pytest.raises(LakeCorrupt, match="catalunya repair"):
-        publish.current(lake)
-    assert publish.repair(lake, lock, run_id="r", now=NOW).release_id == newest
+        current_release(lake)
+    assert repair_pointer(lake, lock, run_id="r", now=NOW).release_id == newest
     with pytest.raises(UsageError, match="is right"):
-        publish.repair(lake, lock, run_id="r", now=NOW)
+        repair_pointer(lake, lock, run_id="r", now=NOW)
     lake.delete("current.json")
-    assert publish.repair(lake, lock, run_id="r", now=NOW, to=older).release_id == older
+    assert repair_pointer(lake, lock, run_id="r", now=NOW, to=older).release_id == older
     lake.delete("current.json")
     with pytest.raises(UsageError, match=f"whole are: {older}, {newest}"):
-        publish.repair(lake, lock, run_id="r", now=NOW, to="20200101T000000Z-00000000")
+        repair_pointer(lake, lock, run_id="r", now=NOW, to="20200101T000000Z-00000000")
 
 
 def test_rollback_goes_to_the_one_before_or_to_the_one_named_and_nowhere_else(lake):
     ids = [put_release(lake, number) for number in range(3)]
     show(lake, ids[2], previous=ids[1])
     with lake_lock(lake, "r") as lock:
-        assert publish.rollback(lake, lock, run_id="r", now=NOW)[0].release_id == ids[1]
-        assert publish.rollback(lake, lock, run_id="r", now=NOW, to=ids[0])[0].release_id == ids[0]
+        assert roll_back(lake, lock, run_id="r", now=NOW)[0].release_id == ids[1]
+        assert roll_back(lake, lock, run_id="r", now=NOW, to=ids[0])[0].release_id == ids[0]
         with pytest.raises(UsageError, match="nothing to roll back to"):
-            publish.rollback(lake, lock, run_id="r", now=NOW)
+            roll_back(lake, lock, run_id="r", now=NOW)
         with pytest.raises(UsageError, match="is not kept; kept are"):
-            publish.rollback(lake, lock, run_id="r", now=NOW, to="20200101T000000Z-00000000")
+            roll_back(lake, lock, run_id="r", now=NOW, to="20200101T000000Z-00000000")
         with pytest.raises(UsageError, match="the current release already"):
-            publish.rollback(lake, lock, run_id="r", now=NOW, to=ids[0])
+            roll_back(lake, lock, run_id="r", now=NOW, to=ids[0])
 
 
 def test_a_swap_that_somebody_else_won_leaves_their_release_shown(lake):
@@ -183,17 +193,17 @@ def test_a_swap_that_somebody_else_won_leaves_their_release_shown(lake):
             Pointer(release_id=ours, previous=None, swapped_at=NOW, run_id=ours),
             found[1] if found else None,
         )
-    assert publish.current(lake).release_id == theirs
+    assert current_release(lake).release_id == theirs
 
 
 def test_a_pointer_to_a_release_that_is_gone_is_said_with_the_remedy_and_the_remedy_works(lake):
     good, gone = put_release(lake, 0), put_release(lake, 1, whole=False)
     show(lake, gone, previous=good)
     with pytest.raises(LakeCorrupt, match="catalunya repair"):
-        publish.current(lake)
+        current_release(lake)
     with lake_lock(lake, "r") as lock:
-        assert publish.repair(lake, lock, run_id="r", now=NOW).release_id == good
-    assert publish.current(lake).release_id == good
+        assert repair_pointer(lake, lock, run_id="r", now=NOW).release_id == good
+    assert current_release(lake).release_id == good
 
 
 def test_a_rollback_that_was_killed_after_its_swap_is_ended_by_the_same_command(lake, lock, monkeypatch):
@@ -201,7 +211,7 @@ def test_a_rollback_that_was_killed_after_its_swap_is_ended_by_the_same_command(
     landed = land(lake, card, [[]]).snapshot_id
     first, second = put_release(lake, 0), put_release(lake, 1, snapshots={card.id: [landed]})
     show(lake, second, previous=first)
-    publish.rollback(lake, lock, run_id="r", now=NOW)
+    roll_back(lake, lock, run_id="r", now=NOW)
     assert list(snapshot.refused(lake, card.id)) == [landed]
 
     def killed(*_: object) -> None:
@@ -210,8 +220,8 @@ def test_a_rollback_that_was_killed_after_its_swap_is_ended_by_the_same_command(
     with monkeypatch.context() as patch:
         patch.setattr(snapshot, "lift", killed)
         with pytest.raises(KeyboardInterrupt):
-            publish.rollback(lake, lock, run_id="r", now=NOW, to=second)
-    assert publish.rollback(lake, lock, run_id="r", now=NOW, to=second)[0].release_id == second
+            roll_back(lake, lock, run_id="r", now=NOW, to=second)
+    assert roll_back(lake, lock, run_id="r", now=NOW, to=second)[0].release_id == second
     assert snapshot.refused(lake, card.id) == {}
     with pytest.raises(UsageError, match="is the current release already"):
-        publish.rollback(lake, lock, run_id="r", now=NOW, to=second)
+        roll_back(lake, lock, run_id="r", now=NOW, to=second)

@@ -15,12 +15,12 @@ import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass
 
-from catalunya import publish
 from catalunya.address import split_login
 from catalunya.datasets import loader
 from catalunya.errors import CatalunyaError
 from catalunya.lake.opening import open_lake
 from catalunya.operations.doctor import examine
+from catalunya.release import current_release
 from catalunya.settings import Settings, is_loopback, spare_loopback
 from catalunya.sources.http import user_agent
 
@@ -110,7 +110,7 @@ def _portal(variable: str, url: str) -> Health:
 def lake(settings: Settings) -> list[Health]:
     """Whether the lake can be read and what it shows."""
     try:
-        release = publish.current(open_lake(settings.lake))
+        release = current_release(open_lake(settings.lake))
     except CatalunyaError as error:
         return [Health("lake", False, str(error), "Check CATALUNYA_LAKE and the rights of this user")]
     return [

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from catalunya import publish
 from catalunya.demo import server as portal
 from catalunya.lake import layout, snapshot
 from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
+from catalunya.release import Release, current_release
 from catalunya.runs import record
 from catalunya.runs.record import RunRecord
 from infrastructure.package import Package
@@ -150,8 +150,8 @@ def newest(lake: Storage) -> RunRecord:
     return found
 
 
-def shown(lake: Storage) -> publish.Release:
-    found = publish.current(lake)
+def shown(lake: Storage) -> Release:
+    found = current_release(lake)
     assert found is not None
     return found
 

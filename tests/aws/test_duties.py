@@ -9,7 +9,6 @@ from fnmatch import fnmatch
 
 import pytest
 
-from catalunya import publish
 from catalunya.datasets import loader
 from catalunya.demo import server
 from catalunya.errors import CatalunyaError, Refused
@@ -18,6 +17,7 @@ from catalunya.lake.lock import lake_lock
 from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from catalunya.operations import alerts, maintenance, status
+from catalunya.release import current_release, roll_back
 from catalunya.runs import aws_lambda
 from catalunya.runs.steps import Relay
 from catalunya.settings import PORTAL_VARIABLES, Settings
@@ -166,7 +166,7 @@ def _broken(*_: object, **__: object) -> None:
 
 def _forget_figures(life: Life) -> None:
     """A release of a version that did not record the figures of its marts: they are read to compare with."""
-    shown = publish.current(life.storage())
+    shown = current_release(life.storage())
     assert shown is not None and shown.figures
     older = shown.model_copy(update={"figures": {}})
     life.storage().put(layout.release(shown.release_id, "release.json"), older.model_dump_json().encode())
@@ -179,7 +179,7 @@ def _refuse_in_audit(life: Life) -> None:
         for name in PORTAL_VARIABLES:
             patch.setenv(name, torn.url)
         run_id = life.run()
-    released = publish.current(life.storage())
+    released = current_release(life.storage())
     assert released is not None and released.run_id == run_id
     held = snapshot.refused(life.storage(), "social_services")
     assert [refusal.gate for refusal in held.values() if refusal.run_id == run_id]
@@ -199,7 +199,7 @@ def _mend(life: Life) -> None:
             snapshot.accept(life.storage(), life.datasets, snapshot_id, "it is real", moment)
     _reopen(life)
     with life.recorder.duty("publish"), lake_lock(life.storage(), "20260106T000000Z-00000000") as lock:
-        publish.rollback(life.storage(), lock, run_id="20260106T000000Z-00000000", now=moment)
+        roll_back(life.storage(), lock, run_id="20260106T000000Z-00000000", now=moment)
 
 
 def _leave_index_behind(life: Life) -> None:

@@ -60,7 +60,7 @@ def objects(store: S3Store) -> dict[str, str]:
         ("catalunya.runs.pipeline.discard_candidates", False),
         ("catalunya.runs.pipeline.build", False),
         ("catalunya.publish._upload", False),
-        ("catalunya.publish.retain", True),
+        ("catalunya.publish.apply_retention", True),
     ],
 )
 def test_a_run_that_loses_its_lease_while_it_is_paused_neither_publishes_nor_deletes(

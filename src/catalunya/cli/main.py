@@ -37,6 +37,7 @@ from catalunya.operations.doctor import examine
 from catalunya.operations.status import describe, print_status
 from catalunya.operations.trace import Selection, trace
 from catalunya.publication import catalogue
+from catalunya.release import repair_pointer, roll_back
 from catalunya.runs.pipeline import Run
 from catalunya.runs.record import RunRecord, last_seen, new_run_id
 from catalunya.runs.steps import whole_lake
@@ -279,7 +280,7 @@ def rollback(
     now = settings.now()
     run_id = new_run_id(now)
     with lake_lock(storage, run_id) as lock:
-        after, refused = publish.rollback(storage, lock, run_id=run_id, now=now, to=to)
+        after, refused = roll_back(storage, lock, run_id=run_id, now=now, to=to)
         publish.show(storage, open_engine(storage, settings))
     address = storage.uri(layout.release(after.release_id))
     lines = [f"readers see {after.release_id} again: {address}"]
@@ -305,7 +306,7 @@ def repair(
     now = settings.now()
     run_id = new_run_id(now)
     with lake_lock(storage, run_id) as lock:
-        after = publish.repair(storage, lock, run_id=run_id, now=now, to=to)
+        after = repair_pointer(storage, lock, run_id=run_id, now=now, to=to)
         publish.show(storage, open_engine(storage, settings))
     address = storage.uri(layout.release(after.release_id))
     _answer(

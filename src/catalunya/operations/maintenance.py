@@ -12,7 +12,7 @@ from pathlib import Path
 
 import duckdb
 
-from catalunya import publish, sources
+from catalunya import sources
 from catalunya.datasets.model import Dataset
 from catalunya.errors import LakeCorrupt
 from catalunya.lake import index, layout, snapshot
@@ -20,6 +20,7 @@ from catalunya.lake.lock import Lock, lake_lock
 from catalunya.lake.snapshot import LandedFile, Manifest
 from catalunya.lake.staged import staged_record
 from catalunya.lake.storage import MissingKey, Storage
+from catalunya.release import apply_retention
 
 ABANDONED = timedelta(days=2)
 """After so long nobody takes up what the parts of a run that ended badly left."""
@@ -206,7 +207,7 @@ def retain(storage: Storage, run_id: str, keep: int, now: datetime) -> list[str]
     Returns what was done, in sentences.
     """
     with lake_lock(storage, run_id) as lock:
-        gone = [f"release {release_id}" for release_id in publish.retain(storage, keep, lock)]
+        gone = [f"release {release_id}" for release_id in apply_retention(storage, keep, lock)]
         for abandoned in filter(layout.is_id, storage.folders(layout.RUNS)):
             if now - layout.moment_of(abandoned) > ABANDONED:
                 storage.delete_folder(f"{layout.RUNS}/{abandoned}")

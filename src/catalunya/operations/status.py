@@ -8,13 +8,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from catalunya import publish
 from catalunya.datasets.model import Dataset
 from catalunya.errors import LakeCorrupt
 from catalunya.lake import index, layout, pointer, snapshot
 from catalunya.lake.lock import who_holds
 from catalunya.lake.storage import Storage
 from catalunya.publication import demo_notice
+from catalunya.release import (
+    newest_good_release,
+    newest_whole_release,
+    read_release,
+    release_ids,
+    unknown_entries,
+)
 from catalunya.runs import record
 
 
@@ -27,19 +33,19 @@ def describe(storage: Storage, known: dict[str, Dataset], now: datetime) -> dict
     try:
         found = pointer.read(storage)
         shown = found[0] if found else None
-        release = publish.read(storage, shown.release_id) if shown else None
+        release = read_release(storage, shown.release_id) if shown else None
     except LakeCorrupt as error:
         shown, release = None, None
         faults.append(str(error))
-    whole = publish.newest_whole(storage)
-    good = publish.newest_good(storage, now)
+    whole = newest_whole_release(storage)
+    good = newest_good_release(storage, now)
     if shown is None and good is not None and not faults:
         faults.append(
             f"{storage.uri(pointer.KEY)} is missing; `catalunya repair` points readers to the newest whole release"
         )
     faults += [
         f"{storage.uri(layout.release(name))} is no release; it is left alone"
-        for name in publish.strangers(storage)
+        for name in unknown_entries(storage)
     ]
     holder = who_holds(storage, "run")
     last = record.newest(storage, now)
@@ -56,7 +62,7 @@ def describe(storage: Storage, known: dict[str, Dataset], now: datetime) -> dict
         "released_at": release.released_at.isoformat() if release else None,
         "demo": release.demo if release else None,
         "previous": shown.previous if shown else None,
-        "releases": publish.release_ids(storage),
+        "releases": release_ids(storage),
         "newest_whole_release": good.release_id if good else None,
         "stale": [s.model_dump() for s in release.stale] if release else [],
         "datasets": states,

@@ -17,12 +17,13 @@ from typing import Any
 import duckdb
 from pydantic import BaseModel, ConfigDict
 
-from catalunya import publish, sql
+from catalunya import sql
 from catalunya.errors import LakeCorrupt, UsageError
 from catalunya.lake import layout, snapshot
 from catalunya.lake.storage import MissingKey, Storage
 from catalunya.operations import maintenance
 from catalunya.operations.provenance import Origin, origins
+from catalunya.release import SUMS, Release, current_release, read_release
 
 MOST_ROWS = 1000
 _TABLES = ("data_quality", "population")
@@ -138,25 +139,25 @@ def trace(
     )
 
 
-def _release(storage: Storage, release_id: str | None) -> publish.Release:
+def _release(storage: Storage, release_id: str | None) -> Release:
     if release_id is None:
-        current = publish.current(storage)
+        current = current_release(storage)
         if current is None:
             raise UsageError("there is no release to trace; run `catalunya run` first")
         return current
     known = storage.folders(layout.RELEASES)
     if release_id not in known:
         raise UsageError(f"{release_id!r} is no release that is kept; kept are: {', '.join(known) or 'none'}")
-    return publish.read(storage, release_id)
+    return read_release(storage, release_id)
 
 
 def _checksums(storage: Storage, release_id: str) -> dict[str, str]:
-    text = storage.read(layout.release(release_id, publish.SUMS)).decode()
+    text = storage.read(layout.release(release_id, SUMS)).decode()
     return {name: sha256 for sha256, name in (line.split("  ", 1) for line in text.splitlines())}
 
 
 @contextmanager
-def _opened(storage: Storage, release: publish.Release, mart: str) -> Iterator[duckdb.DuckDBPyConnection]:
+def _opened(storage: Storage, release: Release, mart: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """The mart as the view `mart`, and what tells of its origins under their own names."""
     work = storage.scratch() / "trace"
     try:

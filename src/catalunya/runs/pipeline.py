@@ -31,7 +31,13 @@ from catalunya.lake.lock import Lock
 from catalunya.lake.snapshot import DEFINITION_GATES, Manifest
 from catalunya.lake.staged import Staged
 from catalunya.lake.storage import Storage
-from catalunya.publish import Release
+from catalunya.release import (
+    Release,
+    current_release,
+    discard_unpublished_releases,
+    newest_whole_release,
+    unknown_entries,
+)
 from catalunya.runs.record import (
     DatasetRecord,
     RunRecord,
@@ -85,8 +91,8 @@ class Run:
         self.lock = lock
         self.reporter = reporter
         self.now = settings.now()
-        self.before = publish.current(storage)
-        self.last = self.before or publish.newest_whole(storage)
+        self.before = current_release(storage)
+        self.last = self.before or newest_whole_release(storage)
         """The release that a new one follows: the shown one or, when the pointer was lost, the newest whole one."""
         self.refusals: list[str] = []
         """What was refused before the build, in sentences."""
@@ -607,9 +613,9 @@ class Run:
     def tidy(self) -> None:
         """Remove what killed runs left behind; readers never saw it."""
         self.storage.clean_scratch()
-        for name in publish.strangers(self.storage):
+        for name in unknown_entries(self.storage):
             self.record.warn(f"{self.storage.uri(layout.release(name))} is no release; it was left alone")
-        publish.discard_unpublished(self.storage, self.lock)
+        discard_unpublished_releases(self.storage, self.lock)
         discard_candidates(self.storage.guarded(self.lock), self.engine)
         publish.show(self.storage, self.engine)
 

@@ -35,7 +35,7 @@ from catalunya.lake import index, layout
 from catalunya.lake.lock import Lock, lake_lock
 from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
-from catalunya.publish import Release
+from catalunya.release import Release, current_release, discard_unpublished_releases
 from catalunya.runs import dbt_docs
 from catalunya.runs.pipeline import Reporter, Run
 from catalunya.runs.record import DatasetRecord, RunRecord, last_seen, merged
@@ -179,14 +179,14 @@ class Relay:
         """Publish the candidate of this run."""
         with self._part("publish", "run") as run:
             candidate = self._candidate()
-            shown = publish.current(self.storage)
+            shown = current_release(self.storage)
             if shown is not None and shown.run_id == self.run_id:
                 # A try that was killed after the swap had published it.
                 run.adopt(shown)
                 publish.show(self.storage, run.engine)
                 return shown
             # Here and not before the build: on AWS no other role may touch a release.
-            publish.discard_unpublished(self.storage, run.lock)
+            discard_unpublished_releases(self.storage, run.lock)
             return run.publish(candidate)
 
     def word(self, name: str) -> RunRecord | None:

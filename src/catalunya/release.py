@@ -1,0 +1,300 @@
+"""Releases: their record, which one readers see, roll-back, repair of the pointer, and retention."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from catalunya.errors import LakeCorrupt, UsageError
+from catalunya.lake import layout, pointer, snapshot
+from catalunya.lake.index import CLOCK_TOLERANCE
+from catalunya.lake.lock import Lock
+from catalunya.lake.pointer import Pointer
+from catalunya.lake.snapshot import Refusal
+from catalunya.lake.storage import MissingKey, Storage
+from catalunya.quality.findings import Stale
+
+SUMS = "SHA256SUMS"
+"""File of a release with the checksums of the others."""
+RECORD = "release.json"
+"""File of a release that describes it; written last, so that its existence means the release is whole."""
+
+
+class ReleasedSnapshot(BaseModel):
+    """The newest snapshot of a dataset in a release, and its counts."""
+
+    model_config = ConfigDict(frozen=True)
+
+    snapshot_id: str
+    rows_in: int
+    rows_staged: int
+    rows_quarantined: int
+    rows_duplicated: int
+
+
+class Release(BaseModel):
+    """`release.json`: what a release was made of and by which versions."""
+
+    model_config = ConfigDict(frozen=True)
+
+    release_id: str
+    run_id: str
+    released_at: datetime
+    demo: bool
+    engine: str
+    inputs_sha256: str
+    code_sha256: str = ""
+    """The dbt project and the dataset cards it was built by."""
+    snapshots: dict[str, tuple[str, ...]]
+    """Every snapshot of every dataset that the marts were built from, oldest first."""
+    datasets: dict[str, ReleasedSnapshot]
+    lineage: dict[str, tuple[str, ...]] = {}
+    """Mart to the datasets that it depends on, however far upstream."""
+    accepted_by_hand: dict[str, str] = {}
+    """Snapshots whose refusal a person lifted, and why."""
+    stale: tuple[Stale, ...]
+    rows: dict[str, int]
+    """Mart to its number of rows."""
+    figures: dict[str, float] = {}
+    """Figures of the marts, which the next release is compared with."""
+    warnings: tuple[str, ...]
+    tests: int
+    versions: dict[str, str]
+    code_revision: str | None
+
+
+def current_release(storage: Storage) -> Release | None:
+    """The release that readers see; None when there is none yet."""
+    found = pointer.read(storage)
+    return read_release(storage, found[0].release_id) if found else None
+
+
+def last_whole_release(storage: Storage) -> Release | None:
+    """The release that readers see or, without a pointer, the newest whole one: what a new release follows."""
+    found = pointer.read(storage)
+    return read_release(storage, found[0].release_id) if found else newest_whole_release(storage)
+
+
+def newest_whole_release(storage: Storage) -> Release | None:
+    """The newest release that has a whole `release.json`, shown or not; None when there is none."""
+    return next(_whole(storage), None)
+
+
+def newest_good_release(storage: Storage, now: datetime) -> Release | None:
+    """The newest whole release that may be shown without being named: see `is_good_release`; None when there is none."""
+    return next((release for release in _whole(storage) if is_good_release(storage, release, now)), None)
+
+
+def is_good_release(storage: Storage, release: Release, now: datetime) -> bool:
+    """False for a release with a snapshot that a person refused, and for one from a clock ahead of `now`."""
+    return layout.moment_of(release.release_id) <= now + CLOCK_TOLERANCE and not any(
+        refusal.gate == snapshot.BY_HAND and snapshot_id in ids
+        for dataset_id, ids in release.snapshots.items()
+        for snapshot_id, refusal in snapshot.refused(storage, dataset_id).items()
+    )
+
+
+def _whole(storage: Storage) -> Iterator[Release]:
+    """Whole releases, newest first."""
+    for release_id in reversed(release_ids(storage)):
+        release = read_whole_release(storage, release_id)
+        if release is not None:
+            yield release
+
+
+def release_ids(storage: Storage) -> list[str]:
+    """Every release that was begun, whole or not, oldest first; folders with other names are none."""
+    return [name for name in storage.folders(layout.RELEASES) if layout.is_id(name)]
+
+
+def unknown_entries(storage: Storage) -> list[str]:
+    """Folders and files among the releases that are none by their name; they are left alone."""
+    folders = [name for name in storage.folders(layout.RELEASES) if not layout.is_id(name)]
+    return sorted([*folders, *storage.files(layout.RELEASES)])
+
+
+def read_release(storage: Storage, release_id: str) -> Release:
+    """`release.json` of a release; `LakeCorrupt` when it is not there or damaged."""
+    release = read_whole_release(storage, release_id)
+    if release is None:
+        raise LakeCorrupt(
+            f"{storage.uri(layout.release(release_id, RECORD))} is missing or damaged; restore it, or `catalunya repair` "
+            "points readers to the newest whole release"
+        )
+    return release
+
+
+def read_whole_release(storage: Storage, release_id: str) -> Release | None:
+    """`release.json` of a release; None when it is not there or damaged: then the release is not whole."""
+    try:
+        return Release.model_validate_json(storage.read(layout.release(release_id, RECORD)))
+    except (MissingKey, ValidationError):
+        return None
+
+
+def roll_back(
+    storage: Storage, lock: Lock, *, run_id: str, now: datetime, to: str | None = None
+) -> tuple[Pointer, dict[str, str]]:
+    """Swap the pointer back to `to`, or to the last release before the current one that `is_good_release`.
+
+    Snapshots that came with the release that is left are refused, so that no run publishes them again until a person
+    accepts them; those that come back with `to` are no longer. When no snapshot came with it, its code did: that
+    code publishes nothing until it is changed.
+
+    Returns the pointer, and the refused snapshots with their datasets.
+    """
+    found = pointer.read(storage)
+    if found is None:
+        raise UsageError("there is no release to roll back from; run `catalunya run` first")
+    before, version = found
+    whole = {name: release for name in release_ids(storage) if (release := read_whole_release(storage, name))}
+    target = to or _one_before(storage, before, whole, now)
+    if target is None:
+        raise UsageError(
+            f"there is no release before {before.release_id} without a snapshot that a person refused; kept are: "
+            f"{', '.join(whole)}; `catalunya rollback --to` shows any of them"
+        )
+    if target == before.release_id:
+        # One that was killed after its swap is ended by the same words.
+        if target in whole and _restore(storage, whole[target], lock):
+            return before, {}
+        raise UsageError(f"{target} is the current release already")
+    if target not in whole:
+        raise UsageError(f"{target} is not kept; kept are: {', '.join(whole)}")
+    left, shown = whole.get(before.release_id), whole[target]
+    came = {s: name for name, ids in (left.snapshots if left else {}).items() for s in ids} if left else {}
+    stay = {s for ids in shown.snapshots.values() for s in ids}
+    refused = {s: name for s, name in came.items() if s not in stay}
+    withdrawn = []
+    if left and not refused:
+        # Otherwise the refusals hold it back, and who accepts the snapshots wants them published.
+        withdrawn.append(left.inputs_sha256)
+        if left.code_sha256 != shown.code_sha256:
+            withdrawn.append(left.code_sha256)
+    restored = {shown.inputs_sha256, shown.code_sha256}
+    lock.check()
+    after = Pointer(
+        release_id=target,
+        previous=None,
+        swapped_at=now,
+        run_id=run_id,
+        withdrawn=tuple(d for d in dict.fromkeys([*before.withdrawn, *withdrawn]) if d not in restored),
+    )
+    _refuse_withdrawn(storage, refused, before.release_id, run_id=run_id, now=now)
+    pointer.swap(storage, after, version)
+    _restore(storage, shown, lock)
+    return after, refused
+
+
+def _one_before(storage: Storage, shown: Pointer, whole: dict[str, Release], now: datetime) -> str | None:
+    """The release that a rollback without a name goes to: the one shown before, else the newest older one."""
+    older = [name for name in reversed(whole) if name < shown.release_id]
+    wanted = [shown.previous, *older] if shown.previous in whole else older
+    return next((name for name in wanted if name and is_good_release(storage, whole[name], now)), None)
+
+
+def _restore(storage: Storage, shown: Release, lock: Lock) -> bool:
+    """Lift what earlier rollbacks refused of a release that is shown again; True when there was any."""
+    held = [
+        (dataset_id, snapshot_id)
+        for dataset_id, ids in shown.snapshots.items()
+        for snapshot_id, refusal in snapshot.refused(storage, dataset_id).items()
+        if refusal.gate == snapshot.ROLLBACK and snapshot_id in ids
+    ]
+    for dataset_id, snapshot_id in held:
+        lock.check()
+        snapshot.lift(storage, dataset_id, snapshot_id)
+    return bool(held)
+
+
+def _refuse_withdrawn(
+    storage: Storage, snapshots: dict[str, str], release_id: str, *, run_id: str, now: datetime
+) -> None:
+    for snapshot_id, dataset_id in snapshots.items():
+        if snapshot_id in snapshot.refused(storage, dataset_id):
+            continue
+        refusal = Refusal(
+            gate=snapshot.ROLLBACK,
+            reason=f"it came with release {release_id}, which was rolled back",
+            figures={"release_id": release_id},
+            refused_at=now,
+            run_id=run_id,
+        )
+        snapshot.refuse(storage, dataset_id, snapshot_id, refusal)
+
+
+def repair_pointer(
+    storage: Storage, lock: Lock, *, run_id: str, now: datetime, to: str | None = None
+) -> Pointer:
+    """Point `current.json` to the newest whole release that `is_good_release`, or to `to`, when it is missing or damaged.
+
+    Raises `UsageError` when the pointer is right already, or when there is no such whole release.
+    """
+    data = storage.read_versioned(pointer.KEY)
+    with contextlib.suppress(LakeCorrupt):
+        shown = current_release(storage)
+        if shown is not None:
+            raise UsageError(
+                f"{storage.uri(pointer.KEY)} is right: it shows {shown.release_id}; use `catalunya rollback --to` for "
+                "another release"
+            )
+    release = read_whole_release(storage, to) if to else newest_good_release(storage, now)
+    if release is None:
+        whole = [release.release_id for release in _whole(storage)]
+        raise UsageError(
+            f"there is no whole release{f' {to}' if to else ' without a snapshot that a person refused'} in "
+            f"{storage.uri(layout.RELEASES)}; whole are: {', '.join(whole) or 'none'}"
+            + ("; `catalunya repair --to` shows any of them" if whole else "")
+        )
+    lock.check()
+    after = Pointer(release_id=release.release_id, previous=None, swapped_at=now, run_id=run_id)
+    pointer.swap(storage, after, data[1] if data else None)
+    return after
+
+
+def discard_unpublished_releases(storage: Storage, lock: Lock) -> list[str]:
+    """Delete the files of releases that a killed run did not finish; call it only while holding the lake.
+
+    A release that is whole stays, shown or not: only `apply_retention` deletes one.
+    """
+    gone = []
+    held = storage.guarded(lock)
+    for release_id in release_ids(storage):
+        if not storage.exists(layout.release(release_id, RECORD)) and _is_deletable(
+            storage, release_id, lock
+        ):
+            held.delete_folder(layout.release(release_id))
+            gone.append(release_id)
+    return gone
+
+
+def apply_retention(storage: Storage, keep: int, lock: Lock) -> list[str]:
+    """Delete all but the newest `keep` whole releases with their documentation, never the current one nor the one before.
+
+    Without a readable pointer nothing is deleted.
+    """
+    if pointer.read(storage) is None:
+        return []
+    gone = []
+    held = storage.guarded(lock)
+    for release_id in [name for name in release_ids(storage) if storage.exists(layout.release(name, RECORD))][
+        :-keep
+    ]:
+        if not _is_deletable(storage, release_id, lock):
+            continue
+        # First what makes it whole: a deletion that is interrupted leaves no release that looks whole.
+        held.delete(layout.release(release_id, RECORD))
+        held.delete_folder(layout.release(release_id))
+        held.delete_folder(f"{layout.DOCS}/{release_id}")
+        gone.append(release_id)
+    return gone
+
+
+def _is_deletable(storage: Storage, release_id: str, lock: Lock) -> bool:
+    """Whether a release may be deleted right now: the lock is still held, and readers see another one."""
+    lock.check()
+    found = pointer.read(storage)
+    return found is None or release_id not in {found[0].release_id, found[0].previous}
