@@ -32,7 +32,7 @@ def put_release(
     inputs: str = "",
     snapshots: dict[str, list[str]] | None = None,
 ) -> str:
-    release_id = layout.make_id(NOW + timedelta(days=number), f"{number:08x}")
+    release_id = layout.make_id(NOW + timedelta(minutes=number), f"{number:08x}")
     lake.put(layout.release(release_id, "csv/population.csv"), b"year\n")
     record = {
         "release_id": release_id, "run_id": release_id, "released_at": NOW.isoformat(), "demo": False,
