@@ -152,6 +152,8 @@ def roll_back(
     before, version = found
     whole = {name: release for name in release_ids(storage) if (release := read_whole_release(storage, name))}
     target = to or _one_before(storage, before, whole, now)
+    if target is None and not any(name < before.release_id for name in whole):
+        raise UsageError(f"{before.release_id} is the only release; there is nothing to roll back to")
     if target is None:
         raise UsageError(
             f"there is no release before {before.release_id} without a snapshot that a person refused; kept are: "
@@ -243,7 +245,7 @@ def repair_pointer(
             )
     release = read_whole_release(storage, to) if to else newest_good_release(storage, now)
     if release is None:
-        whole = [release.release_id for release in _whole(storage)]
+        whole = sorted(release.release_id for release in _whole(storage))
         raise UsageError(
             f"there is no whole release{f' {to}' if to else ' without a snapshot that a person refused'} in "
             f"{storage.uri(layout.RELEASES)}; whole are: {', '.join(whole) or 'none'}"

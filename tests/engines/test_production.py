@@ -107,12 +107,12 @@ def test_a_refused_snapshot_leaves_readers_their_release_and_is_not_read_again(c
         command.at(shrunk.url)
         answer = command("run", CATALUNYA_ENGINE="trino")
     assert (answer.code, answer.json["status"]) == (3, "refused"), answer.words
+    [refused] = answer.json["refused"]
     assert read(command, "select snapshot_id from data_quality order by 1") == shown
     demo.set_day(date(2026, 5, 4))
     command.at(demo.url)
     healed = command("run", CATALUNYA_ENGINE="trino")
     assert (healed.code, healed.json["status"]) == (0, "released"), healed.words
-    [refused] = [key.split("/")[1] for key in objects(command, "landing/social_services") if "refused" in key]
     assert objects(command, layout.staged("social_services", refused))
     assert read(command, f"select count(*) from data_quality where snapshot_id = '{refused}'") == [(0,)]
     assert read(command, "select count(*) from data_quality")[0][0] > len(shown)
