@@ -77,6 +77,7 @@ lint: setup-dev ## ruff, mypy, hadolint, shellcheck, sqlfluff, the rules of the 
 	@.venv/bin/dbt-bouncer run --config-file dbt/dbt-bouncer.yml
 	@.venv/bin/catalunya datasets check
 	@.venv/bin/catalunya datasets generate --check
+	@.venv/bin/lint-imports --no-cache
 
 format: setup-dev ## Format the Python
 	@.venv/bin/ruff format .

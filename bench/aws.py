@@ -28,7 +28,7 @@ from catalunya.lake import layout  # noqa: E402
 from catalunya.lake.opening import open_lake  # noqa: E402
 from catalunya.lake.storage import Storage  # noqa: E402
 from catalunya.runs import aws_lambda  # noqa: E402
-from catalunya.runs.steps import Relay  # noqa: E402
+from catalunya.runs.steps import StepwiseRun  # noqa: E402
 from catalunya.settings import PORTAL_VARIABLES, Settings  # noqa: E402
 from infrastructure import costs  # noqa: E402
 from infrastructure.parameters import Parameters  # noqa: E402
@@ -80,7 +80,7 @@ class Bench:
         self.measured = Measured()
         self.number += 1
         run_id = f"2026010{self.number}T060000Z-0000000{self.number}"
-        one = Relay(self.settings, run_id, aws_lambda._Silent())
+        one = StepwiseRun(self.settings, run_id, aws_lambda.NullReporter())
         for dataset_id in one.datasets:
             self.call("ingest", run_id, dataset_id)
         one.read_so_far()

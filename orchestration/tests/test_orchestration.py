@@ -138,7 +138,7 @@ def test_the_tasks_and_their_order(pipeline):
 def test_functions_take_the_place_of_two_tasks_and_change_nothing_else(described, pipeline):
     found = described[-2]["dags"]["catalunya_data_pipeline"]["tasks"]
     kinds = {name: task.pop("kind") for name, task in found.items()}
-    asked = {name for name, kind in kinds.items() if kind == "AskFunction"}
+    asked = {name for name, kind in kinds.items() if kind == "InvokeLambdaOperator"}
     assert asked == {"ingest", "stage"}
     own = pipeline["dags"]["catalunya_data_pipeline"]["tasks"]
     assert found == {name: {k: v for k, v in task.items() if k != "kind"} for name, task in own.items()}

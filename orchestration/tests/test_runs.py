@@ -11,7 +11,7 @@ from rich.console import Console
 from catalunya.cli.console import PlainReporter
 from catalunya.lake import layout
 from catalunya.publication.demo_notice import NOTICE
-from catalunya.runs.steps import Relay
+from catalunya.runs.steps import StepwiseRun
 from catalunya.settings import Settings
 from orchestration.scripts import airflow_local
 from orchestration.tests.conftest import MAINTENANCE, NOW, Ended, first_of, id_in_lake
@@ -249,11 +249,11 @@ def test_the_sensor_waits_in_the_triggerer_until_the_last_word(quiet, first):
         CATALUNYA_SOCRATA_URL=quiet.portal.url, CATALUNYA_IDESCAT_URL=quiet.portal.url,
         CATALUNYA_ICGC_URL=quiet.portal.url, ENVIRONMENT="demo",
     )  # fmt: skip
-    relay = Relay(settings, id_in_lake(run_id, "sensor_alone"), PlainReporter(Console(quiet=True)))
+    stepwise = StepwiseRun(settings, id_in_lake(run_id, "sensor_alone"), PlainReporter(Console(quiet=True)))
     for dataset_id in DATASETS[:-1]:
-        relay.ingest(dataset_id)
+        stepwise.ingest(dataset_id)
     assert quiet.ask(path)["state"] == "deferred"
-    relay.ingest(DATASETS[-1])
+    stepwise.ingest(DATASETS[-1])
     ended = quiet.ended(run_id, "sensor_alone")
     assert ended.states() == {"wait_for_new_data": "skipped"}
 

@@ -32,7 +32,7 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class Ingested:
-    """What came of reading one source."""
+    """Result of one ingest."""
 
     dataset_id: str
     outcome: Outcome

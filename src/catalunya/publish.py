@@ -109,7 +109,7 @@ def publish(
             versions=versions,
             code_revision=code_revision,
         )
-        _write_papers(folder, release, marts, datasets)
+        _write_metadata(folder, release, marts, datasets)
         _upload(storage.guarded(lock), folder, release_id)
         _swap(storage, release, lock, now)
     finally:
@@ -241,7 +241,7 @@ def _released(candidate: Candidate) -> dict[str, ReleasedSnapshot]:
     }
 
 
-def _write_papers(
+def _write_metadata(
     folder: Path, release: Release, marts: tuple[Mart, ...], datasets: dict[str, Dataset]
 ) -> None:
     cards = [datasets[name] for name in sorted(datasets)]

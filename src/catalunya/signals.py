@@ -41,7 +41,7 @@ def listen() -> None:
 
 
 def defer() -> None:
-    """Let nothing be broken off any more: what is left is to say how it went."""
+    """Ignore signals from now on: only the result is still to be written."""
     _deferred.append(True)
 
 

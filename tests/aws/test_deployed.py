@@ -67,9 +67,9 @@ def wait(look: Callable[[], Any], what: str, patience_s: float = 60) -> Any:
     return found
 
 
-def word(lake: Storage, run_id: str, stage: aws_lambda.Stage, dataset: str) -> RunRecord:
+def result(lake: Storage, run_id: str, stage: aws_lambda.Stage, dataset: str) -> RunRecord:
     key = layout.part(run_id, aws_lambda.part_of(stage, dataset))
-    wait(lambda: lake.exists(key), f"word of {stage}")
+    wait(lambda: lake.exists(key), f"result of {stage}")
     return RunRecord.model_validate_json(lake.read(key))
 
 
@@ -92,10 +92,12 @@ def test_a_function_asked_twice_lands_once_and_the_other_stages_it(stack, lake, 
     run_id = layout.make_id(datetime.now(UTC), "1a2b3c4d")
     for _ in range(2):
         ask(stack, "ingest", run_id=run_id, dataset="social_services")
-    read = word(lake, run_id, "ingest", "social_services")
-    assert aws_lambda.judged("ingest", "social_services", read).outcome == "new"
+    read = result(lake, run_id, "ingest", "social_services")
+    assert aws_lambda.parse_result("ingest", "social_services", read).outcome == "new"
     ask(stack, "stage", run_id=run_id, dataset="social_services")
-    staged = aws_lambda.judged("stage", "social_services", word(lake, run_id, "stage", "social_services"))
+    staged = aws_lambda.parse_result(
+        "stage", "social_services", result(lake, run_id, "stage", "social_services")
+    )
     assert staged.rows_in == staged.rows_staged + staged.rows_quarantined + staged.rows_duplicated > 11_000
     (only,) = snapshot.ids(lake, "social_services")
     assert lake.exists(layout.staged("social_services", only))
@@ -106,14 +108,14 @@ def test_a_failure_is_on_record_and_in_the_queue_and_the_next_try_mends_it(stack
     run_id = layout.make_id(datetime.now(UTC), "2b3c4d5e")
     portals.faults.add("population:cut_json")
     ask(stack, "ingest", run_id=run_id, dataset="population")
-    failed = word(lake, run_id, "ingest", "population")
+    failed = result(lake, run_id, "ingest", "population")
     assert failed.datasets["population"].outcome == "unreadable"
     (message,) = wait(lambda: stack.failed("ingest"), "failed invocation")
     assert message["requestPayload"] == {"run_id": run_id, "dataset": "population"}
     portals.faults.clear()
     lake.delete(layout.part(run_id, "ingest.population"))
     ask(stack, "ingest", run_id=run_id, dataset="population")
-    assert word(lake, run_id, "ingest", "population").datasets["population"].outcome == "new"
+    assert result(lake, run_id, "ingest", "population").datasets["population"].outcome == "new"
 
 
 @pytest.fixture
@@ -148,44 +150,46 @@ def perform(task: Any, given: dict[str, Any]) -> Any:
         return type(task).execute.__wrapped__(task, given)
     except TaskDeferred as deferred:
         kind, words = deferred.trigger.serialize()
-        assert kind == "catalunya_airflow.functions.WordLeft"
+        assert kind == "catalunya_airflow.functions.StepResultTrigger"
         event = asyncio.run(anext(aiter(type(deferred.trigger)(**words).run())))
         return getattr(task, deferred.method_name)(given, event=event.payload)
 
 
 def test_a_task_asks_a_function_waits_for_its_word_and_answers_as_if_it_had_done_it(as_airflow, lake):
-    from catalunya_airflow.functions import AskFunction
+    from catalunya_airflow.functions import InvokeLambdaOperator
 
     given = context("first")
     read = perform(
-        AskFunction(task_id="ingest", stage="ingest", dataset_id="municipalities", poll_s=0.2), given
+        InvokeLambdaOperator(task_id="ingest", stage="ingest", dataset_id="municipalities", poll_s=0.2), given
     )
     assert read["outcome"] == "new"
     assert [name for name, _ in next(iter(given["outlet_events"].values())).events] == [
         "landing/municipalities"
     ]
     typed = perform(
-        AskFunction(task_id="stage", stage="stage", dataset_id="municipalities", poll_s=0.2), given
+        InvokeLambdaOperator(task_id="stage", stage="stage", dataset_id="municipalities", poll_s=0.2), given
     )
     assert (typed["rows_in"], typed["rows_quarantined"]) == (949, 2)
-    again = perform(AskFunction(task_id="again", stage="ingest", dataset_id="municipalities"), given)
+    again = perform(InvokeLambdaOperator(task_id="again", stage="ingest", dataset_id="municipalities"), given)
     assert again == read
 
 
 def test_a_task_whose_function_fails_says_where_to_look_and_its_next_try_asks_again(
     as_airflow, lake, portals
 ):
-    from catalunya_airflow.functions import AskFunction, FunctionSilent
+    from catalunya_airflow.functions import FunctionSilent, InvokeLambdaOperator
 
     given = context("second")
-    task = AskFunction(task_id="ingest", stage="ingest", dataset_id="service_users", poll_s=0.2)
+    task = InvokeLambdaOperator(task_id="ingest", stage="ingest", dataset_id="service_users", poll_s=0.2)
     portals.faults.add("service_users:cut_json")
     with pytest.raises(SourceUnreadable, match="service_users"):
         perform(task, given)
     portals.faults.clear()
     assert perform(task, given)["outcome"] == "new"
     as_airflow.failed("ingest")
-    silent = AskFunction(task_id="silent", stage="stage", dataset_id="boundaries", patience_s=0, poll_s=0.01)
+    silent = InvokeLambdaOperator(
+        task_id="silent", stage="stage", dataset_id="boundaries", patience_s=0, poll_s=0.01
+    )
     where = r"/catalunya/catalunya-production-stage.*catalunya-production-stage-failed"
     # Somebody else does this part just now, and the function waits for them.
     held = lake_lock(lake, "20260105T230000Z-00000000", "call-stage-boundaries")
@@ -198,7 +202,7 @@ def test_a_task_works_under_the_role_of_its_duty_and_gives_it_back(as_airflow, l
 
     boto3.client("sts", region_name="us-east-1").get_caller_identity()
     before = dict(os.environ)
-    with roles.acting("build"):
+    with roles.assume_role("build"):
         assert os.environ["AWS_ACCESS_KEY_ID"] != before["AWS_ACCESS_KEY_ID"]
         # A client of the session that boto3 shares, which others of this process use.
         used = boto3.client("s3", region_name="us-east-1")._request_signer._credentials

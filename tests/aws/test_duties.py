@@ -19,7 +19,7 @@ from catalunya.lake.storage import Storage
 from catalunya.operations import alerts, maintenance, status
 from catalunya.release import current_release, roll_back
 from catalunya.runs import aws_lambda
-from catalunya.runs.steps import Relay
+from catalunya.runs.steps import StepwiseRun
 from catalunya.settings import PORTAL_VARIABLES, Settings
 from infrastructure.duties import DUTIES, PROBE
 from tests.aws.conftest import DAY, Invocation, variables
@@ -52,25 +52,25 @@ class Life:
         return f"20260105T0{self.number}0000Z-0000000{self.number}"
 
     def ask(self, stage: aws_lambda.Stage, run_id: str, dataset_id: str) -> None:
-        """As a task of the DAG does: ask, look at the word, take one of failure back and ask again."""
+        """As a task of the DAG does: ask, look at the result, take one of failure back and ask again."""
         part = aws_lambda.part_of(stage, dataset_id)
         for _ in range(2):
             with self.recorder.duty(stage), suppress(CatalunyaError):
                 getattr(aws_lambda, stage)({"run_id": run_id, "dataset": dataset_id}, Invocation())
             with self.recorder.duty("orchestrator"):
-                word = self.relay(run_id).word(part)
-                if aws_lambda.is_done(stage, dataset_id, word):
+                result = self.stepwise(run_id).result(part)
+                if aws_lambda.is_done(stage, dataset_id, result):
                     return
-                self.relay(run_id).retract(part)
+                self.stepwise(run_id).delete_result(part)
 
-    def relay(self, run_id: str) -> Relay:
-        return Relay(self.settings, run_id, aws_lambda._Silent())
+    def stepwise(self, run_id: str) -> StepwiseRun:
+        return StepwiseRun(self.settings, run_id, aws_lambda.NullReporter())
 
     def read(self, run_id: str) -> None:
         for dataset_id in self.datasets:
             self.ask("ingest", run_id, dataset_id)
         with self.recorder.duty("monitor"):
-            assert self.relay(run_id).read_so_far() == set(self.datasets)
+            assert self.stepwise(run_id).read_so_far() == set(self.datasets)
 
     def run(self) -> str:
         """One run of the DAG."""
@@ -78,12 +78,12 @@ class Life:
         self.read(run_id)
         try:
             with self.recorder.duty("build"):
-                new, _ = self.relay(run_id).anything_new()
+                new, _ = self.stepwise(run_id).anything_new()
             if new:
                 self.transform(run_id)
         finally:
             with self.recorder.duty("publish"):
-                one = self.relay(run_id)
+                one = self.stepwise(run_id)
                 alerts.deliver(one.storage, (), alerts.of_findings(one.finish()))
         return run_id
 
@@ -92,17 +92,17 @@ class Life:
             self.ask("stage", run_id, dataset_id)
         with self.recorder.duty("orchestrator"):
             for dataset_id in self.datasets:
-                word = self.relay(run_id).word(aws_lambda.part_of("stage", dataset_id))
-                assert word is not None
+                result = self.stepwise(run_id).result(aws_lambda.part_of("stage", dataset_id))
+                assert result is not None
                 # What is refused is left out, the run goes on.
                 with suppress(Refused):
-                    aws_lambda.judged("stage", dataset_id, word)
+                    aws_lambda.parse_result("stage", dataset_id, result)
         with self.recorder.duty("build"):
-            self.relay(run_id).build()
-            self.relay(run_id).audit()
+            self.stepwise(run_id).build()
+            self.stepwise(run_id).audit()
         with self.recorder.duty("publish"):
-            self.relay(run_id).publish()
-            self.relay(run_id).docs()
+            self.stepwise(run_id).publish()
+            self.stepwise(run_id).docs()
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def _live(life: Life) -> None:
 
 
 def _break_a_staging(life: Life) -> None:
-    """A stage that fails by a fault of the code leaves a word of failure, which is taken back."""
+    """A stage that fails by a fault of the code leaves a result of failure, which is taken back."""
     with pytest.MonkeyPatch.context() as broken:
         broken.setattr("catalunya.runs.pipeline.stage", _broken)
         life.ask("stage", life.new_run(), "population")

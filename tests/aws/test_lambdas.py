@@ -78,7 +78,7 @@ def test_two_invocations_of_one_key_at_once_do_the_work_once(lake, demo):
 def test_an_invocation_that_finds_its_key_under_way_for_long_ends_quietly_and_another_run_does_not(
     lake, demo, monkeypatch
 ):
-    monkeypatch.setattr(steps, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(steps, "LOCK_TIMEOUT_S", 0.0)
     with lake_lock(lake, order("population")["run_id"], "call-ingest-population"):
         assert aws_lambda.ingest(order("population"), Invocation())["outcome"] == "under way"
         with pytest.raises(LakeBusy):

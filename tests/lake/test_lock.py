@@ -10,7 +10,7 @@ import pytest
 
 from catalunya.errors import LakeBusy
 from catalunya.lake.local import LocalStorage
-from catalunya.lake.lock import LockLost, lake_lock, who_holds
+from catalunya.lake.lock import LockLost, lake_lock, lock_owner
 from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from tests.lake.faulty import FaultyFront
@@ -26,24 +26,24 @@ def test_the_second_run_is_told_who_holds_the_lake_and_nothing_changes(lake: Sto
         ):
             pytest.fail("both hold it")
         assert [(entry, lake.read(entry.key)) for entry in lake.list()] == before
-        assert who_holds(lake) == lock.holder
+        assert lock_owner(lake) == lock.holder
         lock.check()
 
 
 def test_a_lock_is_free_once_its_holder_has_ended_well_or_badly(lake: Storage) -> None:
-    assert who_holds(lake) is None
+    assert lock_owner(lake) is None
     with pytest.raises(ZeroDivisionError), lake_lock(lake, "run-a"):
         _ = 1 / 0
-    assert who_holds(lake) is None
+    assert lock_owner(lake) is None
     with lake_lock(lake, "run-b"):
-        holder = who_holds(lake)
+        holder = lock_owner(lake)
         assert holder is not None
         assert holder.holder == "run-b"
 
 
 def test_locks_of_different_names_do_not_touch(lake: Storage) -> None:
     with lake_lock(lake, "run-a", "run"), lake_lock(lake, "site-a", "site"):
-        run, site = who_holds(lake, "run"), who_holds(lake, "site")
+        run, site = lock_owner(lake, "run"), lock_owner(lake, "site")
         assert run is not None
         assert site is not None
         assert (run.holder, site.holder) == ("run-a", "site-a")
@@ -70,7 +70,7 @@ def test_of_20_processes_that_want_the_lock_at_once_exactly_one_wins(lake: Stora
     with contenders("lock", lake.url, 20) as racers:
         results = racers.go()
         winners = [line.split()[1] for line in results if line.startswith("won")]
-        holder = who_holds(lake)
+        holder = lock_owner(lake)
     assert len(winners) == 1
     assert sum(line.startswith("lost LakeBusy") for line in results) == 19
     assert holder is not None
@@ -83,7 +83,7 @@ def test_a_killed_holder_frees_a_local_lock_at_once(local_lake: Storage) -> None
         with pytest.raises(LakeBusy, match="run-0"), lake_lock(local_lake, "next"):
             pytest.fail("both hold it")
         holder.kill()
-        assert who_holds(local_lake) is None
+        assert lock_owner(local_lake) is None
         with lake_lock(local_lake, "next"):
             pass
 
@@ -98,7 +98,7 @@ def test_a_killed_holder_frees_an_s3_lock_when_its_lease_is_over_and_not_before(
         killed = time.monotonic()
         with pytest.raises(LakeBusy, match="run-0"), lake_lock(s3_lake, "early"):
             pytest.fail("the lease was not over")
-        while who_holds(s3_lake) is not None:
+        while lock_owner(s3_lake) is not None:
             time.sleep(0.1)
         waited_s = time.monotonic() - killed
         with lake_lock(s3_lake, "next"):
@@ -111,7 +111,7 @@ def test_of_10_processes_that_take_over_a_dead_holders_lease_exactly_one_wins(s3
         assert dead.go() == ["won run-0"]
         dead.kill()
     with contenders("lock", s3_lake.url, 10) as racers:
-        while who_holds(s3_lake) is not None:
+        while lock_owner(s3_lake) is not None:
             time.sleep(0.1)
         results = racers.go()
     assert sum(line.startswith("won") for line in results) == 1
@@ -151,7 +151,7 @@ def test_a_clock_that_differs_from_the_storages_neither_robs_a_holder_nor_locks_
         assert holder.go() == ["won run-0"]
         for _ in range(4):
             time.sleep(0.6)
-            assert who_holds(storage) is not None
+            assert lock_owner(storage) is not None
         holder.kill()
     time.sleep(3.2)
     with lake_lock(storage, "next"):
@@ -188,7 +188,7 @@ def test_looking_at_who_holds_a_lock_never_costs_a_newcomer_the_lock(local_lake:
             lock.check()
         end_of_look.join()
     for _ in range(100):
-        assert who_holds(local_lake) is None
+        assert lock_owner(local_lake) is None
         with lake_lock(local_lake, "next"):
             pass
 

@@ -21,7 +21,7 @@ from catalunya.lake.pointer import PointerMoved
 from catalunya.lake.storage import Storage
 from catalunya.operations import alerts
 from catalunya.runs import record, steps
-from catalunya.runs.steps import Relay
+from catalunya.runs.steps import StepwiseRun
 from catalunya.settings import Settings
 from catalunya.warehouse.engines import open_engine
 from tests.pipeline.conftest import DAY
@@ -32,22 +32,22 @@ NOW = "2026-01-05T06:00:00Z"
 MOMENT = Settings(CATALUNYA_NOW=NOW).now()
 
 
-def part_of(name: str, lake: str, url: str) -> Relay:
+def part_of(name: str, lake: str, url: str) -> StepwiseRun:
     settings = Settings(
         CATALUNYA_LAKE=lake, CATALUNYA_NOW=NOW, CATALUNYA_SOCRATA_URL=url, CATALUNYA_IDESCAT_URL=url,
         CATALUNYA_ICGC_URL=url, CATALUNYA_HTTP_ATTEMPTS=1, ENVIRONMENT="demo",
     )  # fmt: skip
-    return Relay(settings, steps.run_id_of(name, MOMENT), PlainReporter(Console(quiet=True)))
+    return StepwiseRun(settings, steps.run_id_of(name, MOMENT), PlainReporter(Console(quiet=True)))
 
 
-def read_and_stage(one: Relay) -> None:
+def read_and_stage(one: StepwiseRun) -> None:
     for dataset_id in one.datasets:
         one.ingest(dataset_id)
     for dataset_id in one.datasets:
         one.stage(dataset_id)
 
 
-def whole(one: Relay) -> record.RunRecord:
+def whole(one: StepwiseRun) -> record.RunRecord:
     read_and_stage(one)
     one.build()
     one.audit()
@@ -79,7 +79,7 @@ def audited_lake(first_release, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def audited(audited_lake: Path, tmp_path: Path) -> Relay:
+def audited(audited_lake: Path, tmp_path: Path) -> StepwiseRun:
     """That run, in a lake of the test's own."""
     shutil.copytree(audited_lake, tmp_path / "lake")
     return part_of("a", str(tmp_path / "lake"), "http://127.0.0.1:9")
@@ -111,7 +111,7 @@ def test_a_reading_that_left_no_word_is_said_and_its_last_snapshot_used(released
     assert not new
     ended = one.finish()
     assert ended.exit_code == 4
-    assert any("boundaries: its reading left no word" in warning for warning in ended.warnings)
+    assert any("boundaries: ingest reported no result" in warning for warning in ended.warnings)
 
 
 def test_a_run_that_broke_off_says_so_and_what_was_last(tmp_path, demo):
@@ -119,7 +119,7 @@ def test_a_run_that_broke_off_says_so_and_what_was_last(tmp_path, demo):
     read_and_stage(one)
     ended = one.finish()
     assert (ended.status, ended.exit_code) == ("failed", 1)
-    assert "broken off" in ended.message
+    assert "stopped before publishing" in ended.message
     assert "stage" in ended.message
     assert one.finish() == ended
 
@@ -188,7 +188,7 @@ def test_an_audit_whose_candidate_is_gone_builds_it_again_and_one_before_any_bui
     storage = audited.storage
     built = storage.read(layout.part(audited.run_id, "build"))
     discard(storage, open_engine(storage, audited.settings), audited.run_id)
-    audited.retract("build")
+    audited.delete_result("build")
     with pytest.raises(UsageError, match="its build has to run first"):
         audited.audit()
     storage.put(layout.part(audited.run_id, "build"), built)
@@ -200,7 +200,7 @@ def test_damaged_and_unknown_files_among_the_parts_of_a_run_are_named_and_passed
     damaged = layout.part(audited.run_id, "ingest.population")
     storage.put(damaged, storage.read(damaged)[:40])
     storage.put(layout.part(audited.run_id, "note"), b"mine")
-    assert audited.word("ingest.population") is None
+    assert audited.result("ingest.population") is None
     audited.publish()
     ended = audited.finish()
     assert ended.status == "released"
@@ -291,7 +291,7 @@ def _upload(folder: Path, lake: Storage) -> None:
 
 
 def test_a_run_in_parts_and_a_run_in_one_process_do_not_meet(released, demo, monkeypatch):
-    monkeypatch.setattr(steps, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(steps, "LOCK_TIMEOUT_S", 0.0)
     one = part_of("a", released.lake, demo.url)
     with lake_lock(one.storage, "other", "dataset-population"):
         busy = released.run(now="2026-01-05T08:00:00Z")

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from catalunya.errors import SourceUnreadable
 from catalunya.sources import Http
-from catalunya.sources.http import Unfit, _Bucket, portal_message
+from catalunya.sources.http import InvalidResponse, _RateLimiter, portal_message
 
 from .conftest import Answering, Reply, Server
 
@@ -193,7 +193,7 @@ def test_a_body_that_its_reader_calls_unfit_is_asked_for_again(
 ) -> None:
     def check(data: dict[str, int]) -> None:
         if data["version"] < 2:
-            raise Unfit("found version 1")
+            raise InvalidResponse("found version 1")
 
     server = serve(in_turn(Reply({"version": 1}), Reply({"version": 2})))
     assert ask(http, server.url, check=check) == {"version": 2}
@@ -226,7 +226,7 @@ def test_remote_hosts_are_asked_at_a_polite_rate_and_this_machine_at_any(
     slept: list[float] = []
     monkeypatch.setattr("catalunya.sources.http.time.sleep", slept.append)
     monkeypatch.setattr("catalunya.sources.http.time.monotonic", lambda: 0.0)
-    bucket = _Bucket(4.0, 8)
+    bucket = _RateLimiter(4.0, 8)
     for _ in range(50):
         bucket.take("127.0.0.1")
     assert slept == []

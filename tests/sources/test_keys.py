@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalunya.sources import keys
-from catalunya.sources.http import Unfit
+from catalunya.sources.http import InvalidResponse
 from catalunya.sources.keys import KeyCheck, PageReader, fingerprint
 
 
@@ -79,7 +79,7 @@ class Stream:
                     piece, rest = rest[:size], rest[size:]
                     scan.feed(piece)
                 return scan.finish(path), check.doubled()
-            except Unfit as error:
+            except InvalidResponse as error:
                 return str(error)
 
     def pieces(self, body: bytes, sizes: list[int]) -> tuple[int, int] | str:

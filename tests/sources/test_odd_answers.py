@@ -19,7 +19,7 @@ from catalunya.ingest import ingest
 from catalunya.lake import snapshot
 from catalunya.settings import PORTAL_VARIABLES, Settings
 from catalunya.sources import Http, download, idescat, socrata
-from catalunya.sources.http import Unfit, _Utf8
+from catalunya.sources.http import InvalidResponse, _Utf8
 from catalunya.staging.snapshot_typing import stage_snapshot
 from tests.landing import CARDS, NOW, land, local_lake
 
@@ -374,7 +374,7 @@ def test_bytes_in_pieces_are_utf_8_exactly_when_python_decodes_them_as_a_whole(
             for start in range(0, len(body), size):
                 check.feed(body[start : start + size])
             check.finish()
-        except Unfit:
+        except InvalidResponse:
             return False
         return True
 

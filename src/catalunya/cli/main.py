@@ -156,7 +156,7 @@ def ingest(as_json: Json = False, force: Force = False, dataset: Only = None) ->
 
 @app.command()
 def stage(as_json: Json = False, rebuild: Rebuild = False) -> None:
-    """Type what landed; set aside the rows that break their declaration."""
+    """Type what landed; quarantine the rows that break their declaration."""
     with _run(as_json) as current:
         current.one_stage("stage", lambda: _stage(current, again=rebuild))
 

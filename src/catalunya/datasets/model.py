@@ -48,7 +48,7 @@ def _require_regular_expression(pattern: str) -> None:
         raise ValueError(f"{pattern!r} is not a regular expression: {error}")
 
 
-class Words(Model):
+class LocalizedText(Model):
     """One text in the three languages of the site."""
 
     ca: str
@@ -56,7 +56,7 @@ class Words(Model):
     en: str
 
 
-class Party(Model):
+class Organization(Model):
     """A publisher or a licence: its name and where it is described."""
 
     name: str
@@ -325,11 +325,11 @@ class Dataset(Model):
     """The card of one dataset."""
 
     id: str
-    title: Words
+    title: LocalizedText
     description: str
     grain: str
-    publisher: Party
-    licence: Party
+    publisher: Organization
+    licence: Organization
     citation: str
     homepage: str = Field(pattern=WEB_ADDRESS)
     cadence_days: int = Field(gt=0)

@@ -27,7 +27,7 @@ from catalunya.demo.data.files import FilesPortal, read_files
 from catalunya.demo.data.population import population_table
 from catalunya.demo.data.register import EPOCH
 from catalunya.demo.errors import PortTaken
-from catalunya.demo.faults.middleware import LogEntry, Misbehaviour
+from catalunya.demo.faults.middleware import FaultMiddleware, LogEntry
 from catalunya.demo.faults.switches import Faults
 
 START_SECONDS = 20
@@ -119,7 +119,11 @@ def create_app(
         ],
         middleware=[
             Middleware(
-                Misbehaviour, faults=lambda: portal.faults, log=portal.log, demo=portal.demo, cut=portal.cut
+                FaultMiddleware,
+                faults=lambda: portal.faults,
+                log=portal.log,
+                demo=portal.demo,
+                cut=portal.cut,
             )
         ],
     )

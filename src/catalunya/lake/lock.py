@@ -34,7 +34,7 @@ from catalunya.lake.storage import Conflict, Storage, Version, check_key
 
 LEASE_S = 60.0
 _PATIENCE_S = 0.3
-"""A look by `who_holds` keeps a local lock for an instant; a newcomer tries again for so long."""
+"""A look by `lock_owner` keeps a local lock for an instant; a newcomer tries again for so long."""
 
 log = structlog.get_logger(__name__)
 
@@ -99,7 +99,7 @@ def lake_lock(
         yield lock
 
 
-def who_holds(storage: Storage, what: str = "run") -> Holder | None:
+def lock_owner(storage: Storage, what: str = "run") -> Holder | None:
     """Who holds the lock `what` now; None when nobody does. Takes and changes nothing."""
     check_key(what)
     if isinstance(storage, LocalStorage):
@@ -299,7 +299,7 @@ def _lease_lock(storage: S3Storage, me: Holder, what: str, lease_s: float) -> It
     try:
         lock = _LeaseLock(storage, key, _Lease(holder=me, lease_s=lease_s), found[1] if found else None)
     except Conflict:
-        raise _busy(storage, who_holds(storage, what)) from None
+        raise _busy(storage, lock_owner(storage, what)) from None
     try:
         yield lock
     finally:
@@ -307,5 +307,5 @@ def _lease_lock(storage: S3Storage, me: Holder, what: str, lease_s: float) -> It
 
 
 def _elapsed_s() -> float:
-    """Seconds of a clock that nobody sets and that counts sleep of the machine where there is one."""
+    """Seconds of a monotonic clock, which includes suspend where the system has one that does."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

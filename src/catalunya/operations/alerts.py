@@ -148,7 +148,7 @@ def channels(urls: tuple[str, ...]) -> dict[str, apprise.NotifyBase | None]:
 
 
 def deliver(storage: Storage | None, urls: tuple[str, ...], alerts: Iterable[Alert]) -> bool:
-    """Tell of events that were not told of yet; returns whether every address took every message.
+    """Send alerts that were not sent before; returns whether every address took every message.
 
     Without a `storage`, as when the lake cannot be opened, everything is told.
 
@@ -182,7 +182,7 @@ def _tell(storage: Storage | None, alert: Alert, url: str, channel: apprise.Noti
         return True
     except (CatalunyaError, OSError) as error:
         # Better told twice than never: the lake itself may be what broke.
-        log.warning("an alert is not remembered", alert=alert.event, reason=str(error))
+        log.warning("could not store the sent marker", alert=alert.event, reason=str(error))
     told = False
     try:
         one = apprise.Apprise()

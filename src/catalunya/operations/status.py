@@ -11,7 +11,7 @@ from rich.table import Table
 from catalunya.datasets.model import Dataset
 from catalunya.errors import LakeCorrupt
 from catalunya.lake import index, layout, pointer, snapshot
-from catalunya.lake.lock import who_holds
+from catalunya.lake.lock import lock_owner
 from catalunya.lake.storage import Storage
 from catalunya.publication import demo_notice
 from catalunya.release import (
@@ -47,7 +47,7 @@ def describe(storage: Storage, known: dict[str, Dataset], now: datetime) -> dict
         f"{storage.uri(layout.release(name))} is no release; it is left alone"
         for name in unknown_entries(storage)
     ]
-    holder = who_holds(storage, "run")
+    holder = lock_owner(storage, "run")
     last = record.newest(storage, now)
     follows = release or whole
     states = {

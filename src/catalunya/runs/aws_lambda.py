@@ -1,4 +1,4 @@
-"""Two functions on AWS, ingest and stage: each does one dataset's part of a run, as `relay.py` has it.
+"""Two functions on AWS, ingest and stage: each does one dataset's part of a run, as `steps.py` has it.
 
 They are invoked asynchronously, with the run and the dataset as the key. A key that was done is not done again,
 however often it is asked for. A failure is raised, so that the invocation goes to the dead-letter queue; a
@@ -20,10 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from catalunya.errors import CatalunyaError, LakeBusy, Refused, SourceUnreadable, UsageError
 from catalunya.lake import layout
-from catalunya.lake.lock import who_holds
+from catalunya.lake.lock import lock_owner
 from catalunya.runs import steps
 from catalunya.runs.record import DatasetRecord, RunRecord
-from catalunya.runs.steps import Relay
+from catalunya.runs.steps import StepwiseRun
 from catalunya.settings import Settings
 
 Stage = Literal["ingest", "stage"]
@@ -65,20 +65,20 @@ class Context(Protocol):
     memory_limit_in_mb: Any
 
     def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until the invocation is broken off."""
+        """Milliseconds until the invocation times out."""
 
 
-class _Silent:
+class NullReporter:
     """The log has one line an invocation and those of the library; it needs no progress."""
 
     def begin(self, stage: str) -> None:
-        return
+        """Ignore it."""
 
     def step(self, stage: str, what: str, done: int | None = None, total: int | None = None) -> None:
-        return
+        """Ignore it."""
 
     def end(self, stage: str, status: str, seconds: float) -> None:
-        return
+        """Ignore it."""
 
 
 def ingest(event: dict[str, Any], context: Context) -> dict[str, Any]:
@@ -96,12 +96,12 @@ def part_of(stage: Stage, dataset_id: str) -> str:
     return f"{stage}.{dataset_id}"
 
 
-def is_done(stage: Stage, dataset_id: str, word: RunRecord | None) -> bool:
+def is_done(stage: Stage, dataset_id: str, result: RunRecord | None) -> bool:
     """True when no other try would change a part's end: it ended well, or in a refusal."""
-    if word is None:
+    if result is None:
         return False
     try:
-        judged(stage, dataset_id, word)
+        parse_result(stage, dataset_id, result)
     except Refused:
         return True
     except CatalunyaError:
@@ -109,25 +109,25 @@ def is_done(stage: Stage, dataset_id: str, word: RunRecord | None) -> bool:
     return True
 
 
-def is_well(stage: Stage, dataset_id: str, word: RunRecord | None) -> bool:
+def succeeded(stage: Stage, dataset_id: str, result: RunRecord | None) -> bool:
     """True when a part is on record and ended well."""
     try:
-        return word is not None and bool(judged(stage, dataset_id, word))
+        return result is not None and bool(parse_result(stage, dataset_id, result))
     except CatalunyaError:
         return False
 
 
-def judged(stage: Stage, dataset_id: str, word: RunRecord) -> DatasetRecord:
-    """What a part's word says: the dataset's record, or the error it ended in.
+def parse_result(stage: Stage, dataset_id: str, result: RunRecord) -> DatasetRecord:
+    """What a part's result says: the dataset's record, or the error it ended in.
 
     Raises `Refused`, `SourceUnreadable`, or `FunctionFailed` for whatever else kept it from being done.
     """
-    record = word.datasets.get(dataset_id)
-    if word.status == "refused":
-        raise Refused(word.message, word.refused)
-    if word.message or record is None:
+    record = result.datasets.get(dataset_id)
+    if result.status == "refused":
+        raise Refused(result.message, result.refused)
+    if result.message or record is None:
         raise FunctionFailed(
-            f"{stage} of {dataset_id} by a function failed: {word.message or 'it says nothing'}"
+            f"{stage} of {dataset_id} by a function failed: {result.message or 'it returned no error message'}"
         )
     if stage == "ingest" and record.outcome == "drifted":
         raise Refused(record.message)
@@ -168,32 +168,32 @@ def _order(event: dict[str, Any]) -> Order:
         return Order.model_validate(event)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UsageError(f"the event is no order for a function: {faults}") from None
+        raise UsageError(f"invalid event payload: {faults}") from None
 
 
 def _once(stage: Stage, order: Order) -> dict[str, Any]:
     """Do the part, or answer what is on record of it when it was done."""
-    one = Relay(_settings(), order.run_id, _Silent())
+    one = StepwiseRun(_settings(), order.run_id, NullReporter())
     if order.dataset not in one.datasets:
         raise UsageError(f"no dataset {order.dataset}; there are: {', '.join(one.datasets)}")
     part = part_of(stage, order.dataset)
     call = f"call-{stage}-{order.dataset}"
     try:
-        with steps.hold(one.storage, order.run_id, call):
-            word = one.word(part)
-            if word is None and one.has_ended():
+        with steps.acquire_lock(one.storage, order.run_id, call):
+            result = one.result(part)
+            if result is None and one.has_ended():
                 return _answer("ended", None)
-            if is_done(stage, order.dataset, word):
-                return _answer("done before", word.datasets.get(order.dataset) if word else None)
+            if is_done(stage, order.dataset, result):
+                return _answer("done before", result.datasets.get(order.dataset) if result else None)
             return _work(one, stage, order)
     except LakeBusy:
-        holder = who_holds(one.storage, call)
+        holder = lock_owner(one.storage, call)
         if holder is not None and holder.holder == order.run_id:
             return _answer("under way", None)
         raise
 
 
-def _work(one: Relay, stage: Stage, order: Order) -> dict[str, Any]:
+def _work(one: StepwiseRun, stage: Stage, order: Order) -> dict[str, Any]:
     try:
         if stage == "ingest":
             done = one.ingest(order.dataset, force=order.force)

@@ -72,7 +72,7 @@ class Reporter(Protocol):
 class Run:
     """One run over a lake that it holds. Each stage can be called alone; `all_stages` calls them in order.
 
-    `earlier` is what other processes recorded of the same run, when its stages do not share one (`relay.py`).
+    `earlier` is what other processes recorded of the same run, when its stages do not share one (`steps.py`).
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Run:
         nothing is new. `only` are the datasets whose sources are read, all by default.
         """
         try:
-            self.tidy()
+            self.clean_up()
             self.ingest(force=force, only=only)
             self.reopen_refusals()
             self.stage(again=rebuild)
@@ -571,10 +571,10 @@ class Run:
                 versions=self.record.versions,
                 keep=self.settings.keep_releases,
             )
-        self.adopt(release)
+        self.record_release(release)
         return release
 
-    def adopt(self, release: Release) -> None:
+    def record_release(self, release: Release) -> None:
         """Record a release as this run's own."""
         self.record.status = "released"
         self.record.exit_code = 0
@@ -584,7 +584,7 @@ class Run:
     def finish(self) -> None:
         """Write the record into the ledger, for a run that broke by a fault of the code as well."""
         if not self.record.message:
-            self.record.message = "broken off by a fault of the code; the traceback is on standard error"
+            self.record.message = "unexpected error; the traceback is on standard error"
         for key, why in self.storage.strays.items():
             self.record.warn(f"{self.storage.url}/{key} was passed over: {why}")
         if self.record.release_id:
@@ -610,7 +610,7 @@ class Run:
         self.record.exit_code = error.exit_code
         self.record.message = str(error)
 
-    def tidy(self) -> None:
+    def clean_up(self) -> None:
         """Remove what killed runs left behind; readers never saw it."""
         self.storage.clean_scratch()
         for name in unknown_entries(self.storage):

@@ -1,8 +1,8 @@
 """A run whose stages run in processes of their own: tasks of Airflow, functions on AWS.
 
-What one process leaves for the next lies in the lake, under `runs/<run_id>/`, until `finish` makes one record
-of it for the ledger. Each part locks what it changes: a dataset while it is read or staged, the lake while it is
-built, audited and published. A part that is repeated finds what its broken predecessor left, and mends it.
+State passes between steps through `runs/<run_id>/` in the lake, until `finish` makes one record of it for the
+ledger. Each part locks what it changes: a dataset while it is read or staged, the lake while it is
+built, audited and published. Steps are idempotent: a retry repairs partial output.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from catalunya.warehouse.engines import open_engine
 
 log = structlog.get_logger(__name__)
 
-PATIENCE_S = 120.0
+LOCK_TIMEOUT_S = 120.0
 """How long a part waits for the lock that another run holds."""
 _ORDER = ("ingest", "wait", "stage", "build", "audit", "publish")
 
@@ -66,7 +66,7 @@ def whole_lake(storage: Storage, run_id: str, datasets: dict[str, Dataset]) -> I
         yield lock
 
 
-class Relay:
+class StepwiseRun:
     """One run in parts; make one in every process with the same `run_id`."""
 
     def __init__(self, settings: Settings, run_id: str, reporter: Reporter) -> None:
@@ -98,11 +98,11 @@ class Relay:
     def anything_new(self, *, missing: tuple[str, ...] = (), asked: bool = False) -> tuple[bool, str]:
         """Whether there is anything to release, and why not.
 
-        `missing` are datasets whose reading left no word; with `asked` a release is made in any case.
+        `missing` are datasets whose ingest reported no result; with `asked` a release is made in any case.
         """
         with self._part("wait", "run") as run:
             for dataset_id in missing:
-                words = f"{dataset_id}: its reading left no word; its last snapshot is used"
+                words = f"{dataset_id}: ingest reported no result; its last snapshot is used"
                 run.record.warn(words)
                 run.record.datasets[dataset_id] = DatasetRecord(
                     snapshot_id=None, outcome="unreadable", message=words
@@ -151,7 +151,7 @@ class Relay:
 
     def _stage_the_rest(self, run: Run) -> None:
         for dataset_id in self.datasets:
-            with hold(self.storage, self.run_id, lock_of(dataset_id)):
+            with acquire_lock(self.storage, self.run_id, lock_of(dataset_id)):
                 run.stage(only=(dataset_id,))
                 run.restore_staged(only=(dataset_id,))
 
@@ -172,7 +172,7 @@ class Relay:
         """
         with self._part("audit", "run") as run:
             # One that is killed while it looks for the fault leaves no candidate, or one that lacks snapshots.
-            killed = self.word("build") is not None and read_candidate(self.storage, self.run_id) is None
+            killed = self.result("build") is not None and read_candidate(self.storage, self.run_id) is None
             return read_verdict(self.storage, run.audit_or_rebuild(None if killed else self._candidate()))
 
     def publish(self) -> Release:
@@ -182,19 +182,19 @@ class Relay:
             shown = current_release(self.storage)
             if shown is not None and shown.run_id == self.run_id:
                 # A try that was killed after the swap had published it.
-                run.adopt(shown)
+                run.record_release(shown)
                 publish.show(self.storage, run.engine)
                 return shown
             # Here and not before the build: on AWS no other role may touch a release.
             discard_unpublished_releases(self.storage, run.lock)
             return run.publish(candidate)
 
-    def word(self, name: str) -> RunRecord | None:
+    def result(self, name: str) -> RunRecord | None:
         """What the part `name` of this run, such as `ingest.population`, left on record; None when nothing."""
         key = layout.part(self.run_id, name)
         return self._part_at(key) if self.storage.exists(key) else None
 
-    def retract(self, name: str) -> None:
+    def delete_result(self, name: str) -> None:
         """Take back what the part `name` of this run left, before it is done again elsewhere."""
         self.storage.delete(layout.part(self.run_id, name))
 
@@ -217,7 +217,7 @@ class Relay:
         What the parts left goes when nothing is left to do; after a run that ended badly it stays for a while,
         so that its tasks can be repeated by hand.
         """
-        with hold(self.storage, self.run_id, "run") as lock:
+        with acquire_lock(self.storage, self.run_id, "run") as lock:
             record = merged(self._parts()) or self._run(lock).record
             kept = layout.ledger(self.run_id)
             if not record.message and self.storage.exists(kept):
@@ -226,7 +226,7 @@ class Relay:
             record.seen = last_seen(self.storage, self.settings.now()) | record.seen
             if not record.message:
                 last = record.stages[-1].name if record.stages else "nothing"
-                record.message = f"broken off before it was published; the last stage on record is {last}"
+                record.message = f"the run stopped before publishing; the last stage on record is {last}"
             if record.release_id:
                 record.release = self.storage.uri(layout.release(record.release_id))
             self.storage.put(kept, record.model_dump_json(indent=1).encode())
@@ -269,7 +269,7 @@ class Relay:
     @contextmanager
     def _part(self, name: str, lock_name: str) -> Iterator[Run]:
         """A part of the run: what it does is on record when it ends, however it ends."""
-        with hold(self.storage, self.run_id, lock_name) as lock:
+        with acquire_lock(self.storage, self.run_id, lock_name) as lock:
             run = self._run(lock)
             known = dict(run.record.seen)
             began = time.monotonic()
@@ -295,9 +295,9 @@ def lock_of(dataset_id: str) -> str:
 
 
 @contextmanager
-def hold(storage: Storage, run_id: str, what: str) -> Iterator[Lock]:
-    """The lock `what`, waiting up to `PATIENCE_S` for who holds it to end; then raises `LakeBusy`."""
-    give_up = time.monotonic() + PATIENCE_S
+def acquire_lock(storage: Storage, run_id: str, what: str) -> Iterator[Lock]:
+    """The lock `what`, waiting up to `LOCK_TIMEOUT_S` for who holds it to end; then raises `LakeBusy`."""
+    give_up = time.monotonic() + LOCK_TIMEOUT_S
     with ExitStack() as held:
         while True:
             try:

@@ -24,7 +24,7 @@ from catalunya.sources.base import (
     SourceFile,
     SourceProtocol,
 )
-from catalunya.sources.http import Http, Unfit
+from catalunya.sources.http import Http, InvalidResponse
 
 if TYPE_CHECKING:
     from catalunya.datasets.sources import Source
@@ -127,7 +127,7 @@ def _read_each(
 def _readable(file: Landed, read: Callable[[], Iterable[_Item]]) -> Iterator[_Item]:
     try:
         yield from read()
-    except (Unfit, SourceDrift) as error:
+    except (InvalidResponse, SourceDrift) as error:
         found = str(error).removeprefix(f"{file.name}: ").rstrip(".")
         raise SnapshotUnreadable(
             f"{file.name}: {found}; the bytes stay in landing, the next good snapshot takes its place"

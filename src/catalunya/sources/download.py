@@ -22,7 +22,7 @@ from catalunya.sources.base import (
     SourceProtocol,
     file_name,
 )
-from catalunya.sources.http import UNDECODABLE, Answer, Http, Unfit, decode, not_json
+from catalunya.sources.http import UNDECODABLE, Answer, Http, InvalidResponse, decode, not_json
 
 if TYPE_CHECKING:
     from catalunya.datasets.sources import DownloadSource
@@ -125,12 +125,12 @@ def rows(paths: Sequence[Path], levels: Sequence[str]) -> Iterator[dict[str, Any
 
 
 def check(path: Path, where: str) -> _Collection:
-    """The collection in the file at `path`; `Unfit` when it is none, `SourceDrift` when it is in another CRS."""
+    """The collection in the file at `path`; `InvalidResponse` when it is none, `SourceDrift` when it is in another CRS."""
     collection: _Collection = _decode(path)
     if collection.type != "FeatureCollection":
-        raise Unfit(f"found GeoJSON of type {collection.type[:80]!r}, expected a FeatureCollection")
+        raise InvalidResponse(f"found GeoJSON of type {collection.type[:80]!r}, expected a FeatureCollection")
     if not collection.features:
-        raise Unfit("found a FeatureCollection without features")
+        raise InvalidResponse("found a FeatureCollection without features")
     named = decode(collection.crs)
     inner = named.get("properties") if isinstance(named, dict) else None
     name = inner.get("name", named) if isinstance(inner, dict) else named
@@ -142,16 +142,16 @@ def check(path: Path, where: str) -> _Collection:
             if geometry is not None:
                 _check_geometry(geometry, where)
     except RecursionError:
-        raise Unfit("found a geometry that is nested too deeply") from None
+        raise InvalidResponse("found a geometry that is nested too deeply") from None
     return collection
 
 
 def _check_geometry(geometry: Any, where: str) -> None:
     if not isinstance(geometry, dict):
-        raise Unfit(f"found {str(geometry)[:80]!r} where a geometry is due")
+        raise InvalidResponse(f"found {str(geometry)[:80]!r} where a geometry is due")
     members = geometry.get("geometries") or []
     if not isinstance(members, list):
-        raise Unfit("found a collection of geometries that is no list")
+        raise InvalidResponse("found a collection of geometries that is no list")
     for member in members:
         _check_geometry(member, where)
     _check_positions(geometry.get("coordinates") or [], where)
@@ -160,7 +160,7 @@ def _check_geometry(geometry: Any, where: str) -> None:
 def _check_positions(part: Any, where: str) -> None:
     """Walk down to the positions, `[longitude, latitude]`, and look at each."""
     if not isinstance(part, list):
-        raise Unfit(f"found {str(part)[:80]!r} where coordinates are due")
+        raise InvalidResponse(f"found {str(part)[:80]!r} where coordinates are due")
     if part and isinstance(part[0], list):
         for one in part:
             _check_positions(one, where)
@@ -168,7 +168,7 @@ def _check_positions(part: Any, where: str) -> None:
     if not part:
         return
     if len(part) < 2 or not all(isinstance(one, int | float) for one in part):
-        raise Unfit(f"found {str(part)[:80]} where longitude and latitude are due")
+        raise InvalidResponse(f"found {str(part)[:80]} where longitude and latitude are due")
     if not (-180 <= part[0] <= 180 and -90 <= part[1] <= 90):
         raise _other_crs(where, f"the position {str(part)[:80]}")
 
@@ -196,9 +196,9 @@ def _decode(path: Path) -> _Collection:
     try:
         return msgspec.json.decode(body, type=_Collection)
     except msgspec.ValidationError as error:
-        raise Unfit(f"found JSON that is no GeoJSON FeatureCollection ({error})") from None
+        raise InvalidResponse(f"found JSON that is no GeoJSON FeatureCollection ({error})") from None
     except UNDECODABLE as error:
-        raise Unfit(not_json(body[:200], error)) from None
+        raise InvalidResponse(not_json(body[:200], error)) from None
 
 
 def _conditions(known: dict[str, str], level: str) -> dict[str, str]:

@@ -44,7 +44,7 @@ _RETRIED = {202, 408, 425, 429}
 """Beside these every 5xx; Socrata answers 202 while it prepares an answer."""
 
 
-class Unfit(Exception):
+class InvalidResponse(Exception):
     """The answer is not what was asked for; it is asked again. The message says what was found."""
 
     def __init__(self, found: str, *, wait_s: float | None = None) -> None:
@@ -112,7 +112,7 @@ class Http:
         self._attempts = attempts
         self._first_wait_s = first_wait_s
         self._longest_wait_s = longest_wait_s
-        self._bucket = _Bucket(rate, burst)
+        self._bucket = _RateLimiter(rate, burst)
         self._lock = threading.Lock()
         self._logins: dict[tuple[str, str, int | None], Login] = {}
         self._client = httpx.Client(
@@ -154,13 +154,15 @@ class Http:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """The JSON of `url`, of the type `expect` (dict or list), that `check` did not call `Unfit`."""
+        """The JSON of `url`, of the type `expect` (dict or list), that `check` did not call `InvalidResponse`."""
 
         def read(response: httpx.Response) -> Answer:
             body = _body(response, _WHOLE_BODY)
             data = decode(body)
             if not isinstance(data, expect):
-                raise Unfit(f"found {_shape(data)} where a JSON {_NAMES[expect]} is due{_said(body)}")
+                raise InvalidResponse(
+                    f"found {_shape(data)} where a JSON {_NAMES[expect]} is due{_said(body)}"
+                )
             if check is not None:
                 check(data)
             return Answer(response.status_code, response.headers, _address(response), data, len(body))
@@ -178,10 +180,10 @@ class Http:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """The body of `url` stored at `path`, hashed on the way, that `check` did not call `Unfit`.
+        """The body of `url` stored at `path`, hashed on the way, that `check` did not call `InvalidResponse`.
 
         `begin` is called at each try; what it returns is handed the body in pieces, good until the next.
-        A body that is not UTF-8 throughout is `Unfit`.
+        A body that is not UTF-8 throughout is `InvalidResponse`.
 
         With a condition in `headers` the answer may be 304 (`unchanged`), and nothing is stored.
         """
@@ -189,7 +191,7 @@ class Http:
         def read(response: httpx.Response) -> Answer:
             if response.status_code == 304:
                 if not headers:
-                    raise Unfit("found status 304 for a request without a condition")
+                    raise InvalidResponse("found status 304 for a request without a condition")
                 return Answer(304, response.headers, _address(response))
             digest = hashlib.sha256()
             size = 0
@@ -208,7 +210,7 @@ class Http:
                         feed(piece)
             text.finish()
             if not size:
-                raise Unfit("found an empty body")
+                raise InvalidResponse("found an empty body")
             if check is not None:
                 check(path)
             return Answer(
@@ -251,7 +253,7 @@ class Http:
                     tries += 1
                     with self._open(target, sent, dataset) as response:
                         return read(response)
-        except (Unfit, httpx.TransportError, httpx.DecodingError) as error:
+        except (InvalidResponse, httpx.TransportError, httpx.DecodingError) as error:
             raise SourceUnreadable(
                 f"{where}: {_explain(error, target)}; tried {tries} times. {_advice(error, target)}"
             ) from error
@@ -312,7 +314,7 @@ def _write(file: RawIOBase, piece: memoryview | bytes) -> None:
 
 
 class _Utf8:
-    """Checks that bytes that come in pieces are UTF-8; `Unfit` when they are not."""
+    """Checks that bytes that come in pieces are UTF-8; `InvalidResponse` when they are not."""
 
     def __init__(self) -> None:
         self._left = b""
@@ -333,7 +335,7 @@ class _Utf8:
         try:
             _, used = codecs.utf_8_decode(piece, "strict", final)
         except UnicodeDecodeError as error:
-            raise Unfit(
+            raise InvalidResponse(
                 f"found a body that is not UTF-8 ({error.reason}, byte {piece[error.start]:#04x})"
             ) from None
         self._left = piece[used:]
@@ -376,7 +378,7 @@ def _beyond_ascii(piece: memoryview | bytes) -> bytes:
     return kept.tobytes()
 
 
-class _Bucket:
+class _RateLimiter:
     """Lets `burst` requests through at once, then `rate` a second."""
 
     def __init__(self, rate: float, burst: int) -> None:
@@ -428,7 +430,7 @@ _NAMES: dict[type[Any], str] = {dict: "object", list: "list"}
 
 
 def _backoff(error: Exception) -> bool | float:
-    if isinstance(error, Unfit):
+    if isinstance(error, InvalidResponse):
         return True if error.wait_s is None else error.wait_s
     if isinstance(error, httpx.UnsupportedProtocol):
         return False
@@ -436,7 +438,7 @@ def _backoff(error: Exception) -> bool | float:
 
 
 def _judge(response: httpx.Response, dataset: str) -> None:
-    """Nothing for 2xx and 304; `Unfit` for what may pass; `Rejected` for what will not."""
+    """Nothing for 2xx and 304; `InvalidResponse` for what may pass; `Rejected` for what will not."""
     status = response.status_code
     if status == 304 or (200 <= status < 300 and status not in _RETRIED):
         return
@@ -451,7 +453,7 @@ def _judge(response: httpx.Response, dataset: str) -> None:
                 f"{LONGEST_RETRY_AFTER_S:.0f} s that a run waits. Run again later; "
                 "SOCRATA_APP_TOKEN raises Socrata's limits."
             )
-        raise Unfit(found, wait_s=wait)
+        raise InvalidResponse(found, wait_s=wait)
     proxy = proxy_of(response.request.url)
     if status == 407 and proxy:
         raise Rejected(
@@ -517,11 +519,11 @@ def _body(response: httpx.Response, limit: int) -> bytes:
 
 
 def decode(body: bytes | msgspec.Raw, kind: Any = Any) -> Any:
-    """`body` decoded as JSON of the type `kind`; `Unfit`, which says what it is instead, when it is none."""
+    """`body` decoded as JSON of the type `kind`; `InvalidResponse`, which says what it is instead, when it is none."""
     try:
         return msgspec.json.decode(body, type=kind)
     except UNDECODABLE as error:
-        raise Unfit(not_json(bytes(memoryview(body)[:200]), error)) from None
+        raise InvalidResponse(not_json(bytes(memoryview(body)[:200]), error)) from None
 
 
 def not_json(start: bytes, error: Exception) -> str:

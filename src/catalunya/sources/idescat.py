@@ -31,7 +31,7 @@ from catalunya.sources.base import (
     SourceProtocol,
     file_name,
 )
-from catalunya.sources.http import Answer, Http, Unfit, decode
+from catalunya.sources.http import Answer, Http, InvalidResponse, decode
 
 if TYPE_CHECKING:
     from catalunya.datasets.sources import IdescatSource
@@ -51,7 +51,7 @@ Box = dict[str, tuple[str, ...]]
 """Per dimension the categories of one data request."""
 
 
-class _Moved(Exception):
+class _SourceChanged(Exception):
     """The table was updated while it was read."""
 
 
@@ -96,7 +96,7 @@ def fetch(
             return None
         try:
             files, answers = table.read(plan, spool, progress)
-        except _Moved as moved:
+        except _SourceChanged as moved:
             fault = str(moved)
             continue
         present = [f"{source.measure}.{category}" for category in plan.wanted[source.measure]]
@@ -283,7 +283,7 @@ class _Table:
                 check=lambda stored, part=part: _check(stored, part),  # type: ignore[misc]
             )
             if _load(path).updated != plan.updated:
-                raise _Moved("the table was updated while it was read")
+                raise _SourceChanged("the table was updated while it was read")
             count = sum(1 for _ in rows([path], self._source))
             files.append(SourceFile(path.name, path, answer.url, answer.size, answer.sha256, count))
             answers.append(answer)
@@ -320,19 +320,19 @@ class _Table:
 
 
 def _check(path: Path, part: Box) -> None:
-    """`Unfit` when the answer does not hold exactly the categories asked for."""
+    """`InvalidResponse` when the answer does not hold exactly the categories asked for."""
     table = _load(path)
     found = {dimension.id: dimension.categories for dimension in table.dimensions}
     if found.keys() != part.keys():
-        raise Unfit(f"found the dimensions {', '.join(found)}, asked for {', '.join(part)}")
+        raise InvalidResponse(f"found the dimensions {', '.join(found)}, asked for {', '.join(part)}")
     for name, codes in part.items():
         if set(found[name]) != set(codes):
-            raise Unfit(
+            raise InvalidResponse(
                 f"found {len(found[name])} categories of {name} ({', '.join(list(found[name])[:5])}, …), asked "
                 f"for {len(codes)} ({', '.join(codes[:5])}, …): the filter was not obeyed"
             )
     if table.values is None:
-        raise Unfit("found a table without values")
+        raise InvalidResponse("found a table without values")
 
 
 def _load(path: Path) -> jsonstat.Table:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from catalunya.sources.http import Unfit
+from catalunya.sources.http import InvalidResponse
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Table:
 
 
 def parse(data: Any) -> Table:
-    """The table in decoded JSON, its values as they came (`".."` too); raises `Unfit` when it is not a JSON-stat dataset."""
+    """The table in decoded JSON, its values as they came (`".."` too); raises `InvalidResponse` when it is no JSON-stat."""
     if not isinstance(data, dict):
-        raise Unfit(f"found a JSON {type(data).__name__} where a JSON-stat dataset is due")
+        raise InvalidResponse(f"found a JSON {type(data).__name__} where a JSON-stat dataset is due")
     if data.get("class") == "error":
-        raise Unfit(f"found an error: {data.get('label')} ({data.get('id')})")
+        raise InvalidResponse(f"found an error: {data.get('label')} ({data.get('id')})")
     try:
         ids, sizes = list(data["id"]), list(data["size"])
         if len(set(ids)) != len(ids):
@@ -69,14 +69,14 @@ def parse(data: Any) -> Table:
         _refuse_odd(data.get("updated"), values or {}, statuses)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         said = f"{type(error).__name__}: {error}"[:200]
-        raise Unfit(f"found JSON that is no JSON-stat dataset ({said})") from None
+        raise InvalidResponse(f"found JSON that is no JSON-stat dataset ({said})") from None
     table = Table(data.get("updated"), dimensions, values, statuses)
     if [len(dimension.categories) for dimension in dimensions] != sizes:
-        raise Unfit(f"found sizes {str(sizes)[:80]} that are not those of the categories")
+        raise InvalidResponse(f"found sizes {str(sizes)[:80]} that are not those of the categories")
     if isinstance(data.get("value"), list) and len(data["value"]) != table.cells:
-        raise Unfit(f"found {len(data['value'])} values for {table.cells} cells")
+        raise InvalidResponse(f"found {len(data['value'])} values for {table.cells} cells")
     if values and max(values) >= table.cells:
-        raise Unfit(f"found a value at position {max(values)} of {table.cells} cells")
+        raise InvalidResponse(f"found a value at position {max(values)} of {table.cells} cells")
     return table
 
 

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from catalunya.sources.http import UNDECODABLE, Unfit, decode, not_json, portal_message
+from catalunya.sources.http import UNDECODABLE, InvalidResponse, decode, not_json, portal_message
 
 _READ_ONLY: dict[str, int] = (
     {"flags": mmap.MAP_PRIVATE | mmap.MAP_POPULATE, "prot": mmap.PROT_READ}
@@ -110,7 +110,7 @@ class PageReader:
         return PageScan(self)
 
     def read(self, path: Path) -> int:
-        """The number of rows in the page at `path`; `Unfit` when it is not a whole list of objects."""
+        """The number of rows in the page at `path`; `InvalidResponse` when it is not a whole list of objects."""
         with self._one_page:
             with path.open("rb") as file, mmap.mmap(file.fileno(), 0, **_READ_ONLY) as body:
                 rows = self._decode(body)
@@ -152,9 +152,9 @@ class PageReader:
                 return self._any.decode(body)  # type: ignore[no-any-return]
         except msgspec.ValidationError as error:
             said = portal_message(body[:65536])
-            raise Unfit(f"found {said or error} where a JSON list of rows is due") from None
+            raise InvalidResponse(f"found {said or error} where a JSON list of rows is due") from None
         except UNDECODABLE as error:
-            raise Unfit(not_json(body[:200], error)) from None
+            raise InvalidResponse(not_json(body[:200], error)) from None
 
 
 class PageScan:
@@ -190,7 +190,7 @@ class PageScan:
             self._give_up()
 
     def finish(self, path: Path) -> int:
-        """The number of rows in the page, now stored at `path`; `Unfit` when it is not a whole list."""
+        """The number of rows in the page, now stored at `path`; `InvalidResponse` when it is not a whole list."""
         if self._borders and not self._first:
             self._take(bytearray(self._left), len(self._left))
         if not self._borders or self._first:

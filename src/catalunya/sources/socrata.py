@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from catalunya.errors import SourceUnreadable
 from catalunya.sources.base import Fetched, Progress, SourceColumn, SourceFile, SourceProtocol, file_name
-from catalunya.sources.http import Answer, Http, Rejected, Unfit
+from catalunya.sources.http import Answer, Http, InvalidResponse, Rejected
 
 if TYPE_CHECKING:
     from catalunya.datasets.sources import SocrataSource
@@ -34,7 +34,7 @@ IN_FLIGHT = 2
 _PAUSE_S = 1.0
 
 
-class _Moved(Exception):
+class _SourceChanged(Exception):
     """The dataset changed, or its pages do not fit together: the whole of it is read again."""
 
 
@@ -103,7 +103,7 @@ def fetch(
             before = portal.metadata()
         try:
             return _read_once(portal, before, spool, key, progress)
-        except _Moved as moved:
+        except _SourceChanged as moved:
             fault = str(moved)
     raise SourceUnreadable(
         f"{portal.dataset}: GET {portal.rows_url}: {fault}; the whole was read {TRIES} times. "
@@ -114,7 +114,7 @@ def fetch(
 def _read_once(
     portal: _Portal, before: _Metadata, spool: Path, key: tuple[str, ...], progress: Progress | None
 ) -> Fetched:
-    """One consistent reading, or `_Moved`."""
+    """One consistent reading, or `_SourceChanged`."""
     # NumPy takes 0.15 s to import, and most runs read no page.
     from catalunya.sources.keys import KeyCheck, PageReader, fingerprint
 
@@ -139,15 +139,15 @@ def _read_once(
         counted_after = portal.count()
         after = portal.metadata()
         if after.validators() != before.validators():
-            raise _Moved("the dataset was updated while it was read")
+            raise _SourceChanged("the dataset was updated while it was read")
         if not reading.rows == counted == counted_after:
-            raise _Moved(
+            raise _SourceChanged(
                 f"the pages hold {reading.rows} rows, but the portal counted {counted} before and "
                 f"{counted_after} after them"
             )
         longest = max(page.rows for page in reading.pages)
         if check.doubled() and fingerprint(page.path for page in reading.pages) != again(longest):
-            raise _Moved(
+            raise _SourceChanged(
                 f"{check.doubled()} keys came twice among {reading.rows} rows, and not the same when the "
                 "pages were read again: rows come and go between pages"
             )
@@ -198,12 +198,14 @@ def _read_pages(
     def keep(page: _Page) -> None:
         due = min(page.asked, max(0, counted - page.offset))
         if page.rows > due:
-            raise _Moved(
+            raise _SourceChanged(
                 f"the page at offset {page.offset} holds {page.rows} rows where {due} are due "
                 f"($limit={page.asked}, {counted} rows counted)"
             )
         if page.rows == 0 and due:
-            raise _Moved(f"the page at offset {page.offset} is empty, but {counted} rows were counted")
+            raise _SourceChanged(
+                f"the page at offset {page.offset} is empty, but {counted} rows were counted"
+            )
         reading.pages.append(page)
         if progress is not None:
             progress(reading.rows, counted)
@@ -321,20 +323,22 @@ def _check_metadata(data: dict[str, Any]) -> None:
         and isinstance(column.get("dataTypeName"), str | None)
         for column in columns
     ):
-        raise Unfit(
+        raise InvalidResponse(
             "found metadata without a list `columns` that gives each a `fieldName` and a type as text"
         )
     names = [column["fieldName"] for column in columns]
     if len(set(names)) != len(names):
-        raise Unfit("found metadata that names a column twice")
+        raise InvalidResponse("found metadata that names a column twice")
     updated = data.get("rowsUpdatedAt")
     moment = isinstance(updated, int) and not isinstance(updated, bool) and 0 <= updated < _LAST_SECOND
     if not (moment or isinstance(updated, str | None)):
-        raise Unfit(f"found {str(updated)[:80]!r} as `rowsUpdatedAt`, where seconds since 1970 are due")
+        raise InvalidResponse(
+            f"found {str(updated)[:80]!r} as `rowsUpdatedAt`, where seconds since 1970 are due"
+        )
 
 
 def _counted(data: Any) -> int:
-    """The number in `[{"count": "27"}]`, `[{"count_1": "27"}]` or `27`; `Unfit` when there is none."""
+    """The number in `[{"count": "27"}]`, `[{"count_1": "27"}]` or `27`; `InvalidResponse` when there is none."""
     value = data
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -345,7 +349,9 @@ def _counted(data: Any) -> int:
             return int(value)
     except ValueError:
         pass
-    raise Unfit(f'found {str(data)[:80]!r} where the number of rows is due, such as [{{"count":"27"}}]')
+    raise InvalidResponse(
+        f'found {str(data)[:80]!r} where the number of rows is due, such as [{{"count":"27"}}]'
+    )
 
 
 def _updated(validators: Mapping[str, Any]) -> datetime | None:

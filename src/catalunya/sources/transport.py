@@ -25,7 +25,7 @@ _PIECE = 1 << 19
 _current = threading.local()
 
 
-class _Watch:
+class _Deadline:
     """Cuts one exchange off when its time is over, at whatever point it is."""
 
     def __init__(self, seconds: float) -> None:
@@ -55,28 +55,28 @@ class _Watch:
                 self._socket = None
 
 
-class _WatchedHTTP(HTTPConnection):
+class _TimedHTTP(HTTPConnection):
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]
         _current.watch.start(self.sock)
         return super().getresponse()
 
 
-class _WatchedHTTPS(HTTPSConnection):
+class _TimedHTTPS(HTTPSConnection):
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]
         _current.watch.start(self.sock)
         return super().getresponse()
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _WatchedHTTP
+    ConnectionCls = _TimedHTTP
 
 
 class _HTTPSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _WatchedHTTPS
+    ConnectionCls = _TimedHTTPS
 
 
 class _Body(httpx.SyncByteStream):
-    def __init__(self, raw: BaseHTTPResponse, watch: _Watch, received: Callable[[int], None]) -> None:
+    def __init__(self, raw: BaseHTTPResponse, watch: _Deadline, received: Callable[[int], None]) -> None:
         self._raw = raw
         self._watch = watch
         self._received = received
@@ -138,7 +138,7 @@ class Transport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """The response with its body unread; raises httpx's own exceptions."""
         limits = request.extensions.get("timeout", {})
-        watch = _Watch(self._total_s)
+        watch = _Deadline(self._total_s)
         _current.watch = watch
         try:
             raw = self._manager(request.url).urlopen(

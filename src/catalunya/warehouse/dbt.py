@@ -37,7 +37,7 @@ CANDIDATE = "candidate.duckdb"
 
 @dataclass(frozen=True)
 class NodeResult:
-    """What became of one model, seed or test."""
+    """Result of one dbt node: a model, seed or test."""
 
     node_id: str
     name: str

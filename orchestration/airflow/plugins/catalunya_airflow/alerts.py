@@ -24,7 +24,7 @@ def failed(context: Context) -> None:
 
     ti = context["ti"]
     error = context.get("exception")
-    if isinstance(error, steps.AlreadyTold):
+    if isinstance(error, steps.AlertAlreadySent):
         return
     causes = (error, getattr(error, "__cause__", None))
     kind = "failed"
@@ -43,7 +43,7 @@ def failed(context: Context) -> None:
             Alert(
                 kind=kind,
                 subject=subject,
-                reason=str(error) if error else "the task's process was killed, or gave no sign of life",
+                reason=str(error) if error else "the task's process was killed, or its heartbeat timed out",
                 event=event,
                 link=ti.log_url,
             )

@@ -1,4 +1,4 @@
-"""Parts of a run that functions on AWS do: asked for once, waited for in the triggerer, judged by their word."""
+"""Parts of a run that functions on AWS do: asked for once, waited for in the triggerer, judged by their result."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from catalunya.runs.aws_lambda import Stage
-    from catalunya.runs.steps import Relay
+    from catalunya.runs.steps import StepwiseRun
     from catalunya.settings import Settings
 
-PATIENCE_S = float(os.environ.get("CATALUNYA_LAMBDA_PATIENCE_SECONDS", "1200"))
-"""How long a word is waited for: the function's fifteen minutes, and five for its start."""
+LOCK_TIMEOUT_S = float(os.environ.get("CATALUNYA_LAMBDA_PATIENCE_SECONDS", "1200"))
+"""How long a result is waited for: the function's fifteen minutes, and five for its start."""
 
 
-class AskFunction(BaseOperator):
+class InvokeLambdaOperator(BaseOperator):
     """Has `<CATALUNYA_LAMBDA_PREFIX>-<stage>` do one dataset's part of this run.
 
     The invocation is asynchronous and its key is the run and the dataset, so that no call stays open and asking
-    twice does nothing twice. The word that the function leaves in the lake ends the wait.
+    twice does nothing twice. The result that the function leaves in the lake ends the wait.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class AskFunction(BaseOperator):
         *,
         stage: Stage,
         dataset_id: str,
-        patience_s: float = PATIENCE_S,
+        patience_s: float = LOCK_TIMEOUT_S,
         poll_s: float = 5,
         **kwargs: Any,
     ) -> None:
@@ -54,23 +54,23 @@ class AskFunction(BaseOperator):
         return {"dataset_id": self.dataset_id}
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Ask the function, unless its part of this run was done well, and wait for its word.
+        """Ask the function, unless its part of this run was done well, and wait for its result.
 
         What it failed with, or refused, at an earlier try is taken back first: whoever repeats a task wants it
-        done again, and an old word must not be taken for the answer.
+        done again, and an old result must not be taken for the answer.
         """
         from catalunya.runs import aws_lambda
 
         if self.stage == "ingest" and self.dataset_id not in steps.wanted(context):
             raise AirflowSkipException(f"{self.dataset_id} was not asked for")
         part = aws_lambda.part_of(self.stage, self.dataset_id)
-        relay = steps.relay_of(context)
-        word = relay.word(part)
-        if not aws_lambda.is_well(self.stage, self.dataset_id, word):
-            if word is not None:
-                relay.retract(part)
-            self._invoke(relay, context)
-            trigger = WordLeft(relay.run_id, part, self.patience_s, self.poll_s)
+        stepwise = steps.run_of(context)
+        result = stepwise.result(part)
+        if not aws_lambda.succeeded(self.stage, self.dataset_id, result):
+            if result is not None:
+                stepwise.delete_result(part)
+            self._invoke(stepwise, context)
+            trigger = StepResultTrigger(stepwise.run_id, part, self.patience_s, self.poll_s)
             self.defer(trigger=trigger, method_name="judge")
         return self.judge(context)
 
@@ -80,35 +80,35 @@ class AskFunction(BaseOperator):
         from catalunya.runs import aws_lambda
 
         with steps.explained():
-            relay = steps.relay_of(context)
-            word = relay.word(aws_lambda.part_of(self.stage, self.dataset_id))
-            if word is None:
+            stepwise = steps.run_of(context)
+            result = stepwise.result(aws_lambda.part_of(self.stage, self.dataset_id))
+            if result is None:
                 raise FunctionSilent(
-                    f"{self.stage} of {self.dataset_id}: the function left no word within {self.patience_s:.0f} s; "
-                    + _where_to_look(relay.settings, self.stage)
+                    f"{self.stage} of {self.dataset_id}: the function left no result within {self.patience_s:.0f} s; "
+                    + _where_to_look(stepwise.settings, self.stage)
                 )
             try:
-                answer = aws_lambda.judged(self.stage, self.dataset_id, word)
+                answer = aws_lambda.parse_result(self.stage, self.dataset_id, result)
             except Refused as refusal:
                 if self.stage == "stage":
                     return steps.refused(context, refusal)
                 raise
             except aws_lambda.FunctionFailed as error:
                 raise aws_lambda.FunctionFailed(
-                    f"{error}; {_where_to_look(relay.settings, self.stage)}"
+                    f"{error}; {_where_to_look(stepwise.settings, self.stage)}"
                 ) from error
         if self.stage == "stage":
             return steps.staged(answer)
         return steps.ingested(context, self.dataset_id, answer)
 
-    def _invoke(self, relay: Relay, context: Context) -> None:
+    def _invoke(self, stepwise: StepwiseRun, context: Context) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
 
         from catalunya.runs import aws_lambda
 
-        name = function_name(relay.settings, self.stage)
+        name = function_name(stepwise.settings, self.stage)
         force = bool(context["params"].get("force" if self.stage == "ingest" else "full_rebuild"))
-        order = {"run_id": relay.run_id, "dataset": self.dataset_id, "force": force}
+        order = {"run_id": stepwise.run_id, "dataset": self.dataset_id, "force": force}
         try:
             response = _client().invoke(FunctionName=name, InvocationType="Event", Payload=json.dumps(order))
         except (BotoCoreError, ClientError) as error:
@@ -122,7 +122,7 @@ class FunctionSilent(Exception):
     """A function said nothing in its time: it was killed, or never begun."""
 
 
-class WordLeft(BaseTrigger):
+class StepResultTrigger(BaseTrigger):
     """Fires when a part of a run is on record, or after `patience_s`."""
 
     def __init__(self, run_id: str, part: str, patience_s: float, poll_s: float) -> None:
@@ -135,10 +135,10 @@ class WordLeft(BaseTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class and what to make it from."""
         names = ("run_id", "part", "patience_s", "poll_s")
-        return "catalunya_airflow.functions.WordLeft", {name: getattr(self, name) for name in names}
+        return "catalunya_airflow.functions.StepResultTrigger", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until the word is there; the first look is a while later, as in `sensor.ReadingsEnded`."""
+        """Look until the result is there; the first look is a while later, as in `sensor.IngestFinishedTrigger`."""
         give_up = time.monotonic() + self.patience_s
         while True:
             await asyncio.sleep(self.poll_s)
@@ -148,10 +148,10 @@ class WordLeft(BaseTrigger):
                 return
 
     def _is_left(self) -> bool:
-        from catalunya.runs.steps import Relay
+        from catalunya.runs.steps import StepwiseRun
         from catalunya.settings import Settings
 
-        return Relay(Settings.load(), self.run_id, steps.LogReporter()).word(self.part) is not None
+        return StepwiseRun(Settings.load(), self.run_id, steps.LogReporter()).result(self.part) is not None
 
 
 def function_name(settings: Settings, stage: str) -> str:
@@ -165,7 +165,7 @@ def _where_to_look(settings: Settings, stage: str) -> str:
 
 
 def _client() -> Any:
-    """A client that asks once: a call that is repeated behind our back would be a second invocation."""
+    """A client whose retries are off: a retry of boto3 would invoke the function twice."""
     import boto3
     from botocore.config import Config
 

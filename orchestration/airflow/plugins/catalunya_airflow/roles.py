@@ -19,7 +19,7 @@ _LONGEST_S = 3600
 
 
 @contextmanager
-def acting(duty: Duty) -> Iterator[None]:
+def assume_role(duty: Duty) -> Iterator[None]:
     """Work under the role `<CATALUNYA_ROLES><duty>`; as who one is where that is not set.
 
     The credentials are put into the environment, which is where every library of this process looks; they last an

@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from catalunya_airflow import steps
-from catalunya_airflow.roles import acting
+from catalunya_airflow.roles import assume_role
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -31,26 +31,26 @@ class WaitForNewData(BaseSensorOperator):
 
     def execute(self, context: Context) -> str:
         """Decide at once when every dataset was read, else wait in the triggerer."""
-        relay = steps.relay_of(context)
-        missing = sorted(set(steps.wanted(context)) - relay.read_so_far())
+        stepwise = steps.run_of(context)
+        missing = sorted(set(steps.wanted(context)) - stepwise.read_so_far())
         if missing:
             self.log.info("waiting for %s", ", ".join(missing))
-            trigger = ReadingsEnded(relay.run_id, missing, self.patience_s, self.poke_interval)
+            trigger = IngestFinishedTrigger(stepwise.run_id, missing, self.patience_s, self.poke_interval)
             self.defer(trigger=trigger, method_name="decide")
         return self.decide(context)
 
     def decide(self, context: Context, event: dict[str, Any] | None = None) -> str:
-        """Ask the library whether anything is new; `event` names the datasets that left no word."""
+        """Ask the library whether anything is new; `event` names the datasets whose ingest reported no result."""
         asked = any(context["params"].get(name) for name in ("force", "full_rebuild"))
         missing = tuple((event or {}).get("missing", ()))
-        with acting("build"), steps.explained():
-            new, why = steps.relay_of(context).anything_new(missing=missing, asked=asked)
+        with assume_role("build"), steps.explained():
+            new, why = steps.run_of(context).anything_new(missing=missing, asked=asked)
         if not new:
             raise AirflowSkipException(why)
         return "asked for" if asked else "new data"
 
 
-class ReadingsEnded(BaseTrigger):
+class IngestFinishedTrigger(BaseTrigger):
     """Fires when the datasets of a run were read, or after `patience_s`; names those that were not."""
 
     def __init__(self, run_id: str, datasets: list[str], patience_s: float, poll_s: float) -> None:
@@ -63,7 +63,7 @@ class ReadingsEnded(BaseTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class and what to make it from."""
         return (
-            "catalunya_airflow.sensor.ReadingsEnded",
+            "catalunya_airflow.sensor.IngestFinishedTrigger",
             {
                 "run_id": self.run_id,
                 "datasets": self.datasets,
@@ -87,7 +87,7 @@ class ReadingsEnded(BaseTrigger):
                 return
 
     def _read_so_far(self) -> set[str]:
-        from catalunya.runs.steps import Relay
+        from catalunya.runs.steps import StepwiseRun
         from catalunya.settings import Settings
 
-        return Relay(Settings.load(), self.run_id, steps.LogReporter()).read_so_far()
+        return StepwiseRun(Settings.load(), self.run_id, steps.LogReporter()).read_so_far()

@@ -12,19 +12,19 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from catalunya.publication.demo_notice import NOTICE
 from catalunya_airflow import assets, lineage
-from catalunya_airflow.roles import acting
+from catalunya_airflow.roles import assume_role
 
 if TYPE_CHECKING:
     from catalunya.errors import Refused
     from catalunya.runs.record import DatasetRecord
-    from catalunya.runs.steps import Relay
+    from catalunya.runs.steps import StepwiseRun
     from catalunya.settings import Settings
     from catalunya.warehouse.dbt import NodeResult
 
 log = logging.getLogger(__name__)
 
 
-class AlreadyTold(AirflowFailException):
+class AlertAlreadySent(AirflowFailException):
     """The run ended badly, and the task that was at fault has told people of it."""
 
 
@@ -62,12 +62,12 @@ def run_id_of(context: Mapping[str, Any], settings: Settings) -> str:
     return steps.run_id_of(f"{run.dag_id} {run.run_id}", settings.now_override or run.run_after)
 
 
-def relay_of(context: Mapping[str, Any]) -> Relay:
-    """This DAG run's relay."""
-    from catalunya.runs.steps import Relay
+def run_of(context: Mapping[str, Any]) -> StepwiseRun:
+    """This DAG run in steps."""
+    from catalunya.runs.steps import StepwiseRun
 
     settings = settings_of(context)
-    return Relay(settings, run_id_of(context, settings), LogReporter())
+    return StepwiseRun(settings, run_id_of(context, settings), LogReporter())
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def check_dbt_connection() -> list[str]:
     from catalunya.operations.doctor import examine
 
     context = get_current_context()
-    with explained(), acting("build"):
+    with explained(), assume_role("build"):
         settings = settings_of(context)
         findings = examine(settings)
         for finding in findings:
@@ -109,7 +109,7 @@ def ingest(dataset_id: str) -> dict[str, Any]:
     if dataset_id not in wanted(context):
         raise AirflowSkipException(f"{dataset_id} was not asked for")
     with explained():
-        answer = relay_of(context).ingest(dataset_id, force=bool(context["params"].get("force")))
+        answer = run_of(context).ingest(dataset_id, force=bool(context["params"].get("force")))
     return ingested(context, dataset_id, answer)
 
 
@@ -128,7 +128,7 @@ def stage(dataset_id: str) -> dict[str, Any]:
     context = get_current_context()
     with explained():
         try:
-            answer = relay_of(context).stage(dataset_id, again=bool(context["params"].get("full_rebuild")))
+            answer = run_of(context).stage(dataset_id, again=bool(context["params"].get("full_rebuild")))
         except Refused as refusal:
             return refused(context, refusal)
     return staged(answer)
@@ -150,20 +150,20 @@ def staged(answer: DatasetRecord) -> dict[str, Any]:
     return answer.model_dump(include=counts)
 
 
-@acting("build")
+@assume_role("build")
 def build() -> dict[str, int]:
     """Build the marts with dbt, in this process."""
     from catalunya.errors import BuildFailed, NothingElseNew
 
     context = get_current_context()
-    steps = relay_of(context)
+    steps = run_of(context)
     try:
         with explained():
             nodes = steps.build().nodes
     except AirflowFailException as error:
         if isinstance(error.__cause__, NothingElseNew):
             # The tasks that refused it sent the alerts.
-            raise AlreadyTold(str(error)) from error
+            raise AlertAlreadySent(str(error)) from error
         raise
     except BuildFailed as error:
         lineage.emit(context["ti"], steps.run_id, error.nodes)
@@ -173,23 +173,23 @@ def build() -> dict[str, int]:
     return _table("models and seeds", nodes)
 
 
-@acting("build")
+@assume_role("build")
 def audit() -> dict[str, int]:
     """Judge the candidate."""
     context = get_current_context()
     with explained():
-        verdict = relay_of(context).audit()
+        verdict = run_of(context).audit()
     for sentence in verdict.sentences("warn"):
         log.warning("%s", sentence)
     return _table("tests", verdict.nodes)
 
 
-@acting("publish")
+@assume_role("publish")
 def publish() -> str:
     """Publish the candidate and say so to everyone who waits for a mart."""
     context = get_current_context()
     with explained():
-        release = relay_of(context).publish()
+        release = run_of(context).publish()
     for name, rows in release.rows.items():
         extra = {"rows": rows, "release_id": release.release_id, "demo": release.demo}
         context["outlet_events"][assets.mart(name)].extra = extra
@@ -199,24 +199,24 @@ def publish() -> str:
     return release.release_id
 
 
-@acting("publish")
+@assume_role("publish")
 def docs() -> str:
     """Write dbt's documentation of the release."""
     context = get_current_context()
     with explained():
-        address = relay_of(context).docs()
+        address = run_of(context).docs()
     log.info("documentation at %s", address)
     return address
 
 
-@acting("publish")
+@assume_role("publish")
 def finish() -> dict[str, Any]:
     """Put the run into the ledger and tell what somebody should know; fails when the run did not end well."""
     from catalunya.operations import alerts as notify
 
     context = get_current_context()
     with explained():
-        steps = relay_of(context)
+        steps = run_of(context)
         record = steps.finish()
     link = context["ti"].log_url
     notify.deliver(steps.storage, steps.settings.notify_urls, notify.of_findings(record, link))
@@ -230,13 +230,13 @@ def finish() -> dict[str, Any]:
         log.warning("%s", warning)
     log.info("%s: %s", record.status, record.message)
     if record.status == "released" and not steps.documented(record.release_id):
-        raise AlreadyTold("released, but without its documentation: see generate_dbt_docs")
+        raise AlertAlreadySent("released, but without its documentation: see generate_dbt_docs")
     if record.exit_code:
-        raise AlreadyTold(f"{record.status}: {record.message}")
+        raise AlertAlreadySent(f"{record.status}: {record.message}")
     return record.model_dump(mode="json", include={"run_id", "status", "release_id", "release", "message"})
 
 
-@acting("publish")
+@assume_role("publish")
 def apply_retention() -> list[str]:
     """Delete old releases and what abandoned runs left; fold the ledger."""
     from catalunya.lake.opening import open_lake
@@ -251,7 +251,7 @@ def apply_retention() -> list[str]:
     return gone
 
 
-@acting("monitor")
+@assume_role("monitor")
 def verify_snapshots(dataset_id: str) -> int:
     """Compare landed files of one dataset with their manifests, all or today's share; fails when one differs."""
     from catalunya.lake.opening import open_lake
@@ -267,7 +267,7 @@ def verify_snapshots(dataset_id: str) -> int:
     return looked
 
 
-@acting("monitor")
+@assume_role("monitor")
 def check_freshness() -> dict[str, int]:
     """Tell of sources that published nothing for longer than their cadence; returns days since the last news."""
     from catalunya.datasets import loader

@@ -11,7 +11,7 @@ from airflow.sdk import Param, task
 from catalunya.publication.demo_notice import NOTICE
 from catalunya.settings import ENGINES
 from catalunya_airflow import alerts, assets, steps
-from catalunya_airflow.functions import AskFunction
+from catalunya_airflow.functions import InvokeLambdaOperator
 
 if TYPE_CHECKING:
     from catalunya.runs.aws_lambda import Stage
@@ -46,7 +46,7 @@ def by_dataset(stage: Stage, **options: Any) -> Any:
     """A task per dataset: in this process, or by a function on AWS where CATALUNYA_LAMBDA_PREFIX names one."""
     named = {"task_id": stage, "map_index_template": BY_DATASET, **options}
     if os.environ.get("CATALUNYA_LAMBDA_PREFIX"):
-        return AskFunction.partial(stage=stage, **named).expand(dataset_id=assets.DATASETS)
+        return InvokeLambdaOperator.partial(stage=stage, **named).expand(dataset_id=assets.DATASETS)
     return task(**named)(getattr(steps, stage)).expand(dataset_id=assets.DATASETS)
 
 

@@ -18,7 +18,7 @@ MAINTENANCE = (
 DRIP_PIECES = 20
 
 
-class Misbehaviour:
+class FaultMiddleware:
     """Wraps the portal: logs each request, marks demo data, and applies the faults that are switched on."""
 
     def __init__(

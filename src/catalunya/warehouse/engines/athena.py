@@ -15,7 +15,7 @@ from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
 from catalunya.sql import quote
 from catalunya.warehouse.engines.base import Cost
-from catalunya.warehouse.engines.hive import Columns, Distributed
+from catalunya.warehouse.engines.hive import Columns, HiveEngine
 
 CATALOG = "awsdatacatalog"
 LEAST_BYTES = 10_000_000
@@ -24,7 +24,7 @@ _TB = 1_000_000_000_000
 _BATCH = 50
 
 
-class AthenaEngine(Distributed):
+class AthenaEngine(HiveEngine):
     """Athena in the workgroup CATALUNYA_ATHENA_WORKGROUP."""
 
     name = "athena"
@@ -97,7 +97,7 @@ class AthenaEngine(Distributed):
             return {}
         return {t["Name"]: "view" if t.get("TableType") == "VIRTUAL_VIEW" else "table" for t in found}
 
-    def forget_table(self, schema: str, name: str, kind: str, prefix: str) -> bool:
+    def drop_table(self, schema: str, name: str, kind: str, prefix: str) -> bool:
         """Take a table out of Glue. That never touches a file, so a table may lie anywhere."""
         glue = self._client("glue")
         try:

@@ -44,7 +44,7 @@ Columns = dict[str, str]
 class Candidate:
     """A candidate on a distributed engine."""
 
-    def __init__(self, engine: Distributed, candidate_id: str, work: Path) -> None:
+    def __init__(self, engine: HiveEngine, candidate_id: str, work: Path) -> None:
         self._engine = engine
         self._id = candidate_id
         self._work = work
@@ -79,7 +79,7 @@ class Candidate:
         self._engine.check_sources(self._id)
 
 
-class Distributed(ABC):
+class HiveEngine(ABC):
     """What Trino and Athena have in common."""
 
     name: str
@@ -118,7 +118,7 @@ class Distributed(ABC):
         """The tables and views of a schema: name to `table` or `view`; empty when there is no such schema."""
 
     @abstractmethod
-    def forget_table(self, schema: str, name: str, kind: str, prefix: str) -> bool:
+    def drop_table(self, schema: str, name: str, kind: str, prefix: str) -> bool:
         """Take a table out of the catalogue; False when that would delete files outside `prefix`, and it was left."""
 
     @abstractmethod
@@ -188,7 +188,7 @@ class Distributed(ABC):
             left = [
                 name
                 for name, kind in sorted(found.items(), key=lambda item: item[1] != "view")
-                if not self.forget_table(schema, name, kind, prefix)
+                if not self.drop_table(schema, name, kind, prefix)
             ]
             if left:
                 log.warning("tables left", schema=schema, tables=left, reason=f"files outside {prefix}")
@@ -242,7 +242,7 @@ class Distributed(ABC):
             for name, kind in known.items():
                 if name.endswith(f"_{_word(release_id)}"):
                     prefix = self.storage.uri(f"{layout.PUBLISHED}/files/{release_id}")
-                    self.forget_table(schema, name, kind, f"{prefix}/")
+                    self.drop_table(schema, name, kind, f"{prefix}/")
             self.storage.delete_folder(f"{layout.PUBLISHED}/files/{release_id}")
 
     def check_sources(self, candidate_id: str) -> None:

@@ -17,13 +17,13 @@ from catalunya.lake.storage import Storage
 from catalunya.settings import Settings, is_loopback
 from catalunya.sql import quote
 from catalunya.warehouse.engines.base import Cost
-from catalunya.warehouse.engines.hive import Columns, Distributed
+from catalunya.warehouse.engines.hive import Columns, HiveEngine
 
 _UNITS = {"B": 1, "kB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40, "PB": 2**50}
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-class TrinoEngine(Distributed):
+class TrinoEngine(HiveEngine):
     """A Trino server at CATALUNYA_TRINO_URL."""
 
     name = "trino"
@@ -93,7 +93,7 @@ class TrinoEngine(Distributed):
         )
         return {name: "view" if kind == "VIEW" else "table" for name, kind in rows}
 
-    def forget_table(self, schema: str, name: str, kind: str, prefix: str) -> bool:
+    def drop_table(self, schema: str, name: str, kind: str, prefix: str) -> bool:
         """Drop a table. Trino deletes the files of one that it manages: only where these lie under `prefix`."""
         address = f'{self._catalog}.{schema}."{name}"'
         if kind != "view" and not self._is_external(address):
@@ -113,7 +113,7 @@ class TrinoEngine(Distributed):
         self.query(f"drop schema if exists {self._catalog}.{name}")
 
     def check(self) -> str:
-        """Ask Trino for nothing; raises `BuildFailed` when it does not answer or has no such catalogue."""
+        """Run a no-op query; raises `BuildFailed` when it does not answer or has no such catalogue."""
         self.query(f"select 1 from {self._catalog}.information_schema.schemata limit 1")
         return f"Trino at {self._url} answers, catalogue {self._catalog}"
 
