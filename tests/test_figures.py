@@ -634,7 +634,17 @@ def marts(
         create or replace table dim_comarca as select i as comarca_id from range(43) as t(i);
         create or replace table coverage_catalonia as
         select year, service_group, ownership, services, services * {places} as places
-        from (select 2025 as year, service_group, 'all' as ownership, count(*) as services from service_history group by all)
+        from (
+            select 2025 as year, service_group, 'all' as ownership, count(*) as services
+            from service_history group by all
+        );
+        create or replace table coverage_comarca as
+        select
+            lpad(c::varchar, 2, '0') as comarca_id, year, service_group, ownership, 100 * c as people_aged_65_over,
+            0 as municipalities_without_population
+        from range(1, 44) as t(c), range(2015, 2026) as y(year),
+            (select unnest(['assisted_residence', 'home_residence', 'sheltered_housing', 'day_centre']) as service_group),
+            (select unnest(['public', 'social_initiative', 'mercantile', 'unknown', 'all']) as ownership)
         """
     )
 
@@ -686,6 +696,10 @@ def test_each_mart_is_fetched_once_for_all_its_figures():
         ("delete from dim_municipality where municipality_id < 100", "dim_municipality.municipalities"),
         ("delete from dim_comarca where comarca_id < 3", "dim_comarca.comarques"),
         ("update coverage_catalonia set places = places * 2", "coverage_catalonia.places[2025, day_centre]"),
+        (
+            "update coverage_comarca set people_aged_65_over = people_aged_65_over * 2 / 3 where comarca_id = '41'",
+            "coverage_comarca.people_aged_65_over[2023, 41]",
+        ),
     ],
 )
 def test_marts_that_changed_too_much_are_refused_with_figure_before_and_after(alter, figure):
@@ -710,6 +724,53 @@ def test_marts_that_changed_by_some_percent_and_a_new_year_pass():
     assert (
         compared("insert into coverage_catalonia select 2026, * exclude (year) from coverage_catalonia") == {}
     )
+
+
+ONE_COMARCA = "update coverage_comarca set people_aged_65_over = {people} where comarca_id = '{comarca_id}'"
+
+
+def test_a_comarca_that_lost_a_third_of_its_people_of_65_and_over_is_refused_in_each_of_three_years():
+    found = compared(ONE_COMARCA.format(people="people_aged_65_over * 2 / 3", comarca_id="41"))
+    assert {name: finding.severity for name, finding in found.items()} == {
+        f"coverage_comarca.people_aged_65_over[{year}, 41]": "error" for year in (2023, 2024, 2025)
+    }
+    finding = found["coverage_comarca.people_aged_65_over[2025, 41]"]
+    assert (finding.figures["before"], round(finding.figures["after"])) == (4100, 2733)
+
+
+@pytest.mark.parametrize(
+    ("comarca_id", "before", "after"),
+    [("24", 28747, 27476), ("32", 4044, 3703), ("35", 2789, 3130)],
+    ids=["Osona", "Segarra", "Solsonès"],
+)
+def test_the_moves_between_comarques_of_2023_pass(comarca_id, before, after):
+    """People of 2019, on the lists of May 2023 and December 2024: eight and two municipalities moved."""
+    ratio = f"people_aged_65_over * {after / before}"
+    assert compared(ONE_COMARCA.format(people=ratio, comarca_id=comarca_id)) == {}
+
+
+def test_a_comarca_whose_years_are_no_longer_complete_has_no_figure_and_is_not_refused():
+    halved = ONE_COMARCA.format(people="people_aged_65_over / 2", comarca_id="41")
+    missing = "update coverage_comarca set municipalities_without_population = 2 where comarca_id = '41'"
+    assert len(compared(halved)) == 3
+    assert compared(f"{halved}; {missing}") == {}
+    assert compared("delete from coverage_comarca where comarca_id = '43'") == {}
+
+
+def test_each_comarca_has_one_figure_of_people_in_each_of_the_newest_three_complete_years():
+    with duckdb.connect() as con:
+        marts(con)
+        con.execute(
+            "insert into coverage_comarca select comarca_id, 2026, service_group, ownership, 1, 9 "
+            "from coverage_comarca where year = 2025"
+        )
+        found = mart_figures(lambda name: name, con, declared_figures(PROJECT))
+    people = {name: value for name, value in found.items() if name.startswith("coverage_comarca.")}
+    assert people == {
+        f"coverage_comarca.people_aged_65_over[{year}, {comarca:02}]": 100 * comarca
+        for year in (2023, 2024, 2025)
+        for comarca in range(1, 44)
+    }
 
 
 def test_a_first_release_has_no_marts_to_be_compared_with():

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,38 @@ def test_wrong_figures_that_were_published_and_refused_are_not_held_against_the_
         final = small.run(now="2026-03-03T06:00:00Z")
     assert (final.code, final.json["status"], final.json["refused"]) == (0, "released", {}), final.words
     assert query(final, "select max(places) < 1000 from marts.service_history") == [(True,)]
+
+
+def to_another_comarca(row: Row) -> Row:
+    """Vielha e Mijaran, half of the people of Aran, in Alta Ribagorça."""
+    return row | {"codi_comarca": "05", "nom_comarca": "Alta Ribagorça"} if row["codi"] == "252430" else row
+
+
+def test_a_town_in_another_comarca_is_refused_and_released_once_it_is_accepted(
+    small_release: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(small_release[0], tmp_path / "lake")
+    small = Command(str(tmp_path / "lake"), None)
+    monkeypatch.setitem(
+        distort._DISTORTIONS,
+        "bad_rows",
+        lambda dataset, _: replace(
+            dataset,
+            rows=lambda: map(to_another_comarca, dataset.rows()),
+            updated=dataset.updated + timedelta(days=1),
+        ),
+    )
+    with portal.running(rows=SMALL, day=LATER_DAY) as moved:
+        moved.faults.add("9aju-tpwc:bad_rows")
+        small.url = moved.url
+        assert small.run(now=LATER).json["refused"]
+        [(snapshot_id, refusal)] = small("status").json["datasets"]["municipalities"]["refused"].items()
+        assert refusal["gate"] == "marts"
+        assert "coverage_comarca.people_aged_65_over[2025, 39] is " in refusal["reason"]
+        assert small("accept", snapshot_id, "--why", "a law that moved the town").code == 0
+        final = small.run(now="2026-03-02T12:00:00Z")
+    assert (final.code, final.json["status"], final.json["refused"]) == (0, "released", {}), final.words
+    assert any("coverage_comarca.people_aged_65_over" in warning for warning in final.json["warnings"])
 
 
 def test_a_real_change_of_eight_weeks_is_released_without_a_person(second_release: Any) -> None:

@@ -10,7 +10,15 @@ from itertools import product
 
 from .kept import Kept, Row, seed
 from .names import Gazetteer, place_key
-from .territory import abolished, comarca_of_counted, comarca_of_today, comarca_on, counted_in, gazetteer
+from .territory import (
+    abolished,
+    comarca_of_counted,
+    comarca_of_today,
+    comarca_on,
+    counted_in,
+    gazetteer,
+    left_on,
+)
 
 GROUPS = ("assisted_residence", "home_residence", "sheltered_housing", "day_centre")
 OWNERSHIPS = ("public", "social_initiative", "mercantile", "unknown")
@@ -184,9 +192,9 @@ class Coverage:
         """People of 65 and over by territory and year, and the municipalities that should have a figure and have none.
 
         A municipality of today always should, one that was merged as long as it existed on 1 January, one that left the
-        list without a successor up to its last figure.
+        list without a successor up to its last figure, or without any up to the 1 January before it left.
         """
-        today, merged = comarca_of_today(self._kept), abolished(self._kept)
+        today, merged, left = comarca_of_today(self._kept), abolished(self._kept), left_on(self._kept)
         published = {
             (row["municipality_id"], row["year"]): row["people_aged_65_over"]
             for row in population
@@ -199,7 +207,9 @@ class Coverage:
         missing: dict[tuple[str, int], int] = defaultdict(int)
         for (code, counted), known in product(counted_in(self._kept).items(), self._years):
             people = published.get((code, known.year))
-            should = code in today or (code in last and known.year <= last[code])
+            should = code in today
+            if code in left:
+                should = known.year <= last[code] if code in last else date(known.year, 1, 1) < left[code]
             if code in merged:
                 should = code in last and date(known.year, 1, 1) < merged[code][1]
             for territory in (counted, self._comarca_of[counted] or "", CATALONIA):

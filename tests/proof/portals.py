@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from itertools import product
@@ -44,6 +44,10 @@ LEFT = "251902"
 """A municipality that the newest list no longer has, and nobody knows why."""
 
 
+FEWER = 40
+"""One service in so many, where not all are needed."""
+
+
 @dataclass(frozen=True)
 class Sent:
     """One snapshot as a portal sent it."""
@@ -59,15 +63,27 @@ class Sent:
     """When the source says that it changed them last, in seconds since 1970."""
 
 
-def everything_sent(shared: Path | None) -> list[Sent]:
-    """All snapshots of all datasets, oldest first within each; `shared` holds the real municipality lists."""
+def everything_sent(shared: Path | None, without_people: Collection[str] = ()) -> list[Sent]:
+    """All snapshots of all datasets, oldest first within each.
+
+    `shared` holds the real municipality lists; `without_people` are municipalities that no population table has.
+    """
     return [
         *_registers(),
         *_lists(shared),
-        *_populations(),
+        *_populations(without_people),
         *_boundaries(),
         *_users(),
     ]
+
+
+def thinned(sent: Sent) -> Sent:
+    """The register with fewer services, two of them with one number."""
+    if sent.dataset_id != "social_services":
+        return sent
+    rows = [row for row in sent.rows if int(row["registre"][1:]) % FEWER == 0]
+    rows += [{**rows[3], "nom": "The same number again"}, rows[5]]
+    return replace(sent, pages=[rows], rows=rows)
 
 
 def _sent(dataset_id: str, moment: str, pages: list[Any], rows: list[Row], totals: Any = None) -> Sent:
@@ -189,7 +205,7 @@ def _listed(row: Row) -> Row:
     return {field: row[title] for field, title in fields.items()}
 
 
-def _populations() -> Iterator[Sent]:
+def _populations(without_people: Collection[str]) -> Iterator[Sent]:
     yield _population(
         FIRST,
         range(2019, 2024),
@@ -198,6 +214,7 @@ def _populations() -> Iterator[Sent]:
             for year in (2019, 2021)
             for age, value in (("TOTAL", 30), ("Y_GE065", 11))
         },
+        without_people,
     )
     yield _population(
         THIRD,
@@ -211,14 +228,21 @@ def _populations() -> Iterator[Sent]:
             (2025, "TOTAL", "TOTAL"): 8_124_133,
             (2025, "TOTAL", "Y_GE065"): None,
         },
+        without_people,
     )
 
 
-def _population(moment: str, years: range, changes: dict[tuple[int, str, str], int | None]) -> Sent:
+def _population(
+    moment: str,
+    years: range,
+    changes: dict[tuple[int, str, str], int | None],
+    without: Collection[str],
+) -> Sent:
     names = {
         row["codi"]: row["nom"] for row in municipality_rows_at(date(2024, 12, 19)) if row["codi"] < "999"
     }
     territories = {"TOTAL": "Catalunya", **names, MERGED: "Palmerola", NAMESAKE: "Olost"}
+    territories = {code: name for code, name in territories.items() if code not in without}
     values, rows, totals = [], [], {}
     for year, code in product(years, territories):
         known = {"Y_GE065": 20, "TOTAL": 90} if code == NAMESAKE else people_of(year).get(code, {})

@@ -82,6 +82,18 @@ def abolished(kept: Kept) -> dict[str, tuple[str, date]]:
     }
 
 
+def left_on(kept: Kept) -> dict[str, date]:
+    """Municipality that the newest list no longer has, without a known successor, to the day of the first such list."""
+    gone: dict[str, date] = {}
+    listed_before: set[str] = set()
+    for listed in kept.counting("municipalities"):
+        codes = {row["municipality_id"] for row in listed.rows}
+        gone = {code: day for code, day in gone.items() if code not in codes}
+        gone |= dict.fromkeys(listed_before - codes - gone.keys(), listed.day)
+        listed_before |= codes
+    return {code: day for code, day in gone.items() if code not in abolished(kept)}
+
+
 def counted_in(kept: Kept) -> dict[str, str]:
     """Municipality of any list, or of the seed of successions, to the one whose figures it is in."""
     listed = {row["municipality_id"] for s in kept.counting("municipalities") for row in s.rows}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,10 @@ from tests.conftest import ROOT
 
 from .access import access_municipality
 from .compare import differences, report
-from .conftest import Proof
+from .conftest import Proof, built
 from .coverage import Coverage
 from .history import Histories, dim_service_type
-from .portals import LEFT, MERGED, SUCCESSOR
+from .portals import LEFT, MERGED, SUCCESSOR, everything_sent, thinned
 from .quality import data_quality, service_users
 from .territory import dim_comarca, dim_municipality, gazetteer, population
 
@@ -45,6 +46,11 @@ MARTS = [mart for mart in KEYS if (ROOT / "dbt" / "mart" / "models" / "marts" / 
 @pytest.fixture(scope="module")
 def plain(proof: Proof) -> dict[str, Callable[[], Iterable[Row]]]:
     """The plain computation of each mart."""
+    return plain_computation(proof)
+
+
+def plain_computation(proof: Proof) -> dict[str, Callable[[], Iterable[Row]]]:
+    """By the name of the mart."""
     kept = proof.kept
     heeds_postal_code = "postal_code_contradicts" in proof.columns("service_history")
     explains_differences = "difference_reason" in proof.columns("residence_places_control")
@@ -86,6 +92,21 @@ def test_a_mart_equals_the_plain_computation(
     told = differences(mart, KEYS[mart], columns, found, plain[mart]())
     assert not told, report(told)
     assert found
+
+
+def test_coverage_equals_the_plain_computation_when_one_that_left_the_list_has_no_people_in_any_year(
+    tmp_path: Path,
+) -> None:
+    without = built(tmp_path / "lake", [thinned(one) for one in everything_sent(None, {LEFT})])
+    plain = plain_computation(without)
+    for mart in ("coverage_municipality", "coverage_comarca", "coverage_catalonia"):
+        found = without.rows(f"select * from marts.{mart}")
+        told = differences(mart, KEYS[mart], without.columns(mart), found, plain[mart]())
+        assert not told, report(told)
+    assert without.rows(
+        "select year, municipalities_without_population, count(places_per_100_aged_65_over) from marts.coverage_comarca "
+        "where comarca_id = '25' and year > 2018 group by all order by year"
+    ) == [*((year, 1, 0) for year in range(2019, 2026)), (2026, 14, 0), (2027, 13, 0)]
 
 
 def test_no_mart_goes_without_a_plain_computation(proof: Proof) -> None:

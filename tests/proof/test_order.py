@@ -11,16 +11,13 @@ import duckdb
 import pytest
 
 from .conftest import built
-from .portals import Sent, everything_sent
+from .portals import Sent, everything_sent, thinned
 
 pytestmark = pytest.mark.xdist_group("dbt")
 
-FEWER = 40
-"""One service in so many is enough here."""
-
 
 def test_the_same_rows_in_another_order_give_the_same_marts(tmp_path: Path) -> None:
-    sent = [_thinned(one) for one in everything_sent(None)]
+    sent = [thinned(one) for one in everything_sent(None)]
     dice = random.Random("order")
     there = built(tmp_path / "there", sent)
     mixed = built(tmp_path / "mixed", [_mixed(one, dice) for one in sent])
@@ -34,15 +31,6 @@ def test_the_same_rows_in_another_order_give_the_same_marts(tmp_path: Path) -> N
         different = {name: _different(con, name, there.columns(name)) for name in names}
     assert different == {name: [] for name in names}
     assert there.rows("select count(*) > 20 from marts.service_changes") == [(True,)]
-
-
-def _thinned(sent: Sent) -> Sent:
-    """The register with fewer services, two of them with one number."""
-    if sent.dataset_id != "social_services":
-        return sent
-    rows = [row for row in sent.rows if int(row["registre"][1:]) % FEWER == 0]
-    rows += [{**rows[3], "nom": "The same number again"}, rows[5]]
-    return replace(sent, pages=[rows], rows=rows)
 
 
 def _mixed(sent: Sent, dice: random.Random) -> Sent:

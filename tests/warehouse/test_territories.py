@@ -51,6 +51,11 @@ def warehouse_of(
     for dataset_id in ("boundaries", "service_users"):
         warehouse.add(dataset_id, "2026-01-02", [])
     warehouse.dbt("seed")
+    return rebuilt(warehouse, successions)
+
+
+def rebuilt(warehouse: Warehouse, successions: Iterable[tuple[str, ...]] = ()) -> Warehouse:
+    """The warehouse with the snapshots that were added, and with these rows added to the seed of successions."""
     with duckdb.connect(warehouse.path) as con:
         for row in successions:
             con.execute("insert into reference.municipality_successions values (?, ?, ?, ?, ?)", row)
@@ -135,6 +140,55 @@ def test_without_a_row_in_the_seed_nothing_of_the_past_is_lost(
         (2023, 930, 7), (2024, 941, 7), (2025, 920, 7), (2026, 930, 7),
     ]  # fmt: skip
     assert "2 results" in unknown.messages[WARNING]
+
+
+def test_a_municipality_that_left_the_list_and_then_the_population_of_all_years_is_missing_in_its_comarca(
+    tmp_path_factory: pytest.TempPathFactory, work: Path
+) -> None:
+    """It is missing in the years that began before it left the list, until the seed names its successor."""
+    second = municipality("080237", "Bola", "41", "Vallès Oriental")
+    gone = {second["municipality_id"], MERGED["municipality_id"]}
+    lists = [("2024-01-01", [*LIST, MERGED, second]), ("2025-06-01", LIST)]
+    warehouse = warehouse_of(tmp_path_factory.mktemp("gone"), work, lists, POPULATION)
+    columns = (
+        "people_aged_65_over", "municipalities_without_population", "places_per_100_aged_65_over",
+        "population_year_latest", "places_per_100_aged_65_over_latest",
+    )  # fmt: skip
+
+    def of_comarca() -> list[tuple[Any, ...]]:
+        return coverage(warehouse, "coverage_comarca", "comarca_id = '41'", *columns)
+
+    assert of_comarca() == [
+        (2023, 950, 0, 1.8947, 2023, 1.8947),
+        (2024, 962, 0, 1.8711, 2024, 1.8711),
+        (2025, 920, 0, 1.9565, 2025, 1.9565),
+        (2026, 930, 0, 1.9355, 2026, 1.9355),
+    ]
+    staying = [row for row in POPULATION if row["municipality_id"] not in gone]
+    warehouse.add("population", "2026-01-03", staying)
+    rebuilt(warehouse)
+    assert "2 results" in warehouse.messages[WARNING]
+    assert of_comarca() == [
+        (2023, 900, 2, None, None, None),
+        (2024, 910, 2, None, None, None),
+        (2025, 920, 2, None, None, None),
+        (2026, 930, 0, 1.9355, 2026, 1.9355),
+    ]
+    assert coverage(
+        warehouse,
+        "coverage_catalonia",
+        "true",
+        "municipalities_without_population",
+        "places_per_100_aged_65_over",
+        "population_year_latest",
+    ) == [(2023, 2, None, None), (2024, 2, None, None), (2025, 2, None, None), (2026, 3, None, None)]
+    rebuilt(warehouse, [(code, "Abolished", "080962", "2025-03-01", "a decree") for code in sorted(gone)])
+    assert of_comarca() == [
+        (2023, 900, 0, 2.0, 2023, 2.0),
+        (2024, 910, 0, 1.978, 2024, 1.978),
+        (2025, 920, 0, 1.9565, 2025, 1.9565),
+        (2026, 930, 0, 1.9355, 2026, 1.9355),
+    ]
 
 
 def test_a_year_of_one_municipality_alone_is_no_year_of_its_comarca_or_of_catalonia(

@@ -4,6 +4,7 @@ with ranked as (
         municipality_id,
         comarca_id,
         comarca_name,
+        valid_to,
         is_current,
         row_number() over (partition by municipality_id order by valid_from desc) as place
     from {{ ref('dim_municipality') }}
@@ -16,6 +17,7 @@ listed as (
         municipality_id,
         comarca_id,
         comarca_name,
+        valid_to,
         is_current
     from ranked
     where place = 1
@@ -58,7 +60,8 @@ select
     comarques.comarca_id,
     case when comarques.comarca_id is not null then listed.comarca_name end as comarca_name,
     listed.is_current,
-    cast(null as date) as abolished_on
+    cast(null as date) as abolished_on,
+    listed.valid_to as left_on
 from listed
 left join comarques on listed.comarca_id = comarques.comarca_id
 left join succeeded on listed.municipality_id = succeeded.municipality_id
@@ -72,5 +75,6 @@ select
     comarca_id,
     comarca_name,
     false as is_current,
-    abolished_on
+    abolished_on,
+    cast(null as date) as left_on
 from succeeded

@@ -22,7 +22,8 @@ municipality_years as (
                 then
                     published.last_year is not null
                     and cast(cast(years.year as varchar) || '-01-01' as date) < territories.abolished_on
-            else coalesce(years.year <= published.last_year, false)
+            when published.last_year is not null then years.year <= published.last_year
+            else coalesce(cast(cast(years.year as varchar) || '-01-01' as date) < territories.left_on, false)
         end as is_expected
     from {{ ref('int_municipality_territories') }} as territories
     cross join {{ ref('int_years') }} as years
