@@ -22,7 +22,7 @@ from catalunya.errors import LakeCorrupt, Refused
 from catalunya.lake import layout, snapshot
 from catalunya.lake.staged import Staged, staged_record
 from catalunya.lake.storage import Storage
-from catalunya.staging import row_sql
+from catalunya.staging import row_sql, snapshot_typing
 from tests.conftest import ROOT
 from tests.landing import CARDS, NOW, declared, land, local_lake
 from tests.proof.typed import typed
@@ -588,7 +588,7 @@ def test_two_runs_stage_the_same_bytes(tmp_path):
 
 
 def test_rows_too_large_for_the_memory_bound_are_staged_without_it(lake, monkeypatch):
-    monkeypatch.setattr(stage, "_MEMORY", "20MB")
+    monkeypatch.setattr(snapshot_typing, "_MEMORY", "20MB")
     staged = stage_rows(lake, [row(n, nom="x" * 20_000) for n in range(2_000)])
     assert counts(staged) == (2_000, 2_000, 0, 0)
 

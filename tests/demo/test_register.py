@@ -95,7 +95,7 @@ def test_no_two_services_have_one_number() -> None:
 
 def test_another_process_makes_the_same_register() -> None:
     code = (
-        "from catalunya.demo.register import *; import hashlib, json; "
+        "from catalunya.demo.data.register import *; import hashlib, json; "
         "print(hashlib.sha256(json.dumps(register_at(date(2025, 9, 9))).encode()).hexdigest())"
     )
     runs = {

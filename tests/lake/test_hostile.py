@@ -242,7 +242,7 @@ import resource, sys
 from pathlib import Path
 from catalunya.errors import CatalunyaError
 from catalunya.lake.lock import lake_lock
-from catalunya.lake.storage import Storage
+from catalunya.lake.opening import open_lake
 storage = open_lake(sys.argv[1])
 storage.put("kept", b"old")
 resource.setrlimit(resource.RLIMIT_FSIZE, (50, resource.RLIM_INFINITY))

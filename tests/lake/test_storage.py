@@ -216,7 +216,7 @@ def test_a_missing_source_of_put_file_changes_nothing(lake: Storage, tmp_path: P
 MEASURE = """
 import sys
 from pathlib import Path
-from catalunya.lake.storage import Storage
+from catalunya.lake.opening import open_lake
 
 def peak_mib():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -371,7 +371,7 @@ def test_a_folder_that_cannot_be_made_is_named_with_its_variable(tmp_path: Path)
 MOUNTED = """
 import sys
 from catalunya.errors import CatalunyaError
-from catalunya.lake.storage import Storage
+from catalunya.lake.opening import open_lake
 
 storage = open_lake(sys.argv[1])
 storage.put("a/small", b"x")
@@ -437,7 +437,7 @@ def test_documents_are_on_the_disk_before_they_are_visible(
 
 LEAVE_SCRATCH = """
 import os, signal, sys
-from catalunya.lake.storage import Storage
+from catalunya.lake.opening import open_lake
 scratch = open_lake(sys.argv[1]).scratch()
 (scratch / "half").write_bytes(b"x")
 print(scratch, flush=True)

@@ -98,7 +98,7 @@ def test_a_town_in_another_comarca_is_refused_and_released_once_it_is_accepted(
     shutil.copytree(small_release[0], tmp_path / "lake")
     small = Command(str(tmp_path / "lake"), None)
     monkeypatch.setitem(
-        distort._DISTORTIONS,
+        rows._DISTORTIONS,
         "bad_rows",
         lambda dataset, _: replace(
             dataset,
@@ -106,7 +106,7 @@ def test_a_town_in_another_comarca_is_refused_and_released_once_it_is_accepted(
             updated=dataset.updated + timedelta(days=1),
         ),
     )
-    with portal.running(rows=SMALL, day=LATER_DAY) as moved:
+    with server.running(rows=SMALL, day=LATER_DAY) as moved:
         moved.faults.add("9aju-tpwc:bad_rows")
         small.url = moved.url
         assert small.run(now=LATER).json["refused"]
