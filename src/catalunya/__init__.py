@@ -1,3 +1,3 @@
 """Catalonia's open data on care for older people, from the portals to a published release."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 from typer._click.exceptions import ClickException
 
-from catalunya import publish, signals
+from catalunya import __version__, publish, signals
 from catalunya.build import Candidate, newest_candidate
 from catalunya.cli.console import print_run, print_trace, reporter
 from catalunya.datasets import loader
@@ -45,7 +45,7 @@ from catalunya.settings import PORTAL_VARIABLES, Settings, spare_loopback
 from catalunya.signals import Stopped
 from catalunya.warehouse.engines import open_engine
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 datasets_app = typer.Typer(no_args_is_help=True, help="The dataset cards.")
 demo_app = typer.Typer(no_args_is_help=True, help="The offline demo portal.")
 app.add_typer(datasets_app, name="datasets")
@@ -138,6 +138,24 @@ def _refuse_empty(words: list[str]) -> None:
 def _visible(word: str) -> str:
     """`word` without spaces, controls and other characters that nobody sees."""
     return "".join(character for character in word if unicodedata.category(character)[0] not in "CZ")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"catalunya {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Open data on care for older people in Catalonia: from the portals to a published release.
+
+    People's words go to standard error, `--json` to standard output.
+    """
 
 
 @app.command()
