@@ -66,7 +66,7 @@ package: setup ## The functions for AWS Lambda, as zips in .artefacts/
 test-stack: setup-dev ## The stack in containers, on a real engine; without one: orchestration/scripts/engine.sh make test-stack
 	@.venv/bin/pytest -m stack orchestration/tests/stack $(PYTEST_ARGS)
 
-lint: setup-dev ## ruff, mypy, hadolint, shellcheck, sqlfluff, the rules of the dbt project, and the cards
+lint: setup-dev ## ruff, mypy, hadolint, shellcheck, sqlfluff, the rules of the dbt project, and the definitions
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy

@@ -181,13 +181,13 @@ def release(settings: Settings) -> Cost:
 def multiply(lake: Path, count: int, home: Path) -> None:
     """Make a lake of one release have `count` snapshots of the register, as if each had come some hours before."""
     storage = open_lake(str(lake))
-    card = loader.load(home / "datasets")[REGISTER]
+    definition = loader.load(home / "datasets")[REGISTER]
     [seed] = snapshot.usable(storage, REGISTER)
     manifest, staged = snapshot.read(storage, REGISTER, seed), staged_record(storage, REGISTER, seed)
     note = index.load(storage, REGISTER).staged(seed)
     assert manifest is not None and staged is not None and note is not None
     made: dict[str, index.Entry] = {}
-    columns = ", ".join(column.name for column in card.columns)
+    columns = ", ".join(column.name for column in definition.columns)
     with duckdb.connect(config={"threads": 1}) as con:
         source = quote(storage.uri(layout.staged(REGISTER, seed)))
         con.execute(f"create table seed as select {columns}, raw from read_parquet({source})")

@@ -85,12 +85,12 @@ def register(rows: int) -> None:
 
     settings = Settings.load()
     storage = open_lake(settings.lake)
-    card = loader.load(settings.home / "datasets")["social_services"]
-    [seed, *_] = snapshot.usable(storage, card.id)
-    manifest = snapshot.read(storage, card.id, seed)
+    definition = loader.load(settings.home / "datasets")["social_services"]
+    [seed, *_] = snapshot.usable(storage, definition.id)
+    manifest = snapshot.read(storage, definition.id, seed)
     assert manifest is not None
     with tempfile.TemporaryDirectory() as folder, duckdb.connect() as con:
-        source = storage.fetch(layout.staged(card.id, seed), Path(folder))
+        source = storage.fetch(layout.staged(definition.id, seed), Path(folder))
         [(text,)] = con.execute(
             "select decode(value) from parquet_kv_metadata(?) where decode(key) = 'catalunya'", [str(source)]
         ).fetchall()
@@ -105,7 +105,7 @@ def register(rows: int) -> None:
                 "service_id": "service_id || '-' || (i // size) as service_id",
                 "places": "case when hash(i, snap) % 100 = 0 then coalesce(places, 0) + 1 else places end as places",
             }.get(column.name, column.name)
-            for column in card.columns
+            for column in definition.columns
         )
         for number in range(SNAPSHOTS):
             taken = datetime(2026, 1 + number, 5, 6, tzinfo=UTC)
@@ -123,9 +123,9 @@ def register(rows: int) -> None:
                 f"inner join seed on seed.n = numbers.i % {size}) to '{file}' (format parquet, compression zstd, "
                 f"compression_level 1, row_group_size 25000, kv_metadata {{catalunya: '{record}'}})"
             )
-            storage.put_file(layout.staged(card.id, snapshot_id), file)
+            storage.put_file(layout.staged(definition.id, snapshot_id), file)
             made = manifest.model_copy(update={"snapshot_id": snapshot_id, "taken_at": taken})
-            key = layout.landing(card.id, snapshot_id, snapshot.MANIFEST)
+            key = layout.landing(definition.id, snapshot_id, snapshot.MANIFEST)
             storage.put(key, made.model_dump_json().encode())
 
 

@@ -16,7 +16,7 @@ _PARQUET = "org.apache.hadoop.hive.ql.io.parquet"
 
 
 class Catalogue(Construct):
-    """`<database>_staging` with tables generated from the cards, and the schemas of what is published."""
+    """`<database>_staging` with tables generated from the definitions, and the schemas of what is published."""
 
     def __init__(
         self, scope: Construct, name: str, settings: Parameters, datasets: dict[str, Dataset], lake: str

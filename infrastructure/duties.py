@@ -39,7 +39,7 @@ WHY_PATTERNS = {
     layout.LEDGER: "A record is named after its run, whose id is made when it begins.",
     layout.RUNS: "A run's id is made when it begins.",
     layout.ALERTS: "The note of an alert is named after a digest of its event.",
-    LOCKS: "Datasets have locks of their own; a new card brings a new one.",
+    LOCKS: "Datasets have locks of their own; a new definition brings a new one.",
 }
 """Why keys below a prefix cannot be named one by one."""
 

@@ -3,7 +3,7 @@
     .venv/bin/python -m infrastructure.package            # both architectures, into .artefacts/
     .venv/bin/python -m infrastructure.package --architecture arm64 --output /tmp/functions
 
-Inside are the library, the dataset cards, and what of the lock the functions import: no dbt, no Airflow.
+Inside are the library, the dataset definitions, and what of the lock the functions import: no dbt, no Airflow.
 """
 
 from __future__ import annotations

@@ -30,11 +30,17 @@ class CatalunyaStack(Stack):
         roles = Roles(self, "Roles", settings, storage)
         watch = Watch(self, "Watch", settings)
         lake = storage.lake.bucket_name
-        cards = loader.load(ROOT / "datasets")
+        definitions = loader.load(ROOT / "datasets")
         marts = sorted(path.stem for path in (ROOT / "dbt" / "mart" / "models" / "marts").glob("*.sql"))
-        Catalogue(self, "Catalogue", settings, cards, lake)
+        Catalogue(self, "Catalogue", settings, definitions, lake)
         Athena(
-            self, "Athena", settings, storage, roles, staging_tables=tuple(cards), mart_tables=tuple(marts)
+            self,
+            "Athena",
+            settings,
+            storage,
+            roles,
+            staging_tables=tuple(definitions),
+            mart_tables=tuple(marts),
         )
         Functions(self, "Functions", settings, _environment(settings, lake), roles.by_duty, watch.topic)
         for title, value in {

@@ -19,11 +19,11 @@ from catalunya.staging.row_sql import source_names
 from tests.conftest import ROOT
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
-CARDS = loader.load(ROOT / "datasets")
+DEFINITIONS = loader.load(ROOT / "datasets")
 
 
 def declared(dataset: Dataset) -> dict[str, str | None]:
-    """Every declared source column with a type that the card takes."""
+    """Every declared source column with a type that the definition takes."""
     return dict.fromkeys(source_names(dataset), "text" if dataset.source.protocol == "socrata" else None)
 
 

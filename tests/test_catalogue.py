@@ -11,7 +11,7 @@ import pytest
 from catalunya import publish
 from catalunya.publication import catalogue
 from catalunya.warehouse.dbt import Column, Mart
-from tests.landing import CARDS
+from tests.landing import DEFINITIONS
 
 MART = Mart("population", "Inhabitants.", (Column("year", "integer", "Year."),))
 
@@ -32,7 +32,12 @@ def test_csv_schema_and_dictionary_have_the_demo_column_for_demo_data_alone(tmp_
     assert (rows, header) == ({"population": 2}, wanted)
     assert found == [[year, *(["DEMO DATA: not real"] if demo else [])] for year in ("2024", "2025")]
     package = catalogue.data_package(
-        marts, CARDS.values(), release_id="x", created="y", files={"csv/population.csv": (1, "z")}, demo=demo
+        marts,
+        DEFINITIONS.values(),
+        release_id="x",
+        created="y",
+        files={"csv/population.csv": (1, "z")},
+        demo=demo,
     )
     assert [field["name"] for field in package["resources"][0]["schema"]["fields"]] == wanted
     text = catalogue.dictionary(marts, demo=demo)

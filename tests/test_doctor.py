@@ -1,4 +1,4 @@
-"""The doctor finds each mistake in a set-up, says how to mend it, and stops at none."""
+"""The doctor finds each mistake in a set-up, says how to correct it, and stops at none."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from catalunya.quality.mart_figures import compare_marts, declared_figures, mart
 from catalunya.staging.schema_drift import Drift
 from catalunya.staging.snapshot_typing import stage_snapshot
 from tests.conftest import ROOT
-from tests.landing import CARDS, land, local_lake
+from tests.landing import DEFINITIONS, land, local_lake
 
 DAY = date(2026, 1, 5)
 NOW = datetime(2026, 1, 5, 6, tzinfo=UTC)
@@ -81,7 +81,7 @@ def register(taken: Callable[..., Taken]) -> Callable[[date], Taken]:
     @cache
     def on(day: date) -> Taken:
         now = datetime(day.year, day.month, day.day, 6, tzinfo=UTC)
-        return taken(CARDS["social_services"], [register_at(day)], now)
+        return taken(DEFINITIONS["social_services"], [register_at(day)], now)
 
     return on
 
@@ -120,7 +120,7 @@ def demo_people(years: Iterable[int]) -> dict[int, dict[str, tuple[int, int]]]:
 @pytest.fixture(scope="module")
 def lists(taken: Callable[..., Taken]) -> Callable[..., Taken]:
     def of(rows: Iterable[dict[str, Any]], now: datetime = NOW) -> Taken:
-        return taken(CARDS["municipalities"], [list(rows)], now)
+        return taken(DEFINITIONS["municipalities"], [list(rows)], now)
 
     return of
 
@@ -134,7 +134,7 @@ def judged(
     dataset: Dataset | None = None,
 ) -> list[Finding]:
     return judge_snapshot(
-        dataset or CARDS[dataset_id],
+        dataset or DEFINITIONS[dataset_id],
         now.staged,
         now.path,
         reference=before.reference if before else None,
@@ -319,7 +319,7 @@ def remembered(of: Taken, **changes: Any) -> Remembered:
         snapshot_id=of.staged.snapshot_id,
         taken_at=of.staged.taken_at,
         rows=of.staged.rows_staged,
-        figures=snapshot_figures(CARDS["social_services"], of.path),
+        figures=snapshot_figures(DEFINITIONS["social_services"], of.path),
         **changes,
     )
 
@@ -478,7 +478,7 @@ def borders(taken: Callable[..., Taken], change: Callable[[str, list[Any]], list
         page = json.loads(json.dumps(boundaries(level, "100000")))
         page["features"] = change(level, page["features"])
         pages.append(page)
-    return taken(CARDS["boundaries"], pages)
+    return taken(DEFINITIONS["boundaries"], pages)
 
 
 def moved(part: Any, east: float, scale: float = 1) -> Any:
@@ -527,7 +527,7 @@ def test_borders_in_metres_cannot_be_staged(taken):
 @pytest.fixture(scope="module")
 def people(taken: Callable[..., Taken]) -> Callable[..., Taken]:
     def of(table: dict[int, dict[str, tuple[int, int]]], now: datetime = NOW) -> Taken:
-        return taken(CARDS["population"], [jsonstat(table)], now)
+        return taken(DEFINITIONS["population"], [jsonstat(table)], now)
 
     return of
 
@@ -558,14 +558,14 @@ def test_a_new_year_of_population_passes(people):
 
 def test_the_27_real_rows_are_only_warned_of_in_the_first_run(shared, taken):
     with (shared / "services/ivft-vegh_sample27_2026-09.csv").open(encoding="utf-8", newline="") as file:
-        sample = taken(CARDS["social_services"], [list(csv.DictReader(file))])
+        sample = taken(DEFINITIONS["social_services"], [list(csv.DictReader(file))])
     found = judged("social_services", sample)
     assert [f.severity for f in found] == ["warn"] * len(found)
     assert any(f.message == "social_services: 27 rows, expected are 8000 to 20000" for f in found)
 
 
 def test_a_dataset_that_declares_no_figures_is_compared_all_the_same(taken, tmp_path):
-    plain = CARDS["service_users"]
+    plain = DEFINITIONS["service_users"]
     assert plain.figures.totals is None
     assert Total(column="people", by="year") in plain.totals
     rows = [
@@ -586,17 +586,17 @@ def test_a_dataset_that_declares_no_figures_is_compared_all_the_same(taken, tmp_
 
 def test_remembered_figures_are_few_and_the_same_from_a_file_and_from_a_connection(register, people):
     of = register(DAY)
-    figures = snapshot_figures(CARDS["social_services"], of.path)
+    figures = snapshot_figures(DEFINITIONS["social_services"], of.path)
     assert set(figures) == {"rows", "places"}
     with duckdb.connect() as con:
         con.execute(
             f"create view staged as select * from read_parquet('{of.path}', hive_partitioning = false)"
         )
-        assert snapshot_figures(CARDS["social_services"], con) == figures
+        assert snapshot_figures(DEFINITIONS["social_services"], con) == figures
     table = demo_people([2023, 2024])
-    found = snapshot_figures(CARDS["population"], people(table).path)
+    found = snapshot_figures(DEFINITIONS["population"], people(table).path)
     assert found["people by year"] == sum(everyone for everyone, _ in table[2024].values())
-    assert all(len(snapshot_figures(d, of.path)) <= 20 for d in CARDS.values())
+    assert all(len(snapshot_figures(d, of.path)) <= 20 for d in DEFINITIONS.values())
 
 
 def test_a_million_rows_are_judged_within_seconds(register, tmp_path):

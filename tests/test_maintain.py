@@ -15,7 +15,7 @@ from catalunya.lake.storage import Storage
 from catalunya.operations import maintenance
 from catalunya.runs import record
 from catalunya.stage import stage
-from tests.landing import CARDS, NOW, land, local_lake
+from tests.landing import DEFINITIONS, NOW, land, local_lake
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def lake(tmp_path: Path) -> Storage:
 
 
 def test_every_landed_byte_is_compared_with_its_checksum(lake):
-    manifest = land(lake, CARDS["population"], [[{"a": 1}], [{"a": 2}]])
+    manifest = land(lake, DEFINITIONS["population"], [[{"a": 1}], [{"a": 2}]])
     assert maintenance.verify(lake, "population") == (2, [])
     key = layout.landing("population", manifest.snapshot_id, "page-00001.json")
     lake.put(key, b'[{"a": 3}]')
@@ -54,22 +54,22 @@ def test_every_landed_byte_is_compared_with_its_checksum(lake):
     ],
 )
 def test_a_source_is_as_fresh_as_it_says_itself(lake, dataset_id, validators, day):
-    manifest = land(lake, CARDS[dataset_id], [[]])
+    manifest = land(lake, DEFINITIONS[dataset_id], [[]])
     told = manifest.model_copy(update={"validators": validators})
     key = layout.landing(dataset_id, manifest.snapshot_id, snapshot.MANIFEST)
     lake.put(key, told.model_dump_json().encode())
     now = NOW + timedelta(days=30)
-    [found] = maintenance.freshness(lake, CARDS, now)
+    [found] = maintenance.freshness(lake, DEFINITIONS, now)
     assert (found.dataset_id, found.updated_at, found.age_days) == (dataset_id, day, (now - day).days)
-    assert found.silent is ((now - day).days > CARDS[dataset_id].cadence_days)
+    assert found.silent is ((now - day).days > DEFINITIONS[dataset_id].cadence_days)
 
 
 def test_a_look_at_freshness_passes_over_a_folder_that_was_moved_away_and_writes_nothing(lake):
-    kept = land(lake, CARDS["population"], [[]])
-    moved = land(lake, CARDS["population"], [[1]], now=NOW + timedelta(days=1))
+    kept = land(lake, DEFINITIONS["population"], [[]])
+    moved = land(lake, DEFINITIONS["population"], [[1]], now=NOW + timedelta(days=1))
     lake.delete_folder(f"{layout.LANDING}/population/{moved.snapshot_id}")
     before = lake.read(layout.index("population"))
-    [found] = maintenance.freshness(lake, CARDS, NOW + timedelta(days=30))
+    [found] = maintenance.freshness(lake, DEFINITIONS, NOW + timedelta(days=30))
     assert found.snapshot_id == kept.snapshot_id
     assert lake.read(layout.index("population")) == before
 
@@ -98,7 +98,7 @@ def test_a_day_reads_a_share_of_the_snapshots_that_has_the_newest_and_thirty_day
 
 def test_a_damaged_byte_is_found_on_the_day_of_its_snapshot_and_by_a_full_check(lake):
     manifests = [
-        land(lake, CARDS["population"], [[{"a": place}]], now=NOW + timedelta(hours=place))
+        land(lake, DEFINITIONS["population"], [[{"a": place}]], now=NOW + timedelta(hours=place))
         for place in range(50)
     ]
     lake.put(layout.landing("population", manifests[0].snapshot_id, "page-00000.json"), b"damaged")
@@ -116,22 +116,22 @@ def test_a_damaged_byte_is_found_on_the_day_of_its_snapshot_and_by_a_full_check(
 
 def test_the_newest_snapshot_is_compared_every_day(lake):
     for place in range(50):
-        newest = land(lake, CARDS["population"], [[{"a": place}]], now=NOW + timedelta(hours=place))
+        newest = land(lake, DEFINITIONS["population"], [[{"a": place}]], now=NOW + timedelta(hours=place))
     lake.put(layout.landing("population", newest.snapshot_id, "page-00000.json"), b"damaged")
     for n in range(30):
         assert len(maintenance.verify(lake, "population", day=date(2026, 3, 1) + timedelta(days=n))[1]) == 1
 
 
 def users(year: int) -> dict[str, str]:
-    card = CARDS["service_users"]
-    row = {column.source[0]: "1" for column in card.columns}
+    definition = DEFINITIONS["service_users"]
+    row = {column.source[0]: "1" for column in definition.columns}
     return {**row, "any": str(year), "codi": "11", "comarca": "Baix Llobregat"}
 
 
 @pytest.fixture
 def staged_file(lake: Storage) -> Path:
-    manifest = land(lake, CARDS["service_users"], [[users(2015), users(2016), users(2017)]])
-    stage(lake, CARDS["service_users"], run_id=layout.make_id(NOW, "ab" * 4), now=NOW)
+    manifest = land(lake, DEFINITIONS["service_users"], [[users(2015), users(2016), users(2017)]])
+    stage(lake, DEFINITIONS["service_users"], run_id=layout.make_id(NOW, "ab" * 4), now=NOW)
     path = Path(lake.uri(layout.staged("service_users", manifest.snapshot_id)))
     assert maintenance.verify_staged(lake, "service_users", path.stem) == []
     return path
@@ -161,8 +161,10 @@ def test_a_flipped_byte_anywhere_in_a_staged_file_is_found(lake, staged_file):
 def test_a_staged_file_that_the_index_does_not_know_is_compared_with_its_own_record(
     lake, staged_file, change, said
 ):
-    land(lake, CARDS["service_users"], [[users(2018)]], now=NOW + timedelta(days=1))
-    stage(lake, CARDS["service_users"], run_id=layout.make_id(NOW, "ab" * 4), now=NOW + timedelta(days=1))
+    land(lake, DEFINITIONS["service_users"], [[users(2018)]], now=NOW + timedelta(days=1))
+    stage(
+        lake, DEFINITIONS["service_users"], run_id=layout.make_id(NOW, "ab" * 4), now=NOW + timedelta(days=1)
+    )
     [other] = [p for p in staged_file.parents[1].glob("*/*.parquet") if p != staged_file]
     lake.delete(layout.index("service_users"))
     change(staged_file, other)

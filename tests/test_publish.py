@@ -26,7 +26,7 @@ from catalunya.release import (
     roll_back,
     unknown_entries,
 )
-from tests.landing import CARDS, NOW, land, local_lake
+from tests.landing import DEFINITIONS, NOW, land, local_lake
 
 
 @pytest.fixture
@@ -207,12 +207,12 @@ def test_a_pointer_to_a_release_that_is_gone_is_said_with_the_remedy_and_the_rem
 
 
 def test_a_rollback_that_was_killed_after_its_swap_is_ended_by_the_same_command(lake, lock, monkeypatch):
-    card = CARDS["social_services"]
-    landed = land(lake, card, [[]]).snapshot_id
-    first, second = put_release(lake, 0), put_release(lake, 1, snapshots={card.id: [landed]})
+    definition = DEFINITIONS["social_services"]
+    landed = land(lake, definition, [[]]).snapshot_id
+    first, second = put_release(lake, 0), put_release(lake, 1, snapshots={definition.id: [landed]})
     show(lake, second, previous=first)
     roll_back(lake, lock, run_id="r", now=NOW)
-    assert list(snapshot.refused(lake, card.id)) == [landed]
+    assert list(snapshot.refused(lake, definition.id)) == [landed]
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -222,6 +222,6 @@ def test_a_rollback_that_was_killed_after_its_swap_is_ended_by_the_same_command(
         with pytest.raises(KeyboardInterrupt):
             roll_back(lake, lock, run_id="r", now=NOW, to=second)
     assert roll_back(lake, lock, run_id="r", now=NOW, to=second)[0].release_id == second
-    assert snapshot.refused(lake, card.id) == {}
+    assert snapshot.refused(lake, definition.id) == {}
     with pytest.raises(UsageError, match="is the current release already"):
         roll_back(lake, lock, run_id="r", now=NOW, to=second)

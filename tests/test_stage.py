@@ -24,11 +24,11 @@ from catalunya.lake.staged import Staged, staged_record
 from catalunya.lake.storage import Storage
 from catalunya.staging import row_sql, snapshot_typing
 from tests.conftest import ROOT
-from tests.landing import CARDS, NOW, declared, land, local_lake
+from tests.landing import DEFINITIONS, NOW, declared, land, local_lake
 from tests.proof.typed import typed
 
-REGISTER = CARDS["social_services"]
-TOWNS = CARDS["municipalities"]
+REGISTER = DEFINITIONS["social_services"]
+TOWNS = DEFINITIONS["municipalities"]
 KIND = "Servei de centre de dia per a gent gran de caràcter temporal o permanent"
 
 
@@ -203,7 +203,7 @@ def test_the_future_begins_after_the_snapshot_whatever_the_clock_says(lake):
     ],
 )
 def test_a_year_is_at_most_the_one_after_the_snapshot(lake, year, sound):
-    dataset = CARDS["service_users"]
+    dataset = DEFINITIONS["service_users"]
     land(lake, dataset, [[{"any": year, "codi": "01"}]])
     [staged] = stage.stage(lake, dataset, run_id="r", now=NOW)
     assert counts(staged) == ((1, 1, 0, 0) if sound else (1, 0, 1, 0))
@@ -290,7 +290,7 @@ def test_a_row_without_a_value_that_it_needs_is_set_aside_with_its_reason(lake, 
 
 
 def test_quarantined_rows_carry_their_typed_keys_where_the_key_itself_is_sound(lake):
-    dataset = CARDS["service_users"]
+    dataset = DEFINITIONS["service_users"]
     rows = [
         {"any": "2024.0", "codi": "1"},
         {"any": "2199", "codi": "02"},
@@ -346,7 +346,7 @@ def test_a_row_without_bad_values_is_kept_before_one_with_them(lake):
 
 @pytest.mark.parametrize("again", ["2024.0", 2024, 2024.0, "+2024", "\u200e2024 ", "02024"])
 def test_keys_that_are_typed_alike_are_one_key(lake, again):
-    dataset = CARDS["service_users"]
+    dataset = DEFINITIONS["service_users"]
     rows = [
         {"any": "2024", "codi": "01"},
         {"any": again, "codi": "01"},
@@ -402,7 +402,7 @@ def test_a_refused_snapshot_is_staged_once_it_is_accepted(lake):
     bad = land(lake, REGISTER, [[row(1)]], columns=columns)
     with pytest.raises(Refused):
         stage.stage(lake, REGISTER, run_id="r", now=NOW)
-    snapshot.accept(lake, CARDS, bad.snapshot_id, "the portal dropped telephones", NOW)
+    snapshot.accept(lake, DEFINITIONS, bad.snapshot_id, "the portal dropped telephones", NOW)
     assert [s.snapshot_id for s in stage.stage(lake, REGISTER, run_id="r", now=NOW)] == [bad.snapshot_id]
 
 
@@ -459,7 +459,7 @@ def test_a_source_that_is_mostly_quarantined_is_refused_also_at_first_and_passes
     assert refusal.figures == {
         "rows_in": 9, "rows_quarantined": 5, "reasons": {"service_type is missing": 3, "key used twice": 2},
     }  # fmt: skip
-    snapshot.accept(lake, CARDS, bad.snapshot_id, "known", NOW)
+    snapshot.accept(lake, DEFINITIONS, bad.snapshot_id, "known", NOW)
     [staged] = stage.stage(lake, REGISTER, run_id="r", now=NOW)
     assert counts(staged) == (9, 4, 5, 0)
 
@@ -492,7 +492,7 @@ def test_a_column_that_an_accepted_snapshot_lacks_is_null_there_and_not_required
     bad = land(lake, REGISTER, [[{"registre": f"S{n}", "nom": "x"} for n in range(8)]], columns=columns)
     with pytest.raises(Refused, match=r"tipologia.*missing.*capacitat.*missing"):
         stage.stage(lake, REGISTER, run_id="r", now=NOW)
-    snapshot.accept(lake, CARDS, bad.snapshot_id, "as it was then", NOW)
+    snapshot.accept(lake, DEFINITIONS, bad.snapshot_id, "as it was then", NOW)
     [staged] = stage.stage(lake, REGISTER, run_id="r", now=NOW)
     assert counts(staged) == (8, 8, 0, 0)
     assert staged_rows(lake, staged, "distinct name, service_type, places") == [("x", None, None)]
@@ -504,7 +504,7 @@ def test_a_key_is_needed_even_where_the_snapshot_lacks_its_column(lake):
     bad = land(lake, REGISTER, [[{"tipologia": KIND}]], columns=columns)
     with pytest.raises(Refused):
         stage.stage(lake, REGISTER, run_id="r", now=NOW)
-    snapshot.accept(lake, CARDS, bad.snapshot_id, "as it was then", NOW)
+    snapshot.accept(lake, DEFINITIONS, bad.snapshot_id, "as it was then", NOW)
     [staged] = stage.stage(lake, REGISTER, run_id="r", now=NOW)
     assert (counts(staged), staged.reasons) == ((1, 0, 1, 0), {"service_id is missing": 1})
 
@@ -594,7 +594,7 @@ def test_rows_too_large_for_the_memory_bound_are_staged_without_it(lake, monkeyp
 
 
 def test_features_of_each_level_become_areas(lake):
-    dataset = CARDS["boundaries"]
+    dataset = DEFINITIONS["boundaries"]
     square = {"type": "Polygon", "coordinates": [[[1, 41], [1, 42], [2, 42], [1, 41]]]}
     pages = [
         {

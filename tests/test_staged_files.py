@@ -18,9 +18,9 @@ from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
 from catalunya.warehouse.engines import staged_tables
 from catalunya.warehouse.engines.duckdb import DATABASE, DuckDBEngine
-from tests.landing import CARDS, NOW, land, local_lake
+from tests.landing import DEFINITIONS, NOW, land, local_lake
 
-REGISTER, POPULATION = CARDS["social_services"], CARDS["population"]
+REGISTER, POPULATION = DEFINITIONS["social_services"], DEFINITIONS["population"]
 KIND = "Servei de centre de dia per a gent gran de caràcter temporal o permanent"
 FOLDERS = ["year=2026", "name=prova", "places=1/name=x", "json=1", "raw=2", "snapshot_id=3", "n=1"]
 
@@ -130,7 +130,7 @@ def tables(lake: Storage, work: Path, *staged: Staged) -> duckdb.DuckDBPyConnect
     con = duckdb.connect()
     con.execute("create schema staging")
     quarantine = staged_tables.fetch_quarantined(lake, staged, work)
-    staged_tables.create_tables(con, CARDS, list(staged), quarantine)
+    staged_tables.create_tables(con, DEFINITIONS, list(staged), quarantine)
     return con
 
 

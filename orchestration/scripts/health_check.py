@@ -120,9 +120,9 @@ def lake(settings: Settings) -> list[Health]:
 
 def dbt(settings: Settings) -> list[Health]:
     """The looks of `catalunya doctor`."""
-    known = f"{len(loader.load(settings.home / 'datasets'))} cards are right"
+    known = f"{len(loader.load(settings.home / 'datasets'))} definitions are right"
     looks = [Health(f"dbt {one.what}", one.well, one.found, one.remedy) for one in examine(settings)]
-    return [Health("dataset cards", True, known), *looks]
+    return [Health("dataset definitions", True, known), *looks]
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def test_nothing_new_is_green_and_starts_no_dbt(quiet, first):
 
 
 def test_each_source_is_tried_alone_and_one_that_is_down_holds_up_nobody_and_is_told_of_once(quiet, first):
-    """One portal is down, one fails once, one has rows that break its card."""
+    """One portal is down, one fails once, one has rows that break its definition."""
     quiet.portal.set_day(date(2026, 2, 1))
     quiet.portal.faults.add("population:down")
     quiet.portal.faults.add("service_users:http_500=1")
@@ -210,9 +210,9 @@ def test_a_model_that_does_not_build_then_an_audit_that_refuses_are_named_and_ca
     rule.unlink()
     again = cleared("run_dbt_transformations")
     assert again.state == "success", again.states()
-    mended = quiet.record(again)
-    assert mended["status"] == "released"
-    assert {d["outcome"] for d in mended["datasets"].values()} == {"unchanged"}
+    corrected = quiet.record(again)
+    assert corrected["status"] == "released"
+    assert {d["outcome"] for d in corrected["datasets"].values()} == {"unchanged"}
 
 
 def test_a_worker_killed_in_every_task_costs_a_try_and_nothing_else(quiet, first, warm):

@@ -430,7 +430,7 @@ def refuse(
     causes = {snapshot_id: "; ".join(f.message for f in found) for (_, snapshot_id), found in blamed.items()}
     remedy = "".join(f" If the change is real: `catalunya accept {name} --why …`." for name in sorted(causes))
     if any(not f.snapshot_id for f in errors):
-        remedy += " No single snapshot is to blame: mend the model or its test, then run again."
+        remedy += " No single snapshot is to blame: correct the model or its test, then run again."
     raise Refused(
         "the audit refused the candidate: "
         + "; ".join(dict.fromkeys(f.message for f in errors))

@@ -12,7 +12,7 @@ class CatalunyaError(Exception):
 
 
 class UsageError(CatalunyaError):
-    """A wrong command, setting or dataset card; nothing was started."""
+    """A wrong command, setting or dataset definition; nothing was started."""
 
     exit_code = 2
 
@@ -61,7 +61,7 @@ class SourceUnreadable(CatalunyaError):
 
 
 class SourceDrift(SourceUnreadable):
-    """A source lacks what its card declares before a row could be read."""
+    """A source lacks what its definition declares before a row could be read."""
 
     exit_code = 3
 

@@ -244,7 +244,7 @@ def _released(candidate: Candidate) -> dict[str, ReleasedSnapshot]:
 def _write_metadata(
     folder: Path, release: Release, marts: tuple[Mart, ...], datasets: dict[str, Dataset]
 ) -> None:
-    cards = [datasets[name] for name in sorted(datasets)]
+    definitions = [datasets[name] for name in sorted(datasets)]
     files = {
         f"csv/{mart.name}.csv": (path.stat().st_size, _sha256(path))
         for mart in marts
@@ -252,7 +252,7 @@ def _write_metadata(
     }
     package: dict[str, Any] = catalogue.data_package(
         marts,
-        cards,
+        definitions,
         release_id=release.release_id,
         created=release.released_at.isoformat(),
         files=files,
@@ -260,7 +260,7 @@ def _write_metadata(
     )
     (folder / "datapackage.json").write_text(json.dumps(package, ensure_ascii=False, indent=1) + "\n")
     (folder / "dictionary.md").write_text(catalogue.dictionary(marts, demo=release.demo))
-    (folder / "LICENCES.md").write_text(catalogue.licences(cards, demo=release.demo))
+    (folder / "LICENCES.md").write_text(catalogue.licences(definitions, demo=release.demo))
     (folder / RECORD).write_text(release.model_dump_json(indent=1) + "\n")
     sums = [
         f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n"

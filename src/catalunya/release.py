@@ -47,7 +47,7 @@ class Release(BaseModel):
     engine: str
     inputs_sha256: str
     code_sha256: str = ""
-    """The dbt project and the dataset cards it was built by."""
+    """The dbt project and the dataset definitions it was built by."""
     snapshots: dict[str, tuple[str, ...]]
     """Every snapshot of every dataset that the marts were built from, oldest first."""
     datasets: dict[str, ReleasedSnapshot]

@@ -49,7 +49,7 @@ class Glue:
         return answer
 
     def forward(self, target: str, body: bytes) -> tuple[int, bytes]:
-        """Pass a request on; status and body of the answer, which is mended.
+        """Pass a request on; status and body of the answer, which is corrected.
 
         The emulator answers an empty description where AWS leaves it out. Trino takes a description for the comment
         of a table, and knows its own views by that comment: with an empty one it does not find them again.

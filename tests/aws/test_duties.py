@@ -107,7 +107,7 @@ class Life:
 
 @pytest.fixture(scope="module")
 def heard(s3_emulator: S3Emulator) -> Iterator[dict[str, set[Asked]]]:
-    """By duty, all that was asked for in runs that release, find nothing, meet drift and refusal, and are mended."""
+    """By duty, all that was asked for in runs that release, find nothing, meet drift and refusal, and are corrected."""
     recorder = Recorder(s3_emulator.endpoint)
     bucket = s3_emulator.new_bucket()
     with pytest.MonkeyPatch.context() as patch, recorder.front, server.running(day=DAY) as demo:

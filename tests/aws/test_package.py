@@ -14,7 +14,7 @@ from catalunya.staging import row_sql
 from infrastructure import package
 from infrastructure.package import MOST_BYTES, Package, PackageError
 from tests.aws.conftest import order, variables
-from tests.landing import CARDS
+from tests.landing import DEFINITIONS
 
 pytestmark = pytest.mark.aws
 
@@ -34,8 +34,8 @@ for name in ("ingest", "stage"):
     print("ANSWER", json.dumps(getattr(aws_lambda, name)(json.loads(sys.argv[2]), Invocation())))
 from catalunya.datasets import loader
 from catalunya.staging import row_sql
-cards = loader.load(aws_lambda._settings().home / "datasets")
-print("ANSWER", json.dumps({name: row_sql.definition_digest(card) for name, card in cards.items()}))
+definitions = loader.load(aws_lambda._settings().home / "datasets")
+print("ANSWER", json.dumps({name: row_sql.definition_digest(definition) for name, definition in definitions.items()}))
 outside = [m.__file__ for m in sys.modules.values() if "site-packages" in (getattr(m, "__file__", None) or "")]
 print("ANSWER", json.dumps(outside))
 """
@@ -92,5 +92,7 @@ def test_the_functions_run_from_their_package_alone_by_the_same_rules_as_here(
     ingested, staged, digests, outside = answers
     assert (ingested["outcome"], staged["outcome"]) == ("new", "staged")
     assert staged["rows_staged"] > 0
-    assert digests == {name: row_sql.definition_digest(card) for name, card in CARDS.items()}
+    assert digests == {
+        name: row_sql.definition_digest(definition) for name, definition in DEFINITIONS.items()
+    }
     assert outside == []

@@ -249,13 +249,13 @@ def test_the_lake_is_private_encrypted_versioned_and_each_prefix_has_a_life_of_i
 
 def test_a_table_per_card_has_its_columns_and_finds_its_partitions_by_rule(account, environment):
     tables = {t["TableInput"]["Name"]: t for t in account.of_type("AWS::Glue::Table").values()}
-    cards = loader.load(ROOT / "datasets")
-    assert set(tables) == set(cards)
+    definitions = loader.load(ROOT / "datasets")
+    assert set(tables) == set(definitions)
     kinds = {"string": "string", "integer": "int", "number": "double", "date": "date"}
-    for name, card in cards.items():
+    for name, definition in definitions.items():
         table = tables[name]["TableInput"]
         columns = {c["Name"]: c["Type"] for c in table["StorageDescriptor"]["Columns"]}
-        own = {c.name: kinds[c.type] for c in card.columns}
+        own = {c.name: kinds[c.type] for c in definition.columns}
         assert columns == {**own, "raw": "string", "snapshot_id": "string"}
         assert table["Parameters"]["storage.location.template"] == (
             f"s3://catalunya-{environment}-lake-{ACCOUNT}/staging/{name}/snapshot_date=${{snapshot_date}}/"

@@ -24,4 +24,6 @@ def test_five_snapshots_give_equal_marts_on_duckdb_trino_and_athena(five_snapsho
 
 def test_the_tables_beside_the_rows_have_the_columns_that_the_project_declares(datasets):
     assert set(staged_tables.TABLES) == {"snapshots", "controls", "quarantined", "invalid_values"}
-    assert all("snapshot_date" not in {c.name for c in card.columns} for card in datasets.values())
+    assert all(
+        "snapshot_date" not in {c.name for c in definition.columns} for definition in datasets.values()
+    )

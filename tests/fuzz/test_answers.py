@@ -29,7 +29,7 @@ from catalunya.lake.storage import Storage
 from catalunya.settings import PORTAL_VARIABLES, Settings
 from catalunya.sources import Http, idescat, socrata
 from tests.fuzz.mutations import answer, mutated
-from tests.landing import CARDS
+from tests.landing import DEFINITIONS
 
 SOURCES = ("socrata", "idescat", "download")
 MUTATIONS = int(os.environ.get("CATALUNYA_FUZZ", "200"))
@@ -85,16 +85,16 @@ def socrata_portal(shared: Path) -> tuple[Dataset, dict[str, bytes]]:
     page = (shared / "pages" / "623z-r97q.json").read_bytes()
     rows: list[dict[str, str]] = json.loads(page)
     names = list(rows[0])
-    card = CARDS["social_services"].model_dump(mode="json")
+    definition = DEFINITIONS["social_services"].model_dump(mode="json")
     columns: list[dict[str, Any]] = [
         {"name": name, "source": name, "type": "date" if name == "data" else "integer", "description": name}
         for name in names
     ]
     columns[0]["constraints"] = {"required": True}
-    card |= {"columns": columns, "key": [names[0]], "ignored": [], "expectations": [], "figures": {}}
-    card["source"]["resource"] = "623z-r97q"
+    definition |= {"columns": columns, "key": [names[0]], "ignored": [], "expectations": [], "figures": {}}
+    definition["source"]["resource"] = "623z-r97q"
     described = [{"fieldName": name, "dataTypeName": "text"} for name in names]
-    return Dataset.model_validate(card), {
+    return Dataset.model_validate(definition), {
         "/api/views/623z-r97q.json": json.dumps(
             {"id": "623z-r97q", "rowsUpdatedAt": "@day", "columns": described}
         ).encode(),
@@ -129,7 +129,7 @@ def idescat_portal(shared: Path) -> tuple[Dataset, dict[str, bytes]]:
         for age in range(len(labels["AGE"]))
     ]
     address = "/taules/v2/censph/540/19948/mun"
-    return CARDS["population"], {
+    return DEFINITIONS["population"], {
         address: json.dumps({**table, "extension": "@day"}).encode(),
         f"{address}/data": json.dumps({**table, "value": values, "extension": "@day"}).encode(),
     }
@@ -138,7 +138,7 @@ def idescat_portal(shared: Path) -> tuple[Dataset, dict[str, bytes]]:
 def download_portal(shared: Path) -> tuple[Dataset, dict[str, bytes]]:
     """Some features of the real borders."""
     good = {}
-    dataset = CARDS["boundaries"]
+    dataset = DEFINITIONS["boundaries"]
     assert dataset.source.protocol == "download"
     for file, name in zip(dataset.source.files, ("comarques", "municipis"), strict=True):
         tree = json.loads((shared / "boundaries" / f"{name}_500000_2026-01.geojson").read_bytes())

@@ -11,9 +11,9 @@ from catalunya.lake.opening import open_lake
 from catalunya.settings import Settings
 from catalunya.warehouse.engines.duckdb import DATABASE, DuckDBEngine
 from tests.lake.faulty import FaultyFront
-from tests.landing import CARDS, NOW, land
+from tests.landing import DEFINITIONS, NOW, land
 
-REGISTER = CARDS["social_services"]
+REGISTER = DEFINITIONS["social_services"]
 
 
 def test_a_build_lists_a_dataset_once_and_asks_once_for_each_staged_file(

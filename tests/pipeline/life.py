@@ -217,10 +217,10 @@ def saved(factory: pytest.TempPathFactory) -> Undisturbed:
 
 
 def _live(folder: Path) -> dict[str, dict[str, Any]]:
-    card = copy_home(folder / "home") / "datasets" / f"{REGISTER}.yml"
-    text = card.read_text("utf-8")
+    definition = copy_home(folder / "home") / "datasets" / f"{REGISTER}.yml"
+    text = definition.read_text("utf-8")
     assert "source: telefon\n" in text
-    card.write_text(text.replace("source: telefon\n", "source: [telefon, nom]\n"), "utf-8")
+    definition.write_text(text.replace("source: telefon\n", "source: [telefon, nom]\n"), "utf-8")
     lake = folder / "before-0"
     lake.mkdir()
     seconds, writes = {}, {}

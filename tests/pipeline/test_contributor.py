@@ -37,22 +37,22 @@ def test_a_missing_column_is_refused_then_passed_over_then_accepted_and_a_wrong_
     refused = released.run(now="2026-04-02T08:00:00Z")
     assert (refused.code, refused.json["status"]) == (3, "refused")
     assert "nobody_is_old" in refused.json["message"]
-    assert "mend the model or its test" in refused.json["message"]
+    assert "correct the model or its test" in refused.json["message"]
     assert not any(d["refused"] for d in released("status").json["datasets"].values())
 
     wrong.unlink()
-    mended = released.run(now="2026-04-02T09:00:00Z")
-    assert (mended.code, mended.json["status"]) == (0, "released")
-    assert mended.json["datasets"]["social_services"]["snapshot_id"].startswith("20260402T08")
-    read = query(mended, "select snapshot_id from marts.data_quality where dataset_id = 'social_services'")
+    corrected = released.run(now="2026-04-02T09:00:00Z")
+    assert (corrected.code, corrected.json["status"]) == (0, "released")
+    assert corrected.json["datasets"]["social_services"]["snapshot_id"].startswith("20260402T08")
+    read = query(corrected, "select snapshot_id from marts.data_quality where dataset_id = 'social_services'")
     assert len(read) == 3
     assert (snapshot_id,) in read
 
 
 def test_a_card_that_the_demo_portal_does_not_know_leaves_the_demo_working(tmp_path, released, demo, home):
-    card = (ROOT / "datasets" / "service_users.yml").read_text("utf-8")
-    card = card.replace("id: service_users", "id: libraries").replace("yavr-pn8q", "zzzz-0000")
-    (home / "datasets" / "libraries.yml").write_text(card, "utf-8")
+    definition = (ROOT / "datasets" / "service_users.yml").read_text("utf-8")
+    definition = definition.replace("id: service_users", "id: libraries").replace("yavr-pn8q", "zzzz-0000")
+    (home / "datasets" / "libraries.yml").write_text(definition, "utf-8")
     model = home / "dbt" / "mart" / "models" / "intermediate" / "int_libraries.sql"
     model.write_text("select * from {{ source('staging', 'libraries') }}")
     released.env = {"CATALUNYA_HOME": str(home), "ENVIRONMENT": "demo"}

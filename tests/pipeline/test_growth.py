@@ -78,10 +78,10 @@ def test_staging_again_asks_as_much_for_each_snapshot(lakes, url):
 def test_a_build_looks_for_all_staged_files_by_one_list(lakes, url):
     settings = configured(str(lakes[MANY]), url)
     storage = open_lake(settings.lake)
-    card = loader.load(settings.home / "datasets")[REGISTER]
+    definition = loader.load(settings.home / "datasets")[REGISTER]
     kept = tuple(snapshot.usable(storage, REGISTER))
     with counted(storage) as cost:
-        assert len(staged_keys(storage, card, kept)) == MANY
+        assert len(staged_keys(storage, definition, kept)) == MANY
     assert (cost.lists, cost.reads) == (1, 0)
     with pytest.raises(BuildFailed, match=r"20200101T000000Z-00000000 is not staged"):
-        staged_keys(storage, card, (*kept, "20200101T000000Z-00000000"))
+        staged_keys(storage, definition, (*kept, "20200101T000000Z-00000000"))

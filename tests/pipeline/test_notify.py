@@ -67,10 +67,10 @@ def test_each_address_hears_an_event_once_and_a_dead_one_is_tried_again_alone(tm
     assert not notify.deliver(lake, (dead, ear.channel), [event()])
     assert not notify.deliver(lake, (dead, ear.channel), [event()])
     assert len(ear.heard) == 1
-    with listening() as mended:
-        assert notify.deliver(lake, (ear.channel, mended.channel), [event()])
-        assert notify.deliver(lake, (mended.channel, ear.channel, mended.channel), [event()])
-        assert (len(mended.heard), len(ear.heard)) == (1, 1)
+    with listening() as corrected:
+        assert notify.deliver(lake, (ear.channel, corrected.channel), [event()])
+        assert notify.deliver(lake, (corrected.channel, ear.channel, corrected.channel), [event()])
+        assert (len(corrected.heard), len(ear.heard)) == (1, 1)
     kept = [lake.read(entry.key) for entry in lake.list("alerts")]
     assert len(kept) == 2
     assert not any(b"127.0.0.1" in note or b"xyzzy" in note for note in kept)

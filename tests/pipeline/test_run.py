@@ -251,8 +251,12 @@ def test_without_an_earlier_snapshot_there_is_no_release_but_the_others_are_land
     assert command("status").json["datasets"]["municipalities"]["snapshots"] == 1
     # The demo environment brings a portal of its own, where everything can be read.
     command.url, command.env = None, {"ENVIRONMENT": "demo"}
-    mended = command.run(now="2026-01-05T12:00:00Z")
-    assert (mended.code, mended.json["status"], mended.json["environment"]) == (0, "released", "demo")
+    corrected = command.run(now="2026-01-05T12:00:00Z")
+    assert (corrected.code, corrected.json["status"], corrected.json["environment"]) == (
+        0,
+        "released",
+        "demo",
+    )
 
 
 def test_a_new_column_is_warned_of_and_the_run_goes_on(second_release):

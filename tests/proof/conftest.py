@@ -20,7 +20,7 @@ from catalunya.settings import Settings
 from catalunya.warehouse.engines import open_engine
 from catalunya.warehouse.engines.duckdb import DATABASE
 from tests.conftest import ROOT
-from tests.landing import CARDS, land
+from tests.landing import DEFINITIONS, land
 
 from .kept import Kept, Snapshot
 from .portals import Sent, everything_sent
@@ -64,24 +64,24 @@ def built(lake: Path, everything: list[Sent]) -> Proof:
     """The warehouse that the pipeline makes of what the portals sent, in a lake of its own."""
     storage = open_lake(str(lake))
     snapshots = [_landed(storage, sent) for sent in everything]
-    for dataset in CARDS.values():
+    for dataset in DEFINITIONS.values():
         stage.stage(storage, dataset, run_id="20270201T120000Z-00000000", now=NOW)
     settings = Settings.model_validate({"ENVIRONMENT": "development", "CATALUNYA_LAKE": str(lake)})
     engine = open_engine(storage, settings)
     candidate = build.build(
-        storage, CARDS, settings, engine, candidate_id="20270201T120000Z-00000000", now=NOW
+        storage, DEFINITIONS, settings, engine, candidate_id="20270201T120000Z-00000000", now=NOW
     )
     path = lake / layout.candidate(candidate.candidate_id, DATABASE)
 
     def judge() -> audit.Audit:
-        return audit.audit(storage, CARDS, settings, engine, candidate, None, now=NOW)
+        return audit.audit(storage, DEFINITIONS, settings, engine, candidate, None, now=NOW)
 
     return Proof(Kept(snapshots), path, candidate, judge)
 
 
 def _landed(storage: Storage, sent: Sent) -> Snapshot:
     said = {} if sent.updated is None else {"rows_updated_at": sent.updated}
-    manifest = land(storage, CARDS[sent.dataset_id], sent.pages, now=sent.taken_at, validators=said)
+    manifest = land(storage, DEFINITIONS[sent.dataset_id], sent.pages, now=sent.taken_at, validators=said)
     return Snapshot(
         sent.dataset_id,
         manifest.snapshot_id,

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.conftest import ROOT
 
-from .typed import CARDS, Typed
+from .typed import DEFINITIONS, Typed
 
 Row = dict[str, Any]
 
@@ -74,7 +74,7 @@ class Kept:
 
 def key_of(dataset_id: str, row: Row) -> tuple[Any, ...]:
     """What tells a row of a dataset from the others."""
-    key, columns = CARDS[dataset_id]
+    key, columns = DEFINITIONS[dataset_id]
     return tuple(row[column.name] for column in columns if column.name in key)
 
 

@@ -1,4 +1,4 @@
-"""Rows as the cards declare them, in plain Python: cleaned, typed, judged and counted."""
+"""Rows as the definitions declare them, in plain Python: cleaned, typed, judged and counted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Bad(ValueError):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a card: the source names it may come from, and what it may hold."""
+    """A column of a definition: the source names it may come from, and what it may hold."""
 
     name: str
     sources: tuple[str, ...]
@@ -69,7 +69,7 @@ USERS = {
     "people": "total",
 }
 
-CARDS: dict[str, tuple[tuple[str, ...], list[Column]]] = {
+DEFINITIONS: dict[str, tuple[tuple[str, ...], list[Column]]] = {
     "social_services": (
         ("service_id",),
         [
@@ -158,7 +158,7 @@ class _Judged:
 
 def typed(dataset_id: str, sent: list[Row], taken_on: date, lacking: frozenset[str] = frozenset()) -> Typed:
     """Type the rows of a snapshot of that day, in which the columns `lacking` were not there."""
-    key, columns = CARDS[dataset_id]
+    key, columns = DEFINITIONS[dataset_id]
     broken: set[tuple[str | None, ...]] = set()
     sound: dict[tuple[Any, ...], _Judged] = {}
     refused: set[tuple[Any, ...]] = set()

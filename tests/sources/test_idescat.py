@@ -288,7 +288,7 @@ def test_a_wanted_category_that_is_missing_is_missing_in_the_columns(
     [
         ("AGE", ["Y_LE015"], "none of AGE=TOTAL,Y_GE065 is there"),
         ("SEX", ["F", "M"], "category SEX=TOTAL is missing"),
-        ("ORIGIN", ["A", "B"], "dimension ORIGIN that the card does not name"),
+        ("ORIGIN", ["A", "B"], "dimension ORIGIN that the definition does not name"),
     ],
 )
 def test_a_table_that_lacks_what_every_row_needs_is_drift(
@@ -298,7 +298,7 @@ def test_a_table_that_lacks_what_every_row_needs_is_drift(
     tables.categories[dimension] = codes
     if dimension not in tables.order:
         tables.order.append(dimension)
-    with pytest.raises(SourceDrift, match=f"population: .*{found}.*mend the card"):
+    with pytest.raises(SourceDrift, match=f"population: .*{found}.*correct the definition"):
         read(serve(tables), http, tmp_path)
 
 

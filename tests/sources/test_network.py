@@ -24,7 +24,7 @@ from catalunya.settings import PORTAL_VARIABLES, Settings
 from catalunya.sources import Http, download
 from catalunya.sources import http as http_module
 from catalunya.sources.transport import proxy_of
-from tests.landing import CARDS, NOW, local_lake
+from tests.landing import DEFINITIONS, NOW, local_lake
 
 from .conftest import Answering, Asked, Register, Reply, Server
 from .test_download import SOURCE as FILES
@@ -139,11 +139,11 @@ def test_a_disk_that_is_full_is_said_of_its_source_and_the_next_one_lands(
     with monkeypatch.context() as patch:
         patch.setattr(http_module, "_write", full)
         register = serve(Register(ROWS, COLUMNS))
-        found = ingest(lake, CARDS["social_services"], settings(register.url), run_id="r", now=NOW)
+        found = ingest(lake, DEFINITIONS["social_services"], settings(register.url), run_id="r", now=NOW)
     assert found.outcome == "unreadable"
     assert found.message.startswith("social_services: ")
     assert "free space or move CATALUNYA_LAKE" in found.message
-    good = ingest(lake, CARDS["population"], settings(serve(Tables()).url), run_id="r", now=NOW)
+    good = ingest(lake, DEFINITIONS["population"], settings(serve(Tables()).url), run_id="r", now=NOW)
     assert good.outcome == "new"
 
 
@@ -160,7 +160,7 @@ def test_a_defect_met_by_one_source_is_its_outcome_and_logged_with_its_traceback
     with capture_logs() as events:
         found = ingest(
             local_lake(tmp_path / "lake"),
-            CARDS["population"],
+            DEFINITIONS["population"],
             settings("http://127.0.0.1:1"),
             run_id="r",
             now=NOW,
@@ -183,7 +183,7 @@ def test_what_ends_a_run_is_no_outcome_of_a_source(
     with pytest.raises(type(error)):
         ingest(
             local_lake(tmp_path / "lake"),
-            CARDS["population"],
+            DEFINITIONS["population"],
             settings("http://127.0.0.1:1"),
             run_id="r",
             now=NOW,
@@ -193,7 +193,7 @@ def test_what_ends_a_run_is_no_outcome_of_a_source(
 def test_a_snapshot_that_could_not_be_decoded_is_read_again_though_the_portal_says_nothing_changed(
     serve: Serve, tmp_path: Path
 ) -> None:
-    lake, dataset, url = local_lake(tmp_path / "lake"), CARDS["population"], serve(Tables()).url
+    lake, dataset, url = local_lake(tmp_path / "lake"), DEFINITIONS["population"], serve(Tables()).url
     first = ingest(lake, dataset, settings(url), run_id="r", now=NOW)
     assert first.snapshot_id is not None
     before = ingest(lake, dataset, settings(url), run_id="r", now=NOW).requests
@@ -270,7 +270,7 @@ def test_a_password_in_a_base_url_opens_the_portal_and_is_kept_nowhere(
         url = server.url.replace("//", f"//{login}@")
         lake = local_lake(tmp_path / name)
         with capture_logs() as events:
-            found = ingest(lake, CARDS[name], settings(url), run_id="r", now=NOW)
+            found = ingest(lake, DEFINITIONS[name], settings(url), run_id="r", now=NOW)
         assert found.outcome == "new", found.message
         manifest = snapshot.latest(lake, name)
         assert manifest is not None
@@ -278,7 +278,7 @@ def test_a_password_in_a_base_url_opens_the_portal_and_is_kept_nowhere(
         assert not any("pa55word" in text for text in kept)
         server.answer = lambda asked: Reply({}, status=500)
         with capture_logs() as events:
-            failed = ingest(lake, CARDS[name], settings(url), run_id="r", now=NOW, force=True)
+            failed = ingest(lake, DEFINITIONS[name], settings(url), run_id="r", now=NOW, force=True)
         assert "status 500" in failed.message
         assert "pa55word" not in f"{failed} {events}"
 

@@ -21,7 +21,7 @@ from catalunya.settings import PORTAL_VARIABLES, Settings
 from catalunya.sources import Http, download, idescat, socrata
 from catalunya.sources.http import InvalidResponse, _Utf8
 from catalunya.staging.snapshot_typing import stage_snapshot
-from tests.landing import CARDS, NOW, land, local_lake
+from tests.landing import DEFINITIONS, NOW, land, local_lake
 
 from .conftest import Answering, Asked, Register, Reply, Server
 from .test_download import SOURCE as FILES
@@ -70,7 +70,7 @@ def test_a_page_that_cannot_be_decoded_is_asked_for_again_and_then_named(
     server = serve(lambda asked: Reply(odd) if "$offset" in asked.query else portal(asked))
     with pytest.raises(SourceUnreadable, match=found):
         socrata.fetch(
-            CARDS["social_services"].source,  # type: ignore[arg-type]
+            DEFINITIONS["social_services"].source,  # type: ignore[arg-type]
             base_url=server.url,
             http=http,
             spool=tmp_path,
@@ -97,7 +97,7 @@ def test_odd_metadata_are_asked_for_again_and_then_named(
     good = {"rowsUpdatedAt": 1, "columns": [{"fieldName": "registre", "dataTypeName": "text"}]}
     server = serve(lambda asked: Reply({**good, **change}))
     with pytest.raises(SourceUnreadable, match="tried 5 times"):
-        socrata.fetch(CARDS["social_services"].source, base_url=server.url, http=http, spool=tmp_path)  # type: ignore[arg-type]
+        socrata.fetch(DEFINITIONS["social_services"].source, base_url=server.url, http=http, spool=tmp_path)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("count", ["9" * 5000, 10**18, -1, 1.5, "many", {"a": {}}])
@@ -108,7 +108,7 @@ def test_a_count_that_no_dataset_has_is_no_count(
     portal.count_as = lambda _: [{"count": count}]
     with pytest.raises(SourceUnreadable, match="where the number of rows is due"):
         socrata.fetch(
-            CARDS["social_services"].source,  # type: ignore[arg-type]
+            DEFINITIONS["social_services"].source,  # type: ignore[arg-type]
             base_url=serve(portal).url,
             http=http,
             spool=tmp_path,
@@ -164,7 +164,7 @@ def test_a_provisional_year_lands_its_rows_are_quarantined_and_its_total_is_no_c
     tables = Tables()
     tables.categories["YEAR"] = ["2021", "2022", year]
     tables.value = lambda cell: ".." if cell["MUN"] == "TOTAL" and cell["YEAR"] == "2021" else 5  # type: ignore[method-assign]
-    lake, dataset = local_lake(tmp_path / "lake"), CARDS["population"]
+    lake, dataset = local_lake(tmp_path / "lake"), DEFINITIONS["population"]
     assert ingest(lake, dataset, settings(serve(tables).url), run_id="r", now=NOW).outcome == "new"
     staged = stage.stage(lake, dataset, run_id="r", now=NOW)[0]
     assert staged.rows_in == 9
@@ -212,7 +212,7 @@ def test_coordinates_in_metres_are_drift_at_fetch_and_unreadable_when_they_had_l
     portal.files["/municipis.json"]["features"][0]["geometry"] = UTM
     with pytest.raises(SourceDrift, match=r"found the position \[420000, 4600000\], expected longitude"):
         download.fetch(FILES, base_url=serve(portal).url, http=http, spool=tmp_path, dataset="boundaries")
-    lake, dataset = local_lake(tmp_path / "lake"), CARDS["boundaries"]
+    lake, dataset = local_lake(tmp_path / "lake"), DEFINITIONS["boundaries"]
     manifest = land(lake, dataset, list(portal.files.values()))
     with pytest.raises(SnapshotUnreadable, match=r"page-00001\.json: .*4600000.*EPSG:4326"):
         stage_snapshot(lake, dataset, manifest)
@@ -283,9 +283,9 @@ def test_a_landed_file_that_nothing_in_the_definition_names_is_unreadable_with_a
 
 
 def test_a_new_order_of_files_in_the_definition_keeps_every_level(serve: Serve, tmp_path: Path) -> None:
-    card = CARDS["boundaries"]
-    turned = card.model_copy(
-        update={"source": DownloadSource(protocol="download", files=card.source.files[::-1])}  # type: ignore[union-attr]
+    definition = DEFINITIONS["boundaries"]
+    turned = definition.model_copy(
+        update={"source": DownloadSource(protocol="download", files=definition.source.files[::-1])}  # type: ignore[union-attr]
     )
     lake = local_lake(tmp_path / "lake")
 
@@ -295,7 +295,7 @@ def test_a_new_order_of_files_in_the_definition_keeps_every_level(serve: Serve, 
         return Reply(geojson({"CODIMUNI": "080018", "NOMMUNI": "A", "CODICOMAR": "11", "NOMCOMAR": "B"}))
 
     url = serve(answer).url
-    for dataset in (card, turned):
+    for dataset in (definition, turned):
         ingest(lake, dataset, settings(url), run_id="r", now=NOW)
         for staged in stage.stage(lake, dataset, run_id="r", now=NOW, again=True):
             assert (staged.rows_staged, staged.rows_quarantined) == (2, 0)
@@ -304,9 +304,9 @@ def test_a_new_order_of_files_in_the_definition_keeps_every_level(serve: Serve, 
 def test_a_level_that_is_corrected_in_the_definition_is_read_and_landed_anew(
     serve: Serve, tmp_path: Path
 ) -> None:
-    card = CARDS["boundaries"]
-    files = [file.model_copy(update={"level": "municipality"}) for file in card.source.files]  # type: ignore[union-attr]
-    wrong = card.model_copy(update={"source": DownloadSource(protocol="download", files=tuple(files))})
+    definition = DEFINITIONS["boundaries"]
+    files = [file.model_copy(update={"level": "municipality"}) for file in definition.source.files]  # type: ignore[union-attr]
+    wrong = definition.model_copy(update={"source": DownloadSource(protocol="download", files=tuple(files))})
     lake, portal = local_lake(tmp_path / "lake"), Files()
 
     def answer(asked: Asked) -> Reply:
@@ -316,7 +316,7 @@ def test_a_level_that_is_corrected_in_the_definition_is_read_and_landed_anew(
     url = serve(answer).url
     assert ingest(lake, wrong, settings(url), run_id="r", now=NOW).outcome == "new"
     assert ingest(lake, wrong, settings(url), run_id="r", now=NOW).outcome == "unchanged"
-    assert ingest(lake, card, settings(url), run_id="r", now=NOW).outcome == "new"
+    assert ingest(lake, definition, settings(url), run_id="r", now=NOW).outcome == "new"
 
 
 def test_a_property_with_a_name_of_the_definition_does_not_override_it(tmp_path: Path) -> None:

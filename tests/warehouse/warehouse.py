@@ -24,8 +24,8 @@ from tests.conftest import ROOT
 PROJECT = ROOT / "dbt" / "mart"
 
 COLUMNS = {
-    card.id: ", ".join(f"{column.name} {SQL_TYPES[column.type]}" for column in card.columns)
-    for card in load(ROOT / "datasets").values()
+    definition.id: ", ".join(f"{column.name} {SQL_TYPES[column.type]}" for column in definition.columns)
+    for definition in load(ROOT / "datasets").values()
 }
 RESIDENCE = "Servei de residència assistida per a gent gran de caràcter temporal o permanent"
 DAY_CENTRE = "Servei de centre de dia per a gent gran de caràcter temporal o permanent"

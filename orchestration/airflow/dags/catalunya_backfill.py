@@ -1,6 +1,6 @@
 """Every kept snapshot staged again from its bytes, and the release built anew: no portal is asked.
 
-For when the way of typing rows was mended, or a staged file was lost. Started by hand.
+For when the way of typing rows was corrected, or a staged file was lost. Started by hand.
 """
 
 from __future__ import annotations

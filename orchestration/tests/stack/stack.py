@@ -126,11 +126,11 @@ class Stack(Api):
         assert int(self.inside("airflow-scheduler", "sh", "-c", script)) > 20
 
     def ends_well_or_the_next_run_does(self, run_id: str) -> Ended:
-        """A run that something happened to ends; right, or so that the next run mends it."""
+        """A run that something happened to ends; right, or so that the next run corrects it."""
         ended = self.ended(run_id, patience_s=300)
         if ended.state != "success":
-            mended = self.run(force=True)
-            assert mended.state == "success", (ended.states(), mended.states())
+            corrected = self.run(force=True)
+            assert corrected.state == "success", (ended.states(), corrected.states())
         self.assert_release_is_whole()
         return ended
 

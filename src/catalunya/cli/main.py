@@ -46,7 +46,7 @@ from catalunya.signals import Stopped
 from catalunya.warehouse.engines import open_engine
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-datasets_app = typer.Typer(no_args_is_help=True, help="The dataset cards.")
+datasets_app = typer.Typer(no_args_is_help=True, help="The dataset definitions.")
 demo_app = typer.Typer(no_args_is_help=True, help="The offline demo portal.")
 app.add_typer(datasets_app, name="datasets")
 app.add_typer(demo_app, name="demo")
@@ -243,7 +243,7 @@ def doctor(
     deep: Annotated[bool, typer.Option("--deep", help="Start dbt and parse the project, too.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Find what is wrong with the set-up that dbt needs, and say how to mend it."""
+    """Find what is wrong with the set-up that dbt needs, and say how to correct it."""
     findings = examine(Settings.load(), deep=deep)
     if as_json:
         _print_json({"findings": [asdict(finding) for finding in findings]})
@@ -381,7 +381,7 @@ def accept(
 
 @datasets_app.command("check")
 def datasets_check(as_json: Json = False) -> None:
-    """Find every mistake in the cards, with file, line and remedy."""
+    """Find every mistake in the definitions, with file, line and remedy."""
     folder = Settings.load().home / "datasets"
     good, mistakes = loader.check(folder)
     if as_json:
@@ -392,7 +392,7 @@ def datasets_check(as_json: Json = False) -> None:
     if mistakes:
         err.print(f"{len(mistakes)} mistakes in {folder}", highlight=False)
         raise typer.Exit(UsageError.exit_code)
-    err.print(f"{len(good)} cards are right: {', '.join(d.id for d in good)}", highlight=False)
+    err.print(f"{len(good)} definitions are right: {', '.join(d.id for d in good)}", highlight=False)
 
 
 @datasets_app.command("generate")
@@ -402,7 +402,7 @@ def datasets_generate(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write the files that are made from the cards: dbt sources, dictionary, attribution."""
+    """Write the files that are made from the definitions: dbt sources, dictionary, attribution."""
     home = Settings.load().home
     wanted = catalogue.generated_files(home, loader.load(home / "datasets"))
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]

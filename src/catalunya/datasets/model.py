@@ -322,7 +322,7 @@ class Figures(Model):
 
 
 class Dataset(Model):
-    """The card of one dataset."""
+    """The definition of one dataset."""
 
     id: str
     title: LocalizedText
@@ -367,7 +367,9 @@ class Dataset(Model):
             raise ValueError(f"columns: {', '.join(reserved)} is added by staging; choose another name")
         unknown = [name for name in self.key if name not in names]
         if unknown:
-            raise ValueError(f"key: {', '.join(unknown)} is no declared column; declare it or mend the key")
+            raise ValueError(
+                f"key: {', '.join(unknown)} is no declared column; declare it or correct the key"
+            )
         loose = [name for name in self.key if not self.column(name).constraints.required]
         if loose:
             raise ValueError(f"key: {', '.join(loose)} may be null; give it constraints: {{required: true}}")
@@ -382,7 +384,7 @@ class Dataset(Model):
         unknown = sorted({name for name in names if all(name != column.name for column in self.columns)})
         if unknown:
             raise ValueError(
-                f"{field}: {', '.join(unknown)} is no declared column; declare it or mend {field}"
+                f"{field}: {', '.join(unknown)} is no declared column; declare it or correct {field}"
             )
 
     @property

@@ -10,7 +10,7 @@ from catalunya.settings import PORTALS, Settings
 
 
 def is_unknown(settings: Settings, dataset_id: str) -> bool:
-    """True for a dataset that the demo portal does not know, such as a new card's: the demo is made without it."""
+    """True for a dataset that the demo portal does not know, such as a new definition's: the demo is made without it."""
     return settings.environment == "demo" and dataset_id not in SCOPES
 
 

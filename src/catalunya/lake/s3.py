@@ -475,7 +475,7 @@ def _is_clash(error: Exception) -> bool:
 
 
 def _is_passing(error: Exception) -> bool:
-    """True for what another try may mend: a throttled or broken server, a lost connection."""
+    """True for what another try may correct: a throttled or broken server, a lost connection."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code == 429 or error.code >= 500
     return isinstance(error, OSError)

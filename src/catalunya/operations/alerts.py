@@ -35,7 +35,7 @@ _REMEDIES: dict[Kind, str] = {
     "refused": "The last release stays. `catalunya status` names the snapshot and how to accept it.",
     "unreadable": "The last snapshot is used. See whether the portal is up; the next run reads it again.",
     "unusual": "A release made of it says so among its warnings. Compare with the source before citing it.",
-    "silent": "See whether the publisher has moved or stopped the dataset; mend its card if it has.",
+    "silent": "See whether the publisher has moved or stopped the dataset; correct its definition if it has.",
     "late": "Look at what the run is doing; `catalunya status` says who holds the lake.",
 }
 

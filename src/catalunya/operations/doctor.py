@@ -1,4 +1,4 @@
-"""What is wrong with the set-up that dbt needs, and how to mend it."""
+"""What is wrong with the set-up that dbt needs, and how to correct it."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _read_yaml(path: Path, what: str) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text("utf-8"))
     except yaml.YAMLError as error:
         raise _Wrong(
-            f"{path} is no YAML: {error}", f"Mend the {what}, or take it from the repository"
+            f"{path} is no YAML: {error}", f"Correct the {what}, or take it from the repository"
         ) from None
     if not isinstance(content, dict):
         raise _Wrong(f"{path} holds no mapping", f"Take the {what} from the repository")
@@ -211,5 +211,5 @@ def _parse(settings: Settings) -> str:
     try:
         parsed = dbt.parse(_home(settings), code_digest(settings.home))
     except CatalunyaError as error:
-        raise _Wrong(str(error), "Mend the model or YAML that dbt names") from None
+        raise _Wrong(str(error), "Correct the model or YAML that dbt names") from None
     return f"{len(dbt.marts(parsed.described))} marts"

@@ -29,7 +29,7 @@ from catalunya.settings import Settings
 Stage = Literal["ingest", "stage"]
 
 _BUNDLE = Path(__file__).resolve().parents[2]
-"""Where the package of the functions was unpacked; the cards lie beside the library there."""
+"""Where the package of the functions was unpacked; the definitions lie beside the library there."""
 
 log = structlog.get_logger(__name__)
 

@@ -235,7 +235,9 @@ class Http:
         try:
             target = httpx.URL(self.sign_in(f"{url}?{urlencode(params, safe='$*(),:')}" if params else url))
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise SourceUnreadable(f"{dataset}: GET {redacted(url)}: {error}; mend the address.") from error
+            raise SourceUnreadable(
+                f"{dataset}: GET {redacted(url)}: {error}; correct the address."
+            ) from error
         where = f"{dataset}: GET {target}"
         sent = {"Accept-Encoding": "identity" if is_loopback(target.host) else "gzip", **(headers or {})}
         tries = 0
@@ -258,7 +260,7 @@ class Http:
                 f"{where}: {_explain(error, target)}; tried {tries} times. {_advice(error, target)}"
             ) from error
         except httpx.InvalidURL as error:
-            raise SourceUnreadable(f"{where}: {redacted(error)}; mend the address.") from error
+            raise SourceUnreadable(f"{where}: {redacted(error)}; correct the address.") from error
         raise AssertionError("a retry loop ends by returning or raising")
 
     @contextmanager
@@ -283,7 +285,7 @@ class Http:
                 response.close()
         raise SourceUnreadable(
             f"{dataset}: GET {url}: more than {_REDIRECTS} redirects, the last to {redacted(request.url)}; "
-            "check the address in the dataset card or the base URL."
+            "check the address in the dataset definition or the base URL."
         )
 
     def _received(self, size: int) -> None:
@@ -469,10 +471,10 @@ def _remedy(status: int) -> str:
             "dataset is still public."
         )
     if status in {404, 410}:
-        return "The dataset is gone or was renamed: look for it in the portal and mend its card, or the base URL."
+        return "The dataset is gone or was renamed: look for it in the portal and correct its definition, or the base URL."
     if status == 416:
         return "More was asked than the portal gives at once; ask for less."
-    return "Compare the request with the portal's documentation and mend the dataset card."
+    return "Compare the request with the portal's documentation and correct the dataset definition."
 
 
 def _follow(request: httpx.Request, onward: httpx.Request, dataset: str) -> httpx.Request:

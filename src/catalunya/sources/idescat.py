@@ -80,7 +80,7 @@ def fetch(
 ) -> Fetched | None:
     """The table of `source` as Idescat's JSON-stat answers; None when `known` still holds.
 
-    `wanted` are the source names of the card's columns: of the measure only the categories named there
+    `wanted` are the source names of the definition's columns: of the measure only the categories named there
     are asked for, all without one. Rows are combinations of the row dimensions without their totals.
     Raises `SourceUnreadable`, and `SourceDrift` when a dimension or every wanted category is missing.
     """
@@ -250,7 +250,7 @@ class _Table:
                 raise self._drift(f"none of {name}={','.join(sorted(named))} is there", table)
             return chosen
         if len(there) != 1:
-            raise self._drift(f"there is a dimension {name} that the card does not name", table)
+            raise self._drift(f"there is a dimension {name} that the definition does not name", table)
         return there
 
     def read(
@@ -315,7 +315,7 @@ class _Table:
         )
         return SourceDrift(
             f"{self.dataset}: {self.metadata_url}: {found}. The table has {there}. "
-            "Compare it with the source in the dataset card and mend the card."
+            "Compare it with the source in the dataset definition and correct the definition."
         )
 
 
@@ -363,7 +363,9 @@ def _cells(table: jsonstat.Table, source: IdescatSource) -> Iterator[tuple[dict[
 def _dimension(table: jsonstat.Table, name: str) -> jsonstat.Dimension:
     dimension = table.dimension(name)
     if dimension is None:
-        raise SourceDrift(f"the dimension {name} is missing in a landed table; compare it with the card.")
+        raise SourceDrift(
+            f"the dimension {name} is missing in a landed table; compare it with the definition."
+        )
     return dimension
 
 

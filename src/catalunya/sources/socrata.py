@@ -265,7 +265,8 @@ class _Portal:
             if rejected.status not in {404, 410}:
                 raise
             raise Rejected(
-                f"{rejected} The portal no longer has this dataset under the id of the card.", rejected.status
+                f"{rejected} The portal no longer has this dataset under the id of the definition.",
+                rejected.status,
             ) from rejected
         columns = tuple(
             SourceColumn(column["fieldName"], column.get("dataTypeName"))

@@ -1,4 +1,4 @@
-"""The declaration of a card as DuckDB SQL: from JSON objects as sent to typed columns and reasons.
+"""Row typing: a dataset definition as DuckDB SQL, from JSON objects as sent to typed columns and reasons.
 
 Most rows need no cleaning, and one search over a row's JSON text tells which do; only those pay for it. Their
 values are cleaned one by one. `docs/method.md` has the rules in words.
@@ -81,7 +81,7 @@ def definition_digest(dataset: Dataset) -> str:
 
 
 def source_names(dataset: Dataset) -> list[str]:
-    """Every source name that the card reads, in its order."""
+    """Every source name that the definition reads, in its order."""
     return [name for column in dataset.columns for name in column.source]
 
 

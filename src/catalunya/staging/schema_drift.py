@@ -1,4 +1,4 @@
-"""Drift: whether a source still has the columns, and values, that its card declares."""
+"""Drift: whether a source still has the columns, and values, that its definition declares."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def refuse_mistyped(con: duckdb.DuckDBPyConnection, dataset: Dataset, typed: str
 def refuse_quarantined(
     dataset: Dataset, *, rows_in: int, rows_quarantined: int, rows_duplicated: int, reasons: dict[str, int]
 ) -> None:
-    """Raise when more of the rows are quarantined than the card tolerates."""
+    """Raise when more of the rows are quarantined than the definition tolerates."""
     rows = rows_in - rows_duplicated
     ratio = dataset.tolerance.quarantine_ratio
     if rows_in < _FEW or rows_quarantined <= ratio * rows:

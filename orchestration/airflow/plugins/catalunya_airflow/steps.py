@@ -83,7 +83,7 @@ def explained() -> Iterator[None]:
 
 
 def check_dbt_connection() -> list[str]:
-    """Look at the dbt set-up without starting dbt; fails with what is wrong and how to mend it."""
+    """Look at the dbt set-up without starting dbt; fails with what is wrong and how to correct it."""
     from catalunya.operations.doctor import examine
 
     context = get_current_context()
