@@ -1,7 +1,9 @@
-"""dbt's documentation page of a demo release."""
+"""dbt's documentation page of a demo release, and the pages of the repository."""
 
 from __future__ import annotations
 
+import re
+import subprocess
 from importlib.resources import files
 
 import pytest
@@ -9,6 +11,8 @@ import pytest
 from catalunya.errors import BuildFailed
 from catalunya.publication import demo_notice
 from catalunya.runs import dbt_docs
+from catalunya.settings import Settings
+from tests.conftest import ROOT
 
 
 def test_dbts_own_page_says_demo_data_in_its_title_and_at_the_top_of_its_body():
@@ -26,3 +30,27 @@ def test_dbts_own_page_says_demo_data_in_its_title_and_at_the_top_of_its_body():
 def test_a_page_that_cannot_be_marked_is_an_error_not_an_unmarked_page(page):
     with pytest.raises(BuildFailed, match="cannot be marked as demo data"):
         dbt_docs.marked(page)
+
+
+def test_the_page_of_the_configuration_names_every_variable_of_the_settings():
+    page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    named = {str(field.validation_alias) for field in Settings.model_fields.values()}
+    assert {name for name in named if f"`{name}`" not in page} == set()
+
+
+LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
+
+
+def test_no_link_between_the_pages_of_the_repository_is_broken():
+    pages = [
+        ROOT / name
+        for name in subprocess.check_output(["git", "ls-files", "*.md"], cwd=ROOT, text=True).split()
+    ]
+    assert len(pages) > 15
+    broken = [
+        f"{page.relative_to(ROOT)}: {link}"
+        for page in pages
+        for link in LINK.findall(page.read_text("utf-8"))
+        if not (page.parent / link).exists()
+    ]
+    assert broken == []

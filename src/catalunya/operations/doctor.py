@@ -148,7 +148,7 @@ def _connection(settings: Settings) -> str:
         try:
             return open_engine(open_lake(settings.lake), settings).check()
         except CatalunyaError as error:
-            raise _Wrong(str(error), "See the settings of the engine in the README") from None
+            raise _Wrong(str(error), "See the settings of the engine in docs/configuration.md") from None
     with tempfile.TemporaryDirectory() as folder:
         try:
             with duckdb.connect(Path(folder) / "probe.duckdb") as con:
