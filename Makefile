@@ -7,9 +7,10 @@ export UV_PYTHON_DOWNLOADS ?= never
 # Modules are compiled once, not by each of the hundreds of processes that a test of everything starts.
 unexport PYTHONDONTWRITEBYTECODE
 
+REQUIREMENTS := $(UV) export --frozen --quiet --no-dev --group airflow --group athena --group trino --no-hashes --no-emit-project --no-header
 COMPOSE := docker compose --project-directory orchestration --profile demo --profile scale
 
-.PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package lint format bench clean
+.PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package lint requirements format bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -78,6 +79,10 @@ lint: setup-dev ## ruff, mypy, hadolint, shellcheck, sqlfluff, the rules of the 
 	@.venv/bin/catalunya datasets check
 	@.venv/bin/catalunya datasets generate --check
 	@.venv/bin/lint-imports --no-cache
+	@$(REQUIREMENTS) | diff orchestration/requirements.txt - || { echo "orchestration/requirements.txt is stale: make requirements"; exit 1; }
+
+requirements: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv) ## orchestration/requirements.txt, from the lock
+	@$(REQUIREMENTS) > orchestration/requirements.txt
 
 format: setup-dev ## Format the Python
 	@.venv/bin/ruff format .
