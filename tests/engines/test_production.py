@@ -103,7 +103,7 @@ def test_production_runs_on_athena_and_on_trino_end_in_duckdbs_release(command, 
 
 def test_a_refused_snapshot_leaves_readers_their_release_and_is_not_read_again(command, demo, aws):
     shown = read(command, "select snapshot_id from data_quality order by 1")
-    with server.running(rows=4000) as shrunk:
+    with server.running(rows=4000, day=date(2026, 3, 2)) as shrunk:
         command.at(shrunk.url)
         answer = command("run", CATALUNYA_ENGINE="trino")
     assert (answer.code, answer.json["status"]) == (3, "refused"), answer.words
