@@ -44,7 +44,7 @@ class Airflow(Api):
     """A running Airflow and what is around it."""
 
     env: dict[str, str]
-    server: RunningPortal
+    portal: RunningPortal
     ear: Ear
 
     @property
