@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -116,6 +117,12 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Warm:
     return _WARM[0]
 
 
+def default_signals() -> None:
+    """Undo what `nohup` and a shell's `&` do: they have SIGHUP and SIGINT ignored."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @dataclass
 class Command:
     """`catalunya` with a lake and portals."""
@@ -143,6 +150,7 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=default_signals,
         )
 
     def __call__(self, *words: str, kill_after: float | None = None, kill_at: int | None = None) -> Answer:

@@ -175,6 +175,7 @@ def test_a_signal_is_one_alert_one_record_and_one_object_and_a_second_one_breaks
 
 STOPPED_WHILE_IMPORTED = """
 import os, signal, sys
+signal.signal({number}, signal.SIG_DFL)
 class Finder:
     def find_spec(self, name, path, target=None):
         if name == {module!r}:
