@@ -150,7 +150,7 @@ class Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=default_signals,
+            preexec_fn=default_signals,  # noqa: PLW1509
         )
 
     def __call__(self, *words: str, kill_after: float | None = None, kill_at: int | None = None) -> Answer:
