@@ -11,7 +11,7 @@ import pytest
 from catalunya import publish
 from catalunya.publication import catalogue
 from catalunya.warehouse.dbt import Column, Mart
-from tests.landing import DEFINITIONS
+from tests.factories import DEFINITIONS
 
 MART = Mart("population", "Inhabitants.", (Column("year", "integer", "Year."),))
 

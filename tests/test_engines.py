@@ -18,7 +18,7 @@ from catalunya.settings import Settings
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines import open_engine
 from catalunya.warehouse.engines.base import ENGINE_NOTE, Cost
-from tests.landing import NOW, local_lake
+from tests.factories import NOW, local_lake
 
 RUN = "20260105T060000Z-1a2b3c4d"
 

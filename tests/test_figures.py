@@ -29,7 +29,7 @@ from catalunya.quality.mart_figures import compare_marts, declared_figures, mart
 from catalunya.staging.schema_drift import Drift
 from catalunya.staging.snapshot_typing import stage_snapshot
 from tests.conftest import ROOT
-from tests.landing import DEFINITIONS, land, local_lake
+from tests.factories import DEFINITIONS, land, local_lake
 
 DAY = date(2026, 1, 5)
 NOW = datetime(2026, 1, 5, 6, tzinfo=UTC)

@@ -26,7 +26,7 @@ from catalunya.release import (
     roll_back,
     unknown_entries,
 )
-from tests.landing import DEFINITIONS, NOW, land, local_lake
+from tests.factories import DEFINITIONS, NOW, land, local_lake
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from catalunya.lake.staged import Staged, staged_record
 from catalunya.lake.storage import Storage
 from catalunya.staging import row_sql, snapshot_typing
 from tests.conftest import ROOT
-from tests.landing import DEFINITIONS, NOW, declared, land, local_lake
-from tests.proof.typed import typed
+from tests.factories import DEFINITIONS, NOW, declared, land, local_lake
+from tests.oracle.typed import typed
 
 REGISTER = DEFINITIONS["social_services"]
 TOWNS = DEFINITIONS["municipalities"]

@@ -18,7 +18,7 @@ from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
 from catalunya.warehouse.engines import staged_tables
 from catalunya.warehouse.engines.duckdb import DATABASE, DuckDBEngine
-from tests.landing import DEFINITIONS, NOW, land, local_lake
+from tests.factories import DEFINITIONS, NOW, land, local_lake
 
 REGISTER, POPULATION = DEFINITIONS["social_services"], DEFINITIONS["population"]
 KIND = "Servei de centre de dia per a gent gran de caràcter temporal o permanent"

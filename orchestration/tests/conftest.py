@@ -1,4 +1,4 @@
-"""A real Airflow on loopback (scheduler, LocalExecutor, triggerer, API), a portal and an ear for alerts."""
+"""A real Airflow on loopback (scheduler, LocalExecutor, triggerer, API), a portal and an webhook_sink for alerts."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from catalunya.settings import PORTAL_VARIABLES, Settings
 from orchestration.scripts import airflow_local
 from orchestration.tests.api import PIPELINE, Api, Ended
 from tests.conftest import ROOT, copy_home
-from tests.ear import Ear, listening
-from tests.pipeline.conftest import CLEAN, DAY, demo, ear, first_release, warm
+from tests.pipeline.conftest import CLEAN, DAY, demo, first_release, fork_server, webhook_sink
+from tests.webhook_sink import WebhookSink, listening
 
-__all__ = ["PIPELINE", "Ended", "demo", "ear", "first_release", "warm"]
+__all__ = ["PIPELINE", "Ended", "demo", "first_release", "fork_server", "webhook_sink"]
 
 NOW = "2026-01-05T06:00:00Z"
 MAINTENANCE = "catalunya_maintenance"
@@ -45,7 +45,7 @@ class Airflow(Api):
 
     env: dict[str, str]
     portal: RunningPortal
-    ear: Ear
+    webhook_sink: WebhookSink
 
     @property
     def lake(self) -> Path:
@@ -83,11 +83,13 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
 @contextmanager
 def started(folder: Path, demo: RunningPortal, more: dict[str, str] | None = None) -> Iterator[Airflow]:
     """An Airflow of its own in `folder`, on the demo portal's data, with `more` in its environment."""
-    with listening() as ear:
-        yield from _started(folder, demo, ear, more or {})
+    with listening() as webhook_sink:
+        yield from _started(folder, demo, webhook_sink, more or {})
 
 
-def _started(folder: Path, demo: RunningPortal, ear: Ear, more: dict[str, str]) -> Iterator[Airflow]:
+def _started(
+    folder: Path, demo: RunningPortal, webhook_sink: WebhookSink, more: dict[str, str]
+) -> Iterator[Airflow]:
     home = copy_home(folder / "home")
     port = _free_port()
     env = {
@@ -99,7 +101,7 @@ def _started(folder: Path, demo: RunningPortal, ear: Ear, more: dict[str, str]) 
         "CATALUNYA_NOW": NOW,
         "CATALUNYA_HTTP_ATTEMPTS": "1",
         "CATALUNYA_RETRY_DELAY_SECONDS": "1",
-        "CATALUNYA_NOTIFY_URLS": ear.channel,
+        "CATALUNYA_NOTIFY_URLS": webhook_sink.channel,
         "CATALUNYA_SABOTAGE": str(folder / "sabotage.json"),
         # As many tasks at once as are of use here: the first of each costs its process the imports.
         "AIRFLOW__CORE__PARALLELISM": "3",
@@ -121,7 +123,7 @@ def _started(folder: Path, demo: RunningPortal, ear: Ear, more: dict[str, str]) 
     ]
     with (folder / "out.log").open("wb") as out:
         process = subprocess.Popen(command, env=env, stdout=out, stderr=out)
-    found = Airflow(url, folder, env, demo, ear)
+    found = Airflow(url, folder, env, demo, webhook_sink)
     try:
         _wait_until_ready(found, process)
         yield found
@@ -192,7 +194,7 @@ def first_of(airflow: Airflow, dag_id: str = PIPELINE, patience_s: float = 240) 
 @pytest.fixture
 def quiet(airflow: Airflow) -> Iterator[Airflow]:
     """The same Airflow with a portal that works, nothing broken, and nothing heard."""
-    airflow.ear.heard.clear()
+    airflow.webhook_sink.heard.clear()
     yield airflow
     airflow.portal.faults.clear()
     airflow.sabotage.unlink(missing_ok=True)

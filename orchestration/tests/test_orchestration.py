@@ -17,8 +17,8 @@ from catalunya.settings import PORTAL_VARIABLES
 from orchestration.scripts import airflow_local
 from orchestration.tests.conftest import NOW
 from tests.conftest import ROOT
-from tests.ear import Ear
 from tests.pipeline.conftest import CLEAN
+from tests.webhook_sink import WebhookSink
 
 DAGS = ROOT / "orchestration" / "airflow" / "dags"
 PLUGINS = ROOT / "orchestration" / "airflow" / "plugins"
@@ -173,7 +173,7 @@ def test_lineage_leads_from_datasets_to_marts(pipeline):
 
 @pytest.mark.slow
 def test_dags_test_ends_in_the_release_of_the_command_and_tells_openlineage_of_every_model(
-    surroundings, tmp_path, demo, first_release, ear: Ear
+    surroundings, tmp_path, demo, first_release, webhook_sink: WebhookSink
 ):
     env = {
         **surroundings,
@@ -181,7 +181,7 @@ def test_dags_test_ends_in_the_release_of_the_command_and_tells_openlineage_of_e
         "CATALUNYA_LAKE": str(tmp_path / "lake"),
         "CATALUNYA_NOW": NOW,
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
-            {"type": "http", "url": f"http://{ear.address}", "endpoint": "api/v1/lineage"}
+            {"type": "http", "url": f"http://{webhook_sink.address}", "endpoint": "api/v1/lineage"}
         ),
     }
     airflow = Path(sys.executable).parent / "airflow"
@@ -208,7 +208,7 @@ def test_dags_test_ends_in_the_release_of_the_command_and_tells_openlineage_of_e
         n: s for n, s in sums[1].items() if n.startswith(("csv/", "parquet/"))
     }
     models: dict[str, set[str]] = {}
-    for event in ear.heard:
+    for event in webhook_sink.heard:
         if event["job"]["namespace"] == "catalunya":
             models.setdefault(event["job"]["name"], set()).add(event["eventType"])
             assert event["run"]["facets"]["parent"]["job"]["name"].endswith("run_dbt_transformations")
@@ -216,7 +216,7 @@ def test_dags_test_ends_in_the_release_of_the_command_and_tells_openlineage_of_e
     assert len(models) >= 28
     [coverage] = [
         e
-        for e in ear.heard
+        for e in webhook_sink.heard
         if e["job"]["name"] == "dbt.marts.coverage_comarca" and e["eventType"] == "COMPLETE"
     ]
     assert {d["name"] for d in coverage["inputs"]} >= {

@@ -98,7 +98,7 @@ def test_airflow_says_demo_data_in_its_title_on_its_first_page_and_with_each_dag
 
 
 def test_nobody_is_told_of_a_run_that_went_well(airflow, first):
-    assert airflow.ear.heard == []
+    assert airflow.webhook_sink.heard == []
 
 
 def test_nothing_new_is_green_and_starts_no_dbt(quiet, first):
@@ -113,7 +113,7 @@ def test_nothing_new_is_green_and_starts_no_dbt(quiet, first):
     record = quiet.record(ended)
     assert (record["status"], record["exit_code"]) == ("unchanged", 0)
     assert sum(d["requests"] for d in record["datasets"].values()) == len(quiet.portal.log) == 6
-    assert quiet.ear.heard == []
+    assert quiet.webhook_sink.heard == []
 
 
 def test_each_source_is_tried_alone_and_one_that_is_down_holds_up_nobody_and_is_told_of_once(quiet, first):
@@ -134,7 +134,7 @@ def test_each_source_is_tried_alone_and_one_that_is_down_holds_up_nobody_and_is_
     assert (record["status"], [s["dataset_id"] for s in record["stale"]]) == ("released", ["population"])
     assert record["datasets"]["social_services"]["rows_quarantined"] > 10
     assert quiet.pointer() != before
-    [alert] = quiet.ear.heard
+    [alert] = quiet.webhook_sink.heard
     assert "population could not be read" in alert["title"]
     assert "127.0.0.1" in alert["message"] and "/dags/catalunya_data_pipeline/" in alert["message"]
 
@@ -163,7 +163,7 @@ def test_a_failed_check_of_dbt_keeps_no_data_from_landing_and_staging_and_is_tol
     [new] = set((quiet.lake / "landing" / "social_services").iterdir()) - landed
     assert [*(quiet.lake / "staging" / "social_services").glob(f"*/{new.name}.parquet")]
     assert quiet.pointer() == before
-    [alert] = quiet.ear.heard
+    [alert] = quiet.webhook_sink.heard
     assert "check_dbt_connection failed" in alert["title"]
     assert "CATALUNYA_LAKE: trino reads a lake in S3" in alert["message"]
 
@@ -178,7 +178,7 @@ def test_a_model_that_does_not_build_then_an_audit_that_refuses_are_named_and_ca
     before = quiet.pointer()
 
     def cleared(task: str) -> Ended:
-        quiet.ear.heard.clear()
+        quiet.webhook_sink.heard.clear()
         clear = {
             "dry_run": False, "dag_run_id": ended.run_id, "task_ids": [task],
             "include_downstream": True, "only_failed": False, "reset_dag_runs": True,
@@ -192,7 +192,7 @@ def test_a_model_that_does_not_build_then_an_audit_that_refuses_are_named_and_ca
     assert quiet.pointer() == before
     record = quiet.record(ended)
     assert record["status"] == "failed" and "broken_model" in record["message"]
-    [alert] = quiet.ear.heard
+    [alert] = quiet.webhook_sink.heard
     assert "run_dbt_transformations failed" in alert["title"] and "no_such_column" in alert["message"]
 
     model.unlink()
@@ -204,7 +204,7 @@ def test_a_model_that_does_not_build_then_an_audit_that_refuses_are_named_and_ca
     assert refused.tries()["validate_data_quality"] == 1
     assert quiet.pointer() == before
     assert quiet.record(refused)["status"] == "refused"
-    [alert] = quiet.ear.heard
+    [alert] = quiet.webhook_sink.heard
     assert "was refused" in alert["title"] and "broken_audit" in alert["message"]
 
     rule.unlink()
@@ -215,9 +215,9 @@ def test_a_model_that_does_not_build_then_an_audit_that_refuses_are_named_and_ca
     assert {d["outcome"] for d in corrected["datasets"].values()} == {"unchanged"}
 
 
-def test_a_worker_killed_in_every_task_costs_a_try_and_nothing_else(quiet, first, warm):
+def test_a_worker_killed_in_every_task_costs_a_try_and_nothing_else(quiet, first, fork_server):
     quiet.portal.set_day(date(2026, 3, 1))
-    assert warm.run(quiet.env, ["run", "--json"]).json["status"] == "released"
+    assert fork_server.run(quiet.env, ["run", "--json"]).json["status"] == "released"
     expected = quiet.pointer()
     moments = {
         "check_dbt_connection": 0.0, "ingest": 0.15, "wait_for_new_data": 0.0, "stage": 0.1,
@@ -237,7 +237,7 @@ def test_a_worker_killed_in_every_task_costs_a_try_and_nothing_else(quiet, first
     assert quiet.pointer().split("-")[1] == expected.split("-")[1]
     assert quiet.record(ended)["status"] == "released"
     assert not (quiet.lake / "runs" / id_in_lake(ended.run_id)).exists()
-    assert quiet.ear.heard == []
+    assert quiet.webhook_sink.heard == []
 
 
 def test_the_sensor_waits_in_the_triggerer_until_the_last_word(quiet, first):
@@ -261,8 +261,8 @@ def test_the_sensor_waits_in_the_triggerer_until_the_last_word(quiet, first):
 def test_a_run_that_is_later_than_its_deadline_is_told_of_and_one_that_failed_before_is_not(quiet, first):
     assert quiet.run("always_late", fail=True).state == "failed"
     run_id = quiet.trigger("always_late")
-    quiet.wait(lambda: quiet.ear.heard, "nobody was told of a late run", patience_s=90)
-    [alert] = quiet.ear.heard
+    quiet.wait(lambda: quiet.webhook_sink.heard, "nobody was told of a late run", patience_s=90)
+    [alert] = quiet.webhook_sink.heard
     assert "later than its deadline" in alert["title"]
     assert run_id in alert["title"] and f"/dags/always_late/runs/{run_id}" in alert["message"]
     quiet.ask(f"/dags/always_late/dagRuns/{run_id}", {"state": "failed"}, "PATCH")
@@ -275,7 +275,7 @@ def test_a_finish_that_fails_by_itself_is_told_of(quiet, first):
     ended = quiet.ended(quiet.trigger(name=name))
     block.rmdir()
     assert ended.states()["finish_run"] == "failed"
-    [alert] = quiet.ear.heard
+    [alert] = quiet.webhook_sink.heard
     assert "finish_run failed" in alert["title"]
 
 
@@ -302,7 +302,7 @@ def test_maintenance_finds_a_byte_that_was_changed(quiet, first):
     assert ended.state == "failed"
     assert ended.states()["verify_snapshots[service_users]"] == "failed"
     assert ended.states()["verify_snapshots[population]"] == "success"
-    assert any("SHA-256" in alert["message"] for alert in quiet.ear.heard)
+    assert any("SHA-256" in alert["message"] for alert in quiet.webhook_sink.heard)
 
 
 def test_the_pipeline_asks_for_no_metadata_database(airflow, first):

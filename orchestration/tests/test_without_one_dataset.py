@@ -23,7 +23,7 @@ def test_a_refused_snapshot_holds_up_no_other_dataset_and_is_told_of_once(quiet,
     assert [stale["dataset_id"] for stale in record["stale"]] == ["social_services"]
     [snapshot_id] = record["refused"]
     assert quiet.pointer() != before
-    [alert] = quiet.ear.heard
+    [alert] = quiet.webhook_sink.heard
     assert snapshot_id in alert["title"] and "was refused" in alert["title"]
     assert "telefon" in alert["message"] and "/dags/catalunya_data_pipeline/" in alert["message"]
 
@@ -38,5 +38,5 @@ def test_a_run_whose_only_news_is_refused_fails_and_is_told_of_once(quiet, first
     record = quiet.record(ended)
     assert (record["status"], record["exit_code"]) == ("refused", 3)
     assert quiet.pointer() == before
-    [alert] = quiet.ear.heard
+    [alert] = quiet.webhook_sink.heard
     assert "nom" in alert["message"]

@@ -233,7 +233,7 @@ def test_a_function_that_fails_is_tried_again_then_told_and_holds_up_nobody(
     assert len(stack.failed("ingest")) == 3
     assert counted(lake)["social_services"] == before["social_services"] + 1
     assert len(snapshot.ids(lake, "population")) == 1
-    assert [alert for alert in production.ear.heard if "population" in str(alert)]
+    assert [alert for alert in production.webhook_sink.heard if "population" in str(alert)]
 
 
 class Throttle:
@@ -309,7 +309,7 @@ def test_an_audit_that_refuses_leaves_pointer_and_views_and_is_told_of_once(
 ):
     before = shown(lake)
     views = rows_shown(stack, stand, before.rows)
-    production.ear.heard.clear()
+    production.webhook_sink.heard.clear()
     broken = production.home / "dbt" / "mart" / "tests" / "broken_audit.sql"
     broken.write_text("select * from {{ ref('population') }}")
     try:
@@ -327,9 +327,9 @@ def test_an_audit_that_refuses_leaves_pointer_and_views_and_is_told_of_once(
     assert kept.cost is not None and kept.cost.queries > 50
     assert shown(lake) == before
     assert rows_shown(stack, stand, before.rows) == views
-    [alert] = [alert for alert in production.ear.heard if "refused" in alert["title"]]
+    [alert] = [alert for alert in production.webhook_sink.heard if "refused" in alert["title"]]
     assert "broken_audit" in alert["message"]
-    assert not [alert for alert in production.ear.heard if "failed" in alert["title"]]
+    assert not [alert for alert in production.webhook_sink.heard if "failed" in alert["title"]]
 
 
 def test_each_role_may_ask_athena_and_glue_for_what_it_asked_in_these_runs(
@@ -352,6 +352,6 @@ def test_a_function_that_is_gone_is_told_of_by_its_name(production, first, stack
     stack.client("lambda").delete_function(FunctionName=f"{stack.name}-ingest")
     ended = run(production, datasets=["population"])
     assert ended.states()["ingest[population]"] == "failed"
-    told = [str(alert) for alert in production.ear.heard if "could not be asked" in str(alert)]
+    told = [str(alert) for alert in production.webhook_sink.heard if "could not be asked" in str(alert)]
     assert len(told) == 1
     assert f"{stack.name}-ingest" in told[0]

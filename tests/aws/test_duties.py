@@ -26,8 +26,8 @@ from tests.aws.conftest import DAY, Invocation, variables
 from tests.aws.policy import ACCOUNT
 from tests.aws.recorder import Asked, Recorder
 from tests.conftest import ROOT
-from tests.ear import listening
 from tests.s3 import S3Emulator
+from tests.webhook_sink import listening
 
 pytestmark = pytest.mark.aws
 
@@ -285,12 +285,12 @@ def test_every_pattern_of_a_duty_was_needed(heard, duty):
 
 def _tell(life: Life) -> None:
     """Alerts that were heard, that were told before, and that nobody heard."""
-    with listening() as ear:
+    with listening() as webhook_sink:
         for duty in ("publish", "monitor", "orchestrator"):
             with life.recorder.duty(duty):
                 for address, event in (
-                    (ear.channel, "heard"),
-                    (ear.channel, "heard"),
+                    (webhook_sink.channel, "heard"),
+                    (webhook_sink.channel, "heard"),
                     ("json://127.0.0.1:9", "unheard"),
                 ):
                     alert = alerts.Alert(kind="failed", subject="x", reason="y", event=f"{event} {duty}")

@@ -14,7 +14,7 @@ from catalunya.staging import row_sql
 from infrastructure import package
 from infrastructure.package import MOST_BYTES, Package, PackageError
 from tests.aws.conftest import order, variables
-from tests.landing import DEFINITIONS
+from tests.factories import DEFINITIONS
 
 pytestmark = pytest.mark.aws
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from catalunya.warehouse.engines import staged_tables
 from tests.engines.conftest import DAYS, Command
 
 pytestmark = pytest.mark.aws
@@ -20,10 +19,3 @@ def test_five_snapshots_give_equal_marts_on_duckdb_trino_and_athena(five_snapsho
     assert sum(duckdb["rows"].values()) > 50_000
     assert (duckdb["cost"], trino["cost"]["usd"]) == (None, None)
     assert athena["cost"]["usd"] > 0
-
-
-def test_the_tables_beside_the_rows_have_the_columns_that_the_project_declares(datasets):
-    assert set(staged_tables.TABLES) == {"snapshots", "controls", "quarantined", "invalid_values"}
-    assert all(
-        "snapshot_date" not in {c.name for c in definition.columns} for definition in datasets.values()
-    )

@@ -28,8 +28,8 @@ from catalunya.lake.staged import Staged, staged_record
 from catalunya.lake.storage import Storage
 from catalunya.settings import PORTAL_VARIABLES, Settings
 from catalunya.sources import Http, idescat, socrata
+from tests.factories import DEFINITIONS
 from tests.fuzz.mutations import answer, mutated
-from tests.landing import DEFINITIONS
 
 SOURCES = ("socrata", "idescat", "download")
 MUTATIONS = int(os.environ.get("CATALUNYA_FUZZ", "200"))

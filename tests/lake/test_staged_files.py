@@ -10,8 +10,8 @@ from catalunya.lake import snapshot
 from catalunya.lake.opening import open_lake
 from catalunya.settings import Settings
 from catalunya.warehouse.engines.duckdb import DATABASE, DuckDBEngine
+from tests.factories import DEFINITIONS, NOW, land
 from tests.lake.faulty import FaultyFront
-from tests.landing import DEFINITIONS, NOW, land
 
 REGISTER = DEFINITIONS["social_services"]
 

@@ -26,8 +26,8 @@ from catalunya.demo import server
 from catalunya.demo.server import RunningPortal
 from catalunya.settings import PORTAL_VARIABLES
 from tests.conftest import ROOT
-from tests.ear import Ear, listening
 from tests.s3 import S3Emulator, s3_bucket, s3_emulator
+from tests.webhook_sink import WebhookSink, listening
 
 __all__ = ["S3Emulator", "s3_bucket", "s3_emulator"]
 
@@ -56,7 +56,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Warm:
+class ForkServer:
     """Runs of the command, forked off a process that has imported everything and parsed the dbt project."""
 
     address: Path
@@ -87,11 +87,11 @@ class Warm:
         return Answer(done["code"], json.loads(said or "{}"), words_said, done["seconds"], done["writes"])
 
 
-_WARM: list[Warm] = []
+_FORK_SERVER: list[ForkServer] = []
 
 
 @contextlib.contextmanager
-def alone(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+def file_lock(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
     """The folder that all processes of pytest share; one at a time is in it for this `name`."""
     folder = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -102,19 +102,19 @@ def alone(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Warm:
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> ForkServer:
     """One process for all of pytest's, started by the first that needs it; it ends with pytest."""
-    with alone(tmp_path_factory, "warm") as folder:
-        address = folder / "warm.sock"
+    with file_lock(tmp_path_factory, "fork_server") as folder:
+        address = folder / "fork_server.sock"
         if not address.exists():
             owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-            command = [sys.executable, "-m", "tests.pipeline.warm", str(address), str(owner)]
+            command = [sys.executable, "-m", "tests.pipeline.fork_server", str(address), str(owner)]
             process = subprocess.Popen(command, cwd=ROOT, env=CLEAN)
             while not address.exists():
                 assert process.poll() is None, "the process that runs commands did not start"
                 time.sleep(0.05)
-    _WARM[:] = [Warm(address)]
-    return _WARM[0]
+    _FORK_SERVER[:] = [ForkServer(address)]
+    return _FORK_SERVER[0]
 
 
 def default_signals() -> None:
@@ -155,7 +155,7 @@ class Command:
 
     def __call__(self, *words: str, kill_after: float | None = None, kill_at: int | None = None) -> Answer:
         """The answer; `kill_after` are seconds, `kill_at` is the number of a write right before which it is killed."""
-        return _WARM[0].run(self.variables(), [*words, "--json"], kill_after, kill_at)
+        return _FORK_SERVER[0].run(self.variables(), [*words, "--json"], kill_after, kill_at)
 
     def run(self, *words: str, now: str | None = None, kill_after: float | None = None) -> Answer:
         if now is not None:
@@ -187,9 +187,11 @@ def demo() -> Iterator[RunningPortal]:
         yield running
 
 
-def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Answer]) -> tuple[Path, Answer]:
+def shared_once(
+    factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Answer]
+) -> tuple[Path, Answer]:
     """A lake, and the answer of the run that made it: made by whoever needs it first, for all processes of pytest."""
-    with alone(factory, name) as folder:
+    with file_lock(factory, name) as folder:
         lake, said = folder / name / "lake", folder / f"{name}.json"
         if not said.exists():
             shutil.rmtree(lake, ignore_errors=True)
@@ -200,25 +202,25 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Answ
 
 
 @pytest.fixture(scope="session")
-def first_release(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> tuple[Path, Answer]:
+def first_release(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> tuple[Path, Answer]:
     """A lake with one release of the demo portal, and the answer of the run that made it. To be read only."""
 
     def make(lake: Path) -> Answer:
         with server.running(day=DAY) as running:
             return Command(str(lake), running.url).run()
 
-    return once(tmp_path_factory, "first", make)
+    return shared_once(tmp_path_factory, "first", make)
 
 
 @pytest.fixture(scope="session")
-def small_release(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> tuple[Path, Answer]:
+def small_release(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> tuple[Path, Answer]:
     """As `first_release`, of a small register. To be read only."""
 
     def make(lake: Path) -> Answer:
         with server.running(rows=SMALL, day=DAY) as running:
             return Command(str(lake), running.url).run()
 
-    return once(tmp_path_factory, "small", make)
+    return shared_once(tmp_path_factory, "small", make)
 
 
 @pytest.fixture(scope="session")
@@ -235,7 +237,7 @@ def second_release(
             running.faults.add("ivft-vegh:new_column")
             return Command(str(lake), running.url, now=LATER).run()
 
-    return once(tmp_path_factory, "second", make)
+    return shared_once(tmp_path_factory, "second", make)
 
 
 @pytest.fixture
@@ -255,7 +257,7 @@ def twice(second_release: tuple[Path, Answer], tmp_path: Path) -> Command:
 
 
 @pytest.fixture
-def ear() -> Iterator[Ear]:
-    """An ear of the test's own."""
+def webhook_sink() -> Iterator[WebhookSink]:
+    """An webhook_sink of the test's own."""
     with listening() as found:
         yield found

@@ -23,7 +23,7 @@ from catalunya.demo import server
 from catalunya.demo.server import RunningPortal
 from catalunya.lake import layout
 from tests.conftest import copy_home
-from tests.pipeline.conftest import SMALL, Command, alone
+from tests.pipeline.conftest import SMALL, Command, file_lock
 
 REGISTER = "social_services"
 WITH_NOTE = "municipalities:new_column"
@@ -208,7 +208,7 @@ class Undisturbed:
 
 def saved(factory: pytest.TempPathFactory) -> Undisturbed:
     """The undisturbed life, made by whoever needs it first. To be read only."""
-    with alone(factory, "life") as base:
+    with file_lock(factory, "life") as base:
         folder, said = base / "life", base / "life.json"
         if not said.exists():
             shutil.rmtree(folder, ignore_errors=True)

@@ -41,7 +41,7 @@ def text(value: int | None) -> str | None:
 
 
 def test_an_accepted_snapshot_tells_exactly_the_services_that_opened_closed_and_grew(
-    monkeypatch: pytest.MonkeyPatch, warm: Any, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, fork_server: Any, tmp_path: Path
 ) -> None:
     command = Command(str(tmp_path / "lake"), None)
     with server.running(rows=SERVICES, day=DAY) as before:

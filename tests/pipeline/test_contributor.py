@@ -10,9 +10,9 @@ from tests.pipeline.conftest import LATER, LATER_DAY, query
 
 
 def test_a_missing_column_is_refused_then_passed_over_then_accepted_and_a_wrong_test_not_blamed_on_it(
-    released, demo, home, ear
+    released, demo, home, webhook_sink
 ):
-    released.env = {"CATALUNYA_NOTIFY_URLS": ear.channel}
+    released.env = {"CATALUNYA_NOTIFY_URLS": webhook_sink.channel}
     first = released("status").json["release_id"]
     demo.set_day(LATER_DAY)
     demo.faults.add("social_services:missing_column=telefon")
@@ -24,7 +24,7 @@ def test_a_missing_column_is_refused_then_passed_over_then_accepted_and_a_wrong_
     again = released.run(now="2026-03-02T07:00:00Z")
     assert again.code == 0
     assert any(snapshot_id in warning for warning in again.json["warnings"])
-    [alert] = ear.heard
+    [alert] = webhook_sink.heard
     assert answer.json["run_id"] in alert["title"] and "telefon" in alert["message"]
 
     accepted = released("accept", snapshot_id, "--why", "telephones are no longer published")

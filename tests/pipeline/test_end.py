@@ -43,11 +43,13 @@ def broken(command: Command, patch: str, *words: str, imports: str = "") -> subp
 
 
 @pytest.fixture
-def command(tmp_path: Path, ear) -> Command:
-    return Command(str(tmp_path / "lake"), "http://127.0.0.1:9", env={"CATALUNYA_NOTIFY_URLS": ear.channel})
+def command(tmp_path: Path, webhook_sink) -> Command:
+    return Command(
+        str(tmp_path / "lake"), "http://127.0.0.1:9", env={"CATALUNYA_NOTIFY_URLS": webhook_sink.channel}
+    )
 
 
-def test_a_damaged_pointer_is_one_alert_one_record_and_one_object(command, ear, tmp_path):
+def test_a_damaged_pointer_is_one_alert_one_record_and_one_object(command, webhook_sink, tmp_path):
     (tmp_path / "lake").mkdir()
     (tmp_path / "lake" / "current.json").write_text("{")
     answer = command.run()
@@ -55,12 +57,12 @@ def test_a_damaged_pointer_is_one_alert_one_record_and_one_object(command, ear, 
     assert "current.json is not a pointer" in answer.json["message"]
     [record] = records(tmp_path / "lake")
     assert (record["run_id"], record["message"]) == (answer.json["run_id"], answer.json["message"])
-    [alert] = ear.heard
+    [alert] = webhook_sink.heard
     assert answer.json["run_id"] in alert["title"]
 
 
 @pytest.mark.parametrize("words", [["run"], ["build"]])
-def test_a_fault_of_the_code_is_one_alert_one_record_and_one_object(command, ear, tmp_path, words):
+def test_a_fault_of_the_code_is_one_alert_one_record_and_one_object(command, webhook_sink, tmp_path, words):
     done = broken(
         command,
         f"Run.{'ingest' if words == ['run'] else 'build'}",
@@ -74,15 +76,15 @@ def test_a_fault_of_the_code_is_one_alert_one_record_and_one_object(command, ear
     assert done.stderr.count("Traceback") == 1
     [record] = records(tmp_path / "lake")
     assert (record["status"], record["message"]) == ("failed", answer["message"])
-    assert len(ear.heard) == 1
+    assert len(webhook_sink.heard) == 1
 
 
-def test_a_run_that_cannot_open_its_lake_is_told_of(command, ear, tmp_path):
+def test_a_run_that_cannot_open_its_lake_is_told_of(command, webhook_sink, tmp_path):
     (tmp_path / "lake").write_text("in the way")
     answer = command.run()
     assert answer.code == answer.json["exit_code"] == 2
     assert "CATALUNYA_LAKE" in answer.json["message"]
-    assert len(ear.heard) == 1
+    assert len(webhook_sink.heard) == 1
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def slow_portal() -> Iterator[tuple[str, threading.Event]]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_is_one_alert_one_record_and_one_object_and_a_second_one_breaks_nothing_off(
-    command, ear, tmp_path, slow_portal, number
+    command, webhook_sink, tmp_path, slow_portal, number
 ):
     command.url, asked = slow_portal
     process = command.start("run", "--json")
@@ -169,7 +171,7 @@ def test_a_signal_is_one_alert_one_record_and_one_object_and_a_second_one_breaks
     assert (answer["status"], "stopped by SIG" in answer["message"]) == ("failed", True)
     [record] = records(tmp_path / "lake")
     assert record["message"] == answer["message"]
-    assert len(ear.heard) == 1
+    assert len(webhook_sink.heard) == 1
     assert (tmp_path / "lake" / ".lake" / "locks" / "run.lock").stat().st_size == 0
 
 

@@ -74,7 +74,7 @@ def dealt(kills: int, seed: int) -> list[Kill]:
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory, warm) -> Undisturbed:
+def calm(tmp_path_factory, fork_server) -> Undisturbed:
     """The life that nothing disturbed."""
     return saved(tmp_path_factory)
 

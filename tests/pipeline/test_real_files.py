@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from catalunya.demo import server
-from tests.pipeline.conftest import Answer, Command, once, query
+from tests.pipeline.conftest import Answer, Command, query, shared_once
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Comman
         with server.running(files=shared) as files:
             return Command(str(lake), files.url).run()
 
-    lake, answer = once(tmp_path_factory, "real", make)
+    lake, answer = shared_once(tmp_path_factory, "real", make)
     return Command(str(lake), None), answer
 
 

@@ -266,9 +266,9 @@ def test_a_new_column_is_warned_of_and_the_run_goes_on(second_release):
 
 
 def test_a_register_that_lost_most_of_its_rows_is_refused_by_the_audit_and_every_event_told_of_once(
-    released, ear
+    released, webhook_sink
 ):
-    released.env = {"CATALUNYA_NOTIFY_URLS": ear.channel}
+    released.env = {"CATALUNYA_NOTIFY_URLS": webhook_sink.channel}
     first = released("status").json["release_id"]
     with server.running(rows=4000, day=LATER_DAY) as shrunk:
         released.url = shrunk.url
@@ -284,7 +284,7 @@ def test_a_register_that_lost_most_of_its_rows_is_refused_by_the_audit_and_every
     assert any("accepted by hand" in warning for warning in final.json["warnings"])
     unusual = "social_services changed in an unusual way"
     silent = "social_services has been silent for longer than its cadence"
-    told = [(alert["title"].partition(": ")[2], alert["message"]) for alert in ear.heard]
+    told = [(alert["title"].partition(": ")[2], alert["message"]) for alert in webhook_sink.heard]
     assert [title for title, _ in told] == [
         unusual, f"run {answer.json['run_id']} was refused", unusual, silent,
     ]  # fmt: skip

@@ -24,7 +24,7 @@ from catalunya.settings import PORTAL_VARIABLES, Settings
 from catalunya.sources import Http, download
 from catalunya.sources import http as http_module
 from catalunya.sources.transport import proxy_of
-from tests.landing import DEFINITIONS, NOW, local_lake
+from tests.factories import DEFINITIONS, NOW, local_lake
 
 from .conftest import Answering, Asked, Register, Reply, Server
 from .test_download import SOURCE as FILES

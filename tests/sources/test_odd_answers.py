@@ -21,7 +21,7 @@ from catalunya.settings import PORTAL_VARIABLES, Settings
 from catalunya.sources import Http, download, idescat, socrata
 from catalunya.sources.http import InvalidResponse, _Utf8
 from catalunya.staging.snapshot_typing import stage_snapshot
-from tests.landing import DEFINITIONS, NOW, land, local_lake
+from tests.factories import DEFINITIONS, NOW, land, local_lake
 
 from .conftest import Answering, Asked, Register, Reply, Server
 from .test_download import SOURCE as FILES

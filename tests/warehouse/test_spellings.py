@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from catalunya.demo.data.territory import comarques, municipalities
-from tests.proof.kept import seed
-from tests.proof.names import place_key, without_article
+from tests.oracle.kept import seed
+from tests.oracle.names import place_key, without_article
 
 from .spelling import ONE_BY_ONE, SPELLINGS, Spelling
 from .warehouse import Warehouse, municipality, parsed

@@ -16,15 +16,14 @@ import pytest
 
 from catalunya.build import code_digest
 from catalunya.datasets.loader import load
-from catalunya.staging.row_sql import SQL_TYPES
+from catalunya.datasets.staged import TABLES
 from catalunya.warehouse import dbt
-from catalunya.warehouse.engines.staged_tables import TABLES
 from tests.conftest import ROOT
 
 PROJECT = ROOT / "dbt" / "mart"
 
 COLUMNS = {
-    definition.id: ", ".join(f"{column.name} {SQL_TYPES[column.type]}" for column in definition.columns)
+    definition.id: ", ".join(f"{column.name} {column.kind.sql}" for column in definition.columns)
     for definition in load(ROOT / "datasets").values()
 }
 RESIDENCE = "Servei de residència assistida per a gent gran de caràcter temporal o permanent"
@@ -85,8 +84,8 @@ class Warehouse:
                     f"create table staging.{table} "
                     f"({columns}, raw varchar, snapshot_id varchar, snapshot_date date)"
                 )
-            for table, kinds in TABLES.items():
-                listed = ", ".join(f"{column} {kind}" for column, kind in kinds.items())
+            for table, described in TABLES.items():
+                listed = ", ".join(f"{column} {kind}" for column, kind in described.types.items())
                 con.execute(f"create table staging.{table} ({listed})")
 
     def add(

@@ -1,6 +1,6 @@
 """The command, forked off a process that has imported everything, so that many runs cost little.
 
-    python -m tests.pipeline.warm ADDRESS OWNER
+    python -m tests.pipeline.fork_server ADDRESS OWNER
 
 Listens on the Unix socket ADDRESS, and ends with the process OWNER. Reads one JSON object from each connection:
 `env`, `argv`, `kill_after` (seconds, or null), `kill_at` (the number of a write to the lake, or null), `out` and `err`

@@ -33,5 +33,5 @@ def on_task_instance_running(previous_state: Any, task_instance: Any) -> None:
 
 
 class Saboteur(AirflowPlugin):
-    name = "saboteur"
+    name = "kill_plugin"
     listeners: ClassVar = [sys.modules[__name__]]

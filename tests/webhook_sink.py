@@ -12,7 +12,7 @@ from typing import Any
 
 
 @dataclass
-class Ear:
+class WebhookSink:
     """Host and port of the server, and every JSON that came, in order."""
 
     address: str
@@ -25,7 +25,7 @@ class Ear:
 
 
 @contextmanager
-def listening() -> Iterator[Ear]:
+def listening() -> Iterator[WebhookSink]:
     """A server of the caller's own, while the context lasts."""
     heard: list[dict[str, Any]] = []
 
@@ -41,6 +41,6 @@ def listening() -> Iterator[Ear]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
-            yield Ear(f"127.0.0.1:{server.server_port}", heard)
+            yield WebhookSink(f"127.0.0.1:{server.server_port}", heard)
         finally:
             server.shutdown()

@@ -15,7 +15,7 @@ from catalunya.lake.storage import Storage
 from catalunya.operations import maintenance
 from catalunya.runs import record
 from catalunya.stage import stage
-from tests.landing import DEFINITIONS, NOW, land, local_lake
+from tests.factories import DEFINITIONS, NOW, land, local_lake
 
 
 @pytest.fixture

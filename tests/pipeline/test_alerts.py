@@ -10,25 +10,25 @@ from catalunya.audit import Finding
 from catalunya.lake.opening import open_lake
 from catalunya.operations import alerts as notify
 from catalunya.runs.record import DatasetRecord, RunRecord
-from tests.ear import listening
 from tests.pipeline.conftest import Command
+from tests.webhook_sink import listening
 
 
-def test_a_run_that_fails_is_told_of_with_the_dataset_and_the_reason(tmp_path, ear):
+def test_a_run_that_fails_is_told_of_with_the_dataset_and_the_reason(tmp_path, webhook_sink):
     command = Command(
-        str(tmp_path / "lake"), "http://127.0.0.1:9", env={"CATALUNYA_NOTIFY_URLS": ear.channel}
+        str(tmp_path / "lake"), "http://127.0.0.1:9", env={"CATALUNYA_NOTIFY_URLS": webhook_sink.channel}
     )
     answer = command.run()
     assert answer.code == 4
-    [alert] = ear.heard
+    [alert] = webhook_sink.heard
     assert answer.json["run_id"] in alert["title"]
     assert "boundaries" in alert["message"]
 
 
-def test_a_run_with_nothing_new_is_not_told_of(released, ear):
-    released.env = {"CATALUNYA_NOTIFY_URLS": ear.channel}
+def test_a_run_with_nothing_new_is_not_told_of(released, webhook_sink):
+    released.env = {"CATALUNYA_NOTIFY_URLS": webhook_sink.channel}
     assert released.run(now="2026-01-05T12:00:00Z").code == 0
-    assert ear.heard == []
+    assert webhook_sink.heard == []
 
 
 def test_an_address_that_does_not_answer_is_said_and_changes_no_exit_code(tmp_path):
@@ -38,13 +38,13 @@ def test_an_address_that_does_not_answer_is_said_and_changes_no_exit_code(tmp_pa
     assert "CATALUNYA_NOTIFY_URLS" in answer.words
 
 
-def test_people_are_told_also_when_the_lake_cannot_remember_it(tmp_path, ear):
+def test_people_are_told_also_when_the_lake_cannot_remember_it(tmp_path, webhook_sink):
     lake = open_lake(str(tmp_path / "lake"))
     (tmp_path / "lake" / "alerts").write_text("in the way")
     alert = notify.Alert(kind="failed", subject="ingest", reason="the disk is full", event="x")
-    assert notify.deliver(lake, (ear.channel,), [alert])
-    assert notify.deliver(None, (ear.channel,), [alert])
-    assert len(ear.heard) == 2
+    assert notify.deliver(lake, (webhook_sink.channel,), [alert])
+    assert notify.deliver(None, (webhook_sink.channel,), [alert])
+    assert len(webhook_sink.heard) == 2
 
 
 @pytest.mark.parametrize(("outcome", "told"), [("unreadable", ["unreadable"]), ("new", []), ("drifted", [])])
@@ -61,25 +61,25 @@ def event(name: str = "x") -> notify.Alert:
     return notify.Alert(kind="failed", subject="ingest", reason="the disk is full", event=name)
 
 
-def test_each_address_hears_an_event_once_and_a_dead_one_is_tried_again_alone(tmp_path, ear):
+def test_each_address_hears_an_event_once_and_a_dead_one_is_tried_again_alone(tmp_path, webhook_sink):
     lake = open_lake(str(tmp_path / "lake"))
     dead = "json://127.0.0.1:9/?secret=xyzzy"
-    assert not notify.deliver(lake, (dead, ear.channel), [event()])
-    assert not notify.deliver(lake, (dead, ear.channel), [event()])
-    assert len(ear.heard) == 1
+    assert not notify.deliver(lake, (dead, webhook_sink.channel), [event()])
+    assert not notify.deliver(lake, (dead, webhook_sink.channel), [event()])
+    assert len(webhook_sink.heard) == 1
     with listening() as corrected:
-        assert notify.deliver(lake, (ear.channel, corrected.channel), [event()])
-        assert notify.deliver(lake, (corrected.channel, ear.channel, corrected.channel), [event()])
-        assert (len(corrected.heard), len(ear.heard)) == (1, 1)
+        assert notify.deliver(lake, (webhook_sink.channel, corrected.channel), [event()])
+        assert notify.deliver(lake, (corrected.channel, webhook_sink.channel, corrected.channel), [event()])
+        assert (len(corrected.heard), len(webhook_sink.heard)) == (1, 1)
     kept = [lake.read(entry.key) for entry in lake.list("alerts")]
     assert len(kept) == 2
     assert not any(b"127.0.0.1" in note or b"xyzzy" in note for note in kept)
 
 
-def test_an_address_that_apprise_does_not_know_is_said_and_the_others_hear(tmp_path, ear):
+def test_an_address_that_apprise_does_not_know_is_said_and_the_others_hear(tmp_path, webhook_sink):
     lake = open_lake(str(tmp_path / "lake"))
-    assert not notify.deliver(lake, ("nonsense://x", ear.channel), [event()])
-    assert len(ear.heard) == 1
+    assert not notify.deliver(lake, ("nonsense://x", webhook_sink.channel), [event()])
+    assert len(webhook_sink.heard) == 1
 
 
 def test_an_address_with_commas_is_one_address():
@@ -90,13 +90,13 @@ def test_an_address_with_commas_is_one_address():
     assert {address for _, address in channel.targets} == {"a@example.org", "b@example.org"}
 
 
-def test_no_proxy_is_asked_for_an_address_on_this_machine(tmp_path, ear, monkeypatch):
+def test_no_proxy_is_asked_for_an_address_on_this_machine(tmp_path, webhook_sink, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "")
-    assert notify.deliver(None, (ear.channel,), [event()])
-    assert len(ear.heard) == 1
+    assert notify.deliver(None, (webhook_sink.channel,), [event()])
+    assert len(webhook_sink.heard) == 1
 
 
 @pytest.mark.parametrize(("status", "code", "told"), [

@@ -20,7 +20,7 @@ from catalunya.settings import Settings
 from catalunya.warehouse.engines import open_engine
 from catalunya.warehouse.engines.duckdb import DATABASE
 from tests.conftest import ROOT
-from tests.landing import DEFINITIONS, land
+from tests.factories import DEFINITIONS, land
 
 from .kept import Kept, Snapshot
 from .portals import Sent, everything_sent
