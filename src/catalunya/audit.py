@@ -431,10 +431,13 @@ def refuse(
     remedy = "".join(f" If the change is real: `catalunya accept {name} --why …`." for name in sorted(causes))
     if any(not f.snapshot_id for f in errors):
         remedy += " No single snapshot is to blame: correct the model or its test, then run again."
+        if candidate.release_before is None:
+            newest = ", ".join(candidate.inputs.newest().values())
+            remedy += f" If a source is wrong, its next answer is judged too; the newest snapshots are {newest}."
     raise Refused(
         "the audit refused the candidate: "
         + "; ".join(dict.fromkeys(f.message for f in errors))
-        + ". The last release stays."
+        + (". The last release stays." if candidate.release_before else ". There is no release yet.")
         + remedy,
         causes,
     )

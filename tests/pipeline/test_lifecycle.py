@@ -134,6 +134,7 @@ def test_a_bad_snapshot_before_the_first_release_does_not_hold_up_the_good_one_t
         running.faults.add("municipalities:new_column")
         first = command.run()
         assert (first.code, first.json["status"], first.json["refused"]) == (3, "refused", {}), first.words
+        assert "There is no release yet" in first.json["message"]
         running.faults.clear()
         answer = command.run(now="2026-01-06T06:00:00Z")
     assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
