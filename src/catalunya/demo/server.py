@@ -30,7 +30,7 @@ from catalunya.demo.errors import PortTaken
 from catalunya.demo.faults.middleware import FaultMiddleware, LogEntry
 from catalunya.demo.faults.switches import Faults
 
-START_SECONDS = 20
+START_SECONDS = 120
 
 
 class Portal:
