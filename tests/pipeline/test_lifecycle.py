@@ -311,8 +311,12 @@ def test_a_rollback_or_repair_without_a_name_passes_over_releases_with_what_a_pe
     assert small("repair").json["release_id"] == newest
     assert small("rollback").json["release_id"] == good
     nothing = small("rollback")
-    assert (nothing.code, wrong["release_id"] in nothing.json["message"]) == (2, True)
+    assert (nothing.code, "nothing to roll back to" in nothing.json["message"]) == (2, True)
     assert small("rollback", "--to", wrong["release_id"]).json["release_id"] == wrong["release_id"]
+    record = json.loads(Path(small.lake, "releases", good, "release.json").read_text())
+    assert small("refuse", record["snapshots"][REGISTER][0], "--why", "a test of the portal too").code == 0
+    held = small("rollback")
+    assert (held.code, f"kept are: {good}" in held.json["message"]) == (2, True)
 
 
 def test_without_a_pointer_releases_of_a_clock_that_was_ahead_are_passed_over(small):
