@@ -433,7 +433,9 @@ def refuse(
         remedy += " No single snapshot is to blame: correct the model or its test, then run again."
         if candidate.release_before is None:
             newest = ", ".join(candidate.inputs.newest().values())
-            remedy += f" If a source is wrong, its next answer is judged too; the newest snapshots are {newest}."
+            remedy += (
+                f" If a source is wrong, its next answer is judged too; the newest snapshots are {newest}."
+            )
     raise Refused(
         "the audit refused the candidate: "
         + "; ".join(dict.fromkeys(f.message for f in errors))
