@@ -50,7 +50,7 @@ from catalunya.runs.pipeline import Run  # noqa: E402
 from catalunya.runs.record import RunRecord, new_run_id  # noqa: E402
 from catalunya.runs.steps import whole_lake  # noqa: E402
 from catalunya.settings import PORTAL_VARIABLES, Settings  # noqa: E402
-from catalunya.staging.row_sql import quote  # noqa: E402
+from catalunya.sql import quote  # noqa: E402
 
 REGISTER = "social_services"
 ROWS = 60
