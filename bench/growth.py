@@ -64,7 +64,7 @@ MOST_STAGED_AGAIN = 1000
 MOST_FLAT = 1.5
 MOST_LINEAR = 2.0
 PAGE = 1000
-LISTS = ("list", "list_after", "folders", "folders_after")
+LISTS = ("list", "folders")
 READS = ("read", "exists", "fetch", "read_tail", "read_versioned", "age_s")
 WRITES = ("put", "put_file", "replace", "copy", "delete", "delete_folder")
 

@@ -15,7 +15,7 @@ from catalunya import sources
 from catalunya.address import redacted
 from catalunya.datasets.model import Dataset
 from catalunya.errors import CatalunyaError, LakeBusy, LakeCorrupt, SourceDrift, UsageError
-from catalunya.lake import index, layout, scratch, snapshot
+from catalunya.lake import disk, index, layout, snapshot
 from catalunya.lake.lock import LockLost
 from catalunya.lake.snapshot import LandedColumn, LandedFile, Manifest
 from catalunya.lake.storage import Storage
@@ -86,7 +86,7 @@ def ingest(
             return Ingested(dataset.id, outcome, last_id, validators, http.requests, http.bytes, message)
 
         try:
-            with scratch.explained(spool):
+            with disk.explained(spool):
                 fetched = sources.fetch(
                     dataset.source,
                     base_url=getattr(settings, sources.protocol(dataset.source.protocol).base_url),

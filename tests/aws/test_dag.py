@@ -158,7 +158,7 @@ def shown(lake: Storage) -> Release:
 
 def counted(lake: Storage) -> dict[str, int]:
     """Dataset to the number of its snapshots."""
-    return {name: len(snapshot.ids(lake, name)) for name in DATASETS}
+    return {name: len(snapshot.complete(lake, name)) for name in DATASETS}
 
 
 def test_functions_read_and_stage_athena_builds_and_the_run_ends_in_a_release(
@@ -215,7 +215,7 @@ def test_one_change_at_a_portal_is_one_snapshot_and_readers_see_it(
     found = read(
         stack, stand, "select snapshot_id from data_quality where dataset_id = 'social_services' order by 1"
     )
-    assert [snapshot_id for (snapshot_id,) in found] == snapshot.ids(lake, "social_services")
+    assert [snapshot_id for (snapshot_id,) in found] == snapshot.complete(lake, "social_services")
 
 
 def test_a_function_that_fails_is_tried_again_then_told_and_holds_up_nobody(
@@ -232,7 +232,7 @@ def test_a_function_that_fails_is_tried_again_then_told_and_holds_up_nobody(
     assert [stale.dataset_id for stale in shown(lake).stale] == ["population"]
     assert len(stack.failed("ingest")) == 3
     assert counted(lake)["social_services"] == before["social_services"] + 1
-    assert len(snapshot.ids(lake, "population")) == 1
+    assert len(snapshot.complete(lake, "population")) == 1
     assert [alert for alert in production.webhook_sink.heard if "population" in str(alert)]
 
 
@@ -282,7 +282,7 @@ def test_a_throttled_s3_costs_time_and_neither_loses_nor_doubles_anything(
     assert counted(lake) == {**before, "social_services": before["social_services"] + 1}
     for name in DATASETS:
         landed = lake.folders(f"{layout.LANDING}/{name}")
-        assert landed == snapshot.ids(lake, name)
+        assert landed == snapshot.complete(lake, name)
         assert all(lake.exists(layout.landing(name, one, "manifest.json")) for one in landed)
         assert all(lake.exists(layout.staged(name, one)) for one in landed)
     assert lake.folders(layout.RUNS) == lake.folders(layout.CANDIDATES) == []

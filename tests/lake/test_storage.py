@@ -9,7 +9,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,10 +91,10 @@ def test_folders_are_the_direct_sub_folders(lake: Storage) -> None:
 def test_folders_after_a_name_are_those_that_sort_after_it(lake: Storage) -> None:
     for key in ("r/1/a", "r/2/b", "r/2/c", "r/2.json", "r/20/d/e", "r/3/f", "r/4.json", "s/9/g"):
         lake.put(key, b"")
-    assert lake.folders_after("r", "") == ["1", "2", "20", "3"]
-    assert lake.folders_after("r", "2") == ["20", "3"]
-    assert lake.folders_after("r", "3") == []
-    assert lake.folders_after("nothing", "1") == []
+    assert lake.folders("r", after="") == ["1", "2", "20", "3"]
+    assert lake.folders("r", after="2") == ["20", "3"]
+    assert lake.folders("r", after="3") == []
+    assert lake.folders("nothing", after="1") == []
 
 
 def test_folders_after_a_name_cost_one_request_however_many_come_before(front: FaultyFront) -> None:
@@ -103,7 +102,7 @@ def test_folders_after_a_name_cost_one_request_however_many_come_before(front: F
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: lake.put(f"r/{number:05d}/a", b""), range(1050)))
     front.requests.clear()
-    assert lake.folders_after("r", "01048") == ["01049"]
+    assert lake.folders("r", after="01048") == ["01049"]
     assert len(front.requests) == 1
 
 
@@ -509,9 +508,6 @@ def test_the_endpoint_for_s3_alone_comes_before_the_general_one(
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     storage = open_lake(f"s3://{s3_bucket}")
     assert storage.list() == []
-    assert f"endpoint '{os.environ['AWS_ENDPOINT_URL_S3'].removeprefix('http://')}'" in str(
-        storage.duckdb_secret_sql()
-    )
 
 
 def test_throttled_requests_are_tried_again(front: FaultyFront, tmp_path: Path) -> None:
@@ -616,44 +612,6 @@ def test_a_message_about_a_failure_holds_no_credential(
             work()
         for secret in ("verysecret", "tokentoken", "Signature"):
             assert secret not in str(caught.value)
-
-
-def test_duckdb_reads_the_lake_with_the_statement_that_the_lake_gives(lake: Storage, tmp_path: Path) -> None:
-    local = tmp_path / "numbers.parquet"
-    database = duckdb.connect(":memory:")
-    database.execute(f"copy (select range as n from range(10)) to '{local}' (format parquet)")
-    lake.put_file("marts/part=1/numbers.parquet", local)
-    secret = lake.duckdb_secret_sql()
-    assert (secret is None) == lake.is_local
-    if secret:
-        from duckdb_extensions import import_extension
-
-        import_extension("httpfs")
-        database.execute("load httpfs")
-        database.execute(secret)
-    found = database.execute(f"select sum(n) from read_parquet('{lake.uri('marts/*/numbers.parquet')}')")
-    assert found.fetchone() == (45,)
-
-
-def test_the_statement_for_duckdb_carries_the_session_and_quotes_what_it_is_given(
-    s3_bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "it's")
-    monkeypatch.setenv("AWS_SESSION_TOKEN", "token")
-    statement = open_lake(f"s3://{s3_bucket}/lake").duckdb_secret_sql()
-    assert statement is not None
-    assert "secret 'it''s', session_token 'token'" in statement
-    assert f"scope 's3://{s3_bucket}/lake'" in statement
-
-
-def test_duckdb_without_keys_is_refused_with_what_to_set(
-    s3_bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    storage = open_lake(f"s3://{s3_bucket}/lake")
-    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
-    monkeypatch.setitem(sys.modules, "boto3", None)
-    with pytest.raises(UsageError, match=r"AWS_ACCESS_KEY_ID: .*set the keys or fetch the files first"):
-        storage.duckdb_secret_sql()
 
 
 def test_a_profile_that_cannot_be_read_is_refused_with_what_to_do(

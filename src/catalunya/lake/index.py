@@ -201,7 +201,7 @@ def _caught_up(storage: Storage, dataset_id: str, snapshots: dict[str, Entry]) -
     # Not the last id: one from a clock that was ahead would hide all that landed since.
     known = [name for name, e in snapshots.items() if (e.refusal or {}).get("gate") != "by_hand"]
     after = max(known, default="")
-    for name in storage.folders_after(f"{layout.LANDING}/{dataset_id}", after):
+    for name in storage.folders(f"{layout.LANDING}/{dataset_id}", after=after):
         if name in snapshots or not layout.is_id(name):
             continue
         if storage.exists(layout.landing(dataset_id, name, MANIFEST)):

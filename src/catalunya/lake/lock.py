@@ -27,9 +27,9 @@ import structlog
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from catalunya.errors import CatalunyaError, LakeBusy
+from catalunya.lake.disk import explained, write_all
 from catalunya.lake.local import LocalStorage
 from catalunya.lake.s3 import S3Storage
-from catalunya.lake.scratch import explained, write_all
 from catalunya.lake.storage import Conflict, Storage, Version, check_key
 
 LEASE_S = 60.0

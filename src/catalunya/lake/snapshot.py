@@ -282,7 +282,7 @@ def discard_incomplete(storage: Storage, dataset_id: str) -> list[str]:
     """Delete what killed runs left half landed; returns the ids. Call it only while holding the dataset's lock."""
     known = index.load(storage, dataset_id).snapshots
     after = max(known, default="")
-    newer = storage.folders_after(f"{layout.LANDING}/{dataset_id}", after)
+    newer = storage.folders(f"{layout.LANDING}/{dataset_id}", after=after)
     broken = [name for name in newer if layout.is_id(name)]
     for snapshot_id in broken:
         storage.delete_folder(f"{layout.LANDING}/{dataset_id}/{snapshot_id}")

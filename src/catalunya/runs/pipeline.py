@@ -26,7 +26,7 @@ from catalunya.errors import (
     UsageError,
 )
 from catalunya.ingest import Ingested, ingest
-from catalunya.lake import index, layout, pointer, scratch, snapshot
+from catalunya.lake import disk, index, layout, pointer, snapshot
 from catalunya.lake.lock import Lock
 from catalunya.lake.snapshot import DEFINITION_GATES, Manifest
 from catalunya.lake.staged import Staged
@@ -585,7 +585,7 @@ class Run:
         """Write the record into the ledger, for a run that broke by a fault of the code as well."""
         if not self.record.message:
             self.record.message = "unexpected error; the traceback is on standard error"
-        for key, why in self.storage.strays.items():
+        for key, why in self.storage.ignored.items():
             self.record.warn(f"{self.storage.url}/{key} was passed over: {why}")
         if self.record.release_id:
             self.record.release = self.storage.uri(layout.release(self.record.release_id))
@@ -637,7 +637,7 @@ class Run:
         started = time.monotonic()
         status: StageStatus = "failed"
         try:
-            with scratch.explained(self.storage.scratch(), known_only=True):
+            with disk.explained(self.storage.scratch(), known_only=True):
                 yield
             status = "done"
         except Refused:

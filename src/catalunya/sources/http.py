@@ -27,7 +27,7 @@ import stamina
 
 from catalunya.address import Login, is_loopback, redacted, split_login
 from catalunya.errors import SourceUnreadable
-from catalunya.lake import scratch
+from catalunya.lake import disk
 from catalunya.sources.transport import Transport, pieces, proxy_of
 
 PROJECT_URL = "https://github.com/catalunya-data-pipeline/catalunya-data-pipeline"
@@ -197,12 +197,12 @@ class Http:
             size = 0
             text = _Utf8()
             feed = begin() if begin else None
-            with scratch.explained(path):
+            with disk.explained(path):
                 file = path.open("wb", buffering=0)
             with file:
                 for piece in pieces(response):
                     digest.update(piece)
-                    with scratch.explained(path):
+                    with disk.explained(path):
                         _write(file, piece)
                     text.feed(piece)
                     size += len(piece)

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC
-from hashlib import file_digest
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +21,7 @@ import structlog
 from catalunya import sources, sql
 from catalunya.datasets.model import Dataset
 from catalunya.errors import CatalunyaError, LakeCorrupt, SnapshotUnreadable
-from catalunya.lake import index, layout, scratch
+from catalunya.lake import disk, index, layout
 from catalunya.lake.snapshot import LandedFile, Manifest
 from catalunya.lake.staged import Control, Staged, index_entry, record_of
 from catalunya.lake.storage import Storage
@@ -162,8 +161,7 @@ def _pages(storage: Storage, manifest: Manifest, work: Path) -> list[Path]:
     def checked(file: LandedFile) -> Path:
         key = layout.landing(manifest.dataset_id, manifest.snapshot_id, file.name)
         path = storage.fetch(key, work / "landing")
-        with path.open("rb") as stream:
-            found = file_digest(stream, "sha256").hexdigest()
+        found = disk.sha256(path)
         if found != file.sha256:
             raise LakeCorrupt(
                 f"{storage.uri(key)}: SHA-256 is {found}, the manifest says {file.sha256}; restore the file "
@@ -194,7 +192,7 @@ def _objects(dataset: Dataset, manifest: Manifest, pages: Sequence[Path], work: 
     if found is None:
         return _Objects(list(pages), "array", _OBJECT_BYTES)
     path, largest = work / "rows.ndjson", _OBJECT_BYTES
-    with scratch.explained(path), path.open("wb") as out:
+    with disk.explained(path), path.open("wb") as out:
         for row in found:
             largest = max(largest, 2 * out.write(msgspec.json.encode(row) + b"\n"))
     return _Objects([path], "newline_delimited", largest)
