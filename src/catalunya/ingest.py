@@ -123,8 +123,7 @@ def ingest(
 
 def _is_unreadable(storage: Storage, dataset_id: str, snapshot_id: str) -> bool:
     """Whether the snapshot is refused because its bytes cannot be decoded."""
-    refusal = index.load(storage, dataset_id).refused.get(snapshot_id) or {}
-    return refusal.get("gate") == snapshot.UNREADABLE
+    return index.load(storage, dataset_id).gate(snapshot_id) == snapshot.UNREADABLE
 
 
 def holds_demo(storage: Storage) -> bool | None:

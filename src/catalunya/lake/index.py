@@ -10,7 +10,7 @@ landing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +20,7 @@ import structlog
 
 from catalunya.errors import LakeBusy
 from catalunya.lake import layout
+from catalunya.lake.staged import UNDECODABLE, StagedFile
 from catalunya.lake.storage import Conflict, MissingKey, Storage
 
 log = structlog.get_logger(__name__)
@@ -30,28 +31,8 @@ ACCEPTED = "accepted.json"
 
 CLOCK_TOLERANCE = timedelta(hours=1)
 """A snapshot that is later than the run's clock by more than this comes from a wrong clock."""
-UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding a damaged record of the lake may raise."""
 _VERSION = 1
 _TRIES = 20
-
-
-class StagedFile(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What staging made of a snapshot, and by which rules."""
-
-    digest: str
-    """Of the typing rules and the definition that staged it (`declaration.digest`)."""
-    size: int
-    sha256: str
-    rows_in: int
-    rows_staged: int
-    rows_quarantined: int
-    rows_duplicated: int
-    quarantine_size: int = 0
-    """Bytes of the file with the quarantined rows; 0 when that is not known."""
-    figures: dict[str, float] = {}
-    reasons: dict[str, int] = {}
-    invalid_values: dict[str, int] = {}
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -94,13 +75,20 @@ class Index:
 
     def staged(self, snapshot_id: str) -> StagedFile | None:
         """What staging made of a snapshot; None when it is not staged, or not known to be."""
-        entry = self.snapshots.get(snapshot_id)
-        return entry.staged if entry else None
+        return self.snapshots.get(snapshot_id, Entry()).staged
+
+    def due(self, digest: str) -> list[str]:
+        """Ids of the snapshots in use that are not known to be staged by the rules of `digest`."""
+        files = {name: self.staged(name) for name in self.usable}
+        return [name for name, file in files.items() if file is None or file.digest != digest]
 
     def lifts(self, snapshot_id: str) -> frozenset[str]:
         """Gates and dbt tests that were lifted by hand for a snapshot."""
-        entry = self.snapshots.get(snapshot_id)
-        return frozenset(entry.lifts) if entry else frozenset()
+        return frozenset(self.snapshots.get(snapshot_id, Entry()).lifts)
+
+    def gate(self, snapshot_id: str) -> str | None:
+        """The gate that refuses a snapshot; None when none does."""
+        return (self.snapshots.get(snapshot_id, Entry()).refusal or {}).get("gate")
 
     def later_than(self, now: datetime) -> list[str]:
         """Snapshots that are not refused and come from a clock ahead of `now`."""
@@ -205,7 +193,7 @@ def _caught_up(storage: Storage, dataset_id: str, snapshots: dict[str, Entry]) -
         if name in snapshots or not layout.is_id(name):
             continue
         if storage.exists(layout.landing(dataset_id, name, MANIFEST)):
-            snapshots[name] = _entry(storage, dataset_id, name, refused=None, accepted=None)
+            snapshots[name] = _entry(storage, dataset_id, name)
     return snapshots
 
 
@@ -217,18 +205,20 @@ def _from_landing(storage: Storage, dataset_id: str) -> dict[str, Entry]:
         if layout.is_id(name):
             files.setdefault(name, set()).add(file)
     return {
-        name: _entry(storage, dataset_id, name, refused=REFUSED in found, accepted=ACCEPTED in found)
+        name: _entry(storage, dataset_id, name, found)
         for name, found in sorted(files.items())
         if MANIFEST in found
     }
 
 
 def _entry(
-    storage: Storage, dataset_id: str, snapshot_id: str, *, refused: bool | None, accepted: bool | None
+    storage: Storage, dataset_id: str, snapshot_id: str, files: Container[str] = (REFUSED, ACCEPTED)
 ) -> Entry:
-    """An entry from the markers in landing; None for a marker means that it has to be looked for."""
-    refusal = _marker(storage, dataset_id, snapshot_id, REFUSED) if refused is not False else None
-    acceptance = _marker(storage, dataset_id, snapshot_id, ACCEPTED) if accepted is not False else None
+    """An entry from the markers in landing; only those among `files` are looked for."""
+    refusal, acceptance = (
+        _marker(storage, dataset_id, snapshot_id, name) if name in files else None
+        for name in (REFUSED, ACCEPTED)
+    )
     return Entry(refusal=refusal, lifts=lifts_of(acceptance) if acceptance else ())
 
 

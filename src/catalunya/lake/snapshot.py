@@ -123,11 +123,6 @@ def write(storage: Storage, manifest: Manifest, spooled: dict[str, Path]) -> Non
     index.set_entry(storage, manifest.dataset_id, manifest.snapshot_id)
 
 
-def ids(storage: Storage, dataset_id: str) -> list[str]:
-    """Every snapshot of a dataset that was begun, complete or not, oldest first; one listing of all of landing."""
-    return [name for name in storage.folders(f"{layout.LANDING}/{dataset_id}") if layout.is_id(name)]
-
-
 def read(storage: Storage, dataset_id: str, snapshot_id: str) -> Manifest | None:
     """The manifest of a snapshot; None when it was never completed."""
     key = layout.landing(dataset_id, snapshot_id, MANIFEST)
@@ -156,7 +151,7 @@ def latest(storage: Storage, dataset_id: str, now: datetime | None = None) -> Ma
         try:
             manifest = read(storage, dataset_id, snapshot_id)
         except LakeCorrupt:
-            if (known.refused.get(snapshot_id) or {}).get("gate") != UNREADABLE:
+            if known.gate(snapshot_id) != UNREADABLE:
                 raise
             continue
         if manifest is not None:
@@ -255,9 +250,10 @@ def accept(storage: Storage, dataset_ids: Iterable[str], snapshot_id: str, why: 
         refusal = refusals(found).get(snapshot_id)
         if refusal is None:
             continue
-        lifted = Acceptance(
-            why=why, accepted_at=now, refusal=_with_earlier(storage, dataset_id, snapshot_id, refusal)
-        )
+        if earlier := found.lifts(snapshot_id):
+            all_lifts = [*sorted(earlier), *refusal.figures.get("lifts", [])]
+            refusal = refusal.model_copy(update={"figures": {**refusal.figures, "lifts": all_lifts}})
+        lifted = Acceptance(why=why, accepted_at=now, refusal=refusal)
         key = layout.landing(dataset_id, snapshot_id, ACCEPTED)
         storage.put(key, lifted.model_dump_json(indent=1).encode())
         storage.delete(layout.landing(dataset_id, snapshot_id, REFUSED))
@@ -269,21 +265,11 @@ def accept(storage: Storage, dataset_ids: Iterable[str], snapshot_id: str, why: 
     raise UsageError(f"{snapshot_id} is not a refused snapshot; {shown}")
 
 
-def _with_earlier(storage: Storage, dataset_id: str, snapshot_id: str, refusal: Refusal) -> Refusal:
-    """The refusal, with what was lifted of the same snapshot before."""
-    earlier = index.load(storage, dataset_id).lifts(snapshot_id)
-    if not earlier:
-        return refusal
-    lifts = [*sorted(earlier), *refusal.figures.get("lifts", [])]
-    return refusal.model_copy(update={"figures": {**refusal.figures, "lifts": lifts}})
-
-
 def discard_incomplete(storage: Storage, dataset_id: str) -> list[str]:
     """Delete what killed runs left half landed; returns the ids. Call it only while holding the dataset's lock."""
-    known = index.load(storage, dataset_id).snapshots
-    after = max(known, default="")
-    newer = storage.folders(f"{layout.LANDING}/{dataset_id}", after=after)
-    broken = [name for name in newer if layout.is_id(name)]
-    for snapshot_id in broken:
-        storage.delete_folder(f"{layout.LANDING}/{dataset_id}/{snapshot_id}")
-    return broken
+    folder = f"{layout.LANDING}/{dataset_id}"
+    after = max(index.load(storage, dataset_id).snapshots, default="")
+    incomplete = [name for name in storage.folders(folder, after=after) if layout.is_id(name)]
+    for snapshot_id in incomplete:
+        storage.delete_folder(f"{folder}/{snapshot_id}")
+    return incomplete

@@ -327,8 +327,7 @@ class Run:
         if not known.usable:
             return
         newest, used = known.complete[-1], known.usable[-1]
-        refusal = known.refused.get(newest)
-        held_back = newest != used and (refusal or {}).get("gate") != snapshot.BY_HAND
+        held_back = newest != used and known.gate(newest) != snapshot.BY_HAND
         if newest != used:
             self.record.warn(
                 f"{dataset_id}: snapshot {newest} is refused, {used} is used instead; "
