@@ -1,20 +1,16 @@
 """A real S3 server on loopback for tests: ministack, in an environment of its own outside the project's.
 
-Use it from a `conftest.py`: `from tests.s3 import S3Emulator, s3_bucket, s3_emulator  # noqa: F401`. `s3_emulator`
-is the server (one a session and worker), `s3_bucket` a fresh bucket whose settings are in the environment.
+Tests use it through the fixtures `s3_emulator` and `s3_bucket` of `tests/conftest.py`.
 """
 
 from __future__ import annotations
 
-import os
 import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 from standin.emulator import emulator
 from standin.install import NotInstalled, ministack
@@ -34,12 +30,6 @@ class S3Emulator:
             return name
 
 
-@pytest.fixture(scope="session")
-def s3_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Emulator]:
-    with running(tmp_path_factory.mktemp("ministack"), "s3") as emulator:
-        yield emulator
-
-
 @contextmanager
 def running(folder: Path, *services: str, **more: str) -> Iterator[S3Emulator]:
     """A server of these services of AWS, of all without any, with `more` in its environment; see `standin.emulator`."""
@@ -54,15 +44,6 @@ def running(folder: Path, *services: str, **more: str) -> Iterator[S3Emulator]:
                 "AWS_SECRET_ACCESS_KEY": "test",
             },
         )
-
-
-@pytest.fixture
-def s3_bucket(s3_emulator: S3Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in s3_emulator.env.items():
-        monkeypatch.setenv(name, value)
-    return s3_emulator.new_bucket()
 
 
 def installed() -> Path:

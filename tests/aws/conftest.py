@@ -24,9 +24,6 @@ from infrastructure import package
 from infrastructure.package import Package
 from tests.aws.policy import Account
 from tests.conftest import ROOT, missing
-from tests.s3 import S3Emulator, s3_bucket, s3_emulator
-
-__all__ = ["S3Emulator", "s3_bucket", "s3_emulator"]
 
 SYNTHESISE = """
 import json, sys

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.lake.faulty import FaultyFront
+from tests.lake.faulty_proxy import FaultyProxy
 
 Asked = tuple[str, str]
 """An action and the key it is done to; a bucket's own actions have the key ""."""
@@ -35,7 +35,7 @@ class Recorder:
     def __init__(self, backend: str) -> None:
         self.heard: dict[str, set[Asked]] = {}
         self._duty = "nobody"
-        self.front = FaultyFront(backend)
+        self.front = FaultyProxy(backend)
         self.front.listener = self._hear
 
     @contextmanager

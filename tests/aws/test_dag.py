@@ -31,7 +31,7 @@ from tests.aws import policy
 from tests.aws.conftest import DAY
 from tests.aws.emulator import Deployed, deployed
 from tests.conftest import ROOT, missing
-from tests.lake.faulty import SLOW_DOWN, FaultyFront
+from tests.lake.faulty_proxy import SLOW_DOWN, FaultyProxy
 
 pytestmark = [pytest.mark.aws, pytest.mark.xdist_group("aws")]
 
@@ -56,16 +56,16 @@ def stack(
 
 
 @pytest.fixture(scope="module")
-def front(stack: Deployed) -> Iterator[FaultyFront]:
+def front(stack: Deployed) -> Iterator[FaultyProxy]:
     """What everybody takes for AWS, the functions too; it can throttle."""
-    with FaultyFront(stack.emulator.endpoint) as server:
+    with FaultyProxy(stack.emulator.endpoint) as server:
         for stage in ("ingest", "stage"):
             stack.give(f"{stack.name}-{stage}", AWS_ENDPOINT_URL=server.endpoint)
         yield server
 
 
 @pytest.fixture(scope="module")
-def stand(tmp_path_factory: pytest.TempPathFactory, stack: Deployed, front: FaultyFront) -> Iterator[Stand]:
+def stand(tmp_path_factory: pytest.TempPathFactory, stack: Deployed, front: FaultyProxy) -> Iterator[Stand]:
     """Athena over the emulator that holds the stack."""
     region = stack.emulator.env["AWS_REGION"]
     try:

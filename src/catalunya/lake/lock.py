@@ -33,8 +33,8 @@ from catalunya.lake.s3 import S3Storage
 from catalunya.lake.storage import Conflict, Storage, Version, check_key
 
 LEASE_S = 60.0
-_PATIENCE_S = 0.3
-"""A look by `lock_owner` keeps a local lock for an instant; a newcomer tries again for so long."""
+LOCK_TIMEOUT_S = 0.3
+"""How long a local lock is tried again: `lock_owner` holds it for an instant to see whether it is free."""
 
 log = structlog.get_logger(__name__)
 
@@ -89,12 +89,11 @@ def lake_lock(
         since=datetime.now(UTC).replace(microsecond=0),
     )
     held: contextlib.AbstractContextManager[Lock]
-    if isinstance(storage, LocalStorage):
-        held = _file_lock(storage, me, what)
-    elif isinstance(storage, S3Storage):
+    if isinstance(storage, S3Storage):
         held = _lease_lock(storage, me, what, lease_s)
     else:
-        raise TypeError(f"no lock for {type(storage).__name__}")
+        assert isinstance(storage, LocalStorage)
+        held = _file_lock(storage, me, what)
     with held as lock:
         yield lock
 
@@ -102,12 +101,11 @@ def lake_lock(
 def lock_owner(storage: Storage, what: str = "run") -> Holder | None:
     """Who holds the lock `what` now; None when nobody does. Takes and changes nothing."""
     check_key(what)
-    if isinstance(storage, LocalStorage):
-        return _file_holder(storage.lock_path(what))
     if isinstance(storage, S3Storage):
         found = _read_lease(storage, _lease_key(what))
         return found[0].holder if found and _is_alive(storage, what, found[0]) else None
-    raise TypeError(f"no lock for {type(storage).__name__}")
+    assert isinstance(storage, LocalStorage)
+    return _file_owner(storage.lock_path(what))
 
 
 def _busy(storage: Storage, holder: Holder | None) -> LakeBusy:
@@ -149,7 +147,6 @@ def _file_lock(storage: LocalStorage, me: Holder, what: str) -> Iterator[Lock]:
     path = storage.lock_path(what)
     with contextlib.ExitStack() as opened:
         with explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
             file = opened.enter_context(path.open("a+b", buffering=0))
         if not _flock(file):
             raise _busy(storage, _parse_holder(path))
@@ -166,28 +163,25 @@ def _file_lock(storage: LocalStorage, me: Holder, what: str) -> Iterator[Lock]:
 
 
 def _flock(file: BinaryIO) -> bool:
-    give_up = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
     while True:
-        try:
+        with contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > give_up:
-                return False
-            time.sleep(0.02)
-        else:
             return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
 
 
-def _file_holder(path: Path) -> Holder | None:
-    try:
-        with explained(path), path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except CatalunyaError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
+def _file_owner(path: Path) -> Holder | None:
+    with explained(path):
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
             return None
-        if isinstance(error.__cause__, BlockingIOError):
+        except BlockingIOError:
             return _parse_holder(path)
-        raise
     return None
 
 

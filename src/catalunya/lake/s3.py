@@ -69,7 +69,6 @@ class S3Storage(Storage):
             raise UsageError(f"CATALUNYA_LAKE: {prefix!r} cannot be a prefix: use plain names joined by '/'")
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self.bucket = bucket
-        self.prefix = prefix
         self.endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
         self.region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
         self._scratch_base = Path(tempfile.gettempdir()) / f"catalunya-{os.getuid()}"
@@ -88,7 +87,6 @@ class S3Storage(Storage):
 
     @override
     def read_versioned(self, key: str) -> tuple[bytes, Version] | None:
-        check_key(key)
         try:
             with self._explained(key):
                 found = obstore.get(self._store, key)
@@ -98,7 +96,6 @@ class S3Storage(Storage):
 
     @override
     def exists(self, key: str) -> bool:
-        check_key(key)
         try:
             with self._explained(key):
                 obstore.head(self._store, key)
@@ -111,7 +108,7 @@ class S3Storage(Storage):
         folder = folder_key(prefix)
         start = f"{folder}/" if folder else ""
         offset = f"{start}{after}" if after else None
-        with self._explained(folder):
+        with s3_client.explained(f"{self.url}/{folder}"):
             chunks = obstore.list(self._store, folder or None, offset=offset)
             sizes = {meta["path"]: meta["size"] for chunk in chunks for meta in chunk}
         # The storage's own order is that of whole keys: what lies in a folder of just this name comes too.
@@ -136,7 +133,7 @@ class S3Storage(Storage):
 
     def _children(self, prefix: str) -> ListResult[Sequence[ObjectMeta]]:
         folder = folder_key(prefix)
-        with self._explained(folder):
+        with s3_client.explained(f"{self.url}/{folder}"):
             return obstore.list_with_delimiter(self._store, folder or None)
 
     def _valid(self, keys: Iterable[str]) -> Names:
@@ -145,7 +142,6 @@ class S3Storage(Storage):
 
     @override
     def _overwrite(self, key: str, data: bytes) -> None:
-        check_key(key)
         with self._explained(key):
             self._send(lambda: obstore.put(self._store, key, data, use_multipart=False))
 
@@ -161,7 +157,6 @@ class S3Storage(Storage):
 
     @override
     def put_file(self, key: str, path: Path) -> None:
-        check_key(key)
         with explained(path):
             size = path.stat().st_size
         part_bytes = max(_PART_BYTES, -(-size // _MOST_PARTS))
@@ -208,7 +203,6 @@ class S3Storage(Storage):
 
     @override
     def read_tail(self, key: str, count: int) -> tuple[int, bytes]:
-        check_key(key)
         with self._explained(key):
             size = obstore.head(self._store, key)["size"]
             if size == 0:
@@ -217,16 +211,16 @@ class S3Storage(Storage):
 
     @override
     def delete(self, key: str) -> None:
-        check_key(key)
         with contextlib.suppress(MissingKey), self._explained(key):
             self._send(lambda: obstore.delete(self._store, key))
 
     @override
     def delete_folder(self, prefix: str) -> None:
-        keys = [entry.key for entry in self.list(deletable(prefix))]
+        folder = deletable(prefix)
+        keys = [entry.key for entry in self.list(folder)]
         for start in range(0, len(keys), _DELETED_AT_ONCE):
             batch = keys[start : start + _DELETED_AT_ONCE]
-            with self._explained(prefix):
+            with self._explained(folder):
                 self._send(partial(obstore.delete, self._store, batch))
 
     def age_s(self, key: str) -> float | None:
@@ -327,4 +321,5 @@ class S3Storage(Storage):
             write_all(file, memoryview(part))
 
     def _explained(self, key: str) -> contextlib.AbstractContextManager[None]:
-        return s3_client.explained(f"{self.url}/{key}")
+        """Explain errors of requests for a key; raises `UsageError` for an invalid one."""
+        return s3_client.explained(self.uri(key))
