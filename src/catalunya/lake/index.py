@@ -1,9 +1,9 @@
-"""What is known of the snapshots of one dataset, in one small object that is read instead of listing landing.
+"""The index of the snapshots of one dataset: one small object that is read instead of a listing of landing.
 
-The truth lies beside the bytes: `manifest.json` makes a snapshot complete, `refused.json` refuses it,
-`accepted.json` says which gates were lifted by hand. The index repeats it, with the counts of every staged file. It is
-written after them by compare-and-set, so that a process killed between the two leaves an index that is behind,
-never one that is ahead; `load` reads what is newer than it. An index that is missing or damaged is made again from
+The files beside the landed bytes decide: `manifest.json` makes a snapshot complete, `refused.json` refuses it,
+`accepted.json` lists the gates that were lifted by hand. The index repeats them, with the counts of every staged file.
+It is written after them by compare-and-set. So a process that is killed between the two leaves an index that lacks
+snapshots, never one with too many; `load` adds what is newer. An index that is missing or damaged is made again from
 landing.
 """
 
@@ -45,18 +45,15 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     staged: StagedFile | None = None
 
 
-class _Stored(msgspec.Struct):
-    version: int
-    dataset_id: str
-    snapshots: dict[str, Entry]
-
-
-class Index:
+class Index(msgspec.Struct):
     """The complete snapshots of one dataset, oldest first."""
 
-    def __init__(self, dataset_id: str, snapshots: dict[str, Entry]) -> None:
-        self.dataset_id = dataset_id
-        self.snapshots = dict(sorted(snapshots.items()))
+    dataset_id: str
+    snapshots: dict[str, Entry]
+    version: int = _VERSION
+
+    def __post_init__(self) -> None:
+        self.snapshots = dict(sorted(self.snapshots.items()))
 
     @property
     def complete(self) -> list[str]:
@@ -135,9 +132,8 @@ def update(storage: Storage, dataset_id: str, change: Callable[[dict[str, Entry]
         snapshots, version = _read(storage, dataset_id)
         change(snapshots)
         index = Index(dataset_id, snapshots)
-        data = msgspec.json.encode(_Stored(_VERSION, dataset_id, index.snapshots))
         try:
-            storage.replace(layout.index(dataset_id), data, version)
+            storage.replace(layout.index(dataset_id), msgspec.json.encode(index), version)
         except Conflict:
             continue
         memory = _remembered.get()
@@ -174,7 +170,7 @@ def _read(storage: Storage, dataset_id: str) -> tuple[dict[str, Entry], Any]:
     version = found[1] if found else None
     if found is not None:
         try:
-            stored = msgspec.json.decode(found[0], type=_Stored)
+            stored = msgspec.json.decode(found[0], type=Index)
             if stored.version == _VERSION and stored.dataset_id == dataset_id:
                 return _caught_up(storage, dataset_id, stored.snapshots), version
             reason = f"version {stored.version} of {stored.dataset_id}"

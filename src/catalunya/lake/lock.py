@@ -1,10 +1,10 @@
-"""One run at a time: an exclusive lock on the lake that frees itself when its holder is killed.
+"""An exclusive lock on the lake that becomes free when its holder is killed.
 
-A local lake uses `flock`, which the kernel drops with the process. S3 has no such thing: there the lock is a
-lease, an object that its holder rewrites every few seconds and that anybody may take over once it has grown
-old. Its age is `Date` minus `Last-Modified` of one response, both of the storage's own clock, and the holder
-measures by its own monotonic clock from before each renewal: no two clocks are ever compared, and the holder
-gives up before anybody else can begin.
+A local lake uses `flock`, which the kernel drops when the process ends. S3 has nothing like it: there the lock is a
+lease, an object that its holder rewrites every few seconds and that another process may take over when it is older
+than the lease. Its age is `Date` minus `Last-Modified` of one response, both by the storage's clock, and the holder
+measures by its own monotonic clock from before each renewal. So times of two clocks are never compared, and the lease
+is over for its holder before it is over for another process.
 
 Readers need no lock.
 """
@@ -40,11 +40,11 @@ log = structlog.get_logger(__name__)
 
 
 class LockLost(CatalunyaError):
-    """The lock is no longer this run's; it must not publish."""
+    """This run no longer holds the lock; it must not publish."""
 
 
 class Holder(BaseModel):
-    """Who holds a lock, where and since when."""
+    """The run that holds a lock, where and since when."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,7 +66,7 @@ class Lock(Protocol):
     holder: Holder
 
     def check(self) -> None:
-        """Raise `LockLost` unless the lock is still ours, as the storage itself says now.
+        """Raise `LockLost` unless the storage says that the lock is still held by this run.
 
         Call it right before the pointer moves and before each deletion (`Storage.guarded` does).
         """
@@ -76,10 +76,10 @@ class Lock(Protocol):
 def lake_lock(
     storage: Storage, holder: str, what: str = "run", *, lease_s: float = LEASE_S
 ) -> Iterator[Lock]:
-    """Hold the lake's lock `what` for run `holder`; raises `LakeBusy`, which names who holds it, at once.
+    """Hold the lake's lock `what` for run `holder`; raises `LakeBusy` at once, which names the holder.
 
-    `lease_s` matters on S3 only: after so many seconds without a sign of life others may take the lock. It
-    is renewed four times as often.
+    `lease_s` is used on S3 only: another process may take the lock so many seconds after the last renewal. The lease
+    is renewed four times in that time.
     """
     check_key(what)
     me = Holder(
@@ -99,7 +99,7 @@ def lake_lock(
 
 
 def lock_owner(storage: Storage, what: str = "run") -> Holder | None:
-    """Who holds the lock `what` now; None when nobody does. Takes and changes nothing."""
+    """The holder of the lock `what`; None when it is free. Changes nothing."""
     check_key(what)
     if isinstance(storage, S3Storage):
         found = _read_lease(storage, _lease_key(what))
@@ -193,7 +193,7 @@ def _parse_holder(path: Path) -> Holder | None:
 
 
 class _Lease(BaseModel):
-    """What lies in the bucket. Its age is that of the object."""
+    """The object in the bucket; its age is the age of the lease."""
 
     holder: Holder
     lease_s: float
@@ -218,7 +218,7 @@ def _read_lease(storage: S3Storage, key: str) -> tuple[_Lease, Version] | None:
 
 
 def _is_alive(storage: S3Storage, what: str, lease: _Lease) -> bool:
-    """Ages come in whole seconds: a lease is over when it is a full second past its time."""
+    """Ages are whole seconds: a lease is over one second after its time."""
     if lease.released:
         return False
     age_s = storage.age_s(_lease_key(what))

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -136,7 +136,7 @@ class S3Storage(Storage):
         with s3_client.explained(f"{self.url}/{folder}"):
             return obstore.list_with_delimiter(self._store, folder or None)
 
-    def _valid(self, keys: Iterable[str]) -> Names:
+    def _valid(self, keys: Collection[str]) -> Names:
         self.ignore((key for key in keys if not is_key(key)), INVALID_NAME)
         return [key for key in keys if is_key(key)]
 
