@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import hypothesis
 import pytest
-
-if TYPE_CHECKING:
-    from tests.s3 import S3Emulator
 
 ROOT = Path(__file__).resolve().parents[1]
 # As many tests as there are processors run at once: a second thread of dbt only costs.
@@ -64,22 +60,3 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.getbasetemp() / "home"
     shutil.rmtree(folder, ignore_errors=True)
     return copy_home(folder)
-
-
-@pytest.fixture(scope="session")
-def s3_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Emulator]:
-    """An S3 server on loopback, one a session and worker."""
-    from tests import s3
-
-    with s3.running(tmp_path_factory.mktemp("ministack"), "s3") as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def s3_bucket(s3_emulator: S3Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A new bucket; the AWS variables of the environment lead to its server."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in s3_emulator.env.items():
-        monkeypatch.setenv(name, value)
-    return s3_emulator.new_bucket()

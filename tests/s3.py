@@ -1,16 +1,19 @@
-"""A real S3 server on loopback for tests: ministack, in an environment of its own outside the project's.
+"""A pytest plugin: an S3 server on loopback (ministack, in an environment of its own outside the project's).
 
-Tests use it through the fixtures `s3_emulator` and `s3_bucket` of `tests/conftest.py`.
+`s3_emulator` is the server, one a session and worker; `s3_bucket` is a new bucket to which the environment leads.
 """
 
 from __future__ import annotations
 
+import os
 import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from standin.emulator import emulator
 from standin.install import NotInstalled, ministack
@@ -28,6 +31,21 @@ class S3Emulator:
         request = urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")
         with urllib.request.urlopen(request, timeout=10):
             return name
+
+
+@pytest.fixture(scope="session")
+def s3_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Emulator]:
+    with running(tmp_path_factory.mktemp("ministack"), "s3") as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def s3_bucket(s3_emulator: S3Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3_emulator.env.items():
+        monkeypatch.setenv(name, value)
+    return s3_emulator.new_bucket()
 
 
 @contextmanager
