@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from unittest.mock import patch
+from types import SimpleNamespace
+from typing import cast
+from unittest.mock import Mock, patch
 
 import pytest
 
-from catalunya.lake.lock import LockLost, lake_lock
+from catalunya.lake.lock import Lock, LockLost, lake_lock
 from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from tests.lake.faulty_proxy import FaultyProxy
@@ -43,17 +46,36 @@ def test_a_lease_lost_while_paused_inside_a_clean_up_ends_it_with_nothing_more_d
             for name in "abcd":
                 held.delete_folder(f"releases/{name}")
         assert names(storage, "releases") == ["releases/c/release.json", "releases/d/release.json"]
-        for change in (
-            lambda: held.delete("releases/c/release.json"),
-            lambda: held.put("releases/c/release.json", b"new"),
-            lambda: held.replace(
-                "releases/c/release.json", b"new", storage.read_versioned("releases/c/release.json")[1]
-            ),  # type: ignore[index]
-            lambda: held.copy("releases/c/release.json", "releases/d/release.json"),
-        ):
-            with pytest.raises(LockLost):
-                change()
-        assert storage.read("releases/c/release.json") == storage.read("releases/d/release.json") == b"{}"
+
+
+def put_file(lake: Storage) -> None:
+    path = lake.scratch() / "new"
+    path.write_bytes(b"new")
+    lake.put_file("a", path)
+
+
+CHANGES: dict[str, Callable[[Storage], object]] = {
+    "put": lambda lake: lake.put("a", b"new"),
+    "create": lambda lake: lake.put("new", b"new", create=True),
+    "put_file": put_file,
+    "replace": lambda lake: lake.replace("a", b"new", lake.read_versioned("a")[1]),  # type: ignore[index]
+    "copy": lambda lake: lake.copy("b", "a"),
+    "delete": lambda lake: lake.delete("a"),
+    "delete_folder": lambda lake: lake.delete_folder("folder"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_no_change_is_sent_after_the_lock_was_lost(
+    lake: Storage, change: Callable[[Storage], object]
+) -> None:
+    for key in ("a", "b", "folder/c"):
+        lake.put(key, key.encode())
+    lock = SimpleNamespace(check=Mock(side_effect=LockLost("lost")))
+    with pytest.raises(LockLost):
+        change(lake.guarded(cast(Lock, lock)))
+    kept = [entry.key for entry in lake.list() if not entry.key.startswith("locks/")]
+    assert {key: lake.read(key) for key in kept} == {"a": b"a", "b": b"b", "folder/c": b"folder/c"}
 
 
 def test_a_large_deletion_checks_the_lock_before_each_thousand_objects(proxy: FaultyProxy) -> None:

@@ -87,7 +87,7 @@ def test_a_folder_that_cannot_be_made_is_named_with_its_variable(tmp_path: Path)
         open_lake(str(blocker / "lake"))
 
 
-MOUNTED = """
+FULL_DISK = """
 import sys
 from catalunya.errors import CatalunyaError
 from catalunya.lake.opening import open_lake
@@ -98,32 +98,39 @@ try:
     storage.put("a/small", b"x" * 3_000_000)
 except CatalunyaError as error:
     print(error, storage.read("a/small"), list(storage.scratch().iterdir()))
+"""
+READ_ONLY_DISK = """
+import sys
+from catalunya.errors import CatalunyaError
+from catalunya.lake.opening import open_lake
+
 try:
-    open_lake(sys.argv[2])
+    open_lake(sys.argv[1])
 except CatalunyaError as error:
     print(error)
 """
 
 
-def test_a_full_disk_and_a_read_only_one_are_explained_and_nothing_is_half_written(tmp_path: Path) -> None:
-    small, fixed = tmp_path / "small", tmp_path / "fixed"
-    small.mkdir()
-    fixed.mkdir()
-    mount = f"mount -t tmpfs -o size=1m x '{small}' && mount -t tmpfs -o ro x '{fixed}' && exec \"$0\" \"$@\""
-    alone = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount]
-    if not shutil.which("unshare") or subprocess.run([*alone, "true"], check=False).returncode:
+def printed_on_mount(folder: Path, options: str, program: str) -> str:
+    """What a program prints that has a file system of its own, mounted with these options, at `folder`."""
+    mount = f'mount -t tmpfs -o {options} x \'{folder}\' && exec "$0" "$@"'
+    private = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount]
+    if not shutil.which("unshare") or subprocess.run([*private, "true"], check=False).returncode:
         pytest.skip("no private mounts for this user here")
-    done = subprocess.run(
-        [*alone, sys.executable, "-c", MOUNTED, str(small), str(fixed)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    full, read_only = done.stdout.splitlines()
-    assert "No space left on device; free space or move CATALUNYA_LAKE" in full
-    assert full.endswith("b'x' []")
-    assert read_only.startswith(
-        f"CATALUNYA_LAKE: the folder {fixed} cannot be written (Read-only file system)"
+    command = [*private, sys.executable, "-c", program, str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_full_disk_is_explained_and_nothing_is_half_written(tmp_path: Path) -> None:
+    printed = printed_on_mount(tmp_path, "size=1m", FULL_DISK)
+    assert "No space left on device; free space or move CATALUNYA_LAKE" in printed
+    assert printed.endswith("b'x' []")
+
+
+def test_a_read_only_disk_is_explained(tmp_path: Path) -> None:
+    printed = printed_on_mount(tmp_path, "ro", READ_ONLY_DISK)
+    assert printed.startswith(
+        f"CATALUNYA_LAKE: the folder {tmp_path} cannot be written (Read-only file system)"
     )
 
 
@@ -165,9 +172,7 @@ def test_a_local_lake_can_be_moved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["a[1]", "x]", "what?", "all*", "line\nbreak", "nul\0", "back\\slash", "\udce0"]
 )
-def test_a_path_that_the_engine_would_read_as_a_pattern_is_refused_with_the_variable(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_path_that_the_engine_would_read_as_a_pattern_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="CATALUNYA_LAKE"):
         open_lake(f"{tmp_path}/{name}/lake")
     assert list(tmp_path.iterdir()) == []
@@ -180,29 +185,39 @@ def test_other_paths_are_allowed(tmp_path: Path, name: str) -> None:
     assert storage.list() == [Entry("a/b", 1)]
 
 
-def test_links_that_lead_nowhere_or_round_and_strange_names_are_passed_over_with_one_warning(
-    local_lake: Storage,
-) -> None:
+ONLY = "20260105T000000Z-1a2b3c4d"
+
+
+@pytest.fixture
+def lake_with_links(local_lake: Storage) -> Storage:
+    """A lake of one snapshot, beside links that lead nowhere or round and a folder with an invalid name."""
     folder = Path(local_lake.url, "landing", "p")
-    local_lake.put("landing/p/20260105T000000Z-1a2b3c4d/manifest.json", b"1")
+    local_lake.put(f"landing/p/{ONLY}/manifest.json", b"1")
     (folder / "round").symlink_to(folder)
     (folder / "self").symlink_to(folder / "self")
     (folder / "nowhere").symlink_to(folder / "gone")
-    (folder / "latest").symlink_to(folder / "20260105T000000Z-1a2b3c4d")
+    (folder / "latest").symlink_to(folder / ONLY)
     (folder / "a name").mkdir()
+    return local_lake
+
+
+def test_links_and_invalid_names_are_not_listed(lake_with_links: Storage) -> None:
+    assert lake_with_links.folders("landing/p") == [ONLY]
+    assert names(lake_with_links, "landing") == [f"landing/p/{ONLY}/manifest.json"]
+
+
+def test_links_and_invalid_names_are_warned_of_once(lake_with_links: Storage) -> None:
     with structlog.testing.capture_logs() as logged:
         for _ in range(2):
-            assert local_lake.folders("landing/p") == ["20260105T000000Z-1a2b3c4d"]
-            assert names(local_lake, "landing") == ["landing/p/20260105T000000Z-1a2b3c4d/manifest.json"]
-    assert set(local_lake.ignored) == {
-        f"landing/p/{name}" for name in ("round", "self", "nowhere", "latest", "a name")
-    }
-    said = [name for entry in logged for name in entry["keys"].split(", ")]
-    assert said.count("landing/p/self") == said.count("landing/p/round") == 1
+            lake_with_links.folders("landing/p")
+            lake_with_links.list("landing")
+    expected = {f"landing/p/{name}" for name in ("round", "self", "nowhere", "latest", "a name")}
+    assert set(lake_with_links.ignored) == expected
+    assert sorted(key for entry in logged for key in entry["keys"].split(", ")) == sorted(expected)
 
 
-class Shorter(io.RawIOBase):
-    """An unbuffered file that takes three bytes at a time, or none."""
+class ShortWriter(io.RawIOBase):
+    """An unbuffered file that takes so many bytes at a time."""
 
     def __init__(self, taken: int) -> None:
         self.taken = taken
@@ -214,12 +229,15 @@ class Shorter(io.RawIOBase):
         return self.taken
 
 
-def test_a_short_write_is_gone_on_with_and_one_of_nothing_is_an_error() -> None:
-    file = Shorter(3)
+def test_a_short_write_is_continued() -> None:
+    file = ShortWriter(3)
     disk.write_all(file, b"12345678")  # type: ignore[arg-type]
     assert file.kept == b"12345678"
+
+
+def test_a_write_of_nothing_is_an_error() -> None:
     with pytest.raises(OSError, match="only a part"):
-        disk.write_all(Shorter(0), b"1")  # type: ignore[arg-type]
+        disk.write_all(ShortWriter(0), b"1")  # type: ignore[arg-type]
 
 
 TOO_LARGE = """
