@@ -65,11 +65,6 @@ class Index(msgspec.Struct):
         """Ids of the complete snapshots that are not refused."""
         return [name for name, entry in self.snapshots.items() if entry.refusal is None]
 
-    @property
-    def refused(self) -> dict[str, dict[str, Any]]:
-        """Refusals by id of the snapshot."""
-        return {name: e.refusal for name, e in self.snapshots.items() if e.refusal is not None}
-
     def staged(self, snapshot_id: str) -> StagedFile | None:
         """What staging made of a snapshot; None when it is not staged, or not known to be."""
         return self.snapshots.get(snapshot_id, Entry()).staged

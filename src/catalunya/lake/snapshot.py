@@ -181,7 +181,7 @@ def refused(storage: Storage, dataset_id: str) -> dict[str, Refusal]:
 
 def refusals(known: index.Index) -> dict[str, Refusal]:
     """The refusals of an index, by id of the snapshot."""
-    return {name: _parse_refusal(content) for name, content in known.refused.items()}
+    return {name: _parse_refusal(e.refusal) for name, e in known.snapshots.items() if e.refusal is not None}
 
 
 def _parse_refusal(content: dict[str, Any]) -> Refusal:
@@ -261,8 +261,8 @@ def accept(storage: Storage, dataset_ids: Iterable[str], snapshot_id: str, why: 
         lifts = index.lifts_of(lifted.model_dump(mode="json"))
         index.set_entry(storage, dataset_id, snapshot_id, refusal=None, lifts=lifts)
         return dataset_id
-    held = [name for found in known.values() for name in found.refused]
-    shown = f"refused are: {', '.join(held)}" if held else "no snapshot is refused"
+    refused_ids = [name for found in known.values() for name in refusals(found)]
+    shown = f"refused are: {', '.join(refused_ids)}" if refused_ids else "no snapshot is refused"
     raise UsageError(f"{snapshot_id} is not a refused snapshot; {shown}")
 
 
