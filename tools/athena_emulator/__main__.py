@@ -1,4 +1,4 @@
-"""`python -m standin`: the stand-in until Ctrl-C; the variables that lead there are printed for a shell to read."""
+"""Run the emulator until Ctrl-C, and print the variables that lead clients to it, for a shell to read."""
 
 from __future__ import annotations
 
@@ -8,33 +8,30 @@ import sys
 import tempfile
 from pathlib import Path
 
-from standin import trino
-from standin.install import installed
-from standin.stand import running
+from tools.athena_emulator import install, trino_server
+from tools.athena_emulator.environment import running
 
 
 def main() -> None:
-    """Install what is missing, start everything, and wait."""
-    words = argparse.ArgumentParser(prog="python -m standin", description=__doc__)
-    words.add_argument("--aws", help="endpoint of an emulator of S3 and Glue that runs already")
-    words.add_argument("--memory", default=trino.MEMORY, help="what Trino may take (default: %(default)s)")
-    words.add_argument("--env", type=Path, help="write the variables to this file as well, once all is up")
-    words.add_argument("--output", help="s3:// address where the workgroup `primary` puts results")
-    words.add_argument("--install", action="store_true", help="only install the parts")
-    chosen = words.parse_args()
-    installed()
-    if chosen.install:
+    """Install the parts that are missing, start all servers, and wait."""
+    parser = argparse.ArgumentParser(prog="python -m tools.athena_emulator", description=__doc__)
+    parser.add_argument("--memory", default=trino_server.MEMORY, help="heap of Trino (default: %(default)s)")
+    parser.add_argument("--env", type=Path, help="also write the variables to this file, once all is up")
+    parser.add_argument("--install", action="store_true", help="only install the parts")
+    options = parser.parse_args()
+    install.install_all()
+    if options.install:
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with (
-        tempfile.TemporaryDirectory(prefix="standin-") as folder,
-        running(Path(folder), aws=chosen.aws, memory=chosen.memory, default_output=chosen.output) as stand,
+        tempfile.TemporaryDirectory(prefix="athena-emulator-") as folder,
+        running(Path(folder), memory=options.memory) as environment,
     ):
-        lines = "".join(f"export {name}={value}\n" for name, value in stand.env().items())
+        lines = "".join(f"export {name}={value}\n" for name, value in environment.variables().items())
         sys.stdout.write(lines)
         sys.stdout.flush()
-        if chosen.env:
-            chosen.env.write_text(lines, "utf-8")
+        if options.env:
+            options.env.write_text(lines, "utf-8")
         try:
             signal.pause()
         except KeyboardInterrupt:

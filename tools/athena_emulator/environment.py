@@ -1,36 +1,34 @@
-"""The whole stand-in, up and down: the emulator, Trino, and Athena in front of it."""
+"""Start and stop the whole emulator: ministack, Trino, and Athena's API in front of both."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from standin import trino
-from standin.athena import api
-from standin.athena.translate import CATALOG
-from standin.emulator import emulator
-from standin.process import free_port
+from tools.athena_emulator import api, ministack, trino_server
+from tools.athena_emulator.process import free_port
+from tools.athena_emulator.translate import CATALOG
 
 REGION = "eu-west-1"
 
 
 @dataclass(frozen=True)
-class Stand:
-    """Where everything answers."""
+class Environment:
+    """The addresses of the servers."""
 
     aws: str
-    """S3, STS and whatever else the emulator serves."""
+    """S3, STS and everything else that ministack serves."""
     athena: str
     """Athena and Glue."""
     trino: str
-    region: str = REGION
-    asked: list[api.Asked] = field(default_factory=list)
+    region: str
+    requests: list[api.Request]
     """Every request to Athena and Glue so far; Trino's own are signed by `trino`."""
 
-    def env(self) -> dict[str, str]:
-        """The variables that lead every client of AWS, and this project, here."""
+    def variables(self) -> dict[str, str]:
+        """Return the variables that lead every client of AWS, and this project, to the emulator."""
         return {
             "AWS_ENDPOINT_URL": self.aws,
             "AWS_ENDPOINT_URL_ATHENA": self.athena,
@@ -46,35 +44,20 @@ class Stand:
 
 @contextmanager
 def running(
-    folder: Path,
-    *,
-    aws: str | None = None,
-    region: str = REGION,
-    memory: str = trino.MEMORY,
-    default_output: str | None = None,
-) -> Iterator[Stand]:
-    """The stand-in with its files in `folder`, over an emulator of its own or one that runs at `aws`."""
-    with ExitStack() as up:
-        at = aws or up.enter_context(emulator(folder / "aws"))
-        yield up.enter_context(_over(folder, at, region, memory, default_output))
+    folder: Path, *, aws: str | None = None, region: str = REGION, memory: str = trino_server.MEMORY
+) -> Iterator[Environment]:
+    """Run the emulator with its files in `folder`, over a ministack of its own or one that runs at `aws`.
 
-
-@contextmanager
-def _over(folder: Path, aws: str, region: str, memory: str, default_output: str | None) -> Iterator[Stand]:
-    """Athena first: Trino asks its Glue while it starts."""
-    port, trino_port = free_port(), free_port()
-    stand = Stand(aws, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{trino_port}", region)
-    server = folder / "trino"
-    server.mkdir(parents=True, exist_ok=True)
-    with (
-        api.serving(
-            port,
-            aws=aws,
-            trino=stand.trino,
-            region=region,
-            default_output=default_output,
-            asked=stand.asked,
-        ),
-        trino.running(server, port=trino_port, s3=aws, glue=stand.athena, region=region, memory=memory),
-    ):
-        yield stand
+    Trino asks Glue while it starts, so Athena's API, which serves Glue too, starts first.
+    """
+    port = free_port()
+    trino = f"http://127.0.0.1:{port}"
+    with ExitStack() as stack:
+        aws = aws or stack.enter_context(ministack.running(folder / "aws"))
+        athena, requests = stack.enter_context(api.serving(aws=aws, trino=trino, region=region))
+        stack.enter_context(
+            trino_server.running(
+                folder / "trino", port=port, s3=aws, glue=athena, region=region, memory=memory
+            )
+        )
+        yield Environment(aws, athena, trino, region, requests)

@@ -1,40 +1,34 @@
-"""AWS on loopback: ministack."""
+"""ministack, an emulator of AWS, on loopback."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from standin.install import ministack
-from standin.process import answers, free_port, server
+from tools.athena_emulator import install
+from tools.athena_emulator.process import free_port, server
 
 SERVICES = ("s3", "glue", "athena", "sts")
 
 
 @contextmanager
-def emulator(folder: Path, services: tuple[str, ...] = SERVICES, **more: str) -> Iterator[str]:
-    """The endpoint of an emulator that is empty at first; its files lie in `folder`.
+def running(folder: Path, services: tuple[str, ...] = SERVICES, **variables: str) -> Iterator[str]:
+    """Run a ministack that is empty at first, with its files in `folder`; yields its endpoint.
 
-    It has these services, all that it knows where none is named, and `more` in its environment.
+    Args:
+        services: the services that it has; empty for all.
+        variables: added to its environment.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
+    endpoint = f"http://127.0.0.1:{port}"
     env = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
         "SERVICES": ",".join(services),
         "LOG_LEVEL": "WARNING",
-        **more,
+        **variables,
     }
-    endpoint = f"http://127.0.0.1:{port}"
-
-    def ready() -> bool:
-        return answers(f"{endpoint}/_ministack/health")
-
-    with server([str(ministack())], env, folder, ready, patience_s=30):
+    health = f"{endpoint}/_ministack/health"
+    with server([str(install.ministack())], folder, health, lambda answer: True, timeout_s=30, env=env):
         yield endpoint

@@ -1,4 +1,4 @@
-"""Servers that run beside the tests on loopback, and leave no process behind."""
+"""Servers that run on loopback beside the tests and leave no process behind."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import httpx
 
 _STOP_S = 15.0
 
 
 class NotStarted(Exception):
-    """A server did not come up; the message holds the end of its log."""
+    """A server did not start; the message holds the end of its log."""
 
 
 def free_port() -> int:
-    """A port of loopback that nobody uses now."""
+    """Return a port of loopback that nobody uses now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -32,14 +32,24 @@ def free_port() -> int:
 
 @contextmanager
 def server(
-    command: list[str], env: dict[str, str], folder: Path, ready: Callable[[], bool], *, patience_s: float
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A process in `folder` that is up when `ready` says so and gone, with its children, on leaving."""
+    command: list[str],
+    folder: Path,
+    health: str,
+    is_ready: Callable[[httpx.Response], bool],
+    *,
+    timeout_s: float,
+    env: dict[str, str] | None = None,
+) -> Iterator[None]:
+    """Run a process in `folder`; on leaving it is gone with its children.
+
+    It is up when a GET of `health` is answered with 2xx and `is_ready` accepts the answer. Raises `NotStarted`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
             command,
-            env=env,
+            env={"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), **(env or {})},
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -48,48 +58,38 @@ def server(
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
     try:
-        _wait(process, ready, log, patience_s)
-        yield process
+        _wait(process, health, is_ready, log, timeout_s)
+        yield
     finally:
         _stop(process)
 
 
-def answers(url: str) -> bool:
-    """True when a GET of `url` is answered with 200."""
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
-
-
-def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path, patience_s: float) -> None:
-    give_up = time.monotonic() + patience_s
-    while process.poll() is None and time.monotonic() < give_up:
-        if ready():
-            return
+def _wait(
+    process: subprocess.Popen[bytes],
+    health: str,
+    is_ready: Callable[[httpx.Response], bool],
+    log: Path,
+    timeout_s: float,
+) -> None:
+    deadline = time.monotonic() + timeout_s
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(httpx.HTTPError, ValueError):
+            answer = httpx.get(health, timeout=2, trust_env=False)
+            if answer.is_success and is_ready(answer):
+                return
         time.sleep(0.1)
-    words = log.read_text("utf-8", "replace")[-3000:]
-    state = (
-        f"ended with {process.returncode}"
-        if process.poll() is not None
-        else f"is not up after {patience_s:g} s"
-    )
-    raise NotStarted(f"{log.parent.name} {state}: {words}")
+    code = process.poll()
+    state = f"is not up after {timeout_s:g} s" if code is None else f"ended with {code}"
+    raise NotStarted(f"{log.parent.name} {state}: {log.read_text('utf-8', 'replace')[-3000:]}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the whole process group to end, then insist."""
-    for word in (signal.SIGTERM, signal.SIGKILL):
+    """Ask the whole process group to end, then kill it."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, word)
-        try:
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            continue
-        break
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _end_with_parent() -> None:

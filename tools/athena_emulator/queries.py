@@ -10,49 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from standin.athena import refusals, results, translate
-from standin.athena.catalogue import Glue, GlueRefused
-from standin.athena.store import Store
-from standin.client import Answer, Cancelled, Client, QueryFailed
+from botocore.exceptions import ClientError
+from trino.exceptions import TrinoQueryError
+
+from tools.athena_emulator import results, trino_client, unsupported
+from tools.athena_emulator.glue import Glue
+from tools.athena_emulator.translate import CATALOG, TrinoStatement, translate, without_leading_comments
+from tools.athena_emulator.trino_client import Answer, Cancelled
+from tools.athena_emulator.unsupported import StatementFailed
 
 WORKERS = 8
 ENGINE = {"SelectedEngineVersion": "AUTO", "EffectiveEngineVersion": "Athena engine version 3"}
-
-
-@dataclass
-class WorkGroup:
-    """The settings of a workgroup."""
-
-    name: str
-    output: str | None = None
-    enforced: bool = True
-    cutoff: int | None = None
-    """Bytes that one query may scan."""
-    created: float = field(default_factory=time.time)
-
-    @property
-    def insists(self) -> bool:
-        """True when everything that its queries write goes to its own place."""
-        return self.enforced and self.output is not None
-
-    def location(self, asked: str | None) -> str | None:
-        """Where results go: the workgroup's own place when it insists, else what the query asks for."""
-        chosen = self.output if self.insists else asked or self.output
-        return chosen.rstrip("/") + "/" if chosen else None
-
-    def described(self) -> dict[str, Any]:
-        """As GetWorkGroup answers."""
-        result = {"OutputLocation": self.output} if self.output else {}
-        configuration: dict[str, Any] = {
-            "ResultConfiguration": result, "EnforceWorkGroupConfiguration": self.enforced,
-            "PublishCloudWatchMetricsEnabled": False, "RequesterPaysEnabled": False, "EngineVersion": ENGINE,
-        }  # fmt: skip
-        if self.cutoff:
-            configuration["BytesScannedCutoffPerQuery"] = self.cutoff
-        return {
-            "Name": self.name, "State": "ENABLED", "Configuration": configuration, "Description": "",
-            "CreationTime": self.created,
-        }  # fmt: skip
+_CANCELLED = "Query cancelled by the user"
 
 
 @dataclass
@@ -60,10 +29,15 @@ class Query:
     """One execution."""
 
     sql: str
-    group: WorkGroup
+    group: str
     database: str
     location: str
-    parameters: list[str] = field(default_factory=list)
+    """Where results go; ends with a slash."""
+    is_enforced: bool
+    """True when tables without a location of their own are the only ones that the workgroup takes."""
+    cutoff: int | None
+    """Bytes that the query may scan."""
+    parameters: list[str]
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     state: str = "QUEUED"
     reason: str = ""
@@ -77,8 +51,18 @@ class Query:
 
     @property
     def kind(self) -> tuple[str, str]:
-        """Statement type and subtype."""
-        return _kind(self.sql)
+        """Type and subtype of the statement."""
+        text = re.sub(r"\s+", " ", without_leading_comments(self.sql)[:4000]).upper()
+        if re.match(r"CREATE TABLE\b.*\bAS (SELECT|WITH|\()", text):
+            return "DDL", "CREATE_TABLE_AS_SELECT"
+        words = text.split(" ")[:2]
+        first = words[0].strip("(")
+        if first in {"SELECT", "WITH", "VALUES", "TABLE"}:
+            return "DML", "SELECT"
+        if first in {"INSERT", "DELETE", "UPDATE", "MERGE", "UNLOAD", "OPTIMIZE", "VACUUM", "EXECUTE"}:
+            return "DML", first
+        kind = "UTILITY" if first in {"SHOW", "DESCRIBE", "EXPLAIN"} else "DDL"
+        return kind, first if first == "EXPLAIN" else "_".join(words)
 
     @property
     def output(self) -> str:
@@ -87,25 +71,34 @@ class Query:
             return f"{self.location}tables/{self.id}"
         return f"{self.location}{self.id}.{'csv' if self.kind[0] == 'DML' else 'txt'}"
 
-    def described(self) -> dict[str, Any]:
-        """As GetQueryExecution answers."""
-        status: dict[str, Any] = {"State": self.state, "SubmissionDateTime": self.submitted}
-        if self.ended is not None:
-            status["CompletionDateTime"] = self.ended
-        if self.reason:
-            status["StateChangeReason"] = self.reason
-        if self.error:
-            status["AthenaError"] = self.error
+    def end(self, state: str, reason: str = "") -> None:
+        """Set the final state."""
+        self.reason, self.ended, self.state = reason, time.time(), state
+
+    def fail(self, reason: str, *, is_system_error: bool = False) -> None:
+        """End the query as failed."""
+        category = 1 if is_system_error else 2
+        self.error = {
+            "ErrorCategory": category, "ErrorType": 1000 + category, "Retryable": False, "ErrorMessage": reason,
+        }  # fmt: skip
+        self.end("FAILED", reason)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what GetQueryExecution answers."""
         end = self.ended or time.time()
         queued = round(1000 * ((self.began or end) - self.submitted))
         total = round(1000 * (end - self.submitted))
-        statement, sub = self.kind
+        status = {
+            "State": self.state, "SubmissionDateTime": self.submitted, "CompletionDateTime": self.ended,
+            "StateChangeReason": self.reason or None, "AthenaError": self.error,
+        }  # fmt: skip
         return {
-            "QueryExecutionId": self.id, "Query": self.sql, "StatementType": statement, "SubstatementType": sub,
-            "ResultConfiguration": {"OutputLocation": self.output},
+            "QueryExecutionId": self.id, "Query": self.sql, "StatementType": self.kind[0],
+            "SubstatementType": self.kind[1], "ResultConfiguration": {"OutputLocation": self.output},
             "ResultReuseConfiguration": {"ResultReuseByAgeConfiguration": {"Enabled": False}},
-            "QueryExecutionContext": {"Database": self.database, "Catalog": translate.CATALOG},
-            "Status": status, "WorkGroup": self.group.name, "EngineVersion": ENGINE,
+            "QueryExecutionContext": {"Database": self.database, "Catalog": CATALOG},
+            "Status": {name: value for name, value in status.items() if value is not None},
+            "WorkGroup": self.group, "EngineVersion": ENGINE,
             "Statistics": {
                 "DataScannedInBytes": self.answer.bytes_scanned, "EngineExecutionTimeInMillis": total - queued,
                 "TotalExecutionTimeInMillis": total, "QueryQueueTimeInMillis": queued,
@@ -115,43 +108,34 @@ class Query:
 
 
 class Queries:
-    """Everything that was ever started, and the threads that carry it out."""
+    """All queries that were started, and the threads that run them."""
 
-    def __init__(self, client: Client, glue: Glue, store: Store) -> None:
-        self._client = client
+    def __init__(self, trino: str, glue: Glue) -> None:
+        self._trino = trino
         self._glue = glue
-        self._store = store
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="query")
-        self._known: dict[str, Query] = {}
         self._tokens: dict[str, str] = {}
+        self.by_id: dict[str, Query] = {}
 
     def start(self, query: Query, token: str | None = None) -> str:
-        """Begin a query and return its id; the same token starts it once."""
+        """Start a query and return its id; the same token starts it once."""
         if token and token in self._tokens:
             return self._tokens[token]
-        self._known[query.id] = query
+        self.by_id[query.id] = query
         if token:
             self._tokens[token] = query.id
         self._pool.submit(self._run, query)
         return query.id
 
-    def find(self, query_id: str) -> Query | None:
-        """A query by its id."""
-        return self._known.get(query_id)
-
-    def ids(self, group: str) -> list[str]:
-        """The queries of a workgroup, newest first."""
-        return [query.id for query in reversed(self._known.values()) if query.group.name == group]
-
     def stop(self, query: Query) -> None:
         """Ask a query to end."""
         query.stop.set()
         if query.state == "QUEUED":
-            _end(query, "CANCELLED", "Query cancelled by the user")
+            query.end("CANCELLED", _CANCELLED)
 
     def close(self) -> None:
-        """Let no query run on."""
-        for query in self._known.values():
+        """End all queries."""
+        for query in self.by_id.values():
             query.stop.set()
         self._pool.shutdown(cancel_futures=True)
 
@@ -160,95 +144,73 @@ class Queries:
             return
         query.state, query.began = "RUNNING", time.time()
         try:
-            refusals.check(query.sql)
-            self._carry_out(query)
-            self._keep(query)
-        except (refusals.Refused, translate.SyntaxWrong, GlueRefused) as refused:
-            _fail(query, str(refused), kind=2)
-        except QueryFailed as failed:
-            system = failed.kind in {"INTERNAL_ERROR", "INSUFFICIENT_RESOURCES"}
-            _fail(query, f"{failed.name}: {failed}", kind=1 if system else 2)
+            unsupported.check_statement(query.sql)
+            self._execute(query)
+            self._write_result(query)
+        except (StatementFailed, ClientError) as error:
+            query.fail(str(error))
+        except TrinoQueryError as error:
+            is_system_error = error.error_type in {"INTERNAL_ERROR", "INSUFFICIENT_RESOURCES"}
+            query.fail(f"{error.error_name}: {error.message}", is_system_error=is_system_error)
         except Cancelled:
-            _end(query, "CANCELLED", query.reason or "Query cancelled by the user")
-        except Exception as fault:  # noqa: BLE001 - a thread's fault has to reach the client
-            _fail(query, f"INTERNAL_ERROR: {type(fault).__name__}: {fault}", kind=1)
+            query.end("CANCELLED", query.reason or _CANCELLED)
+        except Exception as error:  # noqa: BLE001 - an error in a thread has to reach the client
+            query.fail(f"INTERNAL_ERROR: {type(error).__name__}: {error}", is_system_error=True)
         else:
-            _end(query, "SUCCEEDED")
+            query.end("SUCCEEDED")
 
-    def _carry_out(self, query: Query) -> None:
-        own_place = f"{query.location}tables/{query.id}"
-        order = translate.translate(query.sql, own_place)
-        if not isinstance(order, translate.Trino):
-            self._glue.carry_out(order, query.database)
+    def _execute(self, query: Query) -> None:
+        default_location = f"{query.location}tables/{query.id}"
+        statement = translate(query.sql, default_location)
+        if not isinstance(statement, TrinoStatement):
+            self._glue.run(statement, query.database, query.location)
             return
-        if order.writes_to not in {None, own_place} and query.group.insists:
-            raise refusals.Refused(
+        if statement.writes_to not in {None, default_location} and query.is_enforced:
+            raise StatementFailed(
                 "The Create Table As Select query failed because it was submitted with an 'external_location' property "
                 "to an Athena Workgroup that enforces a centralized output location for all queries."
             )
-        if order.writes_to and self._store.anything_in(order.writes_to):
-            raise refusals.Refused(
-                f"HIVE_PATH_ALREADY_EXISTS: Target directory for table already exists: {order.writes_to}"
+        if statement.writes_to and self._glue.holds_files(statement.writes_to):
+            raise StatementFailed(
+                f"HIVE_PATH_ALREADY_EXISTS: Target directory for table already exists: {statement.writes_to}"
             )
-        query.answer = self._client.run(
-            _with_parameters(order.sql, query.parameters),
-            catalog=order.catalog,
+        sql = statement.sql
+        if query.parameters:
+            escaped = sql.replace("'", "''")
+            sql = f"execute immediate '{escaped}' using {', '.join(query.parameters)}"
+        query.answer = trino_client.run(
+            self._trino,
+            sql,
+            catalog=statement.catalog,
             schema=query.database,
-            session={**refusals.ONE_WRITER, **order.session},
+            session={**unsupported.ONE_WRITER, **statement.session},
             stop=query.stop,
-            watch=lambda answer: self._watch(query, answer),
+            on_progress=lambda answer: _check_cutoff(query, answer),
         )
         if query.answer.update is not None:
             query.answer.columns, query.answer.rows = [], []
-        query.rows = results.texts(query.answer.columns, query.answer.rows)
+        kinds = [column["type"] for column in query.answer.columns]
+        query.rows = [
+            [results.as_text(value, kind) for value, kind in zip(row, kinds, strict=True)]
+            for row in query.answer.rows
+        ]
 
-    def _watch(self, query: Query, answer: Answer) -> None:
-        """Break off a query that scans more than its workgroup allows."""
-        query.answer = answer
-        if query.group.cutoff and answer.bytes_scanned > query.group.cutoff:
-            query.reason = "Bytes scanned limit was exceeded"
-            raise Cancelled
-
-    def _keep(self, query: Query) -> None:
-        if query.kind[1] == "CREATE_TABLE_AS_SELECT":
+    def _write_result(self, query: Query) -> None:
+        kind, subtype = query.kind
+        if subtype == "CREATE_TABLE_AS_SELECT":
             return
-        dml = query.kind[0] == "DML"
-        selected = dml and query.answer.update is None
-        content = (
-            results.csv_file(query.answer.columns, query.rows) if selected else results.text_file(query.rows)
-        )
-        self._store.put(query.output, b"" if dml and not selected else content)
+        if kind != "DML":
+            content = results.text_file(query.rows)
+        elif query.answer.update is None:
+            content = results.csv_file([column["name"] for column in query.answer.columns], query.rows)
+        else:
+            content = b""
+        self._glue.put(query.output, content)
 
 
-def _with_parameters(sql: str, parameters: list[str]) -> str:
-    if not parameters:
-        return sql
-    return f"execute immediate '{sql.replace(chr(39), chr(39) * 2)}' using {', '.join(parameters)}"
-
-
-def _fail(query: Query, reason: str, *, kind: int) -> None:
-    query.error = {
-        "ErrorCategory": kind,
-        "ErrorType": 1000 + kind,
-        "Retryable": False,
-        "ErrorMessage": reason,
-    }
-    _end(query, "FAILED", reason)
-
-
-def _end(query: Query, state: str, reason: str = "") -> None:
-    query.reason, query.ended, query.state = reason, time.time(), state
-
-
-def _kind(sql: str) -> tuple[str, str]:
-    text = re.sub(r"\s+", " ", translate.bare(sql)[:4000]).upper()
-    if re.match(r"CREATE TABLE\b.*\bAS (SELECT|WITH|\()", text):
-        return "DDL", "CREATE_TABLE_AS_SELECT"
-    word = text.split(" ")[0].strip("(")
-    if word in {"SELECT", "WITH", "VALUES", "TABLE"}:
-        return "DML", "SELECT"
-    if word in {"INSERT", "DELETE", "UPDATE", "MERGE", "UNLOAD", "OPTIMIZE", "VACUUM", "EXECUTE"}:
-        return "DML", word
-    if word in {"SHOW", "DESCRIBE", "EXPLAIN"}:
-        return "UTILITY", " ".join(text.split(" ")[:2]).replace(" ", "_") if word != "EXPLAIN" else "EXPLAIN"
-    return "DDL", "_".join(text.split(" ")[:2])
+def _check_cutoff(query: Query, answer: Answer) -> None:
+    """Cancel a query that scans more than its workgroup allows."""
+    query.answer = answer
+    if query.cutoff and answer.bytes_scanned > query.cutoff:
+        query.reason = "Bytes scanned limit was exceeded"
+        raise Cancelled

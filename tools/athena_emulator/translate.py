@@ -1,7 +1,7 @@
-"""From what Athena is told to what Trino and Glue are told.
+"""Translate a statement for Athena into what Trino, Glue or ministack is asked to do.
 
-Athena takes data definition in Hive's words and everything else in Trino's. Tables are written where they are told
-to, under properties of its own names. Nothing here judges a statement: `refusals.py` does.
+Athena takes data definition in Hive's dialect and everything else in Trino's. sqlglot reads the definitions; queries
+are left as they are. What Athena does not support is named in `unsupported.py`.
 """
 
 from __future__ import annotations
@@ -10,87 +10,53 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import sqlglot
+from sqlglot import TokenType, exp
+from sqlglot.errors import SqlglotError
+
+from tools.athena_emulator.unsupported import StatementFailed
+
 CATALOG = "awsdatacatalog"
 ICEBERG = "iceberg"
 
-_COMMENT = re.compile(r"^(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/)", re.DOTALL)
-_NAME = r'[`"]?([A-Za-z0-9_]+)[`"]?'
-_QUALIFIED = rf'(?:[`"]?{CATALOG}[`"]?\s*\.\s*)?(?:{_NAME}\s*\.\s*)?{_NAME}'
-_CTAS = re.compile(
-    rf"^create\s+table\s+(if\s+not\s+exists\s+)?{_QUALIFIED}\s*(with\s*\(|as\b)", re.IGNORECASE
-)
-_EXTERNAL = re.compile(
-    rf"^create\s+external\s+table\s+(if\s+not\s+exists\s+)?{_QUALIFIED}\s*\(", re.IGNORECASE
-)
-_ICEBERG_TABLE = re.compile(rf"^create\s+table\s+(if\s+not\s+exists\s+)?{_QUALIFIED}\s*\(", re.IGNORECASE)
-_SCHEMA = re.compile(
-    rf"^create\s+(?:schema|database)\s+(if\s+not\s+exists\s+)?{_NAME}(?:\s+comment\s+'[^']*')?"
-    r"(?:\s+location\s+'([^']*)')?",
-    re.IGNORECASE,
-)
-_ALTER_PROPERTIES = re.compile(rf"^alter\s+table\s+{_QUALIFIED}\s+set\s+tblproperties\s*\(", re.IGNORECASE)
-_ADD_PARTITION = re.compile(
-    rf"^alter\s+table\s+{_QUALIFIED}\s+add\s+(?:if\s+not\s+exists\s+)?partition\b", re.IGNORECASE
-)
-_REPAIR = re.compile(rf"^msck\s+repair\s+table\s+{_QUALIFIED}", re.IGNORECASE)
-_PAIR = re.compile(r"'([^']*)'\s*=\s*'([^']*)'")
-_SERDES = {
-    "parquet": "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
-    "textfile": "org.apache.hadoop.hive.serde2.lazy.LazySimpleSerDe",
+_LEADING_COMMENT = re.compile(r"^(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/)+", re.DOTALL)
+_HIVE_PROPERTIES = {
+    "external_location": "external_location",
+    "format": "format",
+    "partitioned_by": "partitioned_by",
+    "bucketed_by": "bucketed_by",
+    "bucket_count": "bucket_count",
+    "field_delimiter": "textfile_field_separator",
 }
-_FORMATS = {
-    "parquet": (
-        "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
-        "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
-    ),
-    "textfile": (
-        "org.apache.hadoop.mapred.TextInputFormat",
-        "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat",
-    ),
-}
+"""Properties of `create table as` in Athena to those of Trino's Hive connector."""
+_ICEBERG_PROPERTIES = ("format", "location", "partitioning")
 
 
 @dataclass(frozen=True)
 class Table:
-    """The name of a table; without a schema it is in the one that the query was started in."""
+    """The name of a table; without a schema it is in the one of the query."""
 
     schema: str | None
     name: str
 
 
 @dataclass(frozen=True)
-class Trino:
+class TrinoStatement:
     """A statement for Trino, in `catalog`, with session properties."""
 
     sql: str
     catalog: str = CATALOG
     session: dict[str, str] = field(default_factory=dict)
     writes_to: str | None = None
-    """Where a new table's files go; that has to be empty."""
+    """Where the files of a new table go; that has to be empty."""
 
 
 @dataclass(frozen=True)
-class CreateTable:
-    """A table over files that exist, for Glue."""
+class CreateExternalTable:
+    """A table over files that exist, for ministack."""
 
     table: Table
-    if_not_exists: bool
-    columns: tuple[tuple[str, str], ...]
-    partition_keys: tuple[tuple[str, str], ...]
-    serde: str
-    formats: tuple[str, str]
-    serde_properties: dict[str, str]
-    location: str
-    properties: dict[str, str]
-
-
-@dataclass(frozen=True)
-class CreateSchema:
-    """A database, for Glue."""
-
-    name: str
-    if_not_exists: bool
-    location: str | None
+    sql: str
 
 
 @dataclass(frozen=True)
@@ -103,218 +69,167 @@ class SetProperties:
 
 @dataclass(frozen=True)
 class AddPartitions:
-    """Partitions at places of their own, for Glue."""
+    """Partitions with their values and, where given, their own locations, for Glue."""
 
     table: Table
     partitions: tuple[tuple[tuple[str, ...], str | None], ...]
 
 
-Order = Trino | CreateTable | CreateSchema | SetProperties | AddPartitions
+GlueStatement = CreateExternalTable | SetProperties | AddPartitions
 
 
-class SyntaxWrong(Exception):
-    """A statement of Hive's kind that does not read as one."""
+def without_leading_comments(sql: str) -> str:
+    """Return the statement without the comments before it and the semicolon after it."""
+    return _LEADING_COMMENT.sub("", sql).rstrip().removesuffix(";").rstrip()
 
 
-def bare(sql: str) -> str:
-    """The statement without the comments in front and the semicolon behind."""
-    sql = sql.strip()
-    while match := _COMMENT.match(sql):
-        sql = sql[match.end() :]
-    return sql.rstrip().removesuffix(";").rstrip()
+def translate(sql: str, default_location: str) -> TrinoStatement | GlueStatement:
+    """Return what carries out `sql`; a table without a location of its own goes to `default_location`.
+
+    Raises:
+        StatementFailed: a definition cannot be read.
+    """
+    text = without_leading_comments(sql)
+    kind = " ".join(text.lower().split(None, 2)[:2])
+    try:
+        if kind == "create table":
+            return _create_table(text, default_location)
+        if kind in _DEFINITIONS:
+            return _DEFINITIONS[kind](text)
+    except SqlglotError as error:
+        raise StatementFailed(f"SYNTAX_ERROR: {error}") from error
+    is_hive = kind.startswith(("drop ", "alter ", "describe ", "show "))
+    return TrinoStatement(text.replace("`", '"') if is_hive else text)
 
 
-def translate(sql: str, default_location: str) -> Order:
-    """What carries out `sql`; a table without a place of its own goes to `default_location`."""
-    text = bare(sql)
-    for pattern, make in _KINDS:
-        if match := pattern.match(text):
-            return make(text, match)
-    if match := _CTAS.match(text):
-        return _create_table_as(text, match, default_location)
-    if match := _ICEBERG_TABLE.match(text):
-        return _create_iceberg(text, match)
-    if re.match(r"(drop|alter|describe|show)\b", text, re.IGNORECASE):
-        return Trino(text.replace("`", '"'))
-    return Trino(text)
+def _parse(text: str) -> exp.Expr:
+    parsed = sqlglot.parse_one(text, read="athena")
+    if isinstance(parsed, exp.Command):
+        raise StatementFailed(f"SYNTAX_ERROR: cannot read the definition: {text}")
+    return parsed
 
 
-def _table(match: re.Match[str], group: int) -> Table:
-    schema = match[group]
-    return Table(schema.lower() if schema else None, match[group + 1].lower())
+def _table(statement: exp.Expr) -> Table:
+    found = statement.find(exp.Table)
+    if found is None or not found.name:
+        raise StatementFailed(f"SYNTAX_ERROR: no name of a table: {statement.sql()}")
+    return Table(found.db.lower() or None, found.name.lower())
 
 
-def _create_table_as(text: str, match: re.Match[str], default_location: str) -> Trino:
-    table = _table(match, 2)
-    rest, properties = text[match.end() - len("as") :], {}
-    if match[4].lower() != "as":
-        inside, rest = _parenthesis(text, match.end() - 1)
-        properties = _properties(inside)
-    query = re.sub(r"^\s*as\b", "", rest, flags=re.IGNORECASE).strip()
-    kind = properties.get("table_type", "'HIVE'").strip("'").upper()
-    exists = "if not exists " if match[1] else ""
-    if kind == "ICEBERG":
-        return _iceberg(table, exists, properties, query)
-    location = properties.get("external_location", f"'{default_location}'")
-    made = {"external_location": location, "format": properties.get("format", "'PARQUET'").upper()}
-    for name in ("partitioned_by", "bucketed_by", "bucket_count"):
-        if name in properties:
-            made[name] = properties[name]
-    if "field_delimiter" in properties:
-        made["textfile_field_separator"] = properties["field_delimiter"]
-    compression = properties.get("write_compression", properties.get("parquet_compression"))
-    session = {f"{CATALOG}.compression_codec": compression.strip("'").upper()} if compression else {}
-    listed = ", ".join(f"{name} = {value}" for name, value in made.items())
-    sql = f"create table {exists}{_quoted(table)} with ({listed}) as {query}"
-    return Trino(sql, session=session, writes_to=location.strip("'"))
+def _split_query(text: str) -> tuple[str, str | None]:
+    """Split `create table … as query` before and after its `as`; None for a table without a query."""
+    depth = 0
+    for token in sqlglot.tokenize(text, read="athena"):
+        depth += (token.token_type == TokenType.L_PAREN) - (token.token_type == TokenType.R_PAREN)
+        if depth == 0 and token.token_type == TokenType.ALIAS:
+            return text[: token.start], text[token.end + 1 :].strip()
+    return text, None
 
 
-def _iceberg(table: Table, exists: str, properties: dict[str, str], query: str | None) -> Trino:
-    made = {"format": properties.get("format", "'PARQUET'").upper(), "location": properties["location"]}
-    if "partitioning" in properties:
-        made["partitioning"] = properties["partitioning"]
-    listed = ", ".join(f"{name} = {value}" for name, value in made.items())
-    target = f"{ICEBERG}.{_quoted(table)}" if table.schema else _quoted(table)
-    catalog = CATALOG if table.schema else ICEBERG
-    return Trino(f"create table {exists}{target} with ({listed}) as {query}", catalog=catalog)
+def _create_table(text: str, default_location: str) -> TrinoStatement:
+    head, query = _split_query(text)
+    if query is None:
+        return _create_iceberg_table(_parse(text), text)
+    return _create_table_as(_parse(f"{head} as select 1"), query, default_location)
 
 
-def _create_iceberg(text: str, match: re.Match[str]) -> Trino:
-    """`create table … location … tblproperties ('table_type'='iceberg')`, the one kind that is not external."""
-    table = _table(match, 2)
-    columns, rest = _parenthesis(text, match.end() - 1)
-    location = re.search(r"\blocation\s+'([^']*)'", rest, re.IGNORECASE)
+def _properties(create: exp.Expr) -> dict[str, str]:
+    """Return the properties of a table by lower-case name, with their values as Trino writes them."""
+    written = [each.sql("trino") for each in create.args["properties"] or ()]
+    return {name.lower(): value for name, value in (each.split("=", 1) for each in written)}
+
+
+def _create_table_as(create: exp.Expr, query: str, default_location: str) -> TrinoStatement:
+    given = _properties(create)
+    if given.get("table_type", "").lower() == "'iceberg'":
+        if "location" not in given:
+            raise StatementFailed("an Iceberg table needs a location")
+        made = {name: given[name] for name in _ICEBERG_PROPERTIES if name in given}
+        # The query reads tables of the default catalog; only the new table is Iceberg's.
+        catalog = ICEBERG if _table(create).schema else ""
+        sql = _create(create, made, f" as {query}", catalog=catalog)
+        return TrinoStatement(sql, catalog=CATALOG if catalog else ICEBERG)
+    location = given.setdefault("external_location", f"'{default_location}'")
+    made = {name: given[athena] for athena, name in _HIVE_PROPERTIES.items() if athena in given}
+    codec = given.get("write_compression", given.get("parquet_compression"))
+    session = {f"{CATALOG}.compression_codec": codec.strip("'").upper()} if codec else {}
+    return TrinoStatement(
+        _create(create, made, f" as {query}"), session=session, writes_to=location.strip("'")
+    )
+
+
+def _create_iceberg_table(create: exp.Expr, text: str) -> TrinoStatement:
+    """`create table … location … tblproperties ('table_type'='iceberg')`: the only kind that is not external."""
+    location = create.find(exp.LocationProperty)
     if location is None:
-        raise SyntaxWrong("an Iceberg table needs a location")
-    listed = ", ".join(f'"{name}" {_trino_type(kind)}' for name, kind in _columns(columns))
-    partitioned = re.search(r"\bpartitioned\s+by\s*\(", rest, re.IGNORECASE)
-    made = [f"location = '{location[1].rstrip('/')}'"]
-    if partitioned:
-        inside, _ = _parenthesis(rest, partitioned.end() - 1)
-        parts = ", ".join("'" + part.strip().replace("`", "") + "'" for part in _split(inside))
-        made.append(f"partitioning = array[{parts}]")
-    exists = "if not exists " if match[1] else ""
-    return Trino(
-        f"create table {exists}{_quoted(table)} ({listed}) with ({', '.join(made)})", catalog=ICEBERG
+        raise StatementFailed("an Iceberg table needs a location")
+    made = {"location": f"'{location.name.rstrip('/')}'"}
+    if partitioned := re.search(r"\bpartitioned\s+by\s*\(((?:[^()]|\([^()]*\))*)\)", text, re.I):
+        parts = re.findall(r"[^\s,()]+(?:\s*\([^()]*\))?", partitioned[1].replace("`", ""))
+        made["partitioning"] = "array[" + ", ".join(f"'{part}'" for part in parts) + "]"
+    columns = ", ".join(
+        # Timestamps of Iceberg have six digits.
+        f'"{each.name.lower()}" {each.args["kind"].sql("trino").lower().replace("timestamp", "timestamp(6)")}'
+        for each in create.find_all(exp.ColumnDef)
     )
+    return TrinoStatement(_create(create, made, columns=f" ({columns})"), catalog=ICEBERG)
 
 
-def _create_external(text: str, match: re.Match[str]) -> CreateTable:
-    inside, rest = _parenthesis(text, match.end() - 1)
-    keys: tuple[tuple[str, str], ...] = ()
-    if partitioned := re.search(r"\bpartitioned\s+by\s*\(", rest, re.IGNORECASE):
-        listed, _ = _parenthesis(rest, partitioned.end() - 1)
-        keys = _columns(listed)
-    stored = re.search(r"\bstored\s+as\s+(\w+)", rest, re.IGNORECASE)
-    kind = stored[1].lower() if stored else "textfile"
-    serde = re.search(r"\brow\s+format\s+serde\s+'([^']*)'", rest, re.IGNORECASE)
-    location = re.search(r"\blocation\s+'([^']*)'", rest, re.IGNORECASE)
-    if location is None or kind not in _FORMATS:
-        raise SyntaxWrong(f"an external table needs a location and a format of {', '.join(_FORMATS)}")
-    return CreateTable(
-        table=_table(match, 2),
-        if_not_exists=bool(match[1]),
-        columns=_columns(inside),
-        partition_keys=keys,
-        serde=serde[1] if serde else _SERDES[kind],
-        formats=_FORMATS[kind],
-        serde_properties=_pairs_after(r"\bserdeproperties\s*\(", rest),
-        location=location[1].rstrip("/"),
-        properties={"EXTERNAL": "TRUE", **_pairs_after(r"\btblproperties\s*\(", rest)},
+def _create(
+    create: exp.Expr, properties: dict[str, str], query: str = "", columns: str = "", catalog: str = ""
+) -> str:
+    """Return `create table` for Trino; names are in lower case, as in Glue."""
+    table = _table(create)
+    name = ".".join(f'"{part}"' for part in (catalog, table.schema, table.name) if part)
+    exists = "if not exists " if create.args["exists"] else ""
+    listed = ", ".join(
+        f"{key} = {value.upper() if key == 'format' else value}" for key, value in properties.items()
     )
+    return f"create table {exists}{name}{columns} with ({listed}){query}"
 
 
-def _partitions(text: str) -> tuple[tuple[tuple[str, ...], str | None], ...]:
-    found = re.findall(r"partition\s*\(([^)]*)\)(?:\s*location\s+'([^']*)')?", text, re.IGNORECASE)
-    return tuple(
-        (tuple(re.findall(r"=\s*(?:date\s*)?'([^']*)'", values)), place.rstrip("/") or None)
-        for values, place in found
-    )
+def _create_external_table(text: str) -> CreateExternalTable:
+    create = _parse(text)
+    if create.find(exp.LocationProperty) is None:
+        raise StatementFailed("an external table needs a location")
+    return CreateExternalTable(_table(create), text)
 
 
-def _pairs_after(opening: str, text: str) -> dict[str, str]:
-    found = re.search(opening, text, re.IGNORECASE)
-    return dict(_PAIR.findall(_parenthesis(text, found.end() - 1)[0])) if found else {}
+def _create_schema(text: str) -> TrinoStatement:
+    create = _parse(text)
+    create.set("kind", "SCHEMA")
+    for comment in list(create.find_all(exp.SchemaCommentProperty)):
+        comment.pop()
+    return TrinoStatement(create.sql("trino"))
 
 
-def _columns(text: str) -> tuple[tuple[str, str], ...]:
-    pairs = [part.strip().split(None, 1) for part in _split(text)]
-    if any(len(pair) != 2 for pair in pairs):
-        raise SyntaxWrong(f"not a list of columns with their types: {text.strip()}")
-    return tuple(
-        (name.strip('`"').lower(), re.sub(r"\s+comment\s+'.*", "", kind.strip().lower()))
-        for name, kind in pairs
-    )
+def _alter_table(text: str) -> TrinoStatement | GlueStatement:
+    """Alter a table; partitions are read by hand, since sqlglot reads one of them in a statement, not several."""
+    if added := re.match(r"(.*?)\badd\s+(?:if\s+not\s+exists\s+)?(partition\b.*)", text, re.I | re.S):
+        found = re.findall(r"partition\s*\(([^)]*)\)(?:\s*location\s+'([^']*)')?", added[2], re.I)
+        partitions = (
+            (tuple(re.findall(r"=\s*(?:date\s*)?'([^']*)'", values)), location.rstrip("/") or None)
+            for values, location in found
+        )
+        return AddPartitions(_table(_parse(f"{added[1]} drop column x")), tuple(partitions))
+    if re.search(r"\bset\s+tblproperties\b", text, re.I):
+        alter = _parse(text)
+        properties = {each.name: each.args["value"].name for each in alter.find_all(exp.Property)}
+        return SetProperties(_table(alter), properties)
+    return TrinoStatement(text.replace("`", '"'))
 
 
-def _trino_type(kind: str) -> str:
-    return {"string": "varchar", "int": "integer", "float": "real", "timestamp": "timestamp(6)"}.get(
-        kind, kind
-    )
-
-
-def _properties(text: str) -> dict[str, str]:
-    pairs = [part.split("=", 1) for part in _split(text)]
-    return {name.strip().lower(): value.strip() for name, value in pairs}
-
-
-def _quoted(table: Table) -> str:
-    return f'"{table.schema}"."{table.name}"' if table.schema else f'"{table.name}"'
-
-
-def _parenthesis(text: str, start: int) -> tuple[str, str]:
-    """What stands between the parenthesis that opens at `start` and its end, and what follows."""
-    depth, quoted = 0, False
-    for place in range(start, len(text)):
-        letter = text[place]
-        if letter == "'":
-            quoted = not quoted
-        elif not quoted:
-            depth += (letter == "(") - (letter == ")")
-            if depth == 0:
-                return text[start + 1 : place], text[place + 1 :]
-    raise SyntaxWrong("a parenthesis does not close")
-
-
-def _split(text: str) -> list[str]:
-    """Parts between commas that are in no brackets and no quotes."""
-    parts, depth, quoted, begin = [], 0, False, 0
-    for place, letter in enumerate(text):
-        if letter == "'":
-            quoted = not quoted
-        elif not quoted and letter in "([<":
-            depth += 1
-        elif not quoted and letter in ")]>":
-            depth -= 1
-        elif not quoted and not depth and letter == ",":
-            parts.append(text[begin:place])
-            begin = place + 1
-    return [part for part in [*parts, text[begin:]] if part.strip()]
-
-
-def _create_schema(text: str, match: re.Match[str]) -> CreateSchema:
-    return CreateSchema(match[2].lower(), bool(match[1]), match[3])
-
-
-def _set_properties(text: str, match: re.Match[str]) -> SetProperties:
-    return SetProperties(_table(match, 1), dict(_PAIR.findall(text[match.end() :])))
-
-
-def _add_partitions(text: str, match: re.Match[str]) -> AddPartitions:
-    return AddPartitions(_table(match, 1), _partitions(text[match.end() - len("partition") :]))
-
-
-def _repair(text: str, match: re.Match[str]) -> Trino:
-    table = _table(match, 1)
+def _repair(text: str) -> TrinoStatement:
+    table = _table(_parse(re.sub(r"^msck\s+repair", "drop", text, flags=re.I)))
     if table.schema is None:
-        raise SyntaxWrong("the stand-in repairs tables that are named with their schema")
-    return Trino(f"call system.sync_partition_metadata('{table.schema}', '{table.name}', 'ADD')")
+        raise StatementFailed("the emulator repairs tables that are named with their schema")
+    return TrinoStatement(f"call system.sync_partition_metadata('{table.schema}', '{table.name}', 'ADD')")
 
 
-_KINDS: list[tuple[re.Pattern[str], Callable[[str, re.Match[str]], Order]]] = [
-    (_EXTERNAL, _create_external),
-    (_SCHEMA, _create_schema),
-    (_ALTER_PROPERTIES, _set_properties),
-    (_ADD_PARTITION, _add_partitions),
-    (_REPAIR, _repair),
-]
+_DEFINITIONS: dict[str, Callable[[str], TrinoStatement | GlueStatement]] = {
+    "create external": _create_external_table,
+    "create schema": _create_schema,
+    "create database": _create_schema,
+    "alter table": _alter_table,
+    "msck repair": _repair,
+}

@@ -1,26 +1,18 @@
-"""A query on Trino over its REST protocol: what it answers, and what it cost."""
+"""Run a statement on Trino, and say what it answered and what it cost."""
 
 from __future__ import annotations
 
-import json
 import threading
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
-
-class QueryFailed(Exception):
-    """Trino refused or broke off a query; `name` is its kind of error."""
-
-    def __init__(self, message: str, name: str, kind: str) -> None:
-        super().__init__(message)
-        self.name = name
-        self.kind = kind
+from trino.client import ClientSession, TrinoRequest
 
 
 class Cancelled(Exception):
-    """Somebody stopped the query."""
+    """The query was stopped before its end."""
 
 
 @dataclass
@@ -32,72 +24,50 @@ class Answer:
     update: str | None = None
     """What a statement that is no SELECT did, such as CREATE TABLE."""
     rows_changed: int | None = None
-    stats: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def bytes_scanned(self) -> int:
-        """Bytes that connectors read from storage."""
-        return int(self.stats.get("physicalInputBytes", 0))
+    bytes_scanned: int = 0
+    """Bytes that connectors read from storage."""
 
 
-class Client:
-    """A Trino server; safe for several threads."""
+def run(
+    url: str,
+    sql: str,
+    *,
+    catalog: str,
+    schema: str,
+    session: dict[str, str],
+    stop: threading.Event,
+    on_progress: Callable[[Answer], None],
+) -> Answer:
+    """Run a statement to its end, with session properties, on the Trino server at `url`.
 
-    def __init__(self, url: str, *, user: str = "athena") -> None:
-        self.url = url
-        self.user = user
+    Args:
+        stop: ends the query when it is set.
+        on_progress: is called with every part of the answer; when it raises `Cancelled`, the query is ended.
 
-    def run(
-        self,
-        sql: str,
-        *,
-        catalog: str,
-        schema: str | None = None,
-        session: dict[str, str] | None = None,
-        stop: threading.Event | None = None,
-        watch: Callable[[Answer], None] | None = None,
-    ) -> Answer:
-        """Run a statement to its end; raises `QueryFailed`, or `Cancelled` when `stop` was set.
-
-        `watch` sees every part of the answer as it comes; when it raises, the query is stopped.
-        """
-        headers = {"X-Trino-User": self.user, "X-Trino-Catalog": catalog, "X-Trino-Time-Zone": "UTC"}
-        if schema:
-            headers["X-Trino-Schema"] = schema
-        if session:
-            headers["X-Trino-Session"] = ",".join(f"{name}={value}" for name, value in session.items())
-        page = self._ask("POST", f"{self.url}/v1/statement", headers, sql.encode())
-        answer = Answer()
-        while True:
-            self._collect(answer, page)
-            following = page.get("nextUri")
-            try:
-                if watch is not None:
-                    watch(answer)
-                if stop is not None and stop.is_set() and following:
-                    raise Cancelled
-            except Cancelled:
-                if following:
-                    self._ask("DELETE", following, headers)
-                raise
-            if following is None:
-                return answer
-            page = self._ask("GET", following, headers)
-
-    def _collect(self, answer: Answer, page: dict[str, Any]) -> None:
-        error = page.get("error")
-        if error:
-            raise QueryFailed(error["message"], error["errorName"], error["errorType"])
-        answer.columns = page.get("columns") or answer.columns
-        answer.rows += page.get("data") or []
-        answer.update = page.get("updateType") or answer.update
-        answer.rows_changed = page.get("updateCount", answer.rows_changed)
-        answer.stats = page.get("stats") or answer.stats
-
-    def _ask(
-        self, method: str, url: str, headers: dict[str, str], body: bytes | None = None
-    ) -> dict[str, Any]:
-        request = urllib.request.Request(url, data=body, headers=headers, method=method)
-        with urllib.request.urlopen(request, timeout=60) as response:
-            data = response.read()
-        return dict(json.loads(data)) if data else {}
+    Raises:
+        TrinoQueryError: Trino could not run it.
+        Cancelled: it was ended.
+    """
+    server = urlsplit(url)
+    properties = ClientSession("athena", catalog=catalog, schema=schema, properties=session, timezone="UTC")
+    trino = TrinoRequest(str(server.hostname), server.port or 80, properties, http_scheme="http")
+    answer = Answer()
+    response = trino.post(sql)
+    while True:
+        page = trino.process(response)
+        answer.columns = page.columns or answer.columns
+        answer.rows += page.rows
+        answer.update = page.update_type or answer.update
+        answer.rows_changed = answer.rows_changed if page.update_count is None else page.update_count
+        answer.bytes_scanned = int(page.stats.get("physicalInputBytes", answer.bytes_scanned))
+        try:
+            on_progress(answer)
+            if stop.is_set() and page.next_uri:
+                raise Cancelled
+        except Cancelled:
+            if page.next_uri:
+                trino.delete(page.next_uri)
+            raise
+        if page.next_uri is None:
+            return answer
+        response = trino.get(page.next_uri)
