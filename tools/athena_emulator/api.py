@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,6 @@ from starlette.routing import Route
 
 from tools.athena_emulator import results
 from tools.athena_emulator.glue import Glue
-from tools.athena_emulator.process import free_port
 from tools.athena_emulator.queries import ENGINE, Queries, Query
 from tools.athena_emulator.unsupported import InvalidRequest, check_request
 
@@ -68,7 +68,7 @@ class Athena:
         if operation is None:
             return self._glue.forward(target, body)
         try:
-            return 200, json.dumps(operation(json.loads(body))).encode()
+            return 200, json.dumps(operation(json.loads(body or b"{}"))).encode()
         except InvalidRequest as error:
             name, message = "InvalidRequestException", str(error)
         except ClientError as error:
@@ -205,19 +205,19 @@ def serving(*, aws: str, trino: str, region: str) -> Iterator[tuple[str, list[Re
         status, answer = await run_in_threadpool(athena.respond, target, body)
         return Response(answer, status, media_type="application/x-amz-json-1.1")
 
-    port = free_port()
+    listening = socket.create_server(("127.0.0.1", 0))
     app = Starlette(routes=[Route("/", respond, methods=["POST"])])
     config = uvicorn.Config(
-        app, port=port, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=600,
+        app, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=600,
         timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, name="athena")
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="athena")
     thread.start()
     try:
         while not server.started and thread.is_alive():
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{port}", requests
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", requests
     finally:
         server.should_exit = True
         thread.join()
