@@ -22,7 +22,7 @@ ATTRIBUTION = "Dades de demostració generades; no són del registre oficial"
 
 @dataclass(frozen=True)
 class Column:
-    """A column as the portal's metadata describe it."""
+    """A column in the portal's metadata."""
 
     name: str
     field: str
@@ -31,9 +31,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset at one moment: metadata, and a function that makes its rows anew.
+    """A dataset at one moment: metadata, and a function that generates its rows.
 
-    `lines`, where given, makes the same rows as ready JSON objects, for tables of a million rows.
+    `lines`, where given, generates the same rows as JSON text, for tables of a million rows.
     """
 
     id: str

@@ -45,7 +45,7 @@ def register_at(day: date) -> list[Row]:
 
 
 def services_at(day: date) -> list[Service]:
-    """Return the services that are registered on that day as they are in truth, by number."""
+    """Return the services registered on that day with their true values, by number."""
     services = {service.number: service for service in base_services()}
     for number, state in _history().until(day):
         if state is None:
