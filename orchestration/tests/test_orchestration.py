@@ -15,7 +15,7 @@ import pytest
 from catalunya.publication.demo_notice import NOTICE
 from catalunya.settings import PORTAL_VARIABLES
 from orchestration.scripts import airflow_local
-from orchestration.tests.conftest import NOW
+from orchestration.tests.airflow_instance import NOW
 from tests.conftest import ROOT
 from tests.pipeline.conftest import CLEAN
 from tests.webhook_sink import WebhookSink

@@ -14,7 +14,8 @@ from catalunya.publication.demo_notice import NOTICE
 from catalunya.runs.steps import StepwiseRun
 from catalunya.settings import Settings
 from orchestration.scripts import airflow_local
-from orchestration.tests.conftest import MAINTENANCE, NOW, Ended, first_of, id_in_lake
+from orchestration.tests.airflow_instance import MAINTENANCE, NOW, id_in_lake, scheduled_run
+from orchestration.tests.api import EndedRun
 from tests.conftest import ROOT
 from tests.pipeline.conftest import files_of, query
 
@@ -66,7 +67,7 @@ def test_every_model_and_test_is_in_the_log_line_by_line_and_as_a_table(airflow,
 
 
 def test_a_release_is_an_event_of_each_mart_with_its_rows_and_starts_who_waits_for_it(airflow, first):
-    events = airflow.ask("/assets/events?limit=100")["asset_events"]
+    events = airflow.request("/assets/events?limit=100")["asset_events"]
     extras = {event["name"]: event["extra"] for event in events}
     release_id = airflow.pointer()
     [(rows,)] = query(
@@ -75,20 +76,20 @@ def test_a_release_is_an_event_of_each_mart_with_its_rows_and_starts_who_waits_f
     assert extras["marts/coverage_comarca"] == {"rows": rows, "release_id": release_id, "demo": True}
     assert extras["landing/population"]["rows"] > 8000
     reader = airflow.wait(
-        lambda: airflow.ask("/dags/reader_of_a_mart/dagRuns")["dag_runs"],
+        lambda: airflow.request("/dags/reader_of_a_mart/dagRuns")["dag_runs"],
         "the reader of a mart did not start",
     )[0]["dag_run_id"]
     path = f"/dags/reader_of_a_mart/dagRuns/{reader}/taskInstances/read/xcomEntries/return_value"
     assert airflow.ended(reader, "reader_of_a_mart").state == "success"
-    assert json.loads(json.dumps(airflow.ask(path)["value"]))[0]["rows"] == rows
+    assert json.loads(json.dumps(airflow.request(path)["value"]))[0]["rows"] == rows
 
 
 def test_airflow_says_demo_data_in_its_title_on_its_first_page_and_with_each_dag(airflow, first):
-    airflow.ask("/version")
-    page = airflow_local.ask(f"{airflow.url}/ui/config", None, airflow.token)
+    airflow.request("/version")
+    page = airflow_local.call_api(f"{airflow.url}/ui/config", None, airflow.token)
     assert page["instance_name"] == "Catalunya (demo data)"
     assert page["dashboard_alert"] == [{"text": NOTICE, "category": "warning"}]
-    dag = airflow.ask("/dags/catalunya_data_pipeline/details")
+    dag = airflow.request("/dags/catalunya_data_pipeline/details")
     assert "demo data" in {tag["name"] for tag in dag["tags"]}
     assert dag["doc_md"].startswith(f"**{NOTICE}**")
     assert NOTICE in airflow.log_of(first, "publish_release")
@@ -177,13 +178,13 @@ def test_a_model_that_does_not_build_then_an_audit_that_refuses_are_named_and_ca
     rule.write_text("select * from {{ ref('population') }}")
     before = quiet.pointer()
 
-    def cleared(task: str) -> Ended:
+    def cleared(task: str) -> EndedRun:
         quiet.webhook_sink.heard.clear()
         clear = {
             "dry_run": False, "dag_run_id": ended.run_id, "task_ids": [task],
             "include_downstream": True, "only_failed": False, "reset_dag_runs": True,
         }  # fmt: skip
-        quiet.ask("/dags/catalunya_data_pipeline/clearTaskInstances", clear)
+        quiet.request("/dags/catalunya_data_pipeline/clearTaskInstances", clear)
         return quiet.ended(ended.run_id)
 
     ended = quiet.run()
@@ -224,7 +225,7 @@ def test_a_worker_killed_in_every_task_costs_a_try_and_nothing_else(quiet, first
         "worker:run_dbt_transformations": 1.2, "validate_data_quality": 0.9, "publish_release": 0.5,
         "generate_dbt_docs": 0.3, "finish_run": 0.0,
     }  # fmt: skip
-    quiet.sabotage.write_text(json.dumps(moments))
+    quiet.kills.write_text(json.dumps(moments))
     ended = quiet.run(force=True)
     assert ended.state == "success", ended.states()
     killed = {name for name, tries in ended.tries().items() if tries == 2}
@@ -243,7 +244,7 @@ def test_a_worker_killed_in_every_task_costs_a_try_and_nothing_else(quiet, first
 def test_the_sensor_waits_in_the_triggerer_until_the_last_word(quiet, first):
     run_id = quiet.trigger("sensor_alone")
     path = f"/dags/sensor_alone/dagRuns/{run_id}/taskInstances/wait_for_new_data"
-    quiet.wait(lambda: quiet.ask(path)["state"] == "deferred", "the sensor did not defer")
+    quiet.wait(lambda: quiet.request(path)["state"] == "deferred", "the sensor did not defer")
     settings = Settings(
         CATALUNYA_LAKE=str(quiet.lake), CATALUNYA_HOME=str(quiet.home), CATALUNYA_NOW=NOW,
         CATALUNYA_SOCRATA_URL=quiet.portal.url, CATALUNYA_IDESCAT_URL=quiet.portal.url,
@@ -252,7 +253,7 @@ def test_the_sensor_waits_in_the_triggerer_until_the_last_word(quiet, first):
     stepwise = StepwiseRun(settings, id_in_lake(run_id, "sensor_alone"), PlainReporter(Console(quiet=True)))
     for dataset_id in DATASETS[:-1]:
         stepwise.ingest(dataset_id)
-    assert quiet.ask(path)["state"] == "deferred"
+    assert quiet.request(path)["state"] == "deferred"
     stepwise.ingest(DATASETS[-1])
     ended = quiet.ended(run_id, "sensor_alone")
     assert ended.states() == {"wait_for_new_data": "skipped"}
@@ -261,11 +262,11 @@ def test_the_sensor_waits_in_the_triggerer_until_the_last_word(quiet, first):
 def test_a_run_that_is_later_than_its_deadline_is_told_of_and_one_that_failed_before_is_not(quiet, first):
     assert quiet.run("always_late", fail=True).state == "failed"
     run_id = quiet.trigger("always_late")
-    quiet.wait(lambda: quiet.webhook_sink.heard, "nobody was told of a late run", patience_s=90)
+    quiet.wait(lambda: quiet.webhook_sink.heard, "nobody was told of a late run", timeout_s=90)
     [alert] = quiet.webhook_sink.heard
     assert "later than its deadline" in alert["title"]
     assert run_id in alert["title"] and f"/dags/always_late/runs/{run_id}" in alert["message"]
-    quiet.ask(f"/dags/always_late/dagRuns/{run_id}", {"state": "failed"}, "PATCH")
+    quiet.request(f"/dags/always_late/dagRuns/{run_id}", {"state": "failed"}, "PATCH")
 
 
 def test_a_finish_that_fails_by_itself_is_told_of(quiet, first):
@@ -290,8 +291,8 @@ def test_the_backfill_reads_kept_snapshots_and_no_portal(quiet, first):
 
 
 def test_maintenance_finds_a_byte_that_was_changed(quiet, first):
-    quiet.wake(MAINTENANCE)
-    assert first_of(quiet, MAINTENANCE).state == "success"
+    quiet.unpause(MAINTENANCE)
+    assert scheduled_run(quiet, MAINTENANCE).state == "success"
     page = next(iter(sorted((quiet.lake / "landing" / "service_users").glob("*/page-00000.json"))))
     good = page.read_bytes()
     page.write_bytes(good.replace(b"1", b"2", 1))

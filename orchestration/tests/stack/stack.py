@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.tests.api import PIPELINE, Api, Ended
+from orchestration.tests.api import PIPELINE, AirflowApi, EndedRun
 from tests.conftest import ROOT
 
 ORCHESTRATION = ROOT / "orchestration"
@@ -35,7 +35,7 @@ CLEAN = {
 
 
 @dataclass
-class Stack(Api):
+class Stack(AirflowApi):
     """One compose project on a port of its own."""
 
     project: str
@@ -90,28 +90,30 @@ class Stack(Api):
         again = found["RestartCount"] > before["RestartCount"]
         return bool(again and found["State"].get("Health", {}).get("Status") == "healthy")
 
-    def ask(self, path: str, content: Any = None, method: str | None = None) -> Any:
-        """Like `Api.ask`, patient with an API server that is away for a while."""
-        give_up = time.monotonic() + 120
+    def request(self, path: str, content: Any = None, method: str | None = None) -> Any:
+        """Like `AirflowApi.request`, patient with an API server that is away for a while."""
+        deadline = time.monotonic() + 120
         while True:
             try:
-                return super().ask(path, content, method)
+                return super().request(path, content, method)
             except (urllib.error.HTTPError, OSError) as error:
                 away = not isinstance(error, urllib.error.HTTPError) or error.code >= 500
-                if not away or time.monotonic() > give_up:
+                if not away or time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
 
-    def running(self, run_id: str, task_id: str, patience_s: float = 90) -> dict[str, Any]:
+    def running(self, run_id: str, task_id: str, timeout_s: float = 90) -> dict[str, Any]:
         """The instance of a task as soon as it runs."""
 
         def look() -> Any:
-            found = self.ask(f"/dags/{PIPELINE}/dagRuns/{run_id}/taskInstances?limit=100")["task_instances"]
+            found = self.request(f"/dags/{PIPELINE}/dagRuns/{run_id}/taskInstances?limit=100")[
+                "task_instances"
+            ]
             return next(
                 (task for task in found if task["task_id"] == task_id and task["state"] == "running"), None
             )
 
-        found: dict[str, Any] = self.wait(look, f"{task_id} of {run_id} did not run", patience_s)
+        found: dict[str, Any] = self.wait(look, f"{task_id} of {run_id} did not run", timeout_s)
         return found
 
     def pointer(self) -> str:
@@ -125,9 +127,9 @@ class Stack(Api):
         script = f"cd {folder} && sha256sum --check --quiet SHA256SUMS && wc -l < SHA256SUMS"
         assert int(self.inside("airflow-scheduler", "sh", "-c", script)) > 20
 
-    def ends_well_or_the_next_run_does(self, run_id: str) -> Ended:
+    def ends_well_or_the_next_run_does(self, run_id: str) -> EndedRun:
         """A run that something happened to ends; right, or so that the next run corrects it."""
-        ended = self.ended(run_id, patience_s=300)
+        ended = self.ended(run_id, timeout_s=300)
         if ended.state != "success":
             corrected = self.run(force=True)
             assert corrected.state == "success", (ended.states(), corrected.states())

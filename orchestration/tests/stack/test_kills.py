@@ -18,7 +18,7 @@ def test_a_service_that_runs_depend_on_is_killed_and_the_run_ends_right_or_the_n
     run_id = stack.trigger(force=True)
     stack.running(run_id, BUILD)
     stack.kill(before)
-    stack.wait(lambda: stack.is_back(before), f"{service} did not come back", patience_s=120)
+    stack.wait(lambda: stack.is_back(before), f"{service} did not come back", timeout_s=120)
     stack.ends_well_or_the_next_run_does(run_id)
 
 
@@ -54,7 +54,7 @@ def test_a_database_that_is_away_for_a_minute_in_the_middle_of_a_run_loses_nothi
             if one["State"]["Running"] or one["State"]["ExitCode"]
         ),
         "not every service came back",
-        patience_s=180,
+        timeout_s=180,
     )
     ended = stack.ends_well_or_the_next_run_does(run_id)
     assert stack.pointer() != before, ended.states()

@@ -122,7 +122,7 @@ def test_the_stack_in_production_does_not_start_with_defaults_and_does_with_sett
             states
         )
         login = {"username": "chief", "password": settings["AIRFLOW_ADMIN_PASSWORD"]}
-        assert airflow_local.ask(f"{stack.url}/auth/token", login)["access_token"]
+        assert airflow_local.call_api(f"{stack.url}/auth/token", login)["access_token"]
 
 
 @pytest.mark.parametrize("environment", ["development", "production"])
