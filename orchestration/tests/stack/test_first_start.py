@@ -132,11 +132,11 @@ class Connections:
 def pool_limits() -> dict[str, int]:
     """What size_pools allows each service in development, for both engines of its process."""
     text = (ORCHESTRATION / "docker" / "entrypoint.sh").read_text()
-    declared = re.search(r"local pool=(\d+) rush=(\d+)", text)
+    declared = re.search(r"local pool=(\d+) overflow=(\d+)", text)
     assert declared is not None
     limits = dict.fromkeys(("dag-processor", "triggerer", "init"), 2 * sum(map(int, declared.groups())))
-    for name, pool, rush in re.findall(r"\*:([a-z-]+)\) pool=(\d+) rush=(\d+)", text):
-        limits[name] = 2 * (int(pool) + int(rush))
+    for name, pool, overflow in re.findall(r"\*:([a-z-]+)\) pool=(\d+) overflow=(\d+)", text):
+        limits[name] = 2 * (int(pool) + int(overflow))
     assert set(limits) == {"dag-processor", "triggerer", "init", "api-server", "scheduler"}
     return {**limits, "health": 3}
 
