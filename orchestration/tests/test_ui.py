@@ -1,4 +1,4 @@
-"""The web interface as a person sees it, in a real browser; screenshots are kept in `.artefacts/` or CATALUNYA_ARTEFACTS."""
+"""The web interface in a real browser; screenshots are kept in `.artefacts/` or CATALUNYA_ARTEFACTS."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def inside(page: Page, airflow: Airflow) -> Page:
     return page
 
 
-def test_a_wrong_password_is_turned_away(page, airflow, pictures):
+def test_a_wrong_password_is_refused(page, airflow, pictures):
     page.goto(airflow.url)
     page.fill("input[name=username]", "airflow")
     page.fill("input[name=password]", "wrong")

@@ -93,8 +93,10 @@ def test_the_errors_of_the_real_register_are_in_the_demo() -> None:
 
 def test_three_rows_are_exact_duplicates_and_five_break_the_definition() -> None:
     rows = register_at(EPOCH)
-    doubled = [row for row, times in Counter(str(sorted(row.items())) for row in rows).items() if times > 1]
-    assert len(doubled) == 3
+    duplicates = [
+        row for row, times in Counter(str(sorted(row.items())) for row in rows).items() if times > 1
+    ]
+    assert len(duplicates) == 3
     broken = [row for row in rows if str(row["registre"]) > "S90100"]
     assert len(broken) == 5
     assert {"n/d", "2011-02-30"} <= {str(value) for row in broken for value in row.values()}

@@ -1,4 +1,4 @@
-"""DAGs beside the pipeline's, for the tests: one waits for a mart, one for readings, one is always late."""
+"""DAGs of the tests: one waits for a mart, one for the results of ingest, one is always late."""
 
 from __future__ import annotations
 

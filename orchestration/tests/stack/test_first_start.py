@@ -1,4 +1,4 @@
-"""From no container to a release, down and up again; what runs, as whom, with what and for whom to reach."""
+"""The first start to a release, stop and second start; users, rights, limits and ports of the containers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_IDLE_MIB = 1536
 UNITS = {"B": 1 / 2**20, "KiB": 1 / 2**10, "MiB": 1.0, "GiB": 2.0**10}
 
 
-def test_every_service_is_well_and_none_but_init_has_ended(stack):
+def test_every_service_is_healthy_and_none_but_init_has_ended(stack):
     containers = {service_of(one): one for one in stack.containers()}
     assert set(containers) == SERVICES
     for name in INITS:
@@ -51,7 +51,7 @@ def test_the_first_run_starts_by_itself_and_ends_in_a_release(stack):
     assert status["release_id"] == stack.pointer()
 
 
-def test_dbt_and_duckdb_are_sized_by_what_the_container_was_given(stack):
+def test_dbt_and_duckdb_are_sized_by_the_limits_of_the_container(stack):
     [scheduler] = stack.of("airflow-scheduler")
     given = scheduler["HostConfig"]["Memory"]
     main = "tr '\\0' '\\n' < /proc/$(cat /proc/1/task/1/children | cut -d' ' -f1)/environ"

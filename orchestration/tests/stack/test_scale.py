@@ -1,4 +1,4 @@
-"""With workers: tasks are handed over Redis to three of them, and a killed one loses nothing."""
+"""Three workers: tasks reach them over Redis, and a killed worker loses nothing."""
 
 from __future__ import annotations
 

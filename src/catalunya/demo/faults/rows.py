@@ -17,7 +17,7 @@ _KIND = "tipologia"
 def with_faults(dataset: Dataset, faults: tuple[tuple[str, str], ...]) -> Dataset:
     """Return the dataset with the faults given by name and value."""
     for name, value in faults:
-        dataset = replace(_DISTORTIONS[name](dataset, value or dataset.faulted_field), lines=None)
+        dataset = replace(_ROW_FAULTS[name](dataset, value or dataset.faulted_field), lines=None)
     return dataset
 
 
@@ -75,7 +75,7 @@ def _bad_rows(dataset: Dataset, field: str) -> Dataset:
     )
 
 
-_DISTORTIONS: dict[str, Callable[[Dataset, str], Dataset]] = {
+_ROW_FAULTS: dict[str, Callable[[Dataset, str], Dataset]] = {
     "new_column": _new_column,
     "missing_column": _missing_column,
     "retyped_column": _retyped_column,
