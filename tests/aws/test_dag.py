@@ -24,7 +24,8 @@ from catalunya.release import Release, current_release
 from catalunya.runs import record
 from catalunya.runs.record import RunRecord
 from infrastructure.package import Package
-from orchestration.tests.conftest import Airflow, Ended, first_of, started
+from orchestration.tests.airflow_instance import Airflow, scheduled_run, start_airflow
+from orchestration.tests.api import EndedRun
 from tests.aws import policy
 from tests.aws.emulator import Deployed, deployed
 from tests.aws.invocation import DAY
@@ -101,13 +102,13 @@ def production(
         "CATALUNYA_ATHENA_WORKGROUP": f"{stack.name}-build",
         "CATALUNYA_ATHENA_POLL": "0.1",
     }
-    with started(tmp_path_factory.mktemp("production"), portals, more) as airflow:
+    with start_airflow(tmp_path_factory.mktemp("production"), portals, more) as airflow:
         yield airflow
 
 
 @pytest.fixture(scope="module")
-def first(production: Airflow) -> Ended:
-    return first_of(production, patience_s=600)
+def first(production: Airflow) -> EndedRun:
+    return scheduled_run(production, timeout_s=600)
 
 
 @pytest.fixture
@@ -117,9 +118,9 @@ def lake(stack: Deployed, monkeypatch: pytest.MonkeyPatch) -> Storage:
     return open_lake(stack.lake)
 
 
-def run(production: Airflow, **conf: Any) -> Ended:
+def run(production: Airflow, **conf: Any) -> EndedRun:
     """A run; on a busy machine one that builds on Trino takes minutes."""
-    return production.ended(production.trigger(**conf), patience_s=600)
+    return production.ended(production.trigger(**conf), timeout_s=600)
 
 
 def read(stack: Deployed, athena: Environment, sql: str) -> list[tuple[Any, ...]]:
