@@ -135,7 +135,7 @@ def contender(name: str, url: str, count: int) -> None:
 
 
 def ours() -> Callable[[str, int], int]:
-    from catalunya.sources import Http, keys, socrata  # noqa: F401
+    from catalunya.sources import FetchRequest, Http, keys, socrata  # noqa: F401
 
     source: Any = SimpleNamespace(resource=RESOURCE)
 
@@ -144,7 +144,11 @@ def ours() -> Callable[[str, int], int]:
         spool = tempfile.mkdtemp(dir=WORK)
         atexit.register(shutil.rmtree, spool)
         with Http() as http:
-            fetched = socrata.fetch(source, base_url=url, http=http, spool=Path(spool), key=("registre",))
+            fetched = socrata.fetch(
+                FetchRequest(
+                    source=source, base_url=url, http=http, spool=Path(spool), dataset="x", key=("registre",)
+                )
+            )
             assert fetched is not None
             return fetched.rows
 

@@ -27,7 +27,7 @@ from catalunya.lake.opening import open_lake
 from catalunya.lake.staged import Staged, staged_record
 from catalunya.lake.storage import Storage
 from catalunya.settings import PORTAL_VARIABLES, Settings
-from catalunya.sources import Http, idescat, socrata
+from catalunya.sources import Http, base
 from tests.factories import DEFINITIONS
 from tests.fuzz.mutations import answer, mutated
 
@@ -167,8 +167,7 @@ def settings_for(url: str, *, timeout_s: float) -> Settings:
 @pytest.fixture(autouse=True)
 def without_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Http, "pause", lambda *_: None)
-    monkeypatch.setattr(socrata, "TRIES", 1)
-    monkeypatch.setattr(idescat, "TRIES", 1)
+    monkeypatch.setattr(base, "TRIES", 1)
 
 
 @pytest.mark.parametrize("source", SOURCES)

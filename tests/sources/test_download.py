@@ -1,56 +1,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from catalunya.datasets.sources import DownloadFile, DownloadSource
 from catalunya.errors import SourceUnreadable
-from catalunya.sources import Fetched, Http, download
-
-from .conftest import Answering, Asked, Reply, Server
-
-SOURCE = DownloadSource(
-    protocol="download",
-    files=(
-        DownloadFile(path="/comarques.json", level="comarca"),
-        DownloadFile(path="/municipis.json", level="municipality"),
-    ),
-)
-Serve = Callable[[Answering], Server]
+from catalunya.sources import Fetched, Http
+from tests.sources.portals import FILES, Asked, Files, Reply, Serve, Server, fetch
 
 
-def geojson(*properties: dict[str, str]) -> dict[str, Any]:
-    point = {"type": "Point", "coordinates": [1, 41]}
-    features = [{"type": "Feature", "properties": one, "geometry": point} for one in properties]
-    return {"type": "FeatureCollection", "features": features}
-
-
-class Files:
-    """A file server with ETags, as ICGC's."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, Any] = {
-            "/comarques.json": geojson({"CODICOMAR": "01"}, {"CODICOMAR": "02", "NOMCOMAR": "Alt Empordà"}),
-            "/municipis.json": geojson({"CODIMUNI": "080018", "CODICOMAR": "41"}),
-        }
-        self.tags = {"/comarques.json": '"a"', "/municipis.json": '"b"'}
-
-    def __call__(self, asked: Asked) -> Reply:
-        tag = self.tags.get(asked.path)
-        if tag and asked.headers.get("if-none-match") == tag:
-            return Reply(status=304)
-        headers = {"ETag": tag, "Last-Modified": "Tue, 20 Jan 2026 08:00:00 GMT"} if tag else {}
-        return Reply(self.files[asked.path], headers=headers)
-
-
-def read(server: Server, http: Http, spool: Path, known: dict[str, Any] | None = None) -> Fetched | None:
-    return download.fetch(
-        SOURCE, base_url=server.url, http=http, spool=spool, known=known, dataset="boundaries"
-    )
+def read(server: Server, http: Http, spool: Path, previous: dict[str, Any] | None = None) -> Fetched | None:
+    return fetch(FILES, server.url, http, spool, previous_validators=previous, dataset="boundaries")
 
 
 def test_files_are_landed_whole_with_their_features_and_properties(
@@ -63,7 +25,7 @@ def test_files_are_landed_whole_with_their_features_and_properties(
         ("page-00000.json", 2),
         ("page-00001.json", 1),
     ]
-    assert json.loads(result.files[1].path.read_bytes()) == portal.files["/municipis.json"]
+    assert json.loads((tmp_path / result.files[1].name).read_bytes()) == portal.files["/municipis.json"]
     assert [c.name for c in result.columns] == ["level", "geometry", "CODICOMAR", "NOMCOMAR", "CODIMUNI"]
     assert (result.rows, result.rows_before, result.rows_after) == (3, None, None)
 
@@ -72,8 +34,8 @@ def test_unchanged_files_cost_one_conditional_request_each(serve: Serve, http: H
     server = serve(Files())
     first = read(server, http, tmp_path)
     assert first is not None
-    known = json.loads(json.dumps(first.validators))
-    assert read(server, http, tmp_path, known) is None
+    previous = json.loads(json.dumps(first.validators))
+    assert read(server, http, tmp_path, previous) is None
     assert len(server.asked) == http.requests == 4
     assert server.asked[3].headers["if-none-match"] == '"b"'
     assert server.asked[3].headers["if-modified-since"] == "Tue, 20 Jan 2026 08:00:00 GMT"
@@ -88,7 +50,7 @@ def test_when_one_file_changed_both_are_landed(serve: Serve, http: Http, tmp_pat
     second = read(server, http, tmp_path / "2", first.validators)
     assert second is not None
     assert [file.sha256 for file in second.files] == [file.sha256 for file in first.files]
-    assert all(file.path.is_file() for file in second.files)
+    assert all((tmp_path / "2" / file.name).is_file() for file in second.files)
     assert second.validators["files"]["/municipis.json"]["etag"] == '"c"'
 
 

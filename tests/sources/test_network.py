@@ -6,7 +6,7 @@ import errno
 import io
 import socketserver
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,35 +18,29 @@ from catalunya import ingest as ingesting
 from catalunya.address import is_loopback, redacted, split_login
 from catalunya.errors import SourceUnreadable, UsageError
 from catalunya.ingest import ingest
-from catalunya.lake import snapshot
+from catalunya.lake import scratch, snapshot
 from catalunya.lake.snapshot import Refusal
-from catalunya.settings import PORTAL_VARIABLES, Settings
-from catalunya.sources import Http, download
-from catalunya.sources import http as http_module
+from catalunya.settings import Settings
+from catalunya.sources import Http
 from catalunya.sources.transport import proxy_of
 from tests.factories import DEFINITIONS, NOW, local_lake
+from tests.sources.portals import (
+    FILES,
+    Answering,
+    Asked,
+    Files,
+    InTurn,
+    Register,
+    Reply,
+    Serve,
+    Tables,
+    fetch,
+    settings,
+)
 
-from .conftest import Answering, Asked, Register, Reply, Server
-from .test_download import SOURCE as FILES
-from .test_download import Files
-from .test_idescat import Tables
-
-Serve = Callable[[Answering], Server]
-InTurn = Callable[..., Answering]
 ROWS = [{"registre": f"S{number:05d}", "nom": "Residència", "tipologia": "x"} for number in range(40)]
 COLUMNS = ["registre", "nom", "tipologia", "inscripcio", "capacitat", "adreca", "municipi", "comarca", "cp"]
 COLUMNS += ["telefon", "entitat_titular", "qualificacio", "nif", "districte"]
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def settings(url: str) -> Settings:
-    values: dict[str, Any] = dict.fromkeys(PORTAL_VARIABLES, url)
-    return Settings(**values, CATALUNYA_HTTP_ATTEMPTS=1, CATALUNYA_HTTP_TIMEOUT=20)
 
 
 @contextmanager
@@ -104,14 +98,17 @@ def test_a_validator_that_no_request_can_carry_is_not_kept(serve: Serve, http: H
     portal = Files()
     portal.tags = {"/comarques.json": '"caf\u00e9"', "/municipis.json": '"b"'}
     server = serve(portal)
-    found = download.fetch(FILES, base_url=server.url, http=http, spool=tmp_path, dataset="boundaries")
+    found = fetch(FILES, server.url, http, tmp_path, dataset="boundaries")
     assert found is not None
     assert [list(file) for file in found.validators["files"].values()] == [
         ["last_modified", "level"],
         ["etag", "last_modified", "level"],
     ]
-    known = {"files": {file.path: {"etag": '"\u0175"', "level": file.level} for file in FILES.files}}
-    assert download.fetch(FILES, base_url=server.url, http=http, spool=tmp_path, known=known) is not None
+    previous = {"files": {file.path: {"etag": '"\u0175"', "level": file.level} for file in FILES.files}}
+    assert (
+        fetch(FILES, server.url, http, tmp_path, dataset="boundaries", previous_validators=previous)
+        is not None
+    )
 
 
 def test_a_write_that_takes_less_than_it_is_given_is_repeated(
@@ -123,7 +120,7 @@ def test_a_write_that_takes_less_than_it_is_given_is_repeated(
 
     monkeypatch.setattr(Path, "open", lambda path, mode, buffering: Short(path, mode))
     body = b"[" + b"1," * 30_000 + b"1]"
-    http.store(serve(in_turn(Reply(body))).url, tmp_path / "f", dataset="x")
+    http.store(serve(in_turn(Reply(body))).url, tmp_path / "f", dataset="x", parse=lambda path: None)
     monkeypatch.undo()
     assert (tmp_path / "f").read_bytes() == body
 
@@ -137,7 +134,7 @@ def test_a_disk_that_is_full_is_said_of_its_source_and_the_next_one_lands(
 
     lake = local_lake(tmp_path / "lake")
     with monkeypatch.context() as patch:
-        patch.setattr(http_module, "_write", full)
+        patch.setattr(scratch, "write_all", full)
         register = serve(Register(ROWS, COLUMNS))
         found = ingest(lake, DEFINITIONS["social_services"], settings(register.url), run_id="r", now=NOW)
     assert found.outcome == "unreadable"
@@ -211,8 +208,8 @@ def test_this_machine_is_never_asked_through_a_proxy(monkeypatch: pytest.MonkeyP
     assert not is_loopback("127.example.org")
     assert not is_loopback("localhost.example.org")
     address = f"[{host}]" if host == "::1" else host
-    assert proxy_of(http_module.httpx.URL(f"http://{address}/")) is None
-    assert proxy_of(http_module.httpx.URL("http://portal.example/")) == "http://proxy.example:3128"
+    assert proxy_of(f"http://{address}/") is None
+    assert proxy_of("http://portal.example/") == "http://proxy.example:3128"
 
 
 def test_a_portal_on_this_machine_is_read_though_a_proxy_is_set(

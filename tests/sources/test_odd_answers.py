@@ -6,45 +6,52 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from catalunya import sources, stage
 from catalunya.datasets.sources import DownloadSource
 from catalunya.errors import SnapshotUnreadable, SourceDrift, SourceUnreadable
 from catalunya.ingest import ingest
 from catalunya.lake import snapshot
-from catalunya.settings import PORTAL_VARIABLES, Settings
-from catalunya.sources import Http, download, idescat, socrata
-from catalunya.sources.http import InvalidResponse, _Utf8
+from catalunya.sources import Http
 from catalunya.staging.snapshot_typing import stage_snapshot
 from tests.factories import DEFINITIONS, NOW, land, local_lake
+from tests.sources.portals import (
+    FILES,
+    REGISTER,
+    TABLE,
+    WANTED,
+    Asked,
+    Files,
+    Register,
+    Reply,
+    Serve,
+    Tables,
+    fetch,
+    geojson,
+    settings,
+)
 
-from .conftest import Answering, Asked, Register, Reply, Server
-from .test_download import SOURCE as FILES
-from .test_download import Files, geojson
-from .test_idescat import SOURCE as TABLE
-from .test_idescat import WANTED, Tables
-
-Serve = Callable[[Answering], Server]
-InTurn = Callable[..., Answering]
 ROWS = [{"registre": f"S{number:05d}", "nom": "Residència", "tipologia": "x"} for number in range(40)]
 DEEP = b"[" * 5000 + b"]" * 5000
 
 
 @pytest.fixture(autouse=True)
-def straight(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Http, "pause", lambda *_: None)
 
 
-def settings(url: str) -> Settings:
-    values: dict[str, Any] = dict.fromkeys(PORTAL_VARIABLES, url)
-    return Settings(**values, CATALUNYA_HTTP_ATTEMPTS=1, CATALUNYA_HTTP_TIMEOUT=20)
+def read_register(url: str, http: Http, spool: Path) -> object:
+    return fetch(REGISTER, url, http, spool, dataset="social_services", key=("registre",))
+
+
+def read_table(url: str, http: Http, spool: Path) -> object:
+    return fetch(TABLE, url, http, spool, dataset="population", wanted=WANTED)
+
+
+def read_files(url: str, http: Http, spool: Path) -> object:
+    return fetch(FILES, url, http, spool, dataset="boundaries")
 
 
 @pytest.mark.parametrize(
@@ -69,13 +76,7 @@ def test_a_page_that_cannot_be_decoded_is_asked_for_again_and_then_named(
     portal = Register([{"registre": "S1", "nom": "a"}], ["registre", "nom"])
     server = serve(lambda asked: Reply(odd) if "$offset" in asked.query else portal(asked))
     with pytest.raises(SourceUnreadable, match=found):
-        socrata.fetch(
-            DEFINITIONS["social_services"].source,  # type: ignore[arg-type]
-            base_url=server.url,
-            http=http,
-            spool=tmp_path,
-            key=("registre",),
-        )
+        read_register(server.url, http, tmp_path)
     assert sum("$offset" in asked.query for asked in server.asked) == 5
 
 
@@ -97,7 +98,7 @@ def test_odd_metadata_are_asked_for_again_and_then_named(
     good = {"rowsUpdatedAt": 1, "columns": [{"fieldName": "registre", "dataTypeName": "text"}]}
     server = serve(lambda asked: Reply({**good, **change}))
     with pytest.raises(SourceUnreadable, match="tried 5 times"):
-        socrata.fetch(DEFINITIONS["social_services"].source, base_url=server.url, http=http, spool=tmp_path)  # type: ignore[arg-type]
+        read_register(server.url, http, tmp_path)
 
 
 @pytest.mark.parametrize("count", ["9" * 5000, 10**18, -1, 1.5, "many", {"a": {}}])
@@ -106,13 +107,8 @@ def test_a_count_that_no_dataset_has_is_no_count(
 ) -> None:
     portal = Register(ROWS, ["registre", "nom"])
     portal.count_as = lambda _: [{"count": count}]
-    with pytest.raises(SourceUnreadable, match="where the number of rows is due"):
-        socrata.fetch(
-            DEFINITIONS["social_services"].source,  # type: ignore[arg-type]
-            base_url=serve(portal).url,
-            http=http,
-            spool=tmp_path,
-        )
+    with pytest.raises(SourceUnreadable, match="expected the number of rows"):
+        read_register(serve(portal).url, http, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +141,7 @@ def test_json_stat_of_wrong_types_is_asked_for_again_and_then_named(
         return reply
 
     with pytest.raises(SourceUnreadable, match="tried 5 times"):
-        idescat.fetch(TABLE, base_url=serve(answer).url, http=http, spool=tmp_path, wanted=WANTED)
+        read_table(serve(answer).url, http, tmp_path)
 
 
 def test_a_table_of_more_cells_than_can_be_meant_is_not_read(
@@ -154,7 +150,7 @@ def test_a_table_of_more_cells_than_can_be_meant_is_not_read(
     tables = Tables()
     tables.categories |= {name: [f"{name}{n}" for n in range(4_000)] for name in ("YEAR", "MUN")}
     with pytest.raises(SourceUnreadable, match=r"categories for 32,000,000 cells, more than the 10,000,000"):
-        idescat.fetch(TABLE, base_url=serve(tables).url, http=http, spool=tmp_path, wanted=WANTED)
+        read_table(serve(tables).url, http, tmp_path)
 
 
 @pytest.mark.parametrize("year", ["2023p", "2023.0"])
@@ -193,7 +189,7 @@ def test_a_download_that_names_another_crs_is_drift(
     server = serve(portal)
 
     def read() -> object:
-        return download.fetch(FILES, base_url=server.url, http=http, spool=tmp_path, dataset="boundaries")
+        return read_files(server.url, http, tmp_path)
 
     if fits:
         assert read() is not None
@@ -211,7 +207,7 @@ def test_coordinates_in_metres_are_drift_at_fetch_and_unreadable_when_they_had_l
     portal = Files()
     portal.files["/municipis.json"]["features"][0]["geometry"] = UTM
     with pytest.raises(SourceDrift, match=r"found the position \[420000, 4600000\], expected longitude"):
-        download.fetch(FILES, base_url=serve(portal).url, http=http, spool=tmp_path, dataset="boundaries")
+        read_files(serve(portal).url, http, tmp_path)
     lake, dataset = local_lake(tmp_path / "lake"), DEFINITIONS["boundaries"]
     manifest = land(lake, dataset, list(portal.files.values()))
     with pytest.raises(SnapshotUnreadable, match=r"page-00001\.json: .*4600000.*EPSG:4326"):
@@ -234,7 +230,7 @@ def test_a_geometry_that_is_none_is_asked_for_again_and_then_named(
     portal = Files()
     portal.files["/municipis.json"]["features"][0]["geometry"] = geometry
     with pytest.raises(SourceUnreadable, match="tried 5 times"):
-        download.fetch(FILES, base_url=serve(portal).url, http=http, spool=tmp_path, dataset="boundaries")
+        read_files(serve(portal).url, http, tmp_path)
 
 
 def landed(folder: Path, body: object) -> list[Path]:
@@ -337,47 +333,4 @@ def test_a_number_of_5000_digits_in_a_member_that_is_decoded_on_its_own_is_named
         "crs": b'{"type":"FeatureCollection","features":[{"type":"Feature"}],"crs":' + huge + b"}",
     }
     with pytest.raises(SourceUnreadable, match="out of range"):
-        download.fetch(
-            FILES,
-            base_url=serve(lambda asked: Reply(odd[member])).url,
-            http=http,
-            spool=tmp_path,
-            dataset="boundaries",
-        )
-
-
-_BYTES = st.one_of(
-    st.sampled_from(
-        [b"\xc0\x80", b"\xc1\xbf", b"\xe0\x80\x80", b"\xed\xa0\x80", b"\xf0\x80\x80\x80", b"\xf4\x90\x80\x80"]
-    ),
-    st.text("aé·’€😀\u0080\u07ff\u0800\uffff").map(str.encode),
-    st.sampled_from(
-        [bytes([n]) for n in (0x80, 0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xED, 0xEF, 0xF0, 0xF4, 0xF5, 0xFF)]
-    ),
-)
-
-
-@given(st.lists(_BYTES, max_size=12).map(b"".join), st.integers(1, 9))
-def test_bytes_in_pieces_are_utf_8_exactly_when_python_decodes_them_as_a_whole(
-    body: bytes, size: int
-) -> None:
-    def decodes() -> bool:
-        try:
-            body.decode("utf-8")
-        except UnicodeDecodeError:
-            return False
-        return True
-
-    def passes() -> bool:
-        check = _Utf8()
-        try:
-            for start in range(0, len(body), size):
-                check.feed(body[start : start + size])
-            check.finish()
-        except InvalidResponse:
-            return False
-        return True
-
-    with patch("catalunya.sources.http._SMALL_PIECE", 0):
-        assert passes() == decodes()
-    assert passes() == decodes()
+        read_files(serve(lambda asked: Reply(odd[member])).url, http, tmp_path)

@@ -9,16 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from catalunya.datasets.sources import SocrataSource
 from catalunya.errors import SourceUnreadable
 from catalunya.sources import Fetched, Http, socrata
+from tests.sources.portals import REGISTER, Asked, Register, Reply, Serve, Server, fetch
 
-from .conftest import Answering, Asked, Register, Reply, Server
-
-SOURCE = SocrataSource(protocol="socrata", resource="ivft-vegh")
 COLUMNS = ["registre", "nom", "capacitat"]
-
-Serve = Callable[[Answering], Server]
 
 
 def rows(count: int) -> list[dict[str, Any]]:
@@ -40,7 +35,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read(server: Server, http: Http, spool: Path, **more: Any) -> Fetched | None:
     more = {"key": ("registre",), "dataset": "social_services", **more}
-    return socrata.fetch(SOURCE, base_url=server.url, http=http, spool=spool, **more)
+    return fetch(REGISTER, server.url, http, spool, **more)
 
 
 def fetched(server: Server, http: Http, spool: Path, **more: Any) -> Fetched:
@@ -49,8 +44,8 @@ def fetched(server: Server, http: Http, spool: Path, **more: Any) -> Fetched:
     return result
 
 
-def landed(result: Fetched) -> list[dict[str, Any]]:
-    return [row for file in result.files for row in json.loads(file.path.read_bytes())]
+def landed(result: Fetched, spool: Path) -> list[dict[str, Any]]:
+    return [row for file in result.files for row in json.loads((spool / file.name).read_bytes())]
 
 
 def page_requests(server: Server) -> list[tuple[int, int]]:
@@ -63,7 +58,7 @@ def test_every_row_is_landed_once_in_pages_in_order(
 ) -> None:
     server = serve(register)
     result = fetched(server, http, tmp_path)
-    assert landed(result) == register.rows
+    assert landed(result, tmp_path) == register.rows
     assert [(file.name, file.rows) for file in result.files] == [
         ("page-00000.json", 10),
         ("page-00001.json", 10),
@@ -87,9 +82,9 @@ def test_an_unchanged_dataset_costs_one_request(
     serve: Serve, register: Register, http: Http, tmp_path: Path
 ) -> None:
     server = serve(register)
-    known = json.loads(json.dumps(fetched(server, http, tmp_path).validators))
+    previous = json.loads(json.dumps(fetched(server, http, tmp_path).validators))
     before = http.requests
-    assert read(server, http, tmp_path, known=known) is None
+    assert read(server, http, tmp_path, previous_validators=previous) is None
     assert http.requests == before + 1
 
 
@@ -98,12 +93,12 @@ def test_a_changed_dataset_is_read_again(
     serve: Serve, register: Register, http: Http, tmp_path: Path, change: str
 ) -> None:
     server = serve(register)
-    known = fetched(server, http, tmp_path).validators
+    previous = fetched(server, http, tmp_path).validators
     if change == "rows":
         register.updated = 1_700_000_001
     else:
         register.columns.append("nif")
-    assert read(server, http, tmp_path, known=known) is not None
+    assert read(server, http, tmp_path, previous_validators=previous) is not None
 
 
 def test_a_portal_that_gives_no_date_is_never_called_unchanged(
@@ -111,8 +106,8 @@ def test_a_portal_that_gives_no_date_is_never_called_unchanged(
 ) -> None:
     register.updated = None
     server = serve(register)
-    known = fetched(server, http, tmp_path).validators
-    assert read(server, http, tmp_path, known=known) is not None
+    previous = fetched(server, http, tmp_path).validators
+    assert read(server, http, tmp_path, previous_validators=previous) is not None
 
 
 @pytest.mark.parametrize(
@@ -131,7 +126,7 @@ def test_an_empty_dataset_is_one_empty_page(
 ) -> None:
     register.rows = []
     result = fetched(serve(register), http, tmp_path)
-    assert (result.rows, landed(result), len(result.files)) == (0, [], 1)
+    assert (result.rows, landed(result, tmp_path), len(result.files)) == (0, [], 1)
 
 
 def test_a_server_that_gives_fewer_rows_than_asked_is_followed_at_its_pace(
@@ -140,7 +135,7 @@ def test_a_server_that_gives_fewer_rows_than_asked_is_followed_at_its_pace(
     register.most = 4
     server = serve(register)
     result = fetched(server, http, tmp_path)
-    assert landed(result) == register.rows
+    assert landed(result, tmp_path) == register.rows
     assert len(page_requests(server)) == 8
 
 
@@ -154,7 +149,7 @@ def test_a_single_short_page_in_the_middle_is_completed(
         return reply
 
     server = serve(answer)
-    assert landed(fetched(server, http, tmp_path)) == register.rows
+    assert landed(fetched(server, http, tmp_path), tmp_path) == register.rows
     assert (17, 3) in page_requests(server)
 
 
@@ -173,7 +168,7 @@ def test_pages_that_settle_are_read_again_until_they_fit(
     serve: Serve, register: Register, http: Http, tmp_path: Path
 ) -> None:
     register.view = lambda page, all_rows: all_rows[::-1] if page == 1 else all_rows
-    assert landed(fetched(serve(register), http, tmp_path)) == register.rows
+    assert landed(fetched(serve(register), http, tmp_path), tmp_path) == register.rows
 
 
 def test_rows_that_the_source_doubles_the_same_way_each_time_are_kept(
@@ -182,7 +177,7 @@ def test_rows_that_the_source_doubles_the_same_way_each_time_are_kept(
     register.rows = [*rows(12), *rows(3)]
     server = serve(register)
     result = fetched(server, http, tmp_path)
-    assert landed(result) == register.rows
+    assert landed(result, tmp_path) == register.rows
     # Two pages of a reading are asked for at once.
     assert sorted(page_requests(server)) == sorted([(0, 10), (10, 10), (0, 6), (6, 6), (12, 6)])
 
@@ -214,7 +209,7 @@ def test_rows_that_vanish_while_pages_are_read_are_a_fault_until_they_stay(
 
     register.view = vanish
     result = fetched(serve(register), http, tmp_path)
-    assert (result.rows, landed(result)) == (23, register.rows)
+    assert (result.rows, landed(result, tmp_path)) == (23, register.rows)
 
 
 def test_rows_that_appear_while_pages_are_read_are_a_fault_until_they_stay(
@@ -227,7 +222,7 @@ def test_rows_that_appear_while_pages_are_read_are_a_fault_until_they_stay(
 
     register.view = appear
     result = fetched(serve(register), http, tmp_path)
-    assert (result.rows, landed(result)) == (26, register.rows)
+    assert (result.rows, landed(result, tmp_path)) == (26, register.rows)
 
 
 def test_a_row_that_goes_while_another_comes_is_a_fault_though_the_count_is_the_same(
@@ -255,14 +250,14 @@ def test_a_dataset_that_is_updated_while_it_is_read_is_read_again(
     register.view = update
     result = fetched(serve(register), http, tmp_path)
     assert result.validators["rows_updated_at"] == 1_700_000_009
-    assert landed(result) == register.rows
+    assert landed(result, tmp_path) == register.rows
 
 
 def test_a_count_that_the_pages_never_reach_ends_with_the_figures(
     serve: Serve, register: Register, http: Http, tmp_path: Path
 ) -> None:
     register.count_as = lambda n: [{"count": str(n - 2)}]
-    with pytest.raises(SourceUnreadable, match=r"holds 5 rows where 3 are due .*23 rows counted"):
+    with pytest.raises(SourceUnreadable, match=r"holds 5 rows, expected 3 .*23 rows counted"):
         read(serve(register), http, tmp_path)
     register.count_as = lambda n: [{"count": str(n + 10)}]
     with pytest.raises(SourceUnreadable, match=r"offset \d+ is empty, but 35 rows were counted"):
@@ -274,7 +269,7 @@ def test_a_portal_that_pays_no_heed_to_the_limit_has_sent_everything_at_once(
 ) -> None:
     server = serve(lambda asked: Reply(register.rows) if "$offset" in asked.query else register(asked))
     result = fetched(server, http, tmp_path)
-    assert landed(result) == register.rows
+    assert landed(result, tmp_path) == register.rows
     assert len(result.files) == 1
 
 
@@ -286,7 +281,7 @@ def test_a_page_with_more_rows_than_asked_is_refused(
             return Reply(register.rows[:12])
         return register(asked)
 
-    with pytest.raises(SourceUnreadable, match="offset 0 holds 12 rows where 10 are due"):
+    with pytest.raises(SourceUnreadable, match="offset 0 holds 12 rows, expected 10"):
         read(serve(answer), http, tmp_path)
 
 
@@ -372,7 +367,7 @@ def test_an_error_body_in_place_of_rows_is_quoted(
     def answer(asked: Asked) -> Reply:
         return Reply({"message": "Query timed out"}) if "$offset" in asked.query else register(asked)
 
-    with pytest.raises(SourceUnreadable, match="Query timed out where a JSON list of rows is due"):
+    with pytest.raises(SourceUnreadable, match="Query timed out, expected a JSON list of rows"):
         read(serve(answer), http, tmp_path)
 
 
@@ -395,7 +390,7 @@ def test_a_page_that_fails_once_is_asked_for_again_and_counted_once(
         return reply
 
     result = fetched(serve(answer), http, tmp_path)
-    assert landed(result) == register.rows
+    assert landed(result, tmp_path) == register.rows
 
 
 @pytest.mark.parametrize("page", ["623z-r97q", "jj6z-iyrp", "xuwf-dxjd"])
@@ -408,5 +403,5 @@ def test_a_real_page_of_the_portal_is_landed_byte_for_byte(
     portal = Register(data, list(data[0]))
     server = serve(lambda asked: Reply(body) if "$offset" in asked.query else portal(asked))
     result = fetched(server, http, tmp_path, key=("data",))
-    assert result.files[0].path.read_bytes() == body
+    assert (tmp_path / result.files[0].name).read_bytes() == body
     assert result.rows == len(data)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from catalunya.sources.http import InvalidResponse
+from catalunya.sources.responses import InvalidResponse
 
 
 @dataclass(frozen=True)
