@@ -89,7 +89,7 @@ def ingest(
             if message:
                 log.warning("source " + outcome, dataset=dataset.id, reason=message)
             snapshot_id = newest.snapshot_id if newest else None
-            requests, size = http.requests, http.bytes
+            requests, size = http.requests, http.bytes_received
             return Ingested(dataset.id, outcome, snapshot_id, validators, requests, size, message, rows)
 
         try:
@@ -197,6 +197,6 @@ def _new_manifest(
         demo=fetched.demo,
         content_sha256=content,
         requests=http.requests,
-        bytes=http.bytes,
+        bytes=http.bytes_received,
         files=fetched.files,
     )

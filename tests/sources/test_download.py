@@ -68,10 +68,10 @@ def test_a_server_without_validators_is_read_every_time(serve: Serve, http: Http
     [
         (b"<html>Not today</html>", "a page of HTML"),
         (b'{"type": "FeatureCollection", "features": [{"type"', "cut off"),
-        ({"type": "Topology", "objects": {}}, "no GeoJSON FeatureCollection"),
+        ({"type": "Topology", "objects": {}}, "expected a GeoJSON FeatureCollection"),
         ({"type": "Other", "features": []}, "of type 'Other'"),
         ({"type": "FeatureCollection", "features": []}, "without features"),
-        ([1], "no GeoJSON FeatureCollection"),
+        ([1], "expected a GeoJSON FeatureCollection"),
     ],
 )
 def test_what_is_no_collection_of_features_is_asked_again_and_then_refused(

@@ -248,7 +248,7 @@ def test_a_table_that_is_updated_between_its_parts_is_read_again(
     [
         (lambda table: table["value"].pop(), "values for 24 cells"),
         (lambda table: table["size"].__setitem__(0, 9), "not those of the categories"),
-        (lambda table: table.pop("dimension"), "no JSON-stat dataset"),
+        (lambda table: table.pop("dimension"), "expected a JSON-stat dataset"),
         (lambda table: table.pop("value"), "without values"),
     ],
 )

@@ -22,6 +22,7 @@ from catalunya.lake import scratch, snapshot
 from catalunya.lake.snapshot import Refusal
 from catalunya.settings import Settings
 from catalunya.sources import Http
+from catalunya.sources.responses import decode
 from catalunya.sources.transport import proxy_of
 from tests.factories import DEFINITIONS, NOW, local_lake
 from tests.sources.portals import (
@@ -88,10 +89,10 @@ def test_odd_headers_are_an_explained_error_or_none_at_all(head: bytes, well: bo
     with raw(head + b"\r\n\r\n" + b"{}") as url, Http(attempts=2, first_wait_s=0.002, timeout_s=5) as http:
         for _ in range(2):
             if well:
-                assert http.json(url, dataset="population", expect=dict).data == {}
+                assert http.get(url, dataset="population", parse=decode).data == {}
             else:
                 with pytest.raises(SourceUnreadable, match="population: GET http"):
-                    http.json(url, dataset="population", expect=dict)
+                    http.get(url, dataset="population", parse=decode)
 
 
 def test_a_validator_that_no_request_can_carry_is_not_kept(serve: Serve, http: Http, tmp_path: Path) -> None:
@@ -216,7 +217,7 @@ def test_a_portal_on_this_machine_is_read_though_a_proxy_is_set(
     serve: Serve, in_turn: InTurn, http: Http, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    assert http.json(serve(in_turn(Reply({}))).url, dataset="x", expect=dict).data == {}
+    assert http.get(serve(in_turn(Reply({}))).url, dataset="x", parse=decode).data == {}
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ def test_a_proxy_that_refuses_is_named_without_its_password_and_with_the_remedy(
 ) -> None:
     monkeypatch.setenv(f"{scheme}_proxy", proxy)
     with Http(attempts=1) as http, pytest.raises(SourceUnreadable, match=said) as caught:
-        http.json(f"{scheme}://portal.example/x", dataset="population", expect=dict)
+        http.get(f"{scheme}://portal.example/x", dataset="population", parse=decode)
     assert "HTTP_PROXY" in str(caught.value)
     assert "NO_PROXY" in str(caught.value)
     assert "secret" not in str(caught.value)
@@ -248,8 +249,8 @@ def test_a_proxy_is_told_the_user_and_password_of_its_address(
         with pytest.raises(
             SourceUnreadable, match=r"the proxy http://\*\*\*@.* refused: status 407.*NO_PROXY"
         ):
-            http.json("http://portal.example/x", dataset="x", expect=dict)
-        assert http.json("http://portal.example/x", dataset="x", expect=dict).data == {"good": 1}
+            http.get("http://portal.example/x", dataset="x", parse=decode)
+        assert http.get("http://portal.example/x", dataset="x", parse=decode).data == {"good": 1}
     assert proxy.asked[0].headers["proxy-authorization"] == "Basic Ym9zczpzQGNyZXQ="
 
 
@@ -283,7 +284,7 @@ def test_a_password_in_a_base_url_opens_the_portal_and_is_kept_nowhere(
 def test_a_password_in_a_redirect_is_not_shown(serve: Serve, in_turn: InTurn, http: Http) -> None:
     server = serve(in_turn(Reply(b"", status=302, headers={"Location": "ftp://boss:pa55word@host/"})))
     with pytest.raises(SourceUnreadable, match=r"redirected to ftp://\*\*\*@host/, which is no web address"):
-        http.json(server.url, dataset="x", expect=dict)
+        http.get(server.url, dataset="x", parse=decode)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from catalunya.errors import SnapshotUnreadable, SourceDrift
 from catalunya.lake.snapshot import LandedColumn, LandedFile
 from catalunya.sources.base import Fetched, FetchRequest, LandedPage, SourceProtocol, file_name
 from catalunya.sources.http import Answer
-from catalunya.sources.responses import UNDECODABLE, InvalidResponse, decode, not_json
+from catalunya.sources.responses import InvalidResponse, decode
 
 if TYPE_CHECKING:
     from catalunya.datasets.sources import DownloadFile, DownloadSource
@@ -91,7 +91,8 @@ def fetch(request: FetchRequest[DownloadSource]) -> Fetched | None:
                 role=file.level,
             )
         )
-        kept[file.path] = {**_validators(answer), "level": file.level}
+        found = {"etag": answer.headers.get("etag"), "last_modified": answer.headers.get("last-modified")}
+        kept[file.path] = {**_printable(found), "level": file.level}
         names |= summary.properties
         demo = demo or answer.demo
         request.progress(sum(one.rows or 0 for one in landed), None)
@@ -114,13 +115,7 @@ def rows(path: Path, level: str) -> Iterator[dict[str, Any]]:
 
 def read_collection(path: Path, where: str) -> _Collection:
     """Return the collection in a file; raise `InvalidResponse` for anything else, `SourceDrift` for another CRS."""
-    body = path.read_bytes()
-    try:
-        collection = msgspec.json.decode(body, type=_Collection)
-    except msgspec.ValidationError as error:
-        raise InvalidResponse(f"found JSON that is no GeoJSON FeatureCollection ({error})") from None
-    except UNDECODABLE as error:
-        raise InvalidResponse(not_json(body[:200], error)) from None
+    collection: _Collection = decode(path.read_bytes(), _Collection, "a GeoJSON FeatureCollection")
     if collection.type != "FeatureCollection":
         raise InvalidResponse(f"found GeoJSON of type {collection.type[:80]!r}, expected a FeatureCollection")
     if not collection.features:
@@ -183,17 +178,16 @@ def _conditions(previous: dict[str, str], level: str) -> dict[str, str]:
     """Return the headers of a conditional request; none when the file was read as another level."""
     if previous.get("level", level) != level:
         return {}
-    headers = {"If-None-Match": previous.get("etag"), "If-Modified-Since": previous.get("last_modified")}
-    return {name: value for name, value in headers.items() if value and _fits_a_header(value)}
+    return _printable(
+        {"If-None-Match": previous.get("etag"), "If-Modified-Since": previous.get("last_modified")}
+    )
 
 
-def _validators(answer: Answer) -> dict[str, str]:
-    found = {"etag": answer.headers.get("etag"), "last_modified": answer.headers.get("last-modified")}
-    return {name: value for name, value in found.items() if value and _fits_a_header(value)}
-
-
-def _fits_a_header(value: str) -> bool:
-    return value.isascii() and value.isprintable()
+def _printable(headers: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the headers that a request can carry."""
+    return {
+        name: value for name, value in headers.items() if value and value.isascii() and value.isprintable()
+    }
 
 
 def _level(source: DownloadSource, page: LandedPage) -> str:

@@ -8,12 +8,11 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlencode, urljoin
 
 import stamina
@@ -24,14 +23,7 @@ from urllib3.util import parse_url
 from catalunya.address import Login, is_loopback, redacted, split_login
 from catalunya.errors import SourceUnreadable
 from catalunya.lake import scratch
-from catalunya.sources.responses import (
-    ERROR_BODY,
-    InvalidResponse,
-    body_of,
-    decode,
-    portal_message,
-    raise_for_status,
-)
+from catalunya.sources.responses import InvalidResponse, body_of, raise_for_status
 from catalunya.sources.transport import RequestFailed, Response, Transport
 
 PROJECT_URL = "https://github.com/catalunya-data-pipeline/catalunya-data-pipeline"
@@ -69,7 +61,7 @@ class Answer:
         return str(self.headers.get("x-catalunya-demo")).lower() == "true"
 
 
-class Http:
+class Http(AbstractContextManager["Http"]):
     """A session with portals. Every failure ends as `SourceUnreadable` that says what to do.
 
     Args:
@@ -97,16 +89,11 @@ class Http:
         self._headers = {"User-Agent": user_agent(), "Accept": "application/json"}
         self._transport = Transport(timeout_s=timeout_s)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._transport.close()
 
     @property
-    def bytes(self) -> int:
+    def bytes_received(self) -> int:
         """Bytes of all bodies as they were sent."""
         return self._transport.bytes
 
@@ -121,28 +108,20 @@ class Http:
         """Wait before a whole reading is repeated; scaled like the pauses before retries."""
         time.sleep(min(seconds * self._first_wait_s / 0.2, _LONGEST_WAIT_S))
 
-    def json(
+    def get(
         self,
         url: str,
         *,
         dataset: str,
-        expect: type[Any] = object,
-        parse: Callable[[Any], Any] | None = None,
+        parse: Callable[[bytes], Any],
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Return the JSON at `url`, of the type `expect`, or what `parse` makes of it; it may raise `InvalidResponse`."""
+        """Return what `parse`, which may raise `InvalidResponse`, makes of the body of `url`."""
 
         def read(response: Response) -> Answer:
-            body = body_of(response, _WHOLE_BODY)
-            data = decode(body)
-            if not isinstance(data, expect):
-                message = portal_message(body[:ERROR_BODY])
-                raise InvalidResponse(
-                    f"found a JSON {_json_type(type(data))}, expected a JSON {_json_type(expect)}"
-                    + (f": {message}" if message else "")
-                )
-            return Answer(response.status, response.headers, response.url, parse(data) if parse else data)
+            data = parse(body_of(response, _WHOLE_BODY))
+            return Answer(response.status, response.headers, response.url, data)
 
         return self._request(url, dataset, params, headers, read)
 
@@ -267,10 +246,6 @@ def _origin(url: str) -> Origin:
 
 def _basic(login: Login) -> str:
     return "Basic " + b64encode(":".join(login).encode()).decode()
-
-
-def _json_type(kind: type[Any]) -> str:
-    return "object" if kind is dict else kind.__name__
 
 
 class _RateLimiter:

@@ -144,7 +144,7 @@ class _Table:
 
     def _plan(self) -> _Plan:
         """Decide on the categories to request, by one metadata request."""
-        answer = self._request.http.json(
+        answer = self._request.http.get(
             self.metadata_url, dataset=self._request.dataset, parse=jsonstat.parse
         )
         table: jsonstat.Table = answer.data

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from catalunya.errors import SourceDrift
 from catalunya.sources import jsonstat
 from catalunya.sources.base import Control
-from catalunya.sources.responses import decode
 
 if TYPE_CHECKING:
     from catalunya.datasets.sources import IdescatSource
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 def load(path: Path) -> jsonstat.Table:
     """Return the table in a landed file; raise `InvalidResponse`."""
-    return jsonstat.parse(decode(path.read_bytes()))
+    return jsonstat.parse(path.read_bytes())
 
 
 def rows(table: jsonstat.Table, source: IdescatSource) -> Iterator[dict[str, Any]]:

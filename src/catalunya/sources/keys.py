@@ -8,14 +8,13 @@ import threading
 from collections.abc import Iterable
 from operator import attrgetter
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from catalunya.sources.responses import UNDECODABLE, InvalidResponse, decode, not_json, portal_message
+from catalunya.sources.responses import decode
 
 _KEYS_IN_MEMORY = 500_000
 _NAMED_ROWS = 10_000
@@ -40,9 +39,7 @@ class KeyCheck:
         self._folder.mkdir(parents=True)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def add(self, hashes: Hashes) -> None:
@@ -73,35 +70,28 @@ class PageReader:
         # One page at a time: a decoded page takes several times the memory of its file.
         self._one_page = threading.Lock()
         self._fields = [f"k{number}" for number in range(len(key))]
-        row = msgspec.defstruct(
+        self._row = msgspec.defstruct(
             "Row",
             [(name, Any, msgspec.UNSET) for name in self._fields],
             rename=dict(zip(self._fields, key, strict=True)),
             gc=False,
         )
-        self._decoder = msgspec.json.Decoder(list[row])  # type: ignore[valid-type]
 
     def read(self, path: Path) -> int:
         """Return the number of rows in the page at `path`; raise `InvalidResponse` for anything but a list of objects."""
         with self._one_page:
-            body = path.read_bytes()
-            try:
-                rows = self._decoder.decode(body)
-            except msgspec.ValidationError as error:
-                message = portal_message(body[:65536]) or error
-                raise InvalidResponse(f"found {message}, expected a JSON list of rows") from None
-            except UNDECODABLE as error:
-                raise InvalidResponse(not_json(body[:200], error)) from None
+            rows = decode(path.read_bytes(), list[self._row], "a JSON list of rows")  # type: ignore[name-defined]
             if self._check is not None:
                 self._check.add(self._hashes(rows))
             return len(rows)
 
     def field_names(self, path: Path) -> dict[str, None]:
         """Return the names of fields in the page, in their order, from up to 10,000 rows spread over it."""
-        rows = decode(path.read_bytes(), list[msgspec.Raw])
         names: dict[str, None] = {}
-        for row in rows[:: len(rows) // _NAMED_ROWS + 1]:
-            names.update(dict.fromkeys(decode(row, dict[str, msgspec.Raw])))
+        with self._one_page:
+            rows = decode(path.read_bytes(), list[msgspec.Raw])
+            for row in rows[:: len(rows) // _NAMED_ROWS + 1]:
+                names.update(dict.fromkeys(decode(row, dict[str, msgspec.Raw])))
         return {name: None for name in names if not name.startswith(":")}
 
     def _hashes(self, rows: list[Any]) -> Hashes:

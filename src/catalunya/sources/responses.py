@@ -35,26 +35,24 @@ class Rejected(SourceUnreadable):
         self.status = status
 
 
-def decode(body: bytes | msgspec.Raw, kind: Any = Any) -> Any:
+def decode(body: bytes | msgspec.Raw, kind: Any = Any, expected: str = "JSON") -> Any:
     """Decode `body` as JSON of the type `kind`; raise `InvalidResponse`, which says what it is instead."""
     try:
         return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        found = portal_message(bytes(memoryview(body)[:ERROR_BODY])) or f"JSON of another form ({error})"
+        raise InvalidResponse(f"found {found}, expected {expected}") from None
+    except RecursionError:
+        raise InvalidResponse("found JSON that is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise InvalidResponse(f"found JSON that is not UTF-8 ({error.reason})") from None
     except UNDECODABLE as error:
-        raise InvalidResponse(not_json(bytes(memoryview(body)[:200]), error)) from None
-
-
-def not_json(start: bytes, error: Exception) -> str:
-    """Describe a body that is not JSON by its first bytes."""
-    if isinstance(error, RecursionError):
-        return "found JSON that is nested too deeply"
-    if isinstance(error, UnicodeDecodeError):
-        return f"found JSON that is not UTF-8 ({error.reason})"
-    text = start[:200].lstrip().lower()
-    if not text:
-        return "found an empty body"
-    if text.startswith(b"<"):
-        return "found a page of HTML or XML, expected JSON"
-    return f"found JSON that is cut off or broken ({error})"
+        start = bytes(memoryview(body)[:200]).lstrip()
+        if not start:
+            raise InvalidResponse("found an empty body") from None
+        if start.startswith(b"<"):
+            raise InvalidResponse("found a page of HTML or XML, expected JSON") from None
+        raise InvalidResponse(f"found JSON that is cut off or broken ({error})") from None
 
 
 def portal_message(body: bytes) -> str | None:

@@ -12,7 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
 
 from catalunya.lake.snapshot import LandedColumn, LandedFile
 from catalunya.sources.base import (
@@ -25,7 +27,7 @@ from catalunya.sources.base import (
     read_until_consistent,
 )
 from catalunya.sources.http import Answer
-from catalunya.sources.responses import InvalidResponse, Rejected
+from catalunya.sources.responses import InvalidResponse, Rejected, decode
 
 if TYPE_CHECKING:
     from catalunya.datasets.sources import SocrataSource
@@ -40,17 +42,25 @@ _LAST_SECOND = 253_402_300_800
 PARALLEL_REQUESTS = 2
 
 
-@dataclass(frozen=True)
-class _Metadata:
-    updated_at: int | str | None
-    columns: tuple[LandedColumn, ...]
-    demo: bool
+class _Column(msgspec.Struct, rename="camel"):
+    field_name: str
+    data_type_name: str | None = None
+
+
+class _View(msgspec.Struct, rename="camel"):
+    """The metadata of a dataset."""
+
+    columns: list[_Column]
+    rows_updated_at: Annotated[int, msgspec.Meta(ge=0, lt=_LAST_SECOND)] | str | None = None
+
+    def published(self) -> tuple[LandedColumn, ...]:
+        # A name with a colon is the portal's own (`:id`, `:@computed_region_…`), not the publisher's.
+        own = (column for column in self.columns if not column.field_name.startswith(":"))
+        return tuple(LandedColumn(name=column.field_name, type=column.data_type_name) for column in own)
 
     def validators(self) -> dict[str, Any]:
-        return {
-            "rows_updated_at": self.updated_at,
-            "fields": [[column.name, column.type] for column in self.columns],
-        }
+        fields = [[column.name, column.type] for column in self.published()]
+        return {"rows_updated_at": self.rows_updated_at, "fields": fields}
 
 
 @dataclass(frozen=True)
@@ -78,17 +88,18 @@ def _read_once(request: FetchRequest[SocrataSource], portal: _Portal) -> Fetched
     # NumPy takes 0.15 s to import, and most runs read no page.
     from catalunya.sources.keys import KeyCheck, PageReader, fingerprint
 
-    before = portal.metadata()
-    if before.updated_at is not None and before.validators() == request.previous_validators:
+    metadata = portal.metadata()
+    before: _View = metadata.data
+    if before.rows_updated_at is not None and before.validators() == request.previous_validators:
         return None
     spool = request.spool
     counted = portal.count()
-    key = request.key if set(request.key) <= {column.name for column in before.columns} else ()
+    key = request.key if set(request.key) <= {column.name for column in before.published()} else ()
     with KeyCheck(spool / "keys", counted) as check:
         reader = PageReader(key, check)
         pages = _read_pages(portal, counted, spool / "first", reader, PAGE_ROWS, request.progress)
         counted_after = portal.count()
-        if portal.metadata().validators() != before.validators():
+        if portal.metadata().data.validators() != before.validators():
             raise SourceChanged("the dataset was updated while it was read")
         rows = sum(page.rows for page in pages)
         if not rows == counted == counted_after:
@@ -107,10 +118,12 @@ def _read_once(request: FetchRequest[SocrataSource], portal: _Portal) -> Fetched
                 "pages were read again: rows come and go between pages"
             )
         shutil.rmtree(spool / "second", ignore_errors=True)
-    return _fetched(portal, before, pages, spool, counted)
+    return _fetched(portal, metadata, pages, spool, counted)
 
 
-def _fetched(portal: _Portal, metadata: _Metadata, pages: list[_Page], spool: Path, counted: int) -> Fetched:
+def _fetched(portal: _Portal, metadata: Answer, pages: list[_Page], spool: Path, counted: int) -> Fetched:
+    view: _View = metadata.data
+    columns = view.published()
     files = []
     for number, page in enumerate(pages):
         name, answer = file_name(number), page.answer
@@ -119,12 +132,12 @@ def _fetched(portal: _Portal, metadata: _Metadata, pages: list[_Page], spool: Pa
             LandedFile(name=name, url=answer.url, size=answer.size, sha256=answer.sha256, rows=page.rows)
         )
     shutil.rmtree(spool / "first", ignore_errors=True)
-    described = {column.name for column in metadata.columns}
+    described = {column.name for column in columns}
     undescribed = (LandedColumn(name=name) for name in pages[0].fields if name not in described)
     return Fetched(
         files=tuple(files),
-        columns=(*metadata.columns, *undescribed),
-        validators=metadata.validators(),
+        columns=(*columns, *undescribed),
+        validators=view.validators(),
         request={
             "metadata": portal.metadata_url,
             "rows": portal.rows_url,
@@ -199,14 +212,10 @@ class _Portal:
         self._dataset = request.dataset
         self._headers = {"X-App-Token": request.http.app_token} if request.http.app_token else {}
 
-    def metadata(self) -> _Metadata:
+    def metadata(self) -> Answer:
         try:
-            answer = self._http.json(
-                self.metadata_url,
-                dataset=self._dataset,
-                expect=dict,
-                parse=_parse_metadata,
-                headers=self._headers,
+            return self._http.get(
+                self.metadata_url, dataset=self._dataset, parse=_parse_view, headers=self._headers
             )
         except Rejected as rejected:
             if rejected.status not in {404, 410}:
@@ -215,11 +224,9 @@ class _Portal:
                 f"{rejected} The portal no longer has this dataset under the id of the definition.",
                 rejected.status,
             ) from rejected
-        updated_at, columns = answer.data
-        return _Metadata(updated_at, columns, answer.demo)
 
     def count(self) -> int:
-        rows: int = self._http.json(
+        rows: int = self._http.get(
             self.rows_url,
             dataset=self._dataset,
             params={"$select": "count(*)"},
@@ -242,36 +249,17 @@ class _Portal:
         return _Page(offset, limit, rows, path, answer, fields)
 
 
-def _parse_metadata(data: dict[str, Any]) -> tuple[int | str | None, tuple[LandedColumn, ...]]:
-    """Return when the rows were updated, and the columns of the publisher."""
-    columns = data.get("columns")
-    if not isinstance(columns, list) or not all(
-        isinstance(column, dict)
-        and isinstance(column.get("fieldName"), str)
-        and isinstance(column.get("dataTypeName"), str | None)
-        for column in columns
-    ):
-        raise InvalidResponse(
-            "found metadata without a list `columns` that gives each a `fieldName` and a type as text"
-        )
-    names = [column["fieldName"] for column in columns]
+def _parse_view(body: bytes) -> _View:
+    view: _View = decode(body, _View, "metadata with `columns` and `rowsUpdatedAt`")
+    names = [column.field_name for column in view.columns]
     if len(set(names)) != len(names):
         raise InvalidResponse("found metadata that name a column twice")
-    updated = data.get("rowsUpdatedAt")
-    moment = isinstance(updated, int) and not isinstance(updated, bool) and 0 <= updated < _LAST_SECOND
-    if not (moment or isinstance(updated, str | None)):
-        raise InvalidResponse(f"found {str(updated)[:80]!r} as `rowsUpdatedAt`, expected seconds since 1970")
-    return updated, tuple(
-        LandedColumn(name=column["fieldName"], type=column.get("dataTypeName"))
-        for column in columns
-        # A name with a colon is the portal's own (`:id`, `:@computed_region_…`), not the publisher's.
-        if not column["fieldName"].startswith(":")
-    )
+    return view
 
 
-def _parse_count(data: Any) -> int:
+def _parse_count(body: bytes) -> int:
     """Return the number in `[{"count": "27"}]`, `[{"count_1": "27"}]` or `27`; raise `InvalidResponse`."""
-    value = data
+    value = data = decode(body)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, dict) and len(value) == 1:

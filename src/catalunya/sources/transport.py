@@ -17,13 +17,7 @@ from contextlib import contextmanager
 import certifi
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    ProtocolError,
-    ProxyError,
-    ReadTimeoutError,
-)
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProtocolError, ProxyError, ReadTimeoutError
 from urllib3.response import BaseHTTPResponse, HTTPResponse
 
 from catalunya.address import is_loopback, redacted, split_login
@@ -36,6 +30,7 @@ PROXY_HINT = (
 _CHUNK = 1 << 19
 _CONNECT_S = 10.0
 _READ_S = 60.0
+_CONNECTIONS = 4
 _current = threading.local()
 
 
@@ -45,13 +40,7 @@ class RequestFailed(Exception):
     `hint` says what to do when it stays, `wait_s` how long the portal asks to wait before the next attempt.
     """
 
-    def __init__(
-        self,
-        found: str,
-        *,
-        hint: str = ASK_PORTAL,
-        wait_s: float | None = None,
-    ) -> None:
+    def __init__(self, found: str, *, hint: str = ASK_PORTAL, wait_s: float | None = None) -> None:
         super().__init__(found)
         self.hint = hint
         self.wait_s = wait_s
@@ -124,13 +113,11 @@ class Response:
 class Transport:
     """Connections to portals; `timeout_s` is the limit of one whole response. Counts the bytes of bodies as sent."""
 
-    def __init__(self, *, timeout_s: float, connections: int = 4) -> None:
+    def __init__(self, *, timeout_s: float) -> None:
         self.bytes = 0
         self._timeout_s = timeout_s
         self._timeout = urllib3.Timeout(connect=min(_CONNECT_S, timeout_s), read=min(_READ_S, timeout_s))
-        self._connections = connections
-        self._ssl: ssl.SSLContext | None = None
-        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
 
     @contextmanager
@@ -168,18 +155,17 @@ class Transport:
         proxy = proxy_of(url) or ""
         scheme = url.partition(":")[0]
         with self._lock:
-            if scheme == "https" and self._ssl is None:
-                self._ssl = _tls_context()
-            name = f"{scheme} {proxy}"
-            if name not in self._pools:
+            pool = self._pools.get((scheme, proxy))
+            if pool is None:
+                tls = _tls_context() if scheme == "https" else None
                 pool = (
-                    _proxied(proxy, maxsize=self._connections, ssl_context=self._ssl)
+                    _proxied(proxy, tls)
                     if proxy
-                    else urllib3.PoolManager(maxsize=self._connections, ssl_context=self._ssl)
+                    else urllib3.PoolManager(ssl_context=tls, maxsize=_CONNECTIONS)
                 )
                 pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-                self._pools[name] = pool
-            return self._pools[name]
+                self._pools[scheme, proxy] = pool
+            return pool
 
 
 def _tls_context() -> ssl.SSLContext:
@@ -202,11 +188,11 @@ def proxy_of(url: str) -> str | None:
     return urllib.request.getproxies().get(parts.scheme or "") or None
 
 
-def _proxied(proxy: str, *, maxsize: int, ssl_context: ssl.SSLContext | None) -> urllib3.ProxyManager:
+def _proxied(proxy: str, tls: ssl.SSLContext | None) -> urllib3.ProxyManager:
     try:
         address, login = split_login(proxy if "://" in proxy else f"http://{proxy}")
         headers = urllib3.make_headers(proxy_basic_auth=":".join(login)) if login else None
-        return urllib3.ProxyManager(address, maxsize=maxsize, ssl_context=ssl_context, proxy_headers=headers)
+        return urllib3.ProxyManager(address, ssl_context=tls, proxy_headers=headers, maxsize=_CONNECTIONS)
     except (HTTPError, ValueError) as error:
         raise ProxyError("invalid address of a proxy", error) from error
 
