@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from catalunya.sources import Http
-from tests.sources.portals import Answering, Reply, Server
+from catalunya.sources import Http, transport
+from tests.sources.portals import Answering, Reply, Server, Timers
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,7 @@ def in_turn() -> Callable[..., Answering]:
 
     def make(*replies: Reply) -> Answering:
         left = list(replies)
-        return lambda asked: left.pop(0) if len(left) > 1 else left[0]
+        return lambda request: left.pop(0) if len(left) > 1 else left[0]
 
     return make
 
@@ -45,3 +45,11 @@ def http() -> Iterator[Http]:
     """A session whose pauses are short, so that five tries take milliseconds."""
     with Http(first_wait_s=0.002, timeout_s=5) as session:
         yield session
+
+
+@pytest.fixture
+def timers(monkeypatch: pytest.MonkeyPatch) -> Timers:
+    """The timers of deadlines, which expire when the test says so."""
+    made = Timers()
+    monkeypatch.setattr(transport.threading, "Timer", made)
+    return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ FILES = DownloadSource(
 
 
 @dataclass
-class Asked:
+class Request:
     path: str
     query: dict[str, str]
     headers: dict[str, str]
@@ -62,15 +63,15 @@ class Reply:
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
 
 
-Answering = Callable[[Asked], Reply]
+Answering = Callable[[Request], Reply]
 
 
 class Server:
     """Calls `answer` for every request and records the requests."""
 
-    def __init__(self, answer: Answering) -> None:
+    def __init__(self, answer: Answering, tls: ssl.SSLContext | None = None) -> None:
         self.answer = answer
-        self.asked: list[Asked] = []
+        self.requests: list[Request] = []
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -83,9 +84,9 @@ class Server:
             def do_GET(self) -> None:
                 parts = urlsplit(self.path)
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                asked = Asked(parts.path, dict(parse_qsl(parts.query)), headers)
-                server.asked.append(asked)
-                reply = server.answer(asked)
+                request = Request(parts.path, dict(parse_qsl(parts.query)), headers)
+                server.requests.append(request)
+                reply = server.answer(request)
                 body = reply.encoded()
                 try:
                     if reply.midway_of_headers:
@@ -112,10 +113,15 @@ class Server:
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
+        if tls is not None:
+            # The handshake belongs to the thread of the request, as the first read of it.
+            self._http.socket = tls.wrap_socket(
+                self._http.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
         self.port = self._http.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
 
     def close(self) -> None:
         self._http.shutdown()
@@ -138,6 +144,24 @@ def settings(url: str) -> Settings:
     return Settings(**values, CATALUNYA_HTTP_ATTEMPTS=1, CATALUNYA_HTTP_TIMEOUT=20)
 
 
+class Timers:
+    """Timers of deadlines that expire when the test says so."""
+
+    def __init__(self) -> None:
+        self.expirations: list[Callable[[], None]] = []
+
+    def __call__(self, seconds: float, expire: Callable[[], None]) -> Timers:
+        self.expirations.append(expire)
+        return self
+
+    def start(self) -> None: ...
+
+    def cancel(self) -> None: ...
+
+    def expire(self) -> None:
+        self.expirations[-1]()
+
+
 class Register:
     """A Socrata portal over rows in memory, with faults that a test switches on."""
 
@@ -153,20 +177,20 @@ class Register:
         self.headers: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, asked: Asked) -> Reply:
-        if asked.path.startswith("/api/views/"):
+    def __call__(self, request: Request) -> Reply:
+        if request.path.startswith("/api/views/"):
             columns = [{"fieldName": name, "dataTypeName": "text"} for name in [":id", *self.columns]]
             body: dict[str, Any] = {"id": "ivft-vegh", "columns": columns}
             if self.updated is not None:
                 body["rowsUpdatedAt"] = self.updated
             return Reply(body, headers=self.headers)
-        if "count" in asked.query.get("$select", ""):
+        if "count" in request.query.get("$select", ""):
             return Reply(self.count_as(len(self.rows)), headers=self.headers)
-        assert asked.query["$order"] == ":id"
+        assert request.query["$order"] == ":id"
         with self._lock:
             self.pages += 1
             rows = self.view(self.pages, self.rows)
-        start, limit = int(asked.query["$offset"]), int(asked.query["$limit"])
+        start, limit = int(request.query["$offset"]), int(request.query["$limit"])
         return Reply(rows[start : start + min(limit, self.most)], headers=self.headers)
 
 
@@ -194,11 +218,11 @@ class Tables:
         place = list(NAMES).index(cell["MUN"]) + 1
         return int(cell["YEAR"]) * 10 + place + (1000 if cell["AGE"] == "TOTAL" else 0)
 
-    def __call__(self, asked: Asked) -> Reply:
-        assert asked.path.startswith("/taules/v2/censph/540/19948/mun")
+    def __call__(self, request: Request) -> Reply:
+        assert request.path.startswith("/taules/v2/censph/540/19948/mun")
         kept = {}
         for name in self.order:
-            only = asked.query.get(name) if name not in self.ignored else None
+            only = request.query.get(name) if name not in self.ignored else None
             codes = self.categories[name]
             kept[name] = [code for code in codes if only is None or code in only.split(",")] or codes
         sizes = [len(codes) for codes in kept.values()]
@@ -206,7 +230,7 @@ class Tables:
         table["dimension"] = {name: {"category": self._category(name, kept[name])} for name in self.order}
         if self.updated:
             table["updated"] = self.updated
-        if asked.path.endswith("/data"):
+        if request.path.endswith("/data"):
             if prod(sizes) > self.limit:
                 error = {
                     "class": "error",
@@ -257,9 +281,9 @@ class Files:
         }
         self.tags = {"/comarques.json": '"a"', "/municipis.json": '"b"'}
 
-    def __call__(self, asked: Asked) -> Reply:
-        tag = self.tags.get(asked.path)
-        if tag and asked.headers.get("if-none-match") == tag:
+    def __call__(self, request: Request) -> Reply:
+        tag = self.tags.get(request.path)
+        if tag and request.headers.get("if-none-match") == tag:
             return Reply(status=304)
         headers = {"ETag": tag, "Last-Modified": "Tue, 20 Jan 2026 08:00:00 GMT"} if tag else {}
-        return Reply(self.files[asked.path], headers=headers)
+        return Reply(self.files[request.path], headers=headers)

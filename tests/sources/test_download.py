@@ -8,7 +8,7 @@ import pytest
 
 from catalunya.errors import SourceUnreadable
 from catalunya.sources import Fetched, Http
-from tests.sources.portals import FILES, Asked, Files, Reply, Serve, Server, fetch
+from tests.sources.portals import FILES, Files, Reply, Request, Serve, Server, fetch
 
 
 def read(server: Server, http: Http, spool: Path, previous: dict[str, Any] | None = None) -> Fetched | None:
@@ -36,9 +36,9 @@ def test_unchanged_files_cost_one_conditional_request_each(serve: Serve, http: H
     assert first is not None
     previous = json.loads(json.dumps(first.validators))
     assert read(server, http, tmp_path, previous) is None
-    assert len(server.asked) == http.requests == 4
-    assert server.asked[3].headers["if-none-match"] == '"b"'
-    assert server.asked[3].headers["if-modified-since"] == "Tue, 20 Jan 2026 08:00:00 GMT"
+    assert len(server.requests) == http.requests == 4
+    assert server.requests[3].headers["if-none-match"] == '"b"'
+    assert server.requests[3].headers["if-modified-since"] == "Tue, 20 Jan 2026 08:00:00 GMT"
 
 
 def test_when_one_file_changed_both_are_landed(serve: Serve, http: Http, tmp_path: Path) -> None:
@@ -74,17 +74,17 @@ def test_a_server_without_validators_is_read_every_time(serve: Serve, http: Http
         ([1], "expected a GeoJSON FeatureCollection"),
     ],
 )
-def test_what_is_no_collection_of_features_is_asked_again_and_then_refused(
+def test_anything_but_a_feature_collection_is_retried_and_then_refused(
     serve: Serve, http: Http, tmp_path: Path, body: Any, found: str
 ) -> None:
-    server = serve(lambda asked: Reply(body))
+    server = serve(lambda request: Reply(body))
     with pytest.raises(SourceUnreadable, match=f"boundaries: .*comarques.json.*{found}"):
         read(server, http, tmp_path)
-    assert len(server.asked) == 5
+    assert len(server.requests) == 5
 
 
 def test_a_missing_file_is_named(serve: Serve, http: Http, tmp_path: Path) -> None:
-    server = serve(lambda asked: Reply(b"", status=404))
+    server = serve(lambda request: Reply(b"", status=404))
     with pytest.raises(SourceUnreadable, match=r"comarques\.json: status 404, expected 200"):
         read(server, http, tmp_path)
 
@@ -92,8 +92,8 @@ def test_a_missing_file_is_named(serve: Serve, http: Http, tmp_path: Path) -> No
 def test_the_real_divisions_are_read(serve: Serve, shared: Path, http: Http, tmp_path: Path) -> None:
     folder = shared / "boundaries"
 
-    def answer(asked: Asked) -> Reply:
-        return Reply((folder / f"{asked.path[1:-5]}_500000_2026-01.geojson").read_bytes())
+    def answer(request: Request) -> Reply:
+        return Reply((folder / f"{request.path[1:-5]}_500000_2026-01.geojson").read_bytes())
 
     result = read(serve(answer), http, tmp_path)
     assert result is not None

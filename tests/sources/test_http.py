@@ -3,7 +3,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import socket
-from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
@@ -12,12 +11,12 @@ from structlog.testing import capture_logs
 
 from catalunya.errors import SourceUnreadable
 from catalunya.sources import Http, responses, transport
-from catalunya.sources.http import PROJECT_URL, Answer, _RateLimiter
+from catalunya.sources.http import PROJECT_URL, Answer, _RateLimiter, redirect
 from catalunya.sources.responses import InvalidResponse, decode, portal_message
-from tests.sources.portals import InTurn, Reply, Serve
+from tests.sources.portals import InTurn, Reply, Serve, Timers
 
 
-def ask(http: Http, url: str, kind: type = dict, headers: dict[str, str] | None = None) -> object:
+def get(http: Http, url: str, kind: type = dict, headers: dict[str, str] | None = None) -> object:
     def parse(body: bytes) -> object:
         return decode(body, kind, f"a JSON {kind.__name__}")
 
@@ -51,12 +50,10 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     ],
     ids=["429", "500", "503", "202", "truncated", "cut JSON", "HTML", "empty", "a list for an object"],
 )
-def test_an_answer_that_may_pass_is_asked_for_again(
-    serve: Serve, in_turn: InTurn, http: Http, fault: Reply
-) -> None:
+def test_a_temporary_failure_is_retried(serve: Serve, in_turn: InTurn, http: Http, fault: Reply) -> None:
     server = serve(in_turn(fault, Reply({"good": 1})))
-    assert ask(http, server.url) == {"good": 1}
-    assert len(server.asked) == http.requests == 2
+    assert get(http, server.url) == {"good": 1}
+    assert len(server.requests) == http.requests == 2
 
 
 @pytest.mark.parametrize(
@@ -75,19 +72,19 @@ def test_a_fault_that_stays_is_named_with_address_and_tries(
 ) -> None:
     server = serve(in_turn(fault))
     with pytest.raises(SourceUnreadable) as caught:
-        ask(http, server.url + "/rows.json", list)
+        get(http, server.url + "/rows.json", list)
     message = str(caught.value)
     assert found in message
     assert "population: GET " + server.url + "/rows.json" in message
     assert "tried 5 times" in message
-    assert len(server.asked) == 5
+    assert len(server.requests) == 5
 
 
 def test_a_retry_waits_as_long_as_the_portal_asks(
     serve: Serve, in_turn: InTurn, http: Http, slept: list[float]
 ) -> None:
     server = serve(in_turn(Reply(b"", status=429, headers={"Retry-After": "100"}), Reply({})))
-    ask(http, server.url)
+    get(http, server.url)
     assert slept == [100.0]
 
 
@@ -101,71 +98,49 @@ def test_a_retry_waits_until_the_date_the_portal_gives(
 
     monkeypatch.setattr(responses, "datetime", Clock)
     moment = {"Retry-After": "Tue, 20 Jan 2026 08:01:40 GMT"}
-    ask(http, serve(in_turn(Reply(b"", status=503, headers=moment), Reply({}))).url)
+    get(http, serve(in_turn(Reply(b"", status=503, headers=moment), Reply({}))).url)
     assert slept == [100.0]
 
 
-def test_a_portal_that_asks_for_more_than_two_minutes_is_left_at_once(
+def test_a_retry_after_of_more_than_two_minutes_is_not_waited_for(
     serve: Serve, in_turn: InTurn, http: Http
 ) -> None:
     server = serve(in_turn(Reply(b"", status=429, headers={"Retry-After": "3600"})))
     with pytest.raises(SourceUnreadable, match=r"3600 s, more than the 120 s.*Run again later"):
-        ask(http, server.url)
-    assert len(server.asked) == 1
+        get(http, server.url)
+    assert len(server.requests) == 1
 
 
 def test_a_request_that_is_refused_is_not_repeated(serve: Serve, in_turn: InTurn, http: Http) -> None:
     server = serve(in_turn(Reply({"message": "No such column", "code": "query.no-column"}, status=400)))
     with pytest.raises(SourceUnreadable, match=r"status 400, No such column \(query.no-column\)"):
-        ask(http, server.url)
-    assert len(server.asked) == 1
-
-
-class Timers:
-    """Timers of deadlines that expire when the test says so."""
-
-    def __init__(self) -> None:
-        self.expirations: list[Callable[[], None]] = []
-
-    def __call__(self, seconds: float, expire: Callable[[], None]) -> Timers:
-        self.expirations.append(expire)
-        return self
-
-    def start(self) -> None: ...
-
-    def cancel(self) -> None: ...
-
-    def expire(self) -> None:
-        self.expirations[-1]()
+        get(http, server.url)
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("of_headers", [False, True], ids=["body", "headers"])
 def test_a_response_is_cut_off_when_its_time_is_over(
-    serve: Serve, in_turn: InTurn, monkeypatch: pytest.MonkeyPatch, of_headers: bool
+    serve: Serve, in_turn: InTurn, timers: Timers, of_headers: bool
 ) -> None:
-    timers = Timers()
-    monkeypatch.setattr(transport.threading, "Timer", timers)
     reply = Reply({"good": "x" * 500}, midway=timers.expire, midway_of_headers=of_headers)
     server = serve(in_turn(reply))
     with (
         Http(attempts=2, timeout_s=30, first_wait_s=0.002) as http,
         pytest.raises(SourceUnreadable, match=r"not complete after 30 s.*CATALUNYA_HTTP_TIMEOUT"),
     ):
-        ask(http, server.url)
-    assert len(server.asked) == 2
+        get(http, server.url)
+    assert len(server.requests) == 2
 
 
 def test_a_response_whose_length_is_not_announced_is_cut_off_too(
-    serve: Serve, in_turn: InTurn, monkeypatch: pytest.MonkeyPatch
+    serve: Serve, in_turn: InTurn, timers: Timers
 ) -> None:
-    timers = Timers()
-    monkeypatch.setattr(transport.threading, "Timer", timers)
     reply = Reply({"good": "x" * 500}, midway=timers.expire, announced=False)
     with (
         Http(attempts=1, timeout_s=30) as http,
         pytest.raises(SourceUnreadable, match="not complete after 30 s"),
     ):
-        ask(http, serve(in_turn(reply)).url)
+        get(http, serve(in_turn(reply)).url)
 
 
 def test_a_dead_server_is_named_with_where_to_look(slept: list[float]) -> None:
@@ -173,7 +148,7 @@ def test_a_dead_server_is_named_with_where_to_look(slept: list[float]) -> None:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
         with Http() as http, pytest.raises(SourceUnreadable, match=f"no connection.*Check that {url}"):
-            ask(http, url)
+            get(http, url)
     assert len(slept) == 4
 
 
@@ -182,22 +157,46 @@ def test_a_redirect_to_another_host_does_not_carry_the_token(
 ) -> None:
     other = serve(in_turn(Reply({"here": 1})))
     server = serve(in_turn(Reply(b"", status=302, headers={"Location": other.url + "/x"})))
-    assert ask(http, server.url, headers={"X-App-Token": "secret"}) == {"here": 1}
-    assert server.asked[0].headers["x-app-token"] == "secret"
-    assert "x-app-token" not in other.asked[0].headers
+    assert get(http, server.url, headers={"X-App-Token": "secret"}) == {"here": 1}
+    assert server.requests[0].headers["x-app-token"] == "secret"
+    assert "x-app-token" not in other.requests[0].headers
 
 
 def test_a_redirect_on_the_same_host_keeps_the_token(serve: Serve, in_turn: InTurn, http: Http) -> None:
     server = serve(in_turn(Reply(b"", status=301, headers={"Location": "/x"}), Reply({})))
-    ask(http, server.url, headers={"X-App-Token": "secret"})
-    assert [asked.headers["x-app-token"] for asked in server.asked] == ["secret", "secret"]
+    get(http, server.url, headers={"X-App-Token": "secret"})
+    assert [request.headers["x-app-token"] for request in server.requests] == ["secret", "secret"]
+
+
+def redirected_headers(url: str, location: str) -> tuple[str, ...]:
+    sent = {"X-App-Token": "secret", "Authorization": "Basic x", "Accept": "application/json"}
+    return tuple(redirect(url, location, sent, "population")[1])
+
+
+def test_a_redirect_to_https_on_the_same_host_keeps_the_password() -> None:
+    assert redirected_headers("http://portal.example/a", "https://portal.example/b") == (
+        "Authorization",
+        "Accept",
+    )
+
+
+@pytest.mark.parametrize(
+    "location", ["https://other.example/", "//other.example/", "http://portal.example:81/"]
+)
+def test_a_redirect_to_another_host_drops_every_secret(location: str) -> None:
+    assert redirected_headers("http://portal.example/a", location) == ("Accept",)
+
+
+def test_a_redirect_from_https_to_http_is_refused() -> None:
+    with pytest.raises(SourceUnreadable, match=r"redirected from https to http://portal\.example/"):
+        redirect("https://portal.example/", "http://portal.example/", {}, "population")
 
 
 def test_redirects_that_go_in_a_circle_end(serve: Serve, in_turn: InTurn, http: Http) -> None:
     server = serve(in_turn(Reply(b"", status=302, headers={"Location": "/again"})))
     with pytest.raises(SourceUnreadable, match="more than 5 redirects"):
-        ask(http, server.url)
-    assert len(server.asked) == 6
+        get(http, server.url)
+    assert len(server.requests) == 6
 
 
 def test_a_stored_file_is_what_was_sent_and_what_was_hashed(
@@ -237,7 +236,7 @@ def test_a_304_to_a_request_without_condition_is_no_answer(
     assert store(http, server.url, tmp_path / "f").size == 1
 
 
-def test_a_body_that_its_parser_refuses_is_requested_again(serve: Serve, in_turn: InTurn, http: Http) -> None:
+def test_a_body_that_its_parser_refuses_is_retried(serve: Serve, in_turn: InTurn, http: Http) -> None:
     def parse(body: bytes) -> bytes:
         if body == b"old":
             raise InvalidResponse("found an old version")
@@ -261,7 +260,7 @@ def test_each_retry_is_one_event_in_the_log_and_none_shows_the_token(
 ) -> None:
     server = serve(in_turn(Reply(b"", status=500), Reply(b"", status=502), Reply({})))
     with capture_logs() as events:
-        ask(http, server.url, headers={"X-App-Token": "secret"})
+        get(http, server.url, headers={"X-App-Token": "secret"})
     assert [event["retry_num"] for event in events] == [1, 2]
     assert "status 500" in events[0]["caused_by"]
     assert "population: GET" in events[0]["callable"]
@@ -270,13 +269,13 @@ def test_each_retry_is_one_event_in_the_log_and_none_shows_the_token(
 
 def test_requests_say_who_asks(serve: Serve, in_turn: InTurn, http: Http) -> None:
     server = serve(in_turn(Reply({})))
-    ask(http, server.url)
-    agent = server.asked[0].headers["user-agent"]
+    get(http, server.url)
+    agent = server.requests[0].headers["user-agent"]
     assert agent.startswith("catalunya-data-pipeline/")
     assert agent.endswith(f"(+{PROJECT_URL})")
 
 
-def test_remote_hosts_are_asked_at_a_polite_rate_and_this_machine_at_any(
+def test_the_request_rate_is_limited_for_remote_hosts_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slept: list[float] = []
@@ -300,9 +299,7 @@ def test_remote_hosts_are_asked_at_a_polite_rate_and_this_machine_at_any(
         ("socrata_400_no_such_column.json", "No such column: definitely_not_a_field"),
     ],
 )
-def test_the_portals_own_words_are_found_in_their_real_error_bodies(
-    shared: Path, file: str, said: str
-) -> None:
+def test_messages_are_found_in_the_portals_real_error_bodies(shared: Path, file: str, said: str) -> None:
     assert said in (portal_message((shared / "errors" / file).read_bytes()) or "")
 
 
@@ -314,4 +311,4 @@ def test_parameters_are_written_as_the_portals_document_them(
         server.url, dataset="x", parse=decode, params={"$select": "count(*)", "AGE": "TOTAL,Y", "q": "a b&c"}
     )
     assert answer.url.endswith("?$select=count(*)&AGE=TOTAL,Y&q=a+b%26c")
-    assert server.asked[0].query == {"$select": "count(*)", "AGE": "TOTAL,Y", "q": "a b&c"}
+    assert server.requests[0].query == {"$select": "count(*)", "AGE": "TOTAL,Y", "q": "a b&c"}

@@ -10,7 +10,7 @@ import pytest
 
 from catalunya.errors import SourceDrift, SourceUnreadable
 from catalunya.sources import Control, Fetched, Http, idescat, idescat_rows
-from tests.sources.portals import TABLE, WANTED, Asked, Reply, Serve, Server, Tables, fetch
+from tests.sources.portals import TABLE, WANTED, Reply, Request, Serve, Server, Tables, fetch
 
 
 def read(server: Server, http: Http, spool: Path, **more: Any) -> Fetched | None:
@@ -73,10 +73,10 @@ def test_the_published_total_is_a_control_and_no_row(serve: Serve, http: Http, t
     assert len(found) == 6
 
 
-def test_filters_are_asked_for_in_the_query(serve: Serve, http: Http, tmp_path: Path) -> None:
+def test_filters_are_sent_in_the_query(serve: Serve, http: Http, tmp_path: Path) -> None:
     server = serve(Tables())
     fetched(server, http, tmp_path)
-    assert [asked.query for asked in server.asked] == [
+    assert [request.query for request in server.requests] == [
         {"SEX": "TOTAL"},
         {"SEX": "TOTAL", "AGE": "Y_GE065,TOTAL", "YEAR": "2021,2022,2023"},
     ]
@@ -105,7 +105,7 @@ def test_an_unchanged_table_costs_one_request(serve: Serve, http: Http, tmp_path
     server = serve(Tables())
     previous = json.loads(json.dumps(fetched(server, http, tmp_path).validators))
     assert read(server, http, tmp_path, previous_validators=previous) is None
-    assert len(server.asked) == 3
+    assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("change", ["updated", "category"])
@@ -130,13 +130,13 @@ def test_a_table_without_a_date_is_never_called_unchanged(serve: Serve, http: Ht
     assert read(server, http, tmp_path, previous_validators=previous) is not None
 
 
-def test_a_filter_that_is_ignored_in_silence_is_noticed(serve: Serve, http: Http, tmp_path: Path) -> None:
+def test_a_filter_that_is_ignored_is_noticed(serve: Serve, http: Http, tmp_path: Path) -> None:
     tables = Tables()
     tables.ignored = {"AGE"}
     server = serve(tables)
     with pytest.raises(SourceUnreadable, match=r"4 categories of AGE .*asked for 2 .*not obeyed"):
         read(server, http, tmp_path)
-    assert len(server.asked) == 6
+    assert len(server.requests) == 6
 
 
 def test_a_table_is_split_below_the_limit_of_cells(
@@ -164,7 +164,7 @@ def test_a_year_that_is_too_large_is_split_by_municipality(
     result = fetched(server, http, tmp_path / "parts")
     assert len(result.files) == 6
     assert rows(result, tmp_path / "parts") == whole
-    assert "MUN" in server.asked[1].query
+    assert "MUN" in server.requests[1].query
 
 
 def test_parts_are_below_both_limits_for_a_table_of_any_size() -> None:
@@ -181,7 +181,7 @@ def test_parts_are_below_both_limits_for_a_table_of_any_size() -> None:
     assert cells == prod(map(len, selected.values()))
 
 
-def test_more_cells_than_the_portal_gives_is_told_in_its_words(
+def test_the_portals_message_is_quoted_when_too_many_cells_are_requested(
     serve: Serve, http: Http, tmp_path: Path
 ) -> None:
     tables = Tables()
@@ -229,13 +229,13 @@ def test_a_table_that_is_updated_between_its_parts_is_read_again(
     serve: Serve, http: Http, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables = Tables()
-    calls: list[Asked] = []
+    calls: list[Request] = []
 
-    def answer(asked: Asked) -> Reply:
-        calls.append(asked)
+    def answer(request: Request) -> Reply:
+        calls.append(request)
         if len(calls) == 3:
             tables.updated = "2026-07-01"
-        return tables(asked)
+        return tables(request)
 
     monkeypatch.setattr(idescat, "MOST_CELLS", 16)
     result = fetched(serve(answer), http, tmp_path)
@@ -252,21 +252,21 @@ def test_a_table_that_is_updated_between_its_parts_is_read_again(
         (lambda table: table.pop("value"), "without values"),
     ],
 )
-def test_a_damaged_table_is_asked_for_again_and_then_refused(
+def test_a_damaged_table_is_retried_and_then_refused(
     serve: Serve, http: Http, tmp_path: Path, damage: Callable[[dict[str, Any]], object], found: str
 ) -> None:
     tables = Tables()
 
-    def answer(asked: Asked) -> Reply:
-        reply = tables(asked)
-        if asked.path.endswith("/data"):
+    def answer(request: Request) -> Reply:
+        reply = tables(request)
+        if request.path.endswith("/data"):
             damage(reply.body)
         return reply
 
     server = serve(answer)
     with pytest.raises(SourceUnreadable, match=found):
         read(server, http, tmp_path)
-    assert len(server.asked) == 6
+    assert len(server.requests) == 6
 
 
 def test_the_real_error_body_with_status_200_is_no_table(
@@ -274,4 +274,4 @@ def test_the_real_error_body_with_status_200_is_no_table(
 ) -> None:
     body = (shared / "errors" / "idescat_416_too_many_cells.json").read_bytes()
     with pytest.raises(SourceUnreadable, match="Nombre màxim de dades superat"):
-        read(serve(lambda asked: Reply(body)), http, tmp_path)
+        read(serve(lambda request: Reply(body)), http, tmp_path)
