@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import socketserver
 import ssl
@@ -87,12 +88,12 @@ def test_a_portal_is_read_through_a_tunnel_of_a_proxy(
     portal: Server, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The proxy connects every tunnel to `portal`."""
-    asked: list[bytes] = []
+    received: list[bytes] = []
 
     class Tunnel(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             while line := self.rfile.readline().strip():
-                asked.append(line)
+                received.append(line)
             self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
             with socket.create_connection(("127.0.0.1", portal.port)) as onward:
                 back = threading.Thread(target=copy, args=(onward, self.connection))
@@ -103,7 +104,8 @@ def test_a_portal_is_read_through_a_tunnel_of_a_proxy(
     def copy(source: socket.socket, target: socket.socket) -> None:
         while data := source.recv(65536):
             target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
 
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Tunnel) as proxy:
@@ -115,8 +117,8 @@ def test_a_portal_is_read_through_a_tunnel_of_a_proxy(
         proxy.shutdown()
         thread.join()
     assert answer.data == {"good": 1}
-    assert asked[0] == b"CONNECT portal.example:443 HTTP/1.1"
-    assert b"Proxy-Authorization: Basic Ym9zczpzZWNyZXQ=" in asked
+    assert received[0].startswith(b"CONNECT portal.example:443 ")
+    assert b"Proxy-Authorization: Basic Ym9zczpzZWNyZXQ=" in received
 
 
 def test_a_response_over_tls_is_cut_off_when_its_time_is_over(
