@@ -81,16 +81,7 @@ def fetch(request: FetchRequest[DownloadSource]) -> Fetched | None:
     for number, (file, first) in enumerate(zip(files, answers, strict=True)):
         answer = get(number, file, {}) if first.unchanged else first
         summary: _Summary = answer.data
-        landed.append(
-            LandedFile(
-                name=file_name(number),
-                url=answer.url,
-                size=answer.size,
-                sha256=answer.sha256,
-                rows=summary.features,
-                role=file.level,
-            )
-        )
+        landed.append(answer.landed_file(file_name(number), summary.features, file.level))
         found = {"etag": answer.headers.get("etag"), "last_modified": answer.headers.get("last-modified")}
         kept[file.path] = {**_printable(found), "level": file.level}
         names |= summary.properties

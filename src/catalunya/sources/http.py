@@ -23,6 +23,7 @@ from urllib3.util import parse_url
 from catalunya.address import Login, is_loopback, redacted, split_login
 from catalunya.errors import SourceUnreadable
 from catalunya.lake import scratch
+from catalunya.lake.snapshot import LandedFile
 from catalunya.sources.responses import InvalidResponse, body_of, raise_for_status
 from catalunya.sources.transport import RequestFailed, Response, Transport
 
@@ -49,6 +50,10 @@ class Answer:
     data: Any = None
     size: int = 0
     sha256: str = ""
+
+    def landed_file(self, name: str, rows: int, role: str | None = None) -> LandedFile:
+        """Return the record of the stored body in the manifest."""
+        return LandedFile(name=name, url=self.url, size=self.size, sha256=self.sha256, rows=rows, role=role)
 
     @property
     def unchanged(self) -> bool:

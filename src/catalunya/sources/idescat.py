@@ -7,7 +7,7 @@ compared with those of the request.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -28,7 +28,7 @@ from catalunya.sources.base import (
     file_name,
     read_until_consistent,
 )
-from catalunya.sources.http import Answer, with_parameters
+from catalunya.sources.http import with_parameters
 from catalunya.sources.responses import InvalidResponse
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class _Plan:
     digest: str
     selected: Chunk
     whole: frozenset[str]
+    rows: int
+    """Rows in all requests, without those of totals."""
     demo: bool
 
 
@@ -111,22 +113,22 @@ class _Table:
         row_columns: list[str] = []
         files: list[LandedFile] = []
         demo = plan.demo
-        for stored, answer in self._answers(plan):
+        for number, chunk in enumerate(chunks(plan.selected, source, MOST_CELLS, LONGEST_URL - _ADDRESS)):
+            answer = self._request.http.store(
+                self.data_url,
+                self._request.spool / file_name(number),
+                dataset=self._request.dataset,
+                params=self._filters(chunk, plan),
+                parse=partial(_parse_chunk, chunk=chunk),
+            )
             table: jsonstat.Table = answer.data
             if table.updated != plan.updated:
                 raise SourceChanged("the table was updated while it was read")
             row_columns = row_columns or idescat_rows.row_columns(table, source)
-            files.append(
-                LandedFile(
-                    name=stored.name,
-                    url=answer.url,
-                    size=answer.size,
-                    sha256=answer.sha256,
-                    rows=sum(1 for _ in idescat_rows.rows(table, source)),
-                )
-            )
+            rows = sum(1 for _ in idescat_rows.rows(table, source))
+            files.append(answer.landed_file(file_name(number), rows))
             demo = demo or answer.demo
-            self._request.progress(sum(file.rows or 0 for file in files), self._rows(plan))
+            self._request.progress(sum(file.rows or 0 for file in files), plan.rows)
         measured = [f"{source.measure}.{category}" for category in plan.selected[source.measure]]
         return Fetched(
             files=tuple(files),
@@ -134,12 +136,6 @@ class _Table:
             validators=validators,
             request={"metadata": self.metadata_url, "urls": [file.url for file in files]},
             demo=demo,
-        )
-
-    def _rows(self, plan: _Plan) -> int:
-        return prod(
-            sum(code != self._source.total.get(name) for code in plan.selected[name])
-            for name in self._source.rows
         )
 
     def _plan(self) -> _Plan:
@@ -154,10 +150,17 @@ class _Table:
         if missing:
             raise self._drift(f"the dimension {', '.join(missing)} is missing", table)
         selected = {dimension.id: self._select(dimension, table) for dimension in table.dimensions}
+        cells = prod(map(len, selected.values()))
+        if cells > MOST_READ:
+            raise SourceUnreadable(
+                f"{self._request.dataset}: {self.metadata_url}: found categories for {cells:,} cells, more than the "
+                f"{MOST_READ:,} that are read. Compare the table with the source in its definition."
+            )
+        rows = prod(sum(code != source.total.get(name) for code in selected[name]) for name in source.rows)
         whole = frozenset(one.id for one in table.dimensions if len(selected[one.id]) == len(one.categories))
         shape = [[one.id, *one.categories] for one in table.dimensions]
         digest = hashlib.sha256(msgspec.json.encode([table.updated, shape])).hexdigest()
-        return _Plan(table.updated, digest, selected, whole, answer.demo)
+        return _Plan(table.updated, digest, selected, whole, rows, answer.demo)
 
     def _select(self, dimension: jsonstat.Dimension, table: jsonstat.Table) -> tuple[str, ...]:
         """Return the categories of `dimension` to request."""
@@ -180,29 +183,6 @@ class _Table:
         if len(found) != 1:
             raise self._drift(f"there is a dimension {name} that the definition does not name", table)
         return found
-
-    def _answers(self, plan: _Plan) -> Iterator[tuple[Path, Answer]]:
-        """Store every chunk of `plan` and yield where, with the answer, whose data is its table."""
-        cells = prod(map(len, plan.selected.values()))
-        if cells > MOST_READ:
-            raise SourceUnreadable(
-                f"{self._request.dataset}: {self.metadata_url}: found categories for {cells:,} cells, more than the "
-                f"{MOST_READ:,} that are read. Compare the table with the source in its definition."
-            )
-        for number, chunk in enumerate(
-            chunks(plan.selected, self._source, MOST_CELLS, LONGEST_URL - _ADDRESS)
-        ):
-            path = self._request.spool / file_name(number)
-            yield (
-                path,
-                self._request.http.store(
-                    self.data_url,
-                    path,
-                    dataset=self._request.dataset,
-                    params=self._filters(chunk, plan),
-                    parse=partial(_parse_chunk, chunk=chunk),
-                ),
-            )
 
     def _filters(self, chunk: Chunk, plan: _Plan) -> dict[str, str]:
         """Return the filters of one request: all that is fixed or cut, and the first row dimension in any case."""

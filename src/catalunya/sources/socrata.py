@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from catalunya.lake.snapshot import LandedColumn, LandedFile
+from catalunya.lake.snapshot import LandedColumn
 from catalunya.sources.base import (
     Fetched,
     FetchRequest,
@@ -126,11 +126,8 @@ def _fetched(portal: _Portal, metadata: Answer, pages: list[_Page], spool: Path,
     columns = view.published()
     files = []
     for number, page in enumerate(pages):
-        name, answer = file_name(number), page.answer
-        page.path.replace(spool / name)
-        files.append(
-            LandedFile(name=name, url=answer.url, size=answer.size, sha256=answer.sha256, rows=page.rows)
-        )
+        page.path.replace(spool / file_name(number))
+        files.append(page.answer.landed_file(file_name(number), page.rows))
     shutil.rmtree(spool / "first", ignore_errors=True)
     described = {column.name for column in columns}
     undescribed = (LandedColumn(name=name) for name in pages[0].fields if name not in described)
