@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,21 @@ def warehouse_dictionary(project: Path) -> str:
         "The sources and their columns: [datasets.md](datasets.md).",
         "",
     ]
+    docs = _doc_blocks(project / "models")
     for title, words, folder in _PARTS:
         lines += [f"## {title}", "", words, ""]
         for table in sorted(_tables(project / folder), key=lambda table: str(table["name"])):
-            lines += _table(table)
+            lines += _table(table, docs)
     return "\n".join(lines)
+
+
+def _doc_blocks(folder: Path) -> dict[str, str]:
+    """The text of every block `{% docs name %}` by name."""
+    blocks = (
+        re.findall(r"{% docs (\w+) %}(.*?){% enddocs %}", f.read_text("utf-8"), re.S)
+        for f in folder.rglob("*.md")
+    )
+    return {name: text for found in blocks for name, text in found}
 
 
 def _tables(folder: Path) -> Iterator[dict[str, Any]]:
@@ -46,16 +57,18 @@ def _tables(folder: Path) -> Iterator[dict[str, Any]]:
         yield from content.get("seeds", [])
 
 
-def _table(table: dict[str, Any]) -> Iterable[str]:
-    yield from (f"### {table['name']}", "", _line(table["description"]), "")
+def _table(table: dict[str, Any], docs: dict[str, str]) -> Iterable[str]:
+    yield from (f"### {table['name']}", "", _line(table["description"], docs), "")
     typed = any("data_type" in column for column in table["columns"])
     yield "| column | type | description |" if typed else "| column | description |"
     yield "|---|---|---|" if typed else "|---|---|"
     for column in table["columns"]:
         kind = f" {column.get('data_type', '')} |" if typed else ""
-        yield f"| `{column['name']}` |{kind} {_line(column['description'])} |"
+        yield f"| `{column['name']}` |{kind} {_line(column['description'], docs)} |"
     yield ""
 
 
-def _line(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+def _line(text: str, docs: dict[str, str]) -> str:
+    """A description in one line; one that is `{{ doc('name') }}` is that block's text."""
+    block = re.fullmatch(r"{{ doc\('(\w+)'\) }}", text)
+    return " ".join((docs[block[1]] if block else text).split()).replace("|", "\\|")

@@ -4,7 +4,7 @@ select
     boundaries.name,
     boundaries.comarca_id,
     municipalities.comarca_id as comarca_id_listed
-from {{ corrected('boundaries') }} as boundaries
+from {{ ref('stg_boundaries') }} as boundaries
 inner join {{ ref('dim_municipality') }} as municipalities
     on
         boundaries.area_id = municipalities.municipality_id

@@ -4,7 +4,7 @@ with pairs as (
         services.municipality_name,
         services.comarca_name,
         {{ province_of('services.postal_code') }} as postal_province
-    from {{ corrected('social_services') }} as services
+    from {{ ref('stg_social_services') }} as services
 
 ),
 
@@ -85,7 +85,7 @@ preferred as (
         municipality_id,
         is_or_was_in_comarca,
         municipality_match,
-        count(*) over (partition by stated_place, preference) as rivals,
+        count(*) over (partition by stated_place, preference) as candidate_count,
         rank() over (partition by stated_place order by preference) as place
     from ranked
 
@@ -95,7 +95,7 @@ found as (
 
     select
         stated_place,
-        min(rivals) as rivals,
+        min(candidate_count) as candidate_count,
         min(municipality_id) as municipality_id,
         min(municipality_match) as municipality_match,
         max(case when is_or_was_in_comarca then 1 else 0 end) = 1 as is_or_was_in_comarca
@@ -113,15 +113,15 @@ checked as (
         keyed.name_key,
         keyed.comarca_name,
         keyed.postal_province,
-        found.rivals,
-        case when found.rivals = 1 then found.municipality_id end as municipality_id,
+        found.candidate_count,
+        case when found.candidate_count = 1 then found.municipality_id end as municipality_id,
         found.municipality_match,
         coalesce(
-            found.rivals = 1 and keyed.comarca_key <> 'no consta' and not found.is_or_was_in_comarca,
+            found.candidate_count = 1 and keyed.comarca_key <> 'no consta' and not found.is_or_was_in_comarca,
             false
         ) as comarca_contradicts,
         coalesce(
-            found.rivals = 1 and keyed.postal_province <> substr(found.municipality_id, 1, 2),
+            found.candidate_count = 1 and keyed.postal_province <> substr(found.municipality_id, 1, 2),
             false
         ) as postal_code_contradicts
     from keyed
@@ -145,7 +145,7 @@ select
         when comarca_contradicts and postal_code_contradicts then 'contradicted'
         when municipality_id is not null then cast(null as varchar)
         when municipality_name is null or name_key = 'no consta' then 'no_name'
-        when rivals > 1 then 'ambiguous_name'
+        when candidate_count > 1 then 'ambiguous_name'
         else 'unknown_name'
     end as unmatched_reason,
     comarca_contradicts,

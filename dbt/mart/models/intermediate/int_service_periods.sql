@@ -65,9 +65,9 @@ hashed as (
 
 ),
 
-runs as (
+islands as (
 
-    {{ unbroken_runs('hashed', 'service_id') }}
+    {{ islands('hashed', 'service_id') }}
 
 ),
 
@@ -78,7 +78,7 @@ periods as (
         first_number,
         last_number,
         row_number() over (partition by service_id order by first_number) as period_number
-    from runs
+    from islands
 
 ),
 

@@ -1,21 +1,21 @@
--- Services that left a wording and came back to it are looked at snapshot by snapshot; all others need no such look.
+-- Only services that left a state and came back to it are read snapshot by snapshot.
 with interrupted as (
 
     select distinct service_id
-    from {{ ref('int_service_wordings') }}
-    where not is_unbroken
+    from {{ ref('int_service_distinct_states') }}
+    where not is_contiguous
 
 ),
 
-stretches as (
+state_series as (
 
     select
-        wordings.service_id,
-        {{ register_columns('wordings') }},
-        wordings.first_number,
-        wordings.last_number
-    from {{ ref('int_service_wordings') }} as wordings
-    left join interrupted on wordings.service_id = interrupted.service_id
+        distinct_states.service_id,
+        {{ register_columns('distinct_states') }},
+        distinct_states.first_number,
+        distinct_states.last_number
+    from {{ ref('int_service_distinct_states') }} as distinct_states
+    left join interrupted on distinct_states.service_id = interrupted.service_id
     where interrupted.service_id is null
 
     union all
@@ -25,7 +25,7 @@ stretches as (
         {{ register_columns('services') }},
         snapshots.snapshot_number as first_number,
         snapshots.snapshot_number as last_number
-    from {{ corrected('social_services') }} as services
+    from {{ ref('stg_social_services') }} as services
     inner join interrupted on services.service_id = interrupted.service_id
     inner join {{ ref('int_snapshots') }} as snapshots
         on
@@ -41,23 +41,23 @@ hashed as (
         first_number,
         last_number,
         {{ state_hash(register_column_names()) }} as state_hash
-    from stretches
+    from state_series
 
 ),
 
-runs as (
+islands as (
 
-    {{ unbroken_runs('hashed', 'service_id') }}
+    {{ islands('hashed', 'service_id') }}
 
 )
 
 select
-    runs.service_id,
-    runs.first_number,
-    runs.last_number,
-    {{ register_columns('stretches') }}
-from runs
-inner join stretches
+    islands.service_id,
+    islands.first_number,
+    islands.last_number,
+    {{ register_columns('state_series') }}
+from islands
+inner join state_series
     on
-        runs.service_id = stretches.service_id
-        and runs.first_number = stretches.first_number
+        islands.service_id = state_series.service_id
+        and islands.first_number = state_series.first_number

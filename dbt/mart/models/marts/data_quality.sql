@@ -6,7 +6,7 @@ with places as (
         services.comarca_name,
         {{ province_of('services.postal_code') }} as postal_province,
         count(*) as services
-    from {{ corrected('social_services') }} as services
+    from {{ ref('stg_social_services') }} as services
     where services.source_snapshot_id = services.snapshot_id
     group by
         services.snapshot_id,

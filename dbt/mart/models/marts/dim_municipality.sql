@@ -8,7 +8,7 @@ with listed as (
         municipalities.latitude,
         municipalities.longitude,
         snapshots.snapshot_number
-    from {{ corrected('municipalities') }} as municipalities
+    from {{ ref('stg_municipalities') }} as municipalities
     inner join {{ ref('int_snapshots') }} as snapshots
         on
             municipalities.snapshot_id = snapshots.snapshot_id
@@ -29,7 +29,7 @@ states as (
 
 periods as (
 
-    {{ unbroken_runs('states', 'municipality_id') }}
+    {{ islands('states', 'municipality_id') }}
 
 )
 

@@ -9,7 +9,7 @@ with published as (
         population.source_snapshot_id as snapshot_id,
         snapshots.snapshot_number,
         max(snapshots.snapshot_number) over (partition by population.year) as newest_number
-    from {{ corrected('population') }} as population
+    from {{ ref('stg_population') }} as population
     inner join {{ ref('int_snapshots') }} as snapshots
         on
             population.snapshot_id = snapshots.snapshot_id

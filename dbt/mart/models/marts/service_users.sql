@@ -12,7 +12,7 @@ select
     users.men,
     users.people,
     users.source_snapshot_id as snapshot_id
-from {{ corrected('service_users') }} as users
+from {{ ref('stg_service_users') }} as users
 inner join {{ ref('int_snapshots') }} as snapshots
     on
         users.snapshot_id = snapshots.snapshot_id

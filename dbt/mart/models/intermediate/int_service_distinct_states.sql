@@ -1,11 +1,11 @@
--- One pass over all snapshots: what hundreds of them repeat becomes one row.
+-- One pass over all snapshots: equal rows of hundreds of snapshots become one.
 select
     services.service_id,
     {{ register_columns('services') }},
     min(snapshots.snapshot_number) as first_number,
     max(snapshots.snapshot_number) as last_number,
-    count(*) = max(snapshots.snapshot_number) - min(snapshots.snapshot_number) + 1 as is_unbroken
-from {{ corrected('social_services') }} as services
+    count(*) = max(snapshots.snapshot_number) - min(snapshots.snapshot_number) + 1 as is_contiguous
+from {{ ref('stg_social_services') }} as services
 inner join {{ ref('int_snapshots') }} as snapshots
     on
         services.snapshot_id = snapshots.snapshot_id
