@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import DAYS
+from .register import DAYS
 from .warehouse import Row, Warehouse
 
 pytestmark = pytest.mark.xdist_group("dbt")
