@@ -351,9 +351,9 @@ def _test_findings(outcome: dbt.Outcome, lifts: dict[str, frozenset[str]]) -> li
 
 
 _RENAMED_TESTS = {
-    "filled": "not_null",
-    "unique_combination": "unique_combination_of_columns",
-    "within_range": "accepted_range",
+    "filled_": "not_null_",
+    "unique_combination_": "unique_combination_of_columns_",
+    "within_range_": "accepted_range_",
 }
 _RENAMED_MODELS = {"int_service_wordings": "int_service_distinct_states"}
 
@@ -365,7 +365,7 @@ def name_of_test(node_id: str) -> str:
     """
     name = ".".join(node_id.split(".")[:3])
     for old, new in _RENAMED_TESTS.items():
-        name = re.sub(rf"^(test\.\w+\.){old}_(?!of_columns_)", rf"\g<1>{new}_", name)
+        name = re.sub(rf"^(test\.\w+\.){old}(?!of_columns_)", rf"\g<1>{new}", name)
     for old, new in _RENAMED_MODELS.items():
         name = name.replace(f"_{old}_", f"_{new}_")
     return name

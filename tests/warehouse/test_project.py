@@ -9,7 +9,7 @@ from .warehouse import Warehouse
 pytestmark = pytest.mark.xdist_group("dbt")
 
 BROKEN = [
-    "unique_combination_dim_comarca_comarca_id",
+    "unique_combination_of_columns_dim_comarca_comarca_id",
     "periods_do_not_overlap_dim_municipality_municipality_id",
     "periods_do_not_overlap_service_history_service_id",
     "relationships_service_history_municipality_id__municipality_id__ref_dim_municipality_",
@@ -22,7 +22,7 @@ BROKEN = [
     "rows_are_all_accounted_for",
     "access_shares_out_every_place_once",
     "every_municipality_has_a_row_per_category",
-    "within_range_dim_municipality_latitude__90___90",
+    "accepted_range_dim_municipality_latitude__90___90",
 ]
 
 
@@ -31,7 +31,7 @@ def test_a_broken_rule_fails_its_test(corrupted: Warehouse, name: str) -> None:
     assert corrupted.results[name] == "fail"
 
 
-@pytest.mark.parametrize("prefix", ["accepted_values_service_changes_change", "filled_dim_service_type"])
+@pytest.mark.parametrize("prefix", ["accepted_values_service_changes_change", "not_null_dim_service_type"])
 def test_a_broken_column_fails_its_test(corrupted: Warehouse, prefix: str) -> None:
     assert [status for name, status in corrupted.results.items() if name.startswith(prefix)] == ["fail"]
 
