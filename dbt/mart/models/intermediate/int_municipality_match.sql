@@ -1,10 +1,50 @@
-with pairs as (
+with services as (
+
+    select
+        municipality_name,
+        postal_code,
+        comarca_name
+    from {{ ref('stg_social_services') }}
+
+),
+
+comarques as (
+
+    select
+        comarca_key,
+        comarca_id
+    from {{ ref('int_comarca_names') }}
+
+),
+
+names as (
+
+    select
+        municipality_id,
+        name_key,
+        is_current_name,
+        is_without_article
+    from {{ ref('int_municipality_names') }}
+
+),
+
+memberships as (
+
+    select
+        municipality_id,
+        comarca_id,
+        is_current_comarca
+    from {{ ref('int_municipality_comarques') }}
+
+),
+
+pairs as (
 
     select distinct
         services.municipality_name,
         services.comarca_name,
         {{ province_of('services.postal_code') }} as postal_province
-    from {{ ref('stg_social_services') }} as services
+    from services
 
 ),
 
@@ -42,9 +82,9 @@ candidates as (
         coalesce(memberships.is_current_comarca, false) as is_in_comarca,
         memberships.municipality_id is not null as is_or_was_in_comarca
     from keyed
-    left join {{ ref('int_comarca_names') }} as comarques on keyed.comarca_key = comarques.comarca_key
-    inner join {{ ref('int_municipality_names') }} as names on keyed.name_key = names.name_key
-    left join {{ ref('int_municipality_comarques') }} as memberships
+    left join comarques on keyed.comarca_key = comarques.comarca_key
+    inner join names on keyed.name_key = names.name_key
+    left join memberships
         on
             names.municipality_id = memberships.municipality_id
             and comarques.comarca_id = memberships.comarca_id

@@ -1,8 +1,40 @@
 -- Only services that left a state and came back to it are read snapshot by snapshot.
-with interrupted as (
+with distinct_states as (
+
+    select
+        states.service_id,
+        {{ register_columns('states') }},
+        states.first_number,
+        states.last_number,
+        states.is_contiguous
+    from {{ ref('int_service_distinct_states') }} as states
+
+),
+
+services as (
+
+    select
+        services.snapshot_id,
+        services.service_id,
+        {{ register_columns('services') }}
+    from {{ ref('stg_social_services') }} as services
+
+),
+
+snapshots as (
+
+    select
+        snapshot_id,
+        snapshot_number
+    from {{ ref('int_snapshots') }}
+    where dataset_id = 'social_services'
+
+),
+
+interrupted as (
 
     select distinct service_id
-    from {{ ref('int_service_distinct_states') }}
+    from distinct_states
     where not is_contiguous
 
 ),
@@ -14,7 +46,7 @@ state_series as (
         {{ register_columns('distinct_states') }},
         distinct_states.first_number,
         distinct_states.last_number
-    from {{ ref('int_service_distinct_states') }} as distinct_states
+    from distinct_states
     left join interrupted on distinct_states.service_id = interrupted.service_id
     where interrupted.service_id is null
 
@@ -25,12 +57,9 @@ state_series as (
         {{ register_columns('services') }},
         snapshots.snapshot_number as first_number,
         snapshots.snapshot_number as last_number
-    from {{ ref('stg_social_services') }} as services
+    from services
     inner join interrupted on services.service_id = interrupted.service_id
-    inner join {{ ref('int_snapshots') }} as snapshots
-        on
-            services.snapshot_id = snapshots.snapshot_id
-            and snapshots.dataset_id = 'social_services'
+    inner join snapshots on services.snapshot_id = snapshots.snapshot_id
 
 ),
 

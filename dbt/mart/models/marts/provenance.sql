@@ -50,10 +50,7 @@ population as (
 latest_years as (
 
     select distinct population_year_latest as year
-    from {{ ref('int_population_by_year') }}
-    where
-        level = 'municipality'
-        and year = (select max(years.year) from years)
+    from {{ ref('access_municipality') }}
 
 ),
 
@@ -123,12 +120,13 @@ rules as (
         snapshots.snapshot_id
     from years
     inner join snapshots
-        on case years.basis
-            when 'inscription' then snapshots.snapshot_number = 1
-            else
-                snapshots.snapshot_date <= years.reference_date
+        on
+            (years.basis = 'inscription' and snapshots.snapshot_number = 1)
+            or (
+                years.basis = 'observed'
+                and years.reference_date >= snapshots.snapshot_date
                 and (snapshots.next_snapshot_date is null or years.reference_date < snapshots.next_snapshot_date)
-        end
+            )
     where snapshots.dataset_id = 'social_services'
 
     union all
