@@ -33,7 +33,7 @@ class BuiltWarehouse:
     kept: Kept
     path: Path
     candidate: build.Candidate
-    judge: Callable[[], audit.Audit]
+    audit: Callable[[], audit.Audit]
     """Audit the candidate."""
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
@@ -63,10 +63,10 @@ def build_warehouse(lake: Path, everything: list[Sent]) -> BuiltWarehouse:
     )
     path = lake / layout.candidate(candidate.candidate_id, DATABASE)
 
-    def judge() -> audit.Audit:
+    def audit_candidate() -> audit.Audit:
         return audit.audit(storage, DEFINITIONS, settings, engine, candidate, None, now=NOW)
 
-    return BuiltWarehouse(Kept(snapshots), path, candidate, judge)
+    return BuiltWarehouse(Kept(snapshots), path, candidate, audit_candidate)
 
 
 def _landed(storage: Storage, sent: Sent) -> Snapshot:

@@ -195,7 +195,7 @@ def test_the_snapshots_hold_municipalities_that_were_abolished_and_years_that_ar
 def test_a_population_that_misses_its_published_total_is_warned_of_in_one_place(
     built: BuiltWarehouse,
 ) -> None:
-    findings = built.judge().findings
+    findings = built.audit().findings
     told = [(f.figures["published"], f.figures["computed"]) for f in findings if f.gate == "control"]
     assert sorted(told) == built.rows(
         "select published, computed from staging.controls join marts.data_quality using (dataset_id, snapshot_id) "

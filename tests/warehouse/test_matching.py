@@ -1,4 +1,4 @@
-"""Which municipality a service is in: every wording that the real register is known to use, one test each."""
+"""Which municipality a service is in: every spelling that the real register is known to use, one test each."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ STATED: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def matched(work, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, ...]]:
-    """What became of every stated place, with nothing but today's list and the seeds to go by."""
+    """The match of every stated place, with nothing but today's list and the seeds to go by."""
     warehouse = Warehouse(tmp_path_factory.mktemp("matching") / "candidate.duckdb", work)
     warehouse.add("municipalities", "2026-09-01", TODAY)
     stated = STATED | {
@@ -103,36 +103,36 @@ def matched(work, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[A
     }
 
 
-@pytest.mark.parametrize("wording", ["article behind", "article in front", "capitals"])
-def test_el_prat_de_llobregat_is_found_however_it_is_worded(matched, wording):
-    assert matched[wording] == ["081691", "11", "name_in_comarca", None, False, False]
+@pytest.mark.parametrize("spelling", ["article behind", "article in front", "capitals"])
+def test_el_prat_de_llobregat_is_found_however_it_is_spelled(matched, spelling):
+    assert matched[spelling] == ["081691", "11", "name_in_comarca", None, False, False]
 
 
-@pytest.mark.parametrize("wording", ["la Bisbal", "la Bisbal, other apostrophe"])
-def test_la_bisbal_d_emporda_is_found_and_no_other_bisbal(matched, wording):
-    assert matched[wording] == ["170221", "10", "name_in_comarca", None, False, False]
+@pytest.mark.parametrize("spelling", ["la Bisbal", "la Bisbal, other apostrophe"])
+def test_la_bisbal_d_emporda_is_found_and_no_other_bisbal(matched, spelling):
+    assert matched[spelling] == ["170221", "10", "name_in_comarca", None, False, False]
 
 
-@pytest.mark.parametrize("wording", ["Val d'Aran", "Aran"])
-def test_aran_is_one_comarca_under_both_its_names(matched, wording):
-    assert matched[wording] == ["252430", "39", "name_in_comarca", None, False, False]
+@pytest.mark.parametrize("spelling", ["Val d'Aran", "Aran"])
+def test_aran_is_one_comarca_under_both_its_names(matched, spelling):
+    assert matched[spelling] == ["252430", "39", "name_in_comarca", None, False, False]
 
 
 @pytest.mark.parametrize(
-    ("wording", "municipality_id", "comarca_id"),
+    ("spelling", "municipality_id", "comarca_id"),
     [
         ("Hospitalet without article", "081017", "13"),
         ("Prat without article", "081691", "11"),
         ("former name without article", "430271", "29"),
     ],
 )
-def test_a_name_without_its_article_is_found_in_its_comarca(matched, wording, municipality_id, comarca_id):
-    assert matched[wording] == [municipality_id, comarca_id, "name_without_article", None, False, False]
+def test_a_name_without_its_article_is_found_in_its_comarca(matched, spelling, municipality_id, comarca_id):
+    assert matched[spelling] == [municipality_id, comarca_id, "name_without_article", None, False, False]
 
 
-@pytest.mark.parametrize("wording", ["without article, other comarca", "without article, no comarca"])
-def test_a_name_without_its_article_is_not_found_outside_its_comarca(matched, wording):
-    assert matched[wording] == [None, None, "unmatched", "unknown_name", False, False]
+@pytest.mark.parametrize("spelling", ["without article, other comarca", "without article, no comarca"])
+def test_a_name_without_its_article_is_not_found_outside_its_comarca(matched, spelling):
+    assert matched[spelling] == [None, None, "unmatched", "unknown_name", False, False]
 
 
 def test_a_postal_code_casts_doubt_on_a_name_without_its_article(matched):
@@ -165,13 +165,13 @@ def test_bigues_i_riells_is_bigues_i_riells_del_fai(matched):
 
 
 @pytest.mark.parametrize(
-    ("wording", "municipality_id", "comarca_id"),
+    ("spelling", "municipality_id", "comarca_id"),
     [("Lluçanès was Osona", "081496", "43"), ("Torà was Segarra", "252234", "35")],
 )
 def test_a_service_that_states_the_comarca_of_before_is_in_that_of_today(
-    matched, wording, municipality_id, comarca_id
+    matched, spelling, municipality_id, comarca_id
 ):
-    assert matched[wording] == [municipality_id, comarca_id, "name_in_former_comarca", None, False, False]
+    assert matched[spelling] == [municipality_id, comarca_id, "name_in_former_comarca", None, False, False]
 
 
 def test_a_name_that_is_unique_in_catalonia_needs_no_comarca(matched):
@@ -194,9 +194,9 @@ def test_a_postal_code_is_never_the_only_evidence(matched):
     assert matched["postal code alone"][:4] == [None, None, "unmatched", "no_name"]
 
 
-@pytest.mark.parametrize("wording", ["part of a name", "typing error"])
-def test_a_name_that_is_nearly_right_is_not_guessed(matched, wording):
-    assert matched[wording][:4] == [None, None, "unmatched", "unknown_name"]
+@pytest.mark.parametrize("spelling", ["part of a name", "typing error"])
+def test_a_name_that_is_nearly_right_is_not_guessed(matched, spelling):
+    assert matched[spelling][:4] == [None, None, "unmatched", "unknown_name"]
 
 
 @pytest.mark.parametrize("row", SEED, ids=lambda row: row["former_name"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from .warehouse import Warehouse
@@ -67,12 +69,32 @@ def test_every_mart_states_its_grain_and_describes_every_column(history: Warehou
         assert all(column["description"].strip() for column in node["columns"].values()), name
 
 
-def test_the_exposures_name_every_mart(history: Warehouse) -> None:
-    manifest = history.manifest
-    marts = {
-        key
-        for key, n in manifest["nodes"].items()
-        if n["resource_type"] == "model" and n["schema"] == "marts"
+def marts_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: node
+        for key, node in manifest["nodes"].items()
+        if node["resource_type"] == "model" and node["schema"] == "marts"
     }
-    for exposure in manifest["exposures"].values():
-        assert set(exposure["depends_on"]["nodes"]) == marts
+
+
+def test_the_exposure_names_every_mart(history: Warehouse) -> None:
+    [release] = history.manifest["exposures"].values()
+    assert set(release["depends_on"]["nodes"]) == set(marts_of(history.manifest))
+
+
+def test_every_mart_declares_the_snapshots_of_datasets_that_it_depends_on(history: Warehouse) -> None:
+    for key, node in marts_of(history.manifest).items():
+        declared = node["config"]["meta"]["provenance"]
+        datasets = {
+            name for entry in declared for name in ([entry["dataset"]] if entry["dataset"] != "*" else [])
+        }
+        assert declared
+        assert datasets <= upstream_sources(history.manifest, key), key
+        in_table = history.column(f"select distinct role from marts.provenance where mart = '{node['name']}'")
+        assert set(in_table) == {entry["role"] for entry in declared}, key
+
+
+def upstream_sources(manifest: dict[str, Any], key: str) -> set[str]:
+    parents = manifest["parent_map"].get(key, [])
+    own = {parent.rsplit(".", 1)[-1] for parent in parents if parent.startswith("source.")}
+    return own.union(*(upstream_sources(manifest, parent) for parent in parents))

@@ -35,7 +35,7 @@ days as (
 
 ),
 
--- The seed knows the day of a change; a list only tells that there was one before it.
+-- The seed has the day of a change; a list only shows that there was a change before it.
 former as (
 
     select

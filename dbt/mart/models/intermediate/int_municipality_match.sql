@@ -169,7 +169,7 @@ checked as (
 
 )
 
--- A name is taken against the stated comarca or against the postal code, never against both.
+-- A match may contradict the stated comarca or the postal code, not both.
 select
     stated_place,
     municipality_name,

@@ -55,7 +55,7 @@ comarques as (
 
 ),
 
--- The newest list decides: who is in it is not abolished, and a successor that is not in it succeeds nobody.
+-- The newest list decides: a municipality in it is not abolished, and one that is not in it is no successor.
 succeeded as (
 
     select

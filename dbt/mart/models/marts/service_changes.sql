@@ -131,7 +131,7 @@ endings as (
 
 ),
 
--- Each step is asked for every kind of change at once: engines that compute a CTE anew for each use do so once.
+-- All kinds of change are tested in one pass over the steps, since some engines compute a CTE again for each use.
 changes as (
 
     select
