@@ -42,6 +42,7 @@ def _model(name: str, dataset: Dataset) -> dict[str, Any]:
     return {
         "name": name,
         "description": f"{dataset.grain[:1].upper()}{dataset.grain[1:]}, in every snapshot. Known errors are corrected "
-        "(seed `source_corrections`); a quarantined row is replaced by the row of the last earlier snapshot that staged its key.",
+        "(seed `source_corrections`); a quarantined row is replaced by the row of the last earlier snapshot that staged "
+        "its key.",
         "columns": [{"name": column, "description": text} for column, text in columns.items()],
     }
