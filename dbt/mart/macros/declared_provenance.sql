@@ -7,11 +7,16 @@
     {%- for node in (graph.nodes.values() if execute else []) -%}
         {%- if node.resource_type == 'model' and node.config.schema == 'marts' -%}
             {%- for entry in node.config.meta.get('provenance', []) -%}
-                {%- if entry.column is defined and entry.column not in node.columns -%}
+                {%- set known = {
+                    'dataset': declared_datasets().keys() | list + ['*'],
+                    'rule': ['all', 'before_day', 'day', 'earlier', 'latest_years', 'newest', 'newest_if', 'snapshot', 'year'],
+                    'column': node.columns.keys() | list,
+                } -%}
+                {%- for part in known if part in entry and entry[part] not in known[part] -%}
                     {%- do exceptions.raise_compiler_error(
-                        node.name ~ ": provenance names the column " ~ entry.column ~ ", which the model does not describe"
+                        node.name ~ ": provenance names the " ~ part ~ " " ~ entry[part] ~ "; known are " ~ known[part] | join(', ')
                     ) -%}
-                {%- endif -%}
+                {%- endfor -%}
                 {%- set values = [node.name, entry.dataset, entry.role, entry.rule, entry.get('column', '*')] -%}
                 {%- do rows.append("('" ~ values | map('replace', "'", "''") | join("', '") ~ "')") -%}
             {%- endfor -%}
