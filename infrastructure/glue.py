@@ -1,4 +1,4 @@
-"""The Glue catalogue: a table per dataset over its staged snapshots, and a place for the published marts."""
+"""The Glue catalog: a table per dataset over its staged snapshots, and databases for the published marts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from infrastructure.parameters import Parameters
 _PARQUET = "org.apache.hadoop.hive.ql.io.parquet"
 
 
-class Catalogue(Construct):
-    """`<database>_staging` with tables generated from the definitions, and the schemas of what is published."""
+class GlueCatalog(Construct):
+    """`<database>_staging` with tables generated from the definitions, and the databases of the published marts."""
 
     def __init__(
         self, scope: Construct, name: str, settings: Parameters, datasets: dict[str, Dataset], lake: str
@@ -48,8 +48,8 @@ class Catalogue(Construct):
             for c in dataset.columns
         ]
         added = [
-            glue.CfnTable.ColumnProperty(name=name, type=hive_type(kind), comment=words)
-            for name, kind, words in ADDED_COLUMNS
+            glue.CfnTable.ColumnProperty(name=name, type=hive_type(kind), comment=text)
+            for name, kind, text in ADDED_COLUMNS
             if name != PARTITION.name
         ]
         return glue.CfnTable(
@@ -80,7 +80,7 @@ class Catalogue(Construct):
         )
 
     def _projection(self, location: str) -> dict[str, str]:
-        """Partitions by rule: a new snapshot is seen without any call to the catalogue."""
+        """Return the rule that partitions follow: a new snapshot is found without any call to Glue."""
         return {
             "classification": "parquet",
             "EXTERNAL": "TRUE",
@@ -94,7 +94,7 @@ class Catalogue(Construct):
         }
 
 
-def _comment(words: str) -> str:
-    """Glue takes 255 characters, on one line."""
-    line = " ".join(words.split())
+def _comment(text: str) -> str:
+    """Return the text on one line of 255 characters at most, which is what Glue takes."""
+    line = " ".join(text.split())
     return line if len(line) <= 255 else f"{line[:254]}…"

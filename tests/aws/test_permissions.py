@@ -1,4 +1,4 @@
-"""Each role is allowed what its part of the pipeline asks of S3, heard while a whole life of a lake goes by."""
+"""Each role has the permissions that its steps need of S3, recorded over the whole life of a lake, and no others."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from catalunya.release import current_release, roll_back
 from catalunya.runs import aws_lambda
 from catalunya.runs.steps import StepwiseRun
 from catalunya.settings import PORTAL_VARIABLES, Settings
-from infrastructure.duties import DUTIES, PROBE
-from tests.aws.conftest import DAY, Invocation, variables
+from infrastructure.permissions import PROBE, ROLES
+from tests.aws.invocation import DAY, Invocation, variables
 from tests.aws.policy import ACCOUNT
-from tests.aws.recorder import Asked, Recorder
+from tests.aws.recorder import Action, Recorder
 from tests.conftest import ROOT
 from tests.s3 import S3Emulator
 from tests.webhook_sink import listening
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.aws
 
 
 class Life:
-    """A lake from its first release on, every part of every run under the duty that does it."""
+    """A lake from its first release on; every step of every run is recorded under its role."""
 
     def __init__(self, demo: server.RunningPortal, recorder: Recorder) -> None:
         self.demo = demo
@@ -51,13 +51,13 @@ class Life:
         self.number += 1
         return f"20260105T0{self.number}0000Z-0000000{self.number}"
 
-    def ask(self, stage: aws_lambda.Stage, run_id: str, dataset_id: str) -> None:
-        """As a task of the DAG does: ask, look at the result, take one of failure back and ask again."""
+    def invoke(self, stage: aws_lambda.Stage, run_id: str, dataset_id: str) -> None:
+        """Do what a task of the DAG does: invoke, read the result, delete a failed one and invoke again."""
         part = aws_lambda.part_of(stage, dataset_id)
         for _ in range(2):
-            with self.recorder.duty(stage), suppress(CatalunyaError):
+            with self.recorder.role(stage), suppress(CatalunyaError):
                 getattr(aws_lambda, stage)({"run_id": run_id, "dataset": dataset_id}, Invocation())
-            with self.recorder.duty("orchestrator"):
+            with self.recorder.role("orchestrator"):
                 result = self.stepwise(run_id).result(part)
                 if aws_lambda.is_done(stage, dataset_id, result):
                     return
@@ -66,48 +66,48 @@ class Life:
     def stepwise(self, run_id: str) -> StepwiseRun:
         return StepwiseRun(self.settings, run_id, aws_lambda.NullReporter())
 
-    def read(self, run_id: str) -> None:
+    def ingest_all(self, run_id: str) -> None:
         for dataset_id in self.datasets:
-            self.ask("ingest", run_id, dataset_id)
-        with self.recorder.duty("monitor"):
+            self.invoke("ingest", run_id, dataset_id)
+        with self.recorder.role("monitor"):
             assert self.stepwise(run_id).read_so_far() == set(self.datasets)
 
     def run(self) -> str:
-        """One run of the DAG."""
+        """Do one run of the DAG and return its id."""
         run_id = self.new_run()
-        self.read(run_id)
+        self.ingest_all(run_id)
         try:
-            with self.recorder.duty("build"):
+            with self.recorder.role("build"):
                 new, _ = self.stepwise(run_id).anything_new()
             if new:
                 self.transform(run_id)
         finally:
-            with self.recorder.duty("publish"):
+            with self.recorder.role("publish"):
                 one = self.stepwise(run_id)
                 alerts.deliver(one.storage, (), alerts.of_findings(one.finish()))
         return run_id
 
     def transform(self, run_id: str) -> None:
         for dataset_id in self.datasets:
-            self.ask("stage", run_id, dataset_id)
-        with self.recorder.duty("orchestrator"):
+            self.invoke("stage", run_id, dataset_id)
+        with self.recorder.role("orchestrator"):
             for dataset_id in self.datasets:
                 result = self.stepwise(run_id).result(aws_lambda.part_of("stage", dataset_id))
                 assert result is not None
-                # What is refused is left out, the run goes on.
+                # A refused snapshot is omitted; the run continues.
                 with suppress(Refused):
                     aws_lambda.parse_result("stage", dataset_id, result)
-        with self.recorder.duty("build"):
+        with self.recorder.role("build"):
             self.stepwise(run_id).build()
             self.stepwise(run_id).audit()
-        with self.recorder.duty("publish"):
+        with self.recorder.role("publish"):
             self.stepwise(run_id).publish()
             self.stepwise(run_id).docs()
 
 
 @pytest.fixture(scope="module")
-def heard(s3_emulator: S3Emulator) -> Iterator[dict[str, set[Asked]]]:
-    """By duty, all that was asked for in runs that release, find nothing, meet drift and refusal, and are corrected."""
+def recorded(s3_emulator: S3Emulator) -> Iterator[dict[str, set[Action]]]:
+    """Role to the actions of runs that release, find nothing new, meet schema drift and refusals, and are corrected."""
     recorder = Recorder(s3_emulator.endpoint)
     bucket = s3_emulator.new_bucket()
     with pytest.MonkeyPatch.context() as patch, recorder.front, server.running(day=DAY) as demo:
@@ -119,11 +119,11 @@ def heard(s3_emulator: S3Emulator) -> Iterator[dict[str, set[Asked]]]:
         }.items():
             patch.setenv(name, value)
         _live(Life(demo, recorder))
-        yield recorder.heard
+        yield recorder.actions
 
 
 def _live(life: Life) -> None:
-    # The first snapshot of a dataset is refused: there is no release without one that is not, in no later run.
+    # The first snapshot of a dataset is refused: no run can release before there is an accepted one.
     life.demo.faults.add("social_services:missing_column=telefon")
     for _ in range(2):
         with pytest.raises(Refused):
@@ -131,7 +131,7 @@ def _live(life: Life) -> None:
     life.demo.faults.clear()
     life.run()
     life.run()
-    # Killed runs left a release that nobody saw and a candidate: the next one clears them away.
+    # Killed runs left an unpublished release and a candidate: the next run deletes them.
     life.storage().put(layout.release("20270101T000000Z-00000000", "csv/x.csv"), b"left")
     life.storage().put(layout.candidate("20250101T000000Z-00000000", "candidate.duckdb"), b"left")
     _forget_figures(life)
@@ -142,30 +142,30 @@ def _live(life: Life) -> None:
     life.demo.faults.clear()
     life.demo.faults.add("social_services:missing_column=telefon")
     life.demo.faults.add("service_users:down=1")
-    _break_a_staging(life)
+    _fail_a_stage(life)
     life.demo.set_day(date(2026, 4, 1))
     with pytest.raises(Refused):
         life.run()
     life.demo.faults.clear()
     _refuse_in_audit(life)
-    _mend(life)
-    _look_after(life)
-    _tell(life)
+    _accept_and_roll_back(life)
+    _maintain(life)
+    _alert(life)
 
 
-def _break_a_staging(life: Life) -> None:
-    """A stage that fails by a fault of the code leaves a result of failure, which is taken back."""
+def _fail_a_stage(life: Life) -> None:
+    """A stage that fails by an unexpected error leaves a failed result, which is deleted."""
     with pytest.MonkeyPatch.context() as broken:
         broken.setattr("catalunya.runs.pipeline.stage", _broken)
-        life.ask("stage", life.new_run(), "population")
+        life.invoke("stage", life.new_run(), "population")
 
 
 def _broken(*_: object, **__: object) -> None:
-    raise CatalunyaError("a fault of the code")
+    raise CatalunyaError("unexpected")
 
 
 def _forget_figures(life: Life) -> None:
-    """A release of a version that did not record the figures of its marts: they are read to compare with."""
+    """Make the release one of an older version, which recorded no figures: its marts are read to compare with."""
     shown = current_release(life.storage())
     assert shown is not None and shown.figures
     older = shown.model_copy(update={"figures": {}})
@@ -173,11 +173,11 @@ def _forget_figures(life: Life) -> None:
 
 
 def _refuse_in_audit(life: Life) -> None:
-    """A register that lost most of its rows beside another list that changed: the one is refused, the other released."""
-    with server.running(rows=4000, day=date(2026, 5, 1)) as torn, pytest.MonkeyPatch.context() as patch:
-        torn.faults.add("municipalities:new_column")
+    """A register that lost most of its rows is refused; another dataset that changed is released by the same run."""
+    with server.running(rows=4000, day=date(2026, 5, 1)) as shrunk, pytest.MonkeyPatch.context() as patch:
+        shrunk.faults.add("municipalities:new_column")
         for name in PORTAL_VARIABLES:
-            patch.setenv(name, torn.url)
+            patch.setenv(name, shrunk.url)
         run_id = life.run()
     released = current_release(life.storage())
     assert released is not None and released.run_id == run_id
@@ -185,31 +185,31 @@ def _refuse_in_audit(life: Life) -> None:
     assert [refusal.gate for refusal in held.values() if refusal.run_id == run_id]
 
 
-def _mend(life: Life) -> None:
+def _accept_and_roll_back(life: Life) -> None:
     moment = life.settings.now()
     held = [name for dataset_id in life.datasets for name in snapshot.refused(life.storage(), dataset_id)]
     run_id = "20260105T230000Z-00000000"
-    _leave_index_behind(life)
-    with life.recorder.duty("steward"), lake_lock(life.storage(), run_id):
+    _outdate_index(life)
+    with life.recorder.role("steward"), lake_lock(life.storage(), run_id):
         for snapshot_id in held:
             snapshot.accept(life.storage(), life.datasets, snapshot_id, "it is real", moment)
             snapshot.refuse_by_hand(
                 life.storage(), life.datasets, snapshot_id, "it is wrong after all", moment, run_id
             )
             snapshot.accept(life.storage(), life.datasets, snapshot_id, "it is real", moment)
-    _reopen(life)
-    with life.recorder.duty("publish"), lake_lock(life.storage(), "20260106T000000Z-00000000") as lock:
+    _refuse_and_lift(life)
+    with life.recorder.role("publish"), lake_lock(life.storage(), "20260106T000000Z-00000000") as lock:
         roll_back(life.storage(), lock, run_id="20260106T000000Z-00000000", now=moment)
 
 
-def _leave_index_behind(life: Life) -> None:
-    """As one that was killed after it wrote a manifest leaves it: who reads it next looks beside the bytes."""
+def _outdate_index(life: Life) -> None:
+    """Leave the index as a process does that was killed after it wrote a manifest: readers list the snapshots instead."""
     [newest, *_] = reversed(snapshot.complete(life.storage(), "population"))
     index.forget(life.storage(), "population", newest)
 
 
-def _reopen(life: Life) -> None:
-    """A refusal that does not hold any more: of another definition, or of a rollback."""
+def _refuse_and_lift(life: Life) -> None:
+    """Refuse and lift: by an older definition, or by a rollback."""
     newest = snapshot.latest(life.storage(), "population")
     assert newest is not None
     refusal = snapshot.Refusal(
@@ -219,23 +219,23 @@ def _reopen(life: Life) -> None:
         refused_at=life.settings.now(),
         run_id="20260105T230000Z-00000000",
     )
-    for duty in ("stage", "build", "publish"):
-        _leave_index_behind(life)
-        with life.recorder.duty(duty):
+    for role in ("stage", "build", "publish"):
+        _outdate_index(life)
+        with life.recorder.role(role):
             snapshot.refuse(life.storage(), "population", newest.snapshot_id, refusal)
             snapshot.lift(life.storage(), "population", newest.snapshot_id)
 
 
-def _look_after(life: Life) -> None:
+def _maintain(life: Life) -> None:
     old = "20240101T000000Z-00000000"
     for key in (layout.release(old, "release.json"), layout.docs(old, "index.html")):
         life.storage().put(key, b"old")
     life.storage().put(layout.ledger(old), f'{{"run_id": "{old}"}}'.encode())
-    with life.recorder.duty("publish"):
+    with life.recorder.role("publish"):
         maintenance.retain(life.storage(), "20260106T010000Z-00000000", 2, life.settings.now())
     assert not life.storage().exists(layout.ledger(old))
     assert not life.storage().list(layout.release(old)) + life.storage().list(f"{layout.DOCS}/{old}")
-    with life.recorder.duty("monitor"):
+    with life.recorder.role("monitor"):
         lake = life.storage()
         for dataset_id in life.datasets:
             maintenance.verify(lake, dataset_id)
@@ -243,55 +243,55 @@ def _look_after(life: Life) -> None:
         status.describe(lake, life.datasets, life.settings.now())
 
 
-@pytest.mark.parametrize("duty", [duty.name for duty in DUTIES])
-def test_a_role_may_do_what_its_part_of_the_pipeline_did(heard, templates, duty):
+@pytest.mark.parametrize("role", [role.name for role in ROLES])
+def test_a_role_may_do_what_its_steps_did(recorded, templates, role):
     account = templates["production"]
     bucket = f"arn:aws:s3:::catalunya-production-lake-{ACCOUNT}"
-    assert heard[duty]
+    assert recorded[role]
     refused = [
         (action, key)
-        for action, key in sorted(heard[duty])
-        if not account.may(f"catalunya-production-{duty}", action, f"{bucket}/{key}" if key else bucket)
+        for action, key in sorted(recorded[role])
+        if not account.may(f"catalunya-production-{role}", action, f"{bucket}/{key}" if key else bucket)
     ]
     assert refused == []
 
 
-def test_no_part_of_the_pipeline_deleted_what_landed_but_refusals_or_moved_the_pointer_but_publish(heard):
-    for duty, found in heard.items():
+def test_only_refusals_are_deleted_in_landing_and_only_publish_moves_the_pointer(recorded):
+    for role, found in recorded.items():
         deleted = [key for action, key in found if action == "s3:DeleteObject" and key.startswith("landing/")]
-        assert all(key.endswith("/refused.json") for key in deleted), (duty, deleted)
-        assert not deleted or duty in {"stage", "build", "publish", "steward"}, (duty, deleted)
-        assert (("s3:PutObject", "current.json") in found) == (duty == "publish")
+        assert all(key.endswith("/refused.json") for key in deleted), (role, deleted)
+        assert not deleted or role in {"stage", "build", "publish", "steward"}, (role, deleted)
+        assert (("s3:PutObject", "current.json") in found) == (role == "publish")
 
 
-@pytest.mark.parametrize("duty", DUTIES, ids=lambda duty: duty.name)
-def test_every_pattern_of_a_duty_was_needed(heard, duty):
-    """A right that nothing asked for in a whole life of a lake is one too many; this lake is built by DuckDB."""
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_pattern_of_a_role_was_needed(recorded, role):
+    """This lake is built by DuckDB, which does not write published copies."""
     spare = {
         (kind, pattern)
         for kind, action, patterns in (
-            ("reads", "s3:GetObject", duty.reads),
-            ("writes", "s3:PutObject", duty.writes),
-            ("deletes", "s3:DeleteObject", duty.deletes),
+            ("reads", "s3:GetObject", role.reads),
+            ("writes", "s3:PutObject", role.writes),
+            ("deletes", "s3:DeleteObject", role.deletes),
         )
         for pattern in patterns
         if not pattern.startswith(layout.PUBLISHED)
-        # The first to write under a condition writes it, whichever that is.
+        # The first conditional write writes it, under whichever role.
         and pattern != PROBE
-        and not any(asked == action and fnmatch(key, pattern) for asked, key in heard[duty.name])
+        and not any(used == action and fnmatch(key, pattern) for used, key in recorded[role.name])
     }
     assert spare == set()
 
 
-def _tell(life: Life) -> None:
-    """Alerts that were heard, that were told before, and that nobody heard."""
+def _alert(life: Life) -> None:
+    """Send alerts: one that arrives, one that was sent before, and one that no channel takes."""
     with listening() as webhook_sink:
-        for duty in ("publish", "monitor", "orchestrator"):
-            with life.recorder.duty(duty):
+        for role in ("publish", "monitor", "orchestrator"):
+            with life.recorder.role(role):
                 for address, event in (
-                    (webhook_sink.channel, "heard"),
-                    (webhook_sink.channel, "heard"),
-                    ("json://127.0.0.1:9", "unheard"),
+                    (webhook_sink.channel, "sent"),
+                    (webhook_sink.channel, "sent"),
+                    ("json://127.0.0.1:9", "unsent"),
                 ):
-                    alert = alerts.Alert(kind="failed", subject="x", reason="y", event=f"{event} {duty}")
+                    alert = alerts.Alert(kind="failed", subject="x", reason="y", event=f"{event} {role}")
                     alerts.deliver(life.storage(), (address,), [alert])

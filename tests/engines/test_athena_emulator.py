@@ -1,4 +1,4 @@
-"""The stand-in answers the clients of Athena as Athena does, and refuses what Athena refuses."""
+"""The emulator answers the clients of Athena as Athena does, and refuses what Athena refuses."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from typing import Any
 
 import pytest
 
-from standin.athena import refusals, results, translate
 from tests.conftest import ROOT
-from tests.engines.conftest import CLEAN, client, new_bucket
+from tests.engines.command import CLEAN, client, new_bucket
+from tools.athena_emulator import results, unsupported
 
 pytestmark = pytest.mark.aws
 
-Ask = Callable[..., dict[str, Any]]
+Execute = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def bucket(stand) -> str:
-    return new_bucket(stand)
+def bucket(emulator) -> str:
+    return new_bucket(emulator)
 
 
 @pytest.fixture(scope="module")
-def ask(stand, bucket) -> Ask:
+def execute(emulator, bucket) -> Execute:
     """Run a statement by boto3 and return its execution when it has ended."""
-    athena = client(stand, "athena")
-    client(stand, "glue").create_database(DatabaseInput={"Name": "shop"})
+    athena = client(emulator, "athena")
+    client(emulator, "glue").create_database(DatabaseInput={"Name": "shop"})
 
     def run(sql: str, group: str = "primary", **more: Any) -> dict[str, Any]:
         query_id = athena.start_query_execution(
@@ -54,12 +54,12 @@ def ask(stand, bucket) -> Ask:
 
 
 @pytest.fixture(scope="module")
-def rows(stand, ask) -> Callable[..., list[list[str | None]]]:
+def rows(emulator, execute) -> Callable[..., list[list[str | None]]]:
     """Rows of a statement, as text."""
-    athena = client(stand, "athena")
+    athena = client(emulator, "athena")
 
     def run(sql: str, **more: Any) -> list[list[str | None]]:
-        found = ask(sql, **more)
+        found = execute(sql, **more)
         assert found["Status"]["State"] == "SUCCEEDED", found["Status"]
         answer = athena.get_query_results(QueryExecutionId=found["QueryExecutionId"])
         return [[value.get("VarCharValue") for value in row["Data"]] for row in answer["ResultSet"]["Rows"]]
@@ -68,9 +68,9 @@ def rows(stand, ask) -> Callable[..., list[list[str | None]]]:
 
 
 @pytest.fixture(scope="module")
-def table(bucket, ask) -> str:
+def table(bucket, execute) -> str:
     """A table made from a query, as dbt-athena makes them."""
-    made = ask(
+    made = execute(
         f"""
         create table "awsdatacatalog"."shop"."places" with (
             table_type='hive', is_external=true, external_location='s3://{bucket}/shop/places', format='parquet'
@@ -92,34 +92,36 @@ def test_values_come_as_text_in_athenas_forms(rows, table):
     ]
 
 
-def test_a_result_lies_as_csv_at_the_output_location_and_says_what_was_scanned(stand, ask, table, bucket):
-    found = ask("select id, name from places order by id")
+def test_a_result_lies_as_csv_at_the_output_location_and_says_what_was_scanned(
+    emulator, execute, table, bucket
+):
+    found = execute("select id, name from places order by id")
     where = found["ResultConfiguration"]["OutputLocation"]
     assert where == f"s3://{bucket}/results/{found['QueryExecutionId']}.csv"
-    body = client(stand, "s3").get_object(Bucket=bucket, Key=where.removeprefix(f"s3://{bucket}/"))["Body"]
+    body = client(emulator, "s3").get_object(Bucket=bucket, Key=where.removeprefix(f"s3://{bucket}/"))["Body"]
     assert body.read().decode() == '"id","name"\n"01","Lluçanès"\n"02",\n'
-    files = client(stand, "s3").list_objects_v2(Bucket=bucket, Prefix="shop/places")["Contents"]
+    files = client(emulator, "s3").list_objects_v2(Bucket=bucket, Prefix="shop/places")["Contents"]
     assert 0 < found["Statistics"]["DataScannedInBytes"] <= 2 * sum(file["Size"] for file in files)
-    assert ask("select 1")["Statistics"]["DataScannedInBytes"] == 0
+    assert execute("select 1")["Statistics"]["DataScannedInBytes"] == 0
 
 
-def test_columns_are_described_and_pages_follow_each_other(stand, ask, table):
-    athena = client(stand, "athena")
-    query_id = ask("select n, n * 1e0 as x from unnest(sequence(1, 2500)) as t (n)")["QueryExecutionId"]
+def test_columns_are_described_and_pages_follow_each_other(emulator, execute, table):
+    athena = client(emulator, "athena")
+    query_id = execute("select n, n * 1e0 as x from unnest(sequence(1, 2500)) as t (n)")["QueryExecutionId"]
     pages = list(athena.get_paginator("get_query_results").paginate(QueryExecutionId=query_id))
     assert [len(page["ResultSet"]["Rows"]) for page in pages] == [1000, 1000, 501]
     columns = pages[0]["ResultSet"]["ResultSetMetadata"]["ColumnInfo"]
     assert [(column["Name"], column["Type"]) for column in columns] == [("n", "bigint"), ("x", "double")]
 
 
-def test_a_view_is_found_again(ask, rows, table):
-    ask("create or replace view shop.named as select id, name from shop.places where name is not null")
+def test_a_view_is_found_again(execute, rows, table):
+    execute("create or replace view shop.named as select id, name from shop.places where name is not null")
     assert rows("select * from named") == [["id", "name"], ["01", "Lluçanès"]]
 
 
-def test_a_table_over_csv_files_is_made_in_hives_words(stand, ask, rows, bucket):
-    client(stand, "s3").put_object(Bucket=bucket, Key="seed/x.csv", Body='a,b\n01,"x, à"\n'.encode())
-    made = ask(
+def test_a_table_over_csv_files_is_made_in_hives_dialect(emulator, execute, rows, bucket):
+    client(emulator, "s3").put_object(Bucket=bucket, Key="seed/x.csv", Body='a,b\n01,"x, à"\n'.encode())
+    made = execute(
         "-- a comment\ncreate external table `shop`.`seed` (`a` string, `b` string) "
         "row format serde 'org.apache.hadoop.hive.serde2.OpenCSVSerde' "
         f"location 's3://{bucket}/seed/' tblproperties ('skip.header.line.count'='1')"
@@ -128,20 +130,86 @@ def test_a_table_over_csv_files_is_made_in_hives_words(stand, ask, rows, bucket)
     assert rows("select * from seed") == [["a", "b"], ["01", "x, à"]]
 
 
-def test_iceberg_tables_are_written_and_changed(ask, rows, bucket):
+def test_iceberg_tables_are_written_and_changed(execute, rows, bucket):
     for sql in (
         f"create table shop.ice with (table_type='iceberg', is_external=false, location='s3://{bucket}/ice') as select 1 x",
         "insert into shop.ice values (2)",
         "delete from shop.ice where x = 1",
     ):
-        found = ask(sql)
+        found = execute(sql)
         assert found["Status"]["State"] == "SUCCEEDED", found["Status"]
     assert rows("select * from ice") == [["x"], ["2"]]
 
 
+def test_partitions_are_added_to_a_table_and_found_by_repair(emulator, execute, rows, bucket):
+    for day, name in (
+        ("2026-01-05", "elsewhere"),
+        ("2026-02-02", "parts/d=2026-02-02"),
+        ("2026-03-02", "parts/d=2026-03-02"),
+    ):
+        client(emulator, "s3").put_object(Bucket=bucket, Key=f"{name}/x.csv", Body=f"{day[5:7]}\n".encode())
+    for sql in (
+        "create external table if not exists shop.parts (x string comment 'the month') partitioned by (d date) "
+        f"location 's3://{bucket}/parts/'",
+        f"alter table shop.parts add partition (d='2026-01-05') location 's3://{bucket}/elsewhere/' "
+        "partition (d='2026-02-02')",
+        "msck repair table `shop`.`parts`",
+        "alter table `shop`.`parts` set tblproperties ('classification'='csv')",
+    ):
+        found = execute(sql)
+        assert found["Status"]["State"] == "SUCCEEDED", found["Status"]
+    assert rows("select x, d from parts order by d")[1:] == [
+        ["01", "2026-01-05"], ["02", "2026-02-02"], ["03", "2026-03-02"],
+    ]  # fmt: skip
+    athena = client(emulator, "athena")
+    described = athena.get_table_metadata(
+        CatalogName="AwsDataCatalog", DatabaseName="shop", TableName="parts"
+    )
+    assert described["TableMetadata"]["Parameters"]["classification"] == "csv"
+    with pytest.raises(athena.exceptions.MetadataException, match="nowhere"):
+        athena.get_table_metadata(CatalogName="AwsDataCatalog", DatabaseName="shop", TableName="nowhere")
+
+
+def test_an_iceberg_table_is_made_from_columns_in_hives_dialect(execute, rows, bucket):
+    for sql in (
+        "create table shop.events (`at` timestamp, kind string, n int) partitioned by (day(`at`), kind) "
+        f"location 's3://{bucket}/events/' tblproperties ('table_type'='iceberg')",
+        "insert into shop.events values (timestamp '2026-01-05 06:00:00', 'x', 1)",
+    ):
+        found = execute(sql)
+        assert found["Status"]["State"] == "SUCCEEDED", found["Status"]
+    assert rows("select kind, n from events") == [["kind", "n"], ["x", "1"]]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "create external table shop.broken (x string)",
+        "create external table shop.broken (x string) stored as nothing location 's3://nowhere/x/'",
+        "create external table shop.broken x string location 's3://nowhere/x/'",
+        "create table shop.broken with (table_type='iceberg') as select 1 x",
+        "create schema",
+        "msck repair table places",
+    ],
+)
+def test_a_definition_that_cannot_be_read_fails(execute, sql):
+    assert execute(sql)["Status"]["State"] == "FAILED"
+
+
+def test_a_schema_is_made_once_or_if_it_does_not_exist(emulator, execute, bucket):
+    sql = f"create {{}} `store` location 's3://{bucket}/store/'"
+    states = [
+        execute(sql.format(kind))["Status"]["State"]
+        for kind in ("schema", "database if not exists", "schema")
+    ]
+    assert states == ["SUCCEEDED", "SUCCEEDED", "FAILED"]
+    database = client(emulator, "glue").get_database(Name="store")["Database"]
+    assert database["LocationUri"] == f"s3://{bucket}/store/"
+
+
 @pytest.mark.parametrize(("partitions", "state"), [(100, "SUCCEEDED"), (101, "FAILED")])
-def test_a_statement_writes_a_hundred_partitions_and_no_more(ask, bucket, partitions, state):
-    found = ask(
+def test_a_statement_writes_a_hundred_partitions_and_no_more(execute, bucket, partitions, state):
+    found = execute(
         f"create table shop.p{partitions} with (external_location='s3://{bucket}/p{partitions}', "
         f"partitioned_by=array['k']) as select 1 x, n as k from unnest(sequence(1, {partitions})) as t (n)"
     )
@@ -151,7 +219,7 @@ def test_a_statement_writes_a_hundred_partitions_and_no_more(ask, bucket, partit
 
 
 @pytest.mark.parametrize(
-    ("sql", "words"),
+    ("sql", "reason"),
     [
         ("select any_value(id) from places", "FUNCTION_NOT_FOUND"),
         ("create or replace table t as select 1 x", "NOT_SUPPORTED"),
@@ -161,19 +229,21 @@ def test_a_statement_writes_a_hundred_partitions_and_no_more(ask, bucket, partit
         ("selec 1", "SYNTAX_ERROR"),
     ],
 )
-def test_what_athena_does_not_know_fails_with_its_reason(ask, table, sql, words):
-    found = ask(sql)
+def test_what_athena_does_not_know_fails_with_its_reason(execute, table, sql, reason):
+    found = execute(sql)
     assert found["Status"]["State"] == "FAILED"
-    assert words in found["Status"]["StateChangeReason"]
+    assert reason in found["Status"]["StateChangeReason"]
 
 
-def test_a_place_that_is_not_empty_is_not_written_to(ask, table, bucket):
-    found = ask(f"create table shop.again with (external_location='s3://{bucket}/shop/places') as select 1 x")
+def test_a_place_that_is_not_empty_is_not_written_to(execute, table, bucket):
+    found = execute(
+        f"create table shop.again with (external_location='s3://{bucket}/shop/places') as select 1 x"
+    )
     assert "HIVE_PATH_ALREADY_EXISTS" in found["Status"]["StateChangeReason"]
 
 
-def test_a_query_that_scans_more_than_its_workgroup_allows_is_broken_off(stand, ask, table, bucket):
-    athena = client(stand, "athena")
+def test_a_query_that_scans_more_than_its_workgroup_allows_is_broken_off(emulator, execute, table, bucket):
+    athena = client(emulator, "athena")
     athena.create_work_group(
         Name="thrifty",
         Configuration={
@@ -182,21 +252,21 @@ def test_a_query_that_scans_more_than_its_workgroup_allows_is_broken_off(stand, 
             "BytesScannedCutoffPerQuery": 10_000_000,
         },
     )
-    assert ask("select * from places", group="thrifty")["Status"]["State"] == "SUCCEEDED"
-    made = ask(
+    assert execute("select * from places", group="thrifty")["Status"]["State"] == "SUCCEEDED"
+    made = execute(
         f"create table shop.big with (external_location='s3://{bucket}/big', write_compression='NONE') as "
         "select cast(random() as varchar) || cast(random() as varchar) as x "
         "from unnest(sequence(1, 1000)) as a (i), unnest(sequence(1, 600)) as b (j)"
     )
     assert made["Status"]["State"] == "SUCCEEDED", made["Status"]
-    found = ask("select count(distinct x) from big", group="thrifty")
+    found = execute("select count(distinct x) from big", group="thrifty")
     assert found["Status"]["State"] == "CANCELLED"
     assert "limit was exceeded" in found["Status"]["StateChangeReason"]
     assert found["ResultConfiguration"]["OutputLocation"].startswith(f"s3://{bucket}/thrifty/")
 
 
-def test_a_workgroup_that_insists_on_its_own_place_takes_no_table_with_another(stand, ask, bucket):
-    client(stand, "athena").create_work_group(
+def test_a_workgroup_that_enforces_its_location_takes_no_table_with_another(emulator, execute, bucket):
+    client(emulator, "athena").create_work_group(
         Name="readers",
         Configuration={
             "ResultConfiguration": {"OutputLocation": f"s3://{bucket}/readers/"},
@@ -204,16 +274,16 @@ def test_a_workgroup_that_insists_on_its_own_place_takes_no_table_with_another(s
         },
     )
     sql = "create table shop.{} with ({}format='parquet') as select 1 x"
-    refused = ask(sql.format("here", f"external_location='s3://{bucket}/here', "), group="readers")
+    refused = execute(sql.format("here", f"external_location='s3://{bucket}/here', "), group="readers")
     assert "enforces a centralized output location" in refused["Status"]["StateChangeReason"]
-    assert ask(sql.format("there", ""), group="readers")["Status"]["State"] == "SUCCEEDED"
+    assert execute(sql.format("there", ""), group="readers")["Status"]["State"] == "SUCCEEDED"
 
 
-def test_a_workgroup_that_was_made_in_the_emulator_is_known(stand, bucket):
+def test_a_workgroup_that_was_made_in_the_emulator_is_known(emulator, bucket):
     import boto3
 
     beside = boto3.client(
-        "athena", endpoint_url=stand.aws, region_name=stand.region, aws_access_key_id="x", aws_secret_access_key="x"
+        "athena", endpoint_url=emulator.aws, region_name=emulator.region, aws_access_key_id="x", aws_secret_access_key="x"
     )  # fmt: skip
     place = f"s3://{bucket}/deployed/"
     beside.create_work_group(
@@ -224,7 +294,7 @@ def test_a_workgroup_that_was_made_in_the_emulator_is_known(stand, bucket):
             "BytesScannedCutoffPerQuery": 10_000_000,
         },
     )
-    athena = client(stand, "athena")
+    athena = client(emulator, "athena")
     found = athena.get_work_group(WorkGroup="deployed")["WorkGroup"]["Configuration"]
     assert found["ResultConfiguration"]["OutputLocation"] == place
     assert (found["EnforceWorkGroupConfiguration"], found["BytesScannedCutoffPerQuery"]) == (
@@ -238,8 +308,8 @@ def test_a_workgroup_that_was_made_in_the_emulator_is_known(stand, bucket):
         athena.get_work_group(WorkGroup="nobody")
 
 
-def test_a_query_is_stopped_on_demand_and_one_token_starts_one_query(stand, ask, bucket):
-    athena = client(stand, "athena")
+def test_a_query_is_stopped_on_demand_and_one_token_starts_one_query(emulator, execute, bucket):
+    athena = client(emulator, "athena")
     slow = "select count(*) from unnest(sequence(1, 10000)) as a (i), unnest(sequence(1, 10000)) as b (j)"
     same = {
         "QueryString": slow,
@@ -249,9 +319,9 @@ def test_a_query_is_stopped_on_demand_and_one_token_starts_one_query(stand, ask,
     first, second = (athena.start_query_execution(**same)["QueryExecutionId"] for _ in range(2))
     assert first == second
     athena.stop_query_execution(QueryExecutionId=first)
-    give_up = time.monotonic() + 20
+    deadline = time.monotonic() + 20
     state = ""
-    while state != "CANCELLED" and time.monotonic() < give_up:
+    while state != "CANCELLED" and time.monotonic() < deadline:
         time.sleep(0.1)
         [found] = athena.batch_get_query_execution(QueryExecutionIds=[first])["QueryExecutions"]
         state = found["Status"]["State"]
@@ -259,15 +329,15 @@ def test_a_query_is_stopped_on_demand_and_one_token_starts_one_query(stand, ask,
     assert first in athena.list_query_executions()["QueryExecutionIds"]
 
 
-def test_a_query_without_a_place_for_its_result_is_not_started(stand):
-    athena = client(stand, "athena")
+def test_a_query_without_a_place_for_its_result_is_not_started(emulator):
+    athena = client(emulator, "athena")
     with pytest.raises(athena.exceptions.InvalidRequestException, match="output location"):
         athena.start_query_execution(QueryString="select 1")
     assert athena.get_work_group(WorkGroup="primary")["WorkGroup"]["State"] == "ENABLED"
     assert athena.list_data_catalogs()["DataCatalogsSummary"][0]["CatalogName"] == "AwsDataCatalog"
 
 
-def test_pyathena_reads_rows_with_their_types_and_parameters(aws, ask, table, bucket):
+def test_pyathena_reads_rows_with_their_types_and_parameters(aws, execute, table, bucket):
     import datetime
 
     from pyathena import connect
@@ -298,7 +368,7 @@ except Exception as error:
 else:
     sys.exit("a failed query went unnoticed")
 """
-    env = {**CLEAN, **aws.env(), "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    env = {**CLEAN, **aws.variables(), "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
     done = subprocess.run(
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False, cwd=tmp_path
     )
@@ -308,7 +378,7 @@ else:
 def test_it_goes_down_with_all_its_processes(tmp_path):
     lines = tmp_path / "env"
     process = subprocess.Popen(
-        [sys.executable, "-m", "standin", "--memory", "1000M", "--env", str(lines)],
+        [sys.executable, "-m", "tools.athena_emulator", "--memory", "1000M", "--env", str(lines)],
         env=CLEAN, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
     began = time.monotonic()
@@ -339,32 +409,36 @@ def _alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("value", "words"),
+    ("value", "written"),
     [
         (0.0, "0.0"), (1.0, "1.0"), (-2.5, "-2.5"), (9999999.0, "9999999.0"), (1e7, "1.0E7"), (0.001, "0.001"),
         (0.00012345, "1.2345E-4"), (1.5e-10, "1.5E-10"), (-1.23e25, "-1.23E25"), (123456789.125, "1.23456789125E8"),
         (float("inf"), "Infinity"), (float("nan"), "NaN"),
     ],
 )  # fmt: skip
-def test_a_double_is_written_as_java_writes_it(value, words):
-    assert results.text(value, "double") == words
+def test_a_double_is_written_as_java_writes_it(value, written):
+    assert results.as_text(value, "double") == written
 
 
 def test_names_in_strings_and_comments_are_not_functions():
-    refusals.check("select 'any_value(x)' as x -- any_value(y)\nfrom t /* call() */")
-    with pytest.raises(refusals.InvalidRequest):
-        refusals.admit("select 1; select 2")
-    with pytest.raises(refusals.InvalidRequest):
-        refusals.admit("select '" + "x" * refusals.MAX_QUERY_BYTES + "'")
-    refusals.admit("select ';' as x;")
+    unsupported.check_statement("select 'any_value(x)' as x -- any_value(y)\nfrom t /* it's call() */")
+
+
+def test_a_request_holds_one_statement_that_is_not_too_long():
+    unsupported.check_request("-- it's one;\nselect ';' as x;")
+    for sql in ("", "-- nothing", "select 1; select 2", f"select '{'x' * unsupported.MAX_QUERY_BYTES}'"):
+        with pytest.raises(unsupported.InvalidRequest):
+            unsupported.check_request(sql)
 
 
 def test_partitions_are_added_at_places_of_their_own():
-    order = translate.translate(
+    from tools.athena_emulator import translate
+
+    statement = translate.translate(
         "alter table `shop`.`t` add if not exists partition (d='2026-01-05') location 's3://b/x/' "
         "partition (d='2026-02-02')",
         "s3://b/y",
     )
-    assert order == translate.AddPartitions(
+    assert statement == translate.AddPartitions(
         translate.Table("shop", "t"), ((("2026-01-05",), "s3://b/x"), (("2026-02-02",), None))
     )

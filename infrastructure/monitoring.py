@@ -1,4 +1,4 @@
-"""Who is told: one topic for every alarm, and a budget."""
+"""Monitoring: one topic for all alarms, and a budget."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from constructs import Construct
 from infrastructure.parameters import Parameters
 
 TAG = "project"
-"""The tag by which the budget counts; it has to be activated as a cost allocation tag once an account."""
+"""The tag that the budget filters by; activate it once in the account as a cost allocation tag."""
 
 
-class Watch(Construct):
+class Monitoring(Construct):
     """The topic `<prefix>-alerts` and the budget `<prefix>`."""
 
     def __init__(self, scope: Construct, name: str, settings: Parameters) -> None:
@@ -23,11 +23,11 @@ class Watch(Construct):
         self.topic = sns.Topic(self, "Alerts", topic_name=f"{settings.prefix}-alerts", enforce_ssl=True)
         if settings.alert_email:
             self.topic.add_subscription(subscriptions.EmailSubscription(settings.alert_email))
-        self._let_publish()
+        self._allow_services()
         self._budget(settings)
 
-    def _let_publish(self) -> None:
-        """CloudWatch and the budget may speak here, for this account alone."""
+    def _allow_services(self) -> None:
+        """Allow CloudWatch and the budget to publish to the topic, for this account only."""
         for service in ("cloudwatch", "budgets"):
             self.topic.add_to_resource_policy(
                 iam.PolicyStatement(
@@ -39,7 +39,7 @@ class Watch(Construct):
             )
 
     def _budget(self, settings: Parameters) -> None:
-        def told(kind: str, percent: int) -> budgets.CfnBudget.NotificationWithSubscribersProperty:
+        def notification(kind: str, percent: int) -> budgets.CfnBudget.NotificationWithSubscribersProperty:
             return budgets.CfnBudget.NotificationWithSubscribersProperty(
                 notification=budgets.CfnBudget.NotificationProperty(
                     comparison_operator="GREATER_THAN",
@@ -64,5 +64,8 @@ class Watch(Construct):
                 budget_limit=budgets.CfnBudget.SpendProperty(amount=settings.budget_usd, unit="USD"),
                 cost_filters={"TagKeyValue": [f"user:{TAG}${settings.prefix}"]},
             ),
-            notifications_with_subscribers=[told("ACTUAL", 80), told("FORECASTED", 100)],
+            notifications_with_subscribers=[
+                notification("ACTUAL", 80),
+                notification("FORECASTED", 100),
+            ],
         )

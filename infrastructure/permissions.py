@@ -1,7 +1,7 @@
-"""Who may do what in the lake: one duty a role, by the keys of `catalunya.lake.layout`.
+"""What each role may read, write and delete in the lake, by the keys of `catalunya.lake.layout`.
 
-Every duty may list names, unbounded: S3 answers the question for a key that is not there with "denied" instead of
-"not found" to a role that may list only a part, and the pipeline asks that question all the time.
+Every role may list all names: to a role that may list only a part, S3 answers a request for a missing key with "denied"
+instead of "not found", and the pipeline often requests keys that may be missing.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from catalunya.lake import layout
 
 LOCKS = "locks"
 """Leases of `catalunya.lake.lock`."""
-_PART = f"{layout.RUNS}/*"
+_STEP = f"{layout.RUNS}/*"
 _STATE = (layout.CURRENT, f"{layout.RELEASES}/*/release.json", f"{layout.LEDGER}/*", f"{LOCKS}/*")
-_NOTES = (*_STATE, _PART)
-"""What every part of a run reads before its own work: what is shown, what is on record, who holds what."""
+_COMMON = (*_STATE, _STEP)
+"""What every step of a run reads first: the pointer, the records of runs, the locks, the results of other steps."""
 REFUSAL = f"{layout.LANDING}/*/*/refused.json"
 ACCEPTANCE = f"{layout.LANDING}/*/*/accepted.json"
 MANIFEST = f"{layout.LANDING}/*/*/manifest.json"
 INDEX = f"{layout.STAGING}/*/_index.json"
-"""What is known of a dataset's snapshots. Whoever changes their state writes it by compare-and-set, which reads it."""
+"""The index of a dataset's snapshots. A role that changes their state writes it by compare-and-set, which reads it."""
 SNAPSHOTS = (INDEX, MANIFEST, REFUSAL, ACCEPTANCE)
-"""What the states of snapshots are read from: where an index is behind or missing, from beside the bytes."""
+"""Where the states of snapshots are read: the index, or the files beside the bytes when it is missing or not current."""
 RECORD = f"{layout.LEDGER}/*.json"
-"""A run's record, but not the archive of a month, which is a `.jsonl`: nobody deletes that."""
+"""The record of a run. The archive of a month is a `.jsonl`, which no role deletes."""
 LANDED = tuple(f"{layout.LANDING}/*/*/{name}" for name in ("page-*", "manifest.json", "accepted.json"))
-"""What no role may delete, nor an administrator while the bucket's policy stands."""
+"""What no role may delete, nor an administrator as long as the policy of the bucket stays."""
 
 WHY_PATTERNS = {
     layout.LANDING: "A snapshot's id is made of the moment and the content that it is read with.",
@@ -41,57 +41,57 @@ WHY_PATTERNS = {
     layout.ALERTS: "The note of an alert is named after a digest of its event.",
     LOCKS: "Datasets have locks of their own; a new definition brings a new one.",
 }
-"""Why keys below a prefix cannot be named one by one."""
+"""Prefix to the reason why its keys cannot be named one by one."""
 
 
 @dataclass(frozen=True)
-class Duty:
-    """What one role may do with objects of the lake; patterns as IAM has them."""
+class RolePermissions:
+    """What one role may do with objects of the lake; patterns as in IAM."""
 
     name: str
-    what: str
+    description: str
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     deletes: tuple[str, ...] = ()
 
 
 PROBE = f"{LOCKS}/probe.json"
-"""What a store at another address than AWS's own was asked by whoever first wrote under a condition."""
+"""Written by the first conditional write, to test whether a store other than AWS's own has such writes."""
 
 
 def _locks(*names: str) -> tuple[str, ...]:
     return (*(f"{LOCKS}/{name}.json" for name in names), PROBE)
 
 
-INGEST = Duty(
+INGEST = RolePermissions(
     "ingest",
     "reads a portal and lands what it sent",
-    # An uploaded file is asked for its size afterwards, which S3 counts as reading it.
-    reads=(f"{layout.LANDING}/*/*/page-*", *SNAPSHOTS, *_NOTES),
+    # The size of an uploaded file is requested afterwards, which S3 counts as reading it.
+    reads=(f"{layout.LANDING}/*/*/page-*", *SNAPSHOTS, *_COMMON),
     writes=(
         f"{layout.LANDING}/*/*/page-*",
         MANIFEST,
         INDEX,
-        f"{_PART}/ingest.*.json",
+        f"{_STEP}/ingest.*.json",
         *_locks("call-ingest-*", "dataset-*"),
     ),
 )
-STAGE = Duty(
+STAGE = RolePermissions(
     "stage",
     "types what landed, or refuses it",
-    # The quarantine too is asked for the size of what was uploaded.
-    reads=(f"{layout.LANDING}/*", f"{layout.STAGING}/*", f"{layout.QUARANTINE}/*", *_NOTES),
+    # The size of an uploaded file is requested in the quarantine too.
+    reads=(f"{layout.LANDING}/*", f"{layout.STAGING}/*", f"{layout.QUARANTINE}/*", *_COMMON),
     writes=(
         f"{layout.STAGING}/*",
         f"{layout.QUARANTINE}/*",
         REFUSAL,
-        f"{_PART}/stage.*.json",
+        f"{_STEP}/stage.*.json",
         *_locks("call-stage-*", "dataset-*"),
     ),
-    # A refusal that another definition of the dataset made does not hold any more.
+    # A refusal by an older definition of the dataset is not valid any more.
     deletes=(REFUSAL,),
 )
-BUILD = Duty(
+BUILD = RolePermissions(
     "build",
     "builds a candidate and judges it",
     reads=(
@@ -103,29 +103,29 @@ BUILD = Duty(
         f"{layout.CANDIDATES}/*",
         # The marts of a release that did not record their figures are read to compare with.
         f"{layout.RELEASES}/*/parquet/*",
-        *_NOTES,
+        *_COMMON,
     ),
     writes=(
         f"{layout.CANDIDATES}/*",
         REFUSAL,
         INDEX,
-        *(f"{_PART}/{name}.json" for name in ("wait", "build", "audit")),
+        *(f"{_STEP}/{name}.json" for name in ("wait", "build", "audit")),
         *_locks("run"),
     ),
     deletes=(f"{layout.CANDIDATES}/*", REFUSAL),
 )
-PUBLISH = Duty(
+PUBLISH = RolePermissions(
     "publish",
     "shows a candidate as a release, keeps the record, and clears away",
-    # A rollback moves the pointer and the published views, so it is this role's; it refuses the snapshots that came
-    # with the release that is left, and lifts such a refusal of those that it goes back to.
+    # A rollback moves the pointer and the published views, so this role does it. It refuses the snapshots that only the
+    # abandoned release has, and lifts such refusals of the snapshots in the release that it restores.
     reads=(
         *SNAPSHOTS,
         f"{layout.CANDIDATES}/*",
         f"{layout.RELEASES}/*",
         f"{layout.DOCS}/*",
         f"{layout.ALERTS}/*",
-        *_NOTES,
+        *_COMMON,
     ),
     writes=(
         layout.CURRENT,
@@ -136,7 +136,7 @@ PUBLISH = Duty(
         f"{layout.LEDGER}/*",
         f"{layout.ALERTS}/*",
         f"{layout.PUBLISHED}/*",
-        f"{_PART}/publish.json",
+        f"{_STEP}/publish.json",
         *_locks("run"),
     ),
     deletes=(
@@ -147,29 +147,29 @@ PUBLISH = Duty(
         f"{layout.PUBLISHED}/*",
         REFUSAL,
         RECORD,
-        _PART,
+        _STEP,
     ),
 )
-MONITOR = Duty(
+MONITOR = RolePermissions(
     "monitor",
     "looks whether bytes are whole and portals alive, and tells people",
     reads=(f"{layout.LANDING}/*", INDEX, f"{layout.ALERTS}/*", *_STATE),
     writes=(f"{layout.ALERTS}/*", PROBE),
     deletes=(f"{layout.ALERTS}/*",),
 )
-STEWARD = Duty(
+STEWARD = RolePermissions(
     "steward",
     "a person who refuses a snapshot or lifts a refusal",
     reads=(*SNAPSHOTS, *_locks("run")),
     writes=(ACCEPTANCE, REFUSAL, INDEX, *_locks("run")),
     deletes=(REFUSAL,),
 )
-ORCHESTRATOR = Duty(
+ORCHESTRATOR = RolePermissions(
     "orchestrator",
     "asks the functions and takes the roles of its tasks",
-    reads=(f"{_PART}/ingest.*.json", f"{_PART}/stage.*.json", f"{layout.ALERTS}/*", PROBE),
+    reads=(f"{_STEP}/ingest.*.json", f"{_STEP}/stage.*.json", f"{layout.ALERTS}/*", PROBE),
     writes=(f"{layout.ALERTS}/*", PROBE),
-    # A word of failure is taken away before a function is asked again.
-    deletes=(f"{_PART}/ingest.*.json", f"{_PART}/stage.*.json", f"{layout.ALERTS}/*"),
+    # The result of a failed step is deleted before the function is invoked again.
+    deletes=(f"{_STEP}/ingest.*.json", f"{_STEP}/stage.*.json", f"{layout.ALERTS}/*"),
 )
-DUTIES = (INGEST, STAGE, BUILD, PUBLISH, MONITOR, STEWARD, ORCHESTRATOR)
+ROLES = (INGEST, STAGE, BUILD, PUBLISH, MONITOR, STEWARD, ORCHESTRATOR)

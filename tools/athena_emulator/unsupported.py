@@ -1,15 +1,13 @@
-"""What Athena refuses and Trino would do, as far as it is known; a wrong statement of both kinds Trino refuses itself.
+"""What Athena refuses and Trino would do, as far as it is known. Trino itself refuses what is wrong for both.
 
 Sources: Athena's pages "Considerations and limitations", "Unsupported DDL", "CREATE TABLE AS" and "Service quotas".
-Of functions only those are known here that came to Trino after release 398, with which engine version 3 began, and
-that Athena's own list does not name. Athena takes up functions as time goes by: this list errs on the strict side.
+Of functions only those are listed that came to Trino after release 398, with which engine version 3 began, and that
+Athena's own list does not name. Athena adds functions over time: this list is rather too strict than too lax.
 """
 
 from __future__ import annotations
 
 import re
-
-from standin.athena.translate import bare
 
 MAX_QUERY_BYTES = 262_144
 MAX_PARTITIONS = 100
@@ -25,6 +23,7 @@ _LATER_FUNCTIONS = {
     "any_value", "array_first", "array_histogram", "array_last", "bitwise_xor_agg", "cosine_distance", "dot_product",
     "euclidean_distance", "exclude_columns", "json_table", "st_geomfromkml", "t_cdf", "t_pdf", "timezone",
 }  # fmt: skip
+_LITERAL = re.compile(r"""'(?:[^']|'')*'|"[^"]*"|`[^`]*`|--[^\n]*|/\*.*?\*/""", re.DOTALL)
 _STATEMENTS = [
     (r"create\s+or\s+replace\s+table\b", "CREATE OR REPLACE TABLE is not supported"),
     (r"create\s+table\s+[^(]*\blike\b", "CREATE TABLE LIKE is not supported"),
@@ -40,50 +39,43 @@ _STATEMENTS = [
     (r"truncate\b", "TRUNCATE is not supported"),
     (r"(analyze|comment\s+on|refresh)\b", "this statement is not supported"),
     (r"show\s+(functions|session|stats|roles|grants|catalogs)\b", "this SHOW statement is not supported"),
+    (
+        r"create\s+table\s+(if\s+not\s+exists\s+)?[^\s(]+\s*\((?!.*\btblproperties\b)",
+        "a table that is not external needs TBLPROPERTIES ('table_type'='ICEBERG')",
+    ),
 ]
 
 
-class Refused(Exception):
-    """Athena would not run this; the message is the reason of the failure."""
+class StatementFailed(Exception):
+    """Athena ends this statement as failed; the message is the reason."""
 
 
 class InvalidRequest(Exception):
-    """Athena would not even start this."""
+    """Athena does not start this statement; the message is the reason."""
 
 
-def admit(sql: str) -> None:
-    """Raise `InvalidRequest` for a query that Athena would not even start."""
+def check_request(sql: str) -> None:
+    """Raise `InvalidRequest` for a statement that Athena does not start."""
     if len(sql.encode()) > MAX_QUERY_BYTES:
         raise InvalidRequest(f"the query is longer than {MAX_QUERY_BYTES} bytes")
-    words = without_literals(bare(sql))
-    if not words.strip():
+    code = _without_literals(sql).strip()
+    if code in {"", ";"}:
         raise InvalidRequest("the query is empty")
-    if ";" in words:
+    if ";" in code[:-1]:
         raise InvalidRequest("only one statement at a time is allowed")
 
 
-def check(sql: str) -> None:
-    """Raise `Refused` for a statement that Athena does not carry out."""
-    words = without_literals(bare(sql))
+def check_statement(sql: str) -> None:
+    """Raise `StatementFailed` for a statement that Athena does not support."""
+    code = _without_literals(sql).strip().lower()
     for pattern, reason in _STATEMENTS:
-        if re.match(pattern, words, re.IGNORECASE):
-            raise Refused(f"NOT_SUPPORTED: {reason}")
-    _check_table(words)
-    for name in re.findall(r"\b([a-z0-9_]+)\s*\(", words.lower()):
+        if re.match(pattern, code, re.DOTALL):
+            raise StatementFailed(f"NOT_SUPPORTED: {reason}")
+    for name in re.findall(r"\b([a-z0-9_]+)\s*\(", code):
         if name in _LATER_FUNCTIONS:
-            raise Refused(f"FUNCTION_NOT_FOUND: line 1:1: Function '{name}' not registered")
+            raise StatementFailed(f"FUNCTION_NOT_FOUND: line 1:1: Function '{name}' not registered")
 
 
-def _check_table(words: str) -> None:
-    """A table of Athena's own is Iceberg's; every other one is external, or made from a query."""
-    plain = re.match(r"create\s+table\s+(?:if\s+not\s+exists\s+)?[^\s(]+\s*\(", words, re.IGNORECASE)
-    if plain and not re.search(r"\btblproperties\b", words, re.IGNORECASE):
-        raise Refused(
-            "NOT_SUPPORTED: a table that is not external needs TBLPROPERTIES ('table_type'='ICEBERG')"
-        )
-
-
-def without_literals(sql: str) -> str:
-    """The statement with the contents of strings, quoted names and comments blotted out."""
-    blotted = re.sub(r"--[^\n]*|/\*.*?\*/", " ", re.sub(r"'(?:[^']|'')*'", "''", sql), flags=re.DOTALL)
-    return re.sub(r'"[^"]*"|`[^`]*`', "x", blotted)
+def _without_literals(sql: str) -> str:
+    """Return the statement without comments, with strings emptied and quoted names replaced by `x`."""
+    return _LITERAL.sub(lambda found: {"'": "''", '"': "x", "`": "x"}.get(found[0][0], " "), sql)
