@@ -9,7 +9,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,17 +42,11 @@ class Selection:
 
     def wanted(self) -> dict[str, str | int]:
         """Column to the value it must have."""
-        asked = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in asked.items() if value is not None}
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-@dataclass(frozen=True)
-class _Origin:
-    """A snapshot that rows were read from, and what they have from it."""
-
-    dataset_id: str
-    snapshot_id: str
-    role: str
+_Origin = tuple[str, str, str]
+"""Dataset, snapshot, and what the rows have from it."""
 
 
 class _Record(BaseModel):
@@ -122,7 +116,7 @@ def trace(
         _check(con, mart, names, selection)
         rows_found, rows = _rows(con, names, selection)
         found = _origins(con, release, mart)
-    snapshots = tuple(_snapshot(storage, origin) for origin in found)
+    snapshots = tuple(_snapshot(storage, *origin) for origin in found)
     files = tuple(
         TracedFile(address=storage.uri(layout.release(release.release_id, name)), sha256=sums[name])
         for name in (f"parquet/{mart}.parquet", f"csv/{mart}.csv")
@@ -226,40 +220,32 @@ def _origins(con: duckdb.DuckDBPyConnection, release: Release, mart: str) -> lis
     Where it tells nothing of the mart, these are all snapshots of the datasets that the mart depends on.
     """
     found: set[_Origin] = set()
-    rows = "from provenance where mart = ?"
-    columns = (
-        con.execute(f"select distinct column_name {rows}", [mart]).fetchall()
-        if _PROVENANCE in release.rows
-        else []
-    )
-    for (column,) in columns:
-        same = "" if column == "*" else f"and value in (select cast({column} as varchar) from selected)"
-        query = f"select dataset_id, snapshot_id, role {rows} and column_name = ? {same}"
-        found |= {_Origin(*row) for row in con.execute(query, [mart, column]).fetchall()}
-    if not columns:
-        datasets = release.lineage.get(mart, tuple(release.snapshots))
-        found = {
-            _Origin(name, snapshot_id, "all") for name in datasets for snapshot_id in release.snapshots[name]
-        }
-    return sorted(found, key=astuple)
+    if _PROVENANCE in release.rows:
+        rows = "from provenance where mart = ?"
+        for (column,) in con.execute(f"select distinct column_name {rows}", [mart]).fetchall():
+            same = "" if column == "*" else f"and value in (select cast({column} as varchar) from selected)"
+            query = f"select dataset_id, snapshot_id, role {rows} and column_name = ? {same}"
+            found |= set(con.execute(query, [mart, column]).fetchall())
+    datasets = release.lineage.get(mart, tuple(release.snapshots))
+    return sorted(found or {(name, s, "all") for name in datasets for s in release.snapshots[name]})
 
 
-def _snapshot(storage: Storage, origin: _Origin) -> TracedSnapshot:
-    manifest = snapshot.read(storage, origin.dataset_id, origin.snapshot_id)
+def _snapshot(storage: Storage, dataset_id: str, snapshot_id: str, role: str) -> TracedSnapshot:
+    manifest = snapshot.read(storage, dataset_id, snapshot_id)
     if manifest is None:
         raise LakeCorrupt(
-            f"landing/{origin.dataset_id}/{origin.snapshot_id} has no manifest.json although a release was made "
-            "of it; restore it from a backup"
+            f"landing/{dataset_id}/{snapshot_id} has no manifest.json although a release was made of it; "
+            "restore it from a backup"
         )
     return TracedSnapshot(
-        dataset_id=origin.dataset_id,
-        snapshot_id=origin.snapshot_id,
-        gives=origin.role,
+        dataset_id=dataset_id,
+        snapshot_id=snapshot_id,
+        gives=role,
         taken_at=manifest.taken_at,
         request=manifest.request,
         landing=tuple(
             TracedFile(
-                address=storage.uri(layout.landing(origin.dataset_id, origin.snapshot_id, file.name)),
+                address=storage.uri(layout.landing(dataset_id, snapshot_id, file.name)),
                 url=file.url,
                 sha256=file.sha256,
                 size=file.size,
@@ -267,17 +253,15 @@ def _snapshot(storage: Storage, origin: _Origin) -> TracedSnapshot:
             )
             for file in manifest.files
         ),
-        staging=_staging(storage, origin),
+        staging=_staging(storage, layout.staged(dataset_id, snapshot_id)),
     )
 
 
-def _staging(storage: Storage, origin: _Origin) -> TracedFile | None:
-    key = layout.staged(origin.dataset_id, origin.snapshot_id)
+def _staging(storage: Storage, key: str) -> TracedFile | None:
     work = storage.scratch() / "trace-staging"
     try:
         path = storage.fetch(key, work)
-        size = path.stat().st_size
-        return TracedFile(address=storage.uri(key), sha256=_sha256(path), size=size)
+        return TracedFile(address=storage.uri(key), sha256=_sha256(path), size=path.stat().st_size)
     except MissingKey:
         return None
     finally:
@@ -298,7 +282,7 @@ def _faults(
                 same = False
             if not same:
                 yield f"{storage.uri(key)} is not the file that SHA256SUMS names; restore it from a backup"
-        for dataset_id, snapshot_id in dict.fromkeys((o.dataset_id, o.snapshot_id) for o in found):
+        for dataset_id, snapshot_id in dict.fromkeys(origin[:2] for origin in found):
             yield from maintenance.faults(storage, dataset_id, snapshot_id, work)
             yield from maintenance.verify_staged(storage, dataset_id, snapshot_id)
     finally:
