@@ -99,7 +99,7 @@ def test_a_function_invoked_twice_lands_once_and_the_other_stages_it(stack, lake
         "stage", "social_services", result(lake, run_id, "stage", "social_services")
     )
     assert staged.rows_in == staged.rows_staged + staged.rows_quarantined + staged.rows_duplicated > 11_000
-    (only,) = snapshot.ids(lake, "social_services")
+    (only,) = snapshot.complete(lake, "social_services")
     assert lake.exists(layout.staged("social_services", only))
     assert stack.failed("ingest") == stack.failed("stage") == []
 
@@ -150,13 +150,13 @@ def perform(task: Any, given: dict[str, Any]) -> Any:
         return type(task).execute.__wrapped__(task, given)
     except TaskDeferred as deferred:
         kind, arguments = deferred.trigger.serialize()
-        assert kind == "catalunya_airflow.functions.StepResultTrigger"
+        assert kind == "catalunya_airflow.triggers.StepResultTrigger"
         event = asyncio.run(anext(aiter(type(deferred.trigger)(**arguments).run())))
         return getattr(task, deferred.method_name)(given, event=event.payload)
 
 
 def test_a_task_invokes_a_function_waits_for_its_result_and_returns_it(as_airflow, lake):
-    from catalunya_airflow.functions import InvokeLambdaOperator
+    from catalunya_airflow.operators import InvokeLambdaOperator
 
     given = context("first")
     read = perform(
@@ -175,7 +175,7 @@ def test_a_task_invokes_a_function_waits_for_its_result_and_returns_it(as_airflo
 
 
 def test_a_task_whose_function_fails_names_the_log_and_its_retry_invokes_again(as_airflow, lake, portals):
-    from catalunya_airflow.functions import FunctionSilent, InvokeLambdaOperator
+    from catalunya_airflow.operators import InvokeLambdaOperator, NoResult
 
     given = context("second")
     task = InvokeLambdaOperator(task_id="ingest", stage="ingest", dataset_id="service_users", poll_s=0.2)
@@ -186,21 +186,21 @@ def test_a_task_whose_function_fails_names_the_log_and_its_retry_invokes_again(a
     assert perform(task, given)["outcome"] == "new"
     as_airflow.failed("ingest")
     silent = InvokeLambdaOperator(
-        task_id="silent", stage="stage", dataset_id="boundaries", patience_s=0, poll_s=0.01
+        task_id="silent", stage="stage", dataset_id="boundaries", timeout_s=0, poll_s=0.01
     )
     where = r"/catalunya/catalunya-production-stage.*catalunya-production-stage-failed"
     # Another invocation holds the lock of this step, and the function waits for it.
     held = lake_lock(lake, "20260105T230000Z-00000000", "call-stage-boundaries")
-    with held, pytest.raises(FunctionSilent, match=where):
+    with held, pytest.raises(NoResult, match=where):
         perform(silent, given)
 
 
 def test_a_task_assumes_its_role_and_restores_the_environment(as_airflow, lake):
-    from catalunya_airflow import roles
+    from catalunya_airflow.assume_role import assume_role
 
     boto3.client("sts", region_name="us-east-1").get_caller_identity()
     before = dict(os.environ)
-    with roles.assume_role("build"):
+    with assume_role("build"):
         assert os.environ["AWS_ACCESS_KEY_ID"] != before["AWS_ACCESS_KEY_ID"]
         # A client of the session that boto3 shares, which others of this process use.
         used = boto3.client("s3", region_name="us-east-1")._request_signer._credentials

@@ -1,8 +1,8 @@
-"""Loads what every task needs in the process that forks tasks.
+"""Imports what every task needs in the process that forks the tasks.
 
-Importing dbt and parsing the project take seconds, and three tasks of a run need both. The scheduler
-(LocalExecutor) and a Celery worker fork a process for every task; what they have loaded, the task has for nothing.
-What it costs to run the DAG is measured by `bench/orchestration.py`.
+Importing dbt and parsing the project take seconds, and three tasks of a run need both. The scheduler (LocalExecutor) and
+a Celery worker fork a process for every task, which then has all that is imported already.
+`bench/orchestration.py` measures the time of a DAG run.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ import sys
 log = logging.getLogger(__name__)
 
 NEEDED = (
-    "airflow.sdk.definitions.decorators", "catalunya_airflow.sensor", "catalunya_airflow.wiring",
+    "airflow.sdk.definitions.decorators", "catalunya_airflow.sensors", "catalunya_airflow.dag_parts",
     "catalunya.operations.doctor", "catalunya.runs.steps", "catalunya.sources.keys",
 )  # fmt: skip
-"""What the DAG files and their tasks import."""
+"""The imports of the DAG files and their tasks."""
 
 
 @functools.cache
-def preload() -> None:
-    """Import the library and dbt and parse the dbt project, in processes that fork tasks and nowhere else.
+def warm_up() -> None:
+    """Import the library and dbt and parse the dbt project, once, in processes that fork tasks and nowhere else.
 
-    Once: what they fork loads the plugin anew, and has it all. When the project has changed since, only the
-    tasks that use dbt parse it.
+    When the project has changed since, the tasks that use dbt parse it again.
     """
     if "scheduler" not in sys.argv[1:2] and sys.argv[1:3] != ["celery", "worker"]:
         return
@@ -44,4 +43,4 @@ def preload() -> None:
         alerts.channels(settings.notify_urls)
         dbt.preload(settings.home / "dbt" / "mart", code_digest(settings.home))
     except Exception:
-        log.exception("nothing is preloaded; every task loads what it needs")
+        log.exception("warm-up failed; every task imports what it needs")

@@ -1,8 +1,9 @@
-"""What each task does: one part of a run, through the library, with its words in the task's log."""
+"""The functions of the tasks: each does one step of a run through the library and logs its progress."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from catalunya.publication.demo_notice import NOTICE
 from catalunya_airflow import assets, lineage
-from catalunya_airflow.roles import assume_role
+from catalunya_airflow.assume_role import assume_role
 
 if TYPE_CHECKING:
     from catalunya.errors import Refused
@@ -25,28 +26,28 @@ log = logging.getLogger(__name__)
 
 
 class AlertAlreadySent(AirflowFailException):
-    """The run ended badly, and the task that was at fault has told people of it."""
+    """The run failed, and the task at fault has sent the alert."""
 
 
 class LogReporter:
-    """Tells a run's progress to the task's log."""
+    """Writes the progress of a run into the log of the task."""
 
     def begin(self, stage: str) -> None:
-        """Say that a stage begins."""
+        """Log the start of a stage."""
         log.info("%s begins", stage)
 
     def step(self, stage: str, what: str, done: int | None = None, total: int | None = None) -> None:
-        """Say what happened; rows in progress are left out."""
+        """Log what happened, without the progress in rows."""
         if done is None:
             log.info("%s", what)
 
     def end(self, stage: str, status: str, seconds: float) -> None:
-        """Say how a stage ended."""
+        """Log the end of a stage."""
         log.info("%s %s in %.1f s", stage, status, seconds)
 
 
 def settings_of(context: Mapping[str, Any]) -> Settings:
-    """The settings of the environment, with the engine that a manual run asked for."""
+    """Return the settings of the environment, with the engine of the DAG run's parameters."""
     from catalunya.settings import Settings
 
     settings = Settings.load()
@@ -55,7 +56,7 @@ def settings_of(context: Mapping[str, Any]) -> Settings:
 
 
 def run_id_of(context: Mapping[str, Any], settings: Settings) -> str:
-    """The run's id in the lake: the same in every task and every try of a DAG run."""
+    """Return the id of the run in the lake: the same in every task and every try of a DAG run."""
     from catalunya.runs import steps
 
     run = context["dag_run"]
@@ -63,7 +64,7 @@ def run_id_of(context: Mapping[str, Any], settings: Settings) -> str:
 
 
 def run_of(context: Mapping[str, Any]) -> StepwiseRun:
-    """This DAG run in steps."""
+    """Return this DAG run as a run in steps."""
     from catalunya.runs.steps import StepwiseRun
 
     settings = settings_of(context)
@@ -71,8 +72,8 @@ def run_of(context: Mapping[str, Any]) -> StepwiseRun:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Errors that another try would meet again fail the task at once."""
+def final_errors() -> Iterator[None]:
+    """Fail the task without a retry on errors that a retry would meet again."""
     from catalunya.errors import LakeCorrupt, Refused, UsageError
     from catalunya.lake.pointer import PointerMoved
 
@@ -83,11 +84,11 @@ def explained() -> Iterator[None]:
 
 
 def check_dbt_connection() -> list[str]:
-    """Look at the dbt set-up without starting dbt; fails with what is wrong and how to correct it."""
+    """Check the set-up of dbt without starting dbt; fails with each fault and its correction."""
     from catalunya.operations.doctor import examine
 
     context = get_current_context()
-    with explained(), assume_role("build"):
+    with final_errors(), assume_role("build"):
         settings = settings_of(context)
         findings = examine(settings)
         for finding in findings:
@@ -99,7 +100,7 @@ def check_dbt_connection() -> list[str]:
 
 
 def wanted(context: Mapping[str, Any]) -> list[str]:
-    """The datasets whose sources this run reads."""
+    """Return the datasets that this run reads."""
     return list(context["params"].get("datasets") or assets.DATASETS)
 
 
@@ -108,34 +109,34 @@ def ingest(dataset_id: str) -> dict[str, Any]:
     context = get_current_context()
     if dataset_id not in wanted(context):
         raise AirflowSkipException(f"{dataset_id} was not asked for")
-    with explained():
-        answer = run_of(context).ingest(dataset_id, force=bool(context["params"].get("force")))
-    return ingested(context, dataset_id, answer)
+    with final_errors():
+        result = run_of(context).ingest(dataset_id, force=bool(context["params"].get("force")))
+    return ingested(context, dataset_id, result)
 
 
-def ingested(context: Mapping[str, Any], dataset_id: str, answer: DatasetRecord) -> dict[str, Any]:
-    """What a task of `ingest` answers; tells of new content."""
-    if answer.outcome == "new":
-        extra = {"snapshot_id": answer.snapshot_id, "rows": answer.rows_in}
+def ingested(context: Mapping[str, Any], dataset_id: str, result: DatasetRecord) -> dict[str, Any]:
+    """Return the result of a task of `ingest`; emits an asset event for new content."""
+    if result.outcome == "new":
+        extra = {"snapshot_id": result.snapshot_id, "rows": result.rows_in}
         context["outlet_events"][assets.landed].add(assets.dataset(dataset_id), extra=extra)
-    return answer.model_dump(include={"outcome", "snapshot_id", "rows_in", "requests", "bytes"})
+    return result.model_dump(include={"outcome", "snapshot_id", "rows_in", "requests", "bytes"})
 
 
 def stage(dataset_id: str) -> dict[str, Any]:
-    """Type what landed of one dataset; a snapshot that is refused does not hold up the other datasets."""
+    """Type the landed snapshots of one dataset; a refused snapshot does not stop the other datasets."""
     from catalunya.errors import Refused
 
     context = get_current_context()
-    with explained():
+    with final_errors():
         try:
-            answer = run_of(context).stage(dataset_id, again=bool(context["params"].get("full_rebuild")))
+            result = run_of(context).stage(dataset_id, again=bool(context["params"].get("full_rebuild")))
         except Refused as refusal:
             return refused(context, refusal)
-    return staged(answer)
+    return staged(result)
 
 
 def refused(context: Mapping[str, Any], refusal: Refused) -> dict[str, Any]:
-    """What a task of `stage` answers when snapshots are refused; alerts of each."""
+    """Return the result of a task of `stage` whose snapshots are refused; sends an alert for each."""
     from catalunya.operations import alerts as notify
     from catalunya_airflow import alerts
 
@@ -144,10 +145,10 @@ def refused(context: Mapping[str, Any], refusal: Refused) -> dict[str, Any]:
     return {"outcome": "refused", "snapshots": list(refusal.snapshots), "message": str(refusal)}
 
 
-def staged(answer: DatasetRecord) -> dict[str, Any]:
-    """What a task of `stage` answers."""
+def staged(result: DatasetRecord) -> dict[str, Any]:
+    """Return the result of a task of `stage`."""
     counts = {"rows_in", "rows_staged", "rows_quarantined", "rows_duplicated", "reasons", "snapshot_id"}
-    return answer.model_dump(include=counts)
+    return result.model_dump(include=counts)
 
 
 @assume_role("build")
@@ -156,28 +157,28 @@ def build() -> dict[str, int]:
     from catalunya.errors import BuildFailed, NothingElseNew
 
     context = get_current_context()
-    steps = run_of(context)
+    stepwise = run_of(context)
     try:
-        with explained():
-            nodes = steps.build().nodes
+        with final_errors():
+            nodes = stepwise.build().nodes
     except AirflowFailException as error:
         if isinstance(error.__cause__, NothingElseNew):
             # The tasks that refused it sent the alerts.
             raise AlertAlreadySent(str(error)) from error
         raise
     except BuildFailed as error:
-        lineage.emit(context["ti"], steps.run_id, error.nodes)
+        lineage.emit(context["ti"], stepwise.run_id, error.nodes)
         _table("models and seeds", error.nodes)
         raise
-    lineage.emit(context["ti"], steps.run_id, nodes)
+    lineage.emit(context["ti"], stepwise.run_id, nodes)
     return _table("models and seeds", nodes)
 
 
 @assume_role("build")
 def audit() -> dict[str, int]:
-    """Judge the candidate."""
+    """Audit the candidate."""
     context = get_current_context()
-    with explained():
+    with final_errors():
         verdict = run_of(context).audit()
     for sentence in verdict.sentences("warn"):
         log.warning("%s", sentence)
@@ -186,9 +187,9 @@ def audit() -> dict[str, int]:
 
 @assume_role("publish")
 def publish() -> str:
-    """Publish the candidate and say so to everyone who waits for a mart."""
+    """Publish the candidate; emits an asset event for each mart."""
     context = get_current_context()
-    with explained():
+    with final_errors():
         release = run_of(context).publish()
     for name, rows in release.rows.items():
         extra = {"rows": rows, "release_id": release.release_id, "demo": release.demo}
@@ -203,7 +204,7 @@ def publish() -> str:
 def docs() -> str:
     """Write dbt's documentation of the release."""
     context = get_current_context()
-    with explained():
+    with final_errors():
         address = run_of(context).docs()
     log.info("documentation at %s", address)
     return address
@@ -211,15 +212,15 @@ def docs() -> str:
 
 @assume_role("publish")
 def finish() -> dict[str, Any]:
-    """Put the run into the ledger and tell what somebody should know; fails when the run did not end well."""
+    """Write the record of the run into the ledger and send alerts; fails when the run failed."""
     from catalunya.operations import alerts as notify
 
     context = get_current_context()
-    with explained():
-        steps = run_of(context)
-        record = steps.finish()
+    with final_errors():
+        stepwise = run_of(context)
+        record = stepwise.finish()
     link = context["ti"].log_url
-    notify.deliver(steps.storage, steps.settings.notify_urls, notify.of_findings(record, link))
+    notify.deliver(stepwise.storage, stepwise.settings.notify_urls, notify.of_findings(record, link))
     rows = [
         (name, d.outcome, d.snapshot_id, d.rows_in, d.rows_staged, d.rows_quarantined, d.rows_duplicated)
         for name, d in record.datasets.items()
@@ -229,7 +230,7 @@ def finish() -> dict[str, Any]:
     for warning in record.warnings:
         log.warning("%s", warning)
     log.info("%s: %s", record.status, record.message)
-    if record.status == "released" and not steps.documented(record.release_id):
+    if record.status == "released" and not stepwise.documented(record.release_id):
         raise AlertAlreadySent("released, but without its documentation: see generate_dbt_docs")
     if record.exit_code:
         raise AlertAlreadySent(f"{record.status}: {record.message}")
@@ -238,7 +239,7 @@ def finish() -> dict[str, Any]:
 
 @assume_role("publish")
 def apply_retention() -> list[str]:
-    """Delete old releases and what abandoned runs left; fold the ledger."""
+    """Delete old releases and the state of abandoned runs; archive old records of the ledger."""
     from catalunya.lake.opening import open_lake
     from catalunya.operations import maintenance
 
@@ -253,7 +254,7 @@ def apply_retention() -> list[str]:
 
 @assume_role("monitor")
 def verify_snapshots(dataset_id: str) -> int:
-    """Compare landed files of one dataset with their manifests, all or today's share; fails when one differs."""
+    """Compare landed files of one dataset with their checksums, all or today's share; fails when one differs."""
     from catalunya.lake.opening import open_lake
     from catalunya.operations import maintenance
 
@@ -269,7 +270,7 @@ def verify_snapshots(dataset_id: str) -> int:
 
 @assume_role("monitor")
 def check_freshness() -> dict[str, int]:
-    """Tell of sources that published nothing for longer than their cadence; returns days since the last news."""
+    """Send alerts for sources that are overdue; returns the days since each source was updated."""
     from catalunya.datasets import loader
     from catalunya.lake.opening import open_lake
     from catalunya.operations import alerts as notify
@@ -279,7 +280,7 @@ def check_freshness() -> dict[str, int]:
     settings = settings_of(context)
     storage = open_lake(settings.lake)
     found = maintenance.freshness(storage, loader.load(settings.home / "datasets"), settings.now())
-    titles = ["dataset", "last news", "days ago", "cadence in days"]
+    titles = ["dataset", "updated", "days ago", "cadence in days"]
     log.info("%s", table(titles, [(f.dataset_id, f.updated_at, f.age_days, f.cadence_days) for f in found]))
     silent = [
         notify.of_silence(f.dataset_id, f.snapshot_id, f.age_days, f.cadence_days, context["ti"].log_url)
@@ -291,18 +292,15 @@ def check_freshness() -> dict[str, int]:
 
 
 def _table(title: str, nodes: tuple[NodeResult, ...]) -> dict[str, int]:
-    """Log a table of dbt's results; returns how many nodes ended in each status."""
+    """Log dbt's results as a table; returns the number of nodes by status."""
     log.info(
         "%s\n%s", title, table(["node", "status", "seconds"], [(n.name, n.status, n.seconds) for n in nodes])
     )
-    counts: dict[str, int] = {}
-    for node in nodes:
-        counts[node.status] = counts.get(node.status, 0) + 1
-    return counts
+    return dict(Counter(node.status for node in nodes))
 
 
 def table(titles: list[str], rows: Any) -> str:
-    """Plain text in columns, as wide as what is in them."""
+    """Return a table as plain text, each column as wide as its longest value."""
     lines = [titles, *([str(value) for value in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(titles))]
     return "\n".join(
