@@ -55,10 +55,10 @@ fuzz: setup-dev ## 1,000 odd answers of each kind of portal, through ingest and 
 	@CATALUNYA_FUZZ=3000 .venv/bin/pytest -n 2 tests/fuzz $(PYTEST_ARGS)
 
 setup-aws: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
-	@$(UV) sync --frozen --quiet --inexact --group airflow --group athena --group trino --group infrastructure
-	@.venv/bin/python -m standin --install
+	@$(UV) sync --frozen --quiet --inexact --group airflow --group athena --group trino --group infrastructure --group athena-emulator
+	@.venv/bin/python -m tools.athena_emulator --install
 
-test-aws: setup-aws ## AWS without an account: templates, functions on an emulator, Athena and Trino on a stand-in, parity
+test-aws: setup-aws ## AWS without an account: templates, functions on an emulator, Athena emulated over Trino, parity
 	@CATALUNYA_REQUIRE_ALL=1 .venv/bin/pytest -n 0 -m aws $(PYTEST_ARGS)
 
 package: setup ## The functions for AWS Lambda, as zips in .artefacts/
