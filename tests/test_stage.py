@@ -543,6 +543,7 @@ def retyped(column: Column) -> Column:
     "module",
     [
         "staging/row_sql.py",
+        "staging/row_problems.py",
         "staging/snapshot_typing.py",
         "staging/schema_drift.py",
         "sources/idescat.py",

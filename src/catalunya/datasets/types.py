@@ -21,10 +21,10 @@ _FIRST_YEAR = 1900
 
 @dataclass(frozen=True)
 class Bound:
-    """A limit that every value of a type has: the SQL literal and the words of the reason."""
+    """A limit of every value of a type: the SQL literal, and the reason that is given for a value beyond it."""
 
     sql: str
-    words: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ColumnType:
     """Its name in a Frictionless Table Schema."""
     socrata: frozenset[str]
     """Socrata types whose values can be read as it."""
-    words: str
+    label: str
     """What a value is called in a reason: `is not an integer`."""
     cast: Callable[[str], str]
     """SQL that turns a text column into a value, or null when the text is not one."""
@@ -85,7 +85,7 @@ TYPES = {
         socrata=frozenset(
             {"text", "url", "email", "phone", "html", "number", "calendar_date", "drop_down_list"}
         ),
-        words="text",
+        label="text",
         cast=_text,
     ),
     "integer": ColumnType(
@@ -93,7 +93,7 @@ TYPES = {
         hive="int",
         frictionless="integer",
         socrata=frozenset({"number", "text", "double", "money"}),
-        words="an integer",
+        label="an integer",
         cast=_integer,
         is_number=True,
         latest=_year_after,
@@ -103,7 +103,7 @@ TYPES = {
         hive="double",
         frictionless="number",
         socrata=frozenset({"number", "text", "double", "money", "percent"}),
-        words="a number",
+        label="a number",
         cast=_number,
         is_number=True,
     ),
@@ -112,7 +112,7 @@ TYPES = {
         hive="date",
         frictionless="date",
         socrata=frozenset({"calendar_date", "floating_timestamp", "fixed_timestamp", "date", "text"}),
-        words="a date (YYYY-MM-DD)",
+        label="a date (YYYY-MM-DD)",
         cast=_date,
         earliest=Bound(f"date '{_FIRST_YEAR}-01-01'", f"is before {_FIRST_YEAR}"),
         latest=_same_day,

@@ -33,8 +33,27 @@ class Finding(BaseModel):
     figures: dict[str, Any] = {}
     """The figure (`figure`), and its value `before` and `after` with what is `tolerated`, as far as they apply."""
 
+    @property
+    def is_error(self) -> bool:
+        """True when it refuses what was judged."""
+        return self.severity == "error"
+
     def lifted(self) -> Finding:
         """The same as a warning, since somebody accepted it by hand; unchanged when it is a warning already."""
-        if self.severity == "warn":
+        if not self.is_error:
             return self
         return self.model_copy(update={"severity": "warn", "message": f"{self.message}, accepted by hand"})
+
+
+def snapshot_finding(
+    gate: Gate, dataset_id: str, snapshot_id: str, text: str, *, is_error: bool = True, **figures: Any
+) -> Finding:
+    """Return a finding about one snapshot; its message names the dataset, then `text` says what was found."""
+    return Finding(
+        gate=gate,
+        severity="error" if is_error else "warn",
+        message=f"{dataset_id}: {text}",
+        dataset_id=dataset_id,
+        snapshot_id=snapshot_id,
+        figures=figures,
+    )

@@ -1,0 +1,56 @@
+"""The gates `control`, `freshness` and `stale`: what a source says about itself, and how old its rows are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+
+from catalunya.datasets.model import Dataset
+from catalunya.lake.staged import Staged
+from catalunya.quality.findings import Finding, Stale, snapshot_finding
+
+
+def source_findings(
+    datasets: dict[str, Dataset], newest: Iterable[Staged], stale: Iterable[Stale], now: datetime
+) -> Iterator[Finding]:
+    """Warn of totals that differ from the publisher's own, of old snapshots, and of sources that could not be read.
+
+    Args:
+        datasets: every definition by id.
+        newest: the newest snapshot of each dataset.
+        stale: the datasets whose source could not be read.
+        now: what the age of a snapshot is counted up to.
+    """
+    for staged in newest:
+        days, age = datasets[staged.dataset_id].cadence_days, now - staged.taken_at
+        for control in staged.controls:
+            if control.published != control.computed:
+                yield snapshot_finding(
+                    "control",
+                    staged.dataset_id,
+                    staged.snapshot_id,
+                    f"{control.control} of {control.period} sum to {control.computed}, the publisher's own total is "
+                    f"{control.published}",
+                    is_error=False,
+                    published=control.published,
+                    computed=control.computed,
+                )
+        if age > timedelta(days=days):
+            yield snapshot_finding(
+                "freshness",
+                staged.dataset_id,
+                staged.snapshot_id,
+                f"nothing new for {age.days} days (snapshot {staged.snapshot_id}); its cadence is {days} days",
+                is_error=False,
+                age_days=age.days,
+                cadence_days=days,
+            )
+    for s in stale:
+        yield snapshot_finding(
+            "stale",
+            s.dataset_id,
+            s.snapshot_id,
+            f"nothing newer could be used than snapshot {s.snapshot_id}, {s.age_hours:g} hours old",
+            is_error=False,
+            age_hours=s.age_hours,
+        )
