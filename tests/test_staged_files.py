@@ -16,6 +16,7 @@ from catalunya.lake import layout, snapshot
 from catalunya.lake.staged import Staged
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
+from catalunya.staging import row_sql
 from catalunya.warehouse.engines import staged_tables
 from catalunya.warehouse.engines.duckdb import DATABASE, DuckDBEngine
 from tests.factories import DEFINITIONS, NOW, land, local_lake
@@ -114,7 +115,10 @@ def test_a_staged_file_without_its_record_is_named(tmp_path: Path) -> None:
 def record(dataset: Dataset, number: int, quarantined: int, **more: Any) -> Staged:
     moment = NOW + timedelta(days=number)
     snapshot_id = layout.make_id(moment, "00000000")
-    return Staged(dataset.id, snapshot_id, moment, quarantined, 0, quarantined, 0, demo=False, **more)
+    digest = row_sql.digest(dataset)
+    return Staged(
+        dataset.id, snapshot_id, moment, quarantined, 0, quarantined, 0, demo=False, digest=digest, **more
+    )
 
 
 def write_quarantine(lake: Storage, staged: Staged, select: str) -> None:
@@ -129,8 +133,7 @@ def write_quarantine(lake: Storage, staged: Staged, select: str) -> None:
 def tables(lake: Storage, work: Path, *staged: Staged) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
     con.execute("create schema staging")
-    quarantine = staged_tables.fetch_quarantined(lake, staged, work)
-    staged_tables.create_tables(con, DEFINITIONS, list(staged), quarantine)
+    staged_tables.create_tables(con, lake, DEFINITIONS, list(staged), work)
     return con
 
 

@@ -1,6 +1,6 @@
-"""The column types of a dataset definition, in one table: their names elsewhere, their cast and their limits.
+"""The column types of a dataset definition: their names in other systems, their cast and their limits.
 
-To add a type, add an entry to `TYPES`: the definitions, staging, dbt, Glue and the data package follow.
+To add a type, add an entry to `TYPES`: the definitions, staging, dbt, Glue and the data package use it.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class ColumnType:
     label: str
     """What a value is called in a reason: `is not an integer`."""
     cast: Callable[[str], str]
-    """SQL that turns a text column into a value, or null when the text is not one."""
+    """Returns SQL that converts a text column, with null for text of another type."""
     is_number: bool = False
     """Whether `minimum` and `maximum` may be declared, and sums are compared."""
     earliest: Bound | None = None
     latest: Callable[[date], Bound] | None = None
-    """The limit of `not_in_future`, from the day of the snapshot; None: the constraint is not for this type."""
+    """Returns the limit of `not_in_future` on the day of a snapshot; None: the type does not have the constraint."""
 
 
 def _text(text: str) -> str:
@@ -122,16 +122,16 @@ _MART_TYPES = {
     "bigint": "integer", "hugeint": "integer", "smallint": "integer", "decimal": "number", "timestamp": "datetime",
     "boolean": "boolean",
 }  # fmt: skip
-"""Types of the marts' columns that no column of a dataset has."""
+"""Types of columns of the marts that are not in `TYPES`."""
 
 
 def hive_type(sql_type: str) -> str:
-    """The Hive and Glue name of a DuckDB type."""
+    """Return the Hive and Glue name of a DuckDB type."""
     return {kind.sql: kind.hive for kind in TYPES.values()}.get(sql_type, sql_type)
 
 
 def frictionless_type(sql_type: str) -> str:
-    """The Frictionless Table Schema type of a DuckDB type; `string` for one that has no counterpart."""
+    """Return the Frictionless Table Schema type of a DuckDB type; `string` for one that has no counterpart."""
     name = sql_type.lower().split("(")[0]
-    known = {kind.sql: kind.frictionless for kind in TYPES.values()} | _MART_TYPES
+    known = _MART_TYPES | {kind.sql: kind.frictionless for kind in TYPES.values()}
     return known.get(name, "string")

@@ -389,7 +389,6 @@ def _row_columns(table: jsonstat.Table, source: IdescatSource) -> list[str]:
 PROTOCOL = SourceProtocol(
     base_url="idescat_url",
     fetch=fetch,
-    describe=lambda source: f"`/taules/v2/{source.table}`",
     updated=lambda validators: datetime.fromisoformat(validators["updated"]).replace(tzinfo=UTC),
     rows=lambda source, page: rows([page.path], source),
     controls=lambda source, page: controls([page.path], source),
