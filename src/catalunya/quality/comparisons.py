@@ -10,6 +10,7 @@ import duckdb
 
 from catalunya.datasets.gates import Total
 from catalunya.datasets.model import Column, Dataset
+from catalunya.lake.staged import Staged
 from catalunya.quality.findings import Finding, snapshot_finding
 
 AFTER, BEFORE = "snapshot_rows", "reference_rows"
@@ -26,7 +27,8 @@ class Comparison:
 
     con: duckdb.DuckDBPyConnection
     dataset: Dataset
-    snapshot_id: str
+    staged: Staged
+    """The record of the snapshot."""
     reference_id: str | None
     """None for the first snapshot: there is no relation `BEFORE` then."""
 
@@ -40,18 +42,22 @@ class Comparison:
         """Return the only row of a query on `{rows}`: of the snapshot, and of the last accepted one."""
         return self.row(query.format(rows=AFTER)), self.row(query.format(rows=BEFORE))
 
-    def finding(self, figure: str, before: Any, after: Any, tolerated: Any, *, text: str) -> Finding:
+    def finding(self, figure: str, before: float, after: float, tolerated: float, text: str) -> Finding:
         """Return a finding about a figure; `text` continues the sentence that begins with its name."""
-        return snapshot_finding(
-            "figures",
-            self.dataset.id,
-            self.snapshot_id,
-            f"snapshot {self.snapshot_id}: {figure} {text}",
-            figure=figure,
-            before=before,
-            after=after,
-            tolerated=tolerated,
-            snapshot_before=self.reference_id,
+        figures: dict[str, Any] = {"figure": figure, "before": before, "after": after, "tolerated": tolerated}
+        figures["snapshot_before"] = self.reference_id
+        text = f"snapshot {self.staged.snapshot_id}: {figure} {text}"
+        return snapshot_finding("figures", self.staged, text, figures)
+
+    def share(self, figure: str, part: float, whole: float, tolerated: float, text: str) -> Finding:
+        """Return a finding about a share that is 0 when nothing changes, as `finding` does."""
+        return self.finding(figure, 0.0, round(part / whole, 6), tolerated, text)
+
+    def rise(self, figure: str, then: float, now: float, tolerated: float, example: str = "") -> Finding:
+        """Return a finding about a share that rose too far."""
+        text = f"{example}is {now:.1%}, in the last accepted snapshot {then:.1%}; tolerated is a rise of "
+        return self.finding(
+            figure, round(then, 6), round(now, 6), tolerated, f"{text}{100 * tolerated:g} points"
         )
 
 
@@ -93,14 +99,7 @@ def _null_share(
     is_empty = before >= tolerance.minimum_rows and now == 1
     lost = (now - then) * rows_after
     if is_empty or (now - then > tolerance.null_share and lost > pair.dataset.tolerance.rows):
-        yield pair.finding(
-            f"share of rows without {column.name}",
-            round(then, 6),
-            round(now, 6),
-            tolerance.null_share,
-            text=f"is {now:.1%}, in the last accepted snapshot {then:.1%}; tolerated is a rise of "
-            f"{100 * tolerance.null_share:g} points",
-        )
+        yield pair.rise(f"share of rows without {column.name}", then, now, tolerance.null_share)
 
 
 def _missing_keys(pair: Comparison) -> Iterator[Finding]:
@@ -119,13 +118,10 @@ def _missing_keys(pair: Comparison) -> Iterator[Finding]:
         """
     )
     if missing > limits.rows and missing > limits.decrease_ratio * known:
-        yield pair.finding(
-            f"share of known {columns} that are gone",
-            0.0,
-            round(missing / known, 6),
-            limits.decrease_ratio,
-            text=f"is {missing / known:.1%} ({missing} of the {known} rows of the last accepted snapshot); tolerated "
-            f"are {limits.decrease_ratio:.0%}",
+        text = f"is {missing / known:.1%} ({missing} of the {known} rows of the last accepted snapshot); tolerated are "
+        text += f"{limits.decrease_ratio:.0%}"
+        yield pair.share(
+            f"share of known {columns} that are gone", missing, known, limits.decrease_ratio, text
         )
 
 
@@ -146,14 +142,12 @@ def _changed(pair: Comparison) -> Iterator[Finding]:
     )
     for column, compared, changed in zip(columns, row[::2], row[1::2], strict=True):
         if changed > dataset.tolerance.rows and changed > tolerance.changed_share * compared:
-            yield pair.finding(
-                f"share of rows with another {column.name}",
-                0.0,
-                round(changed / compared, 6),
-                tolerance.changed_share,
-                text=f"than in the last accepted snapshot is {changed / compared:.1%} ({changed} of {compared}); "
-                f"tolerated are {100 * tolerance.changed_share:g} %",
+            text = (
+                f"than in the last accepted snapshot is {changed / compared:.1%} ({changed} of {compared}); "
             )
+            text += f"tolerated are {100 * tolerance.changed_share:g} %"
+            figure = f"share of rows with another {column.name}"
+            yield pair.share(figure, changed, compared, tolerance.changed_share, text)
 
 
 def _differs(column: Column, ratio: float) -> str:
@@ -189,17 +183,11 @@ def _most_frequent(pair: Comparison, column: Column) -> Iterator[Finding]:
     after, before = pair.rows(f"select max(n), sum(n), arg_max(value, n) from ({counted})")
     if not after[1] or not before[1]:
         return
-    now, then = after[0] / after[1], before[0] / before[1]
+    now, then = float(after[0] / after[1]), float(before[0] / before[1])
     moved = (now - then) * float(after[1])
     if now - then > tolerance.distribution_share and moved > pair.dataset.tolerance.rows:
-        yield pair.finding(
-            f"share of the most frequent {column.name}",
-            round(float(then), 6),
-            round(float(now), 6),
-            tolerance.distribution_share,
-            text=f"({after[2]}) is {now:.1%}, in the last accepted snapshot {then:.1%}; tolerated is a rise of "
-            f"{100 * tolerance.distribution_share:g} points",
-        )
+        figure = f"share of the most frequent {column.name}"
+        yield pair.rise(figure, then, now, tolerance.distribution_share, f"({after[2]}) ")
 
 
 def _vocabulary(pair: Comparison, column: Column) -> Iterator[Finding]:
@@ -231,23 +219,15 @@ def _vocabulary(pair: Comparison, column: Column) -> Iterator[Finding]:
     share = unseen / n_after
     if share > tolerance.unseen_share and unseen > pair.dataset.tolerance.rows:
         named = ", ".join(f'"{value}"' for value in examples[:EXAMPLES])
-        yield pair.finding(
-            f"share of {column.name} not seen before",
-            0.0,
-            round(share, 6),
-            tolerance.unseen_share,
-            text=f"is {share:.1%} ({unseen:g} of {n_after:g} rows, such as {named}); tolerated are "
-            f"{100 * tolerance.unseen_share:g} %",
+        text = f"is {share:.1%} ({unseen:g} of {n_after:g} rows, such as {named}); tolerated are "
+        text += f"{100 * tolerance.unseen_share:g} %"
+        yield pair.share(
+            f"share of {column.name} not seen before", unseen, n_after, tolerance.unseen_share, text
         )
     elif moved > tolerance.distribution_share and moved * n_after > pair.dataset.tolerance.rows:
-        yield pair.finding(
-            f"distribution of {column.name}",
-            0.0,
-            round(moved, 6),
-            tolerance.distribution_share,
-            text=f"differs from that of the last accepted snapshot in {moved:.1%} of the rows; tolerated are "
-            f"{100 * tolerance.distribution_share:g} %",
-        )
+        text = f"differs from that of the last accepted snapshot in {moved:.1%} of the rows; tolerated are "
+        text += f"{100 * tolerance.distribution_share:g} %"
+        yield pair.share(f"distribution of {column.name}", moved, 1, tolerance.distribution_share, text)
 
 
 @dataclass(frozen=True)
@@ -276,14 +256,9 @@ def _total(pair: Comparison, total: Total) -> Iterator[Finding]:
     then, now = before[worst].value, after.get(worst, _Sum(0, 0)).value
     of = f" of {total.by} {worst}" if total.by else ""
     more = f"; {len(beyond) - 1} more of {total.by} are beyond it" if len(beyond) > 1 else ""
-    yield pair.finding(
-        f"total of {total.column or 'rows'}{of}",
-        then,
-        now,
-        ratio,
-        text=f"is {now:.10g}, in the last accepted snapshot {then:.10g} ({change(then, now)}); tolerated are "
-        f"-{ratio:.0%} to +{ratio:.0%}{more}",
-    )
+    text = f"is {now:.10g}, in the last accepted snapshot {then:.10g} ({change(then, now)}); tolerated are "
+    text += f"-{ratio:.0%} to +{ratio:.0%}{more}"
+    yield pair.finding(f"total of {total.column or 'rows'}{of}", then, now, ratio, text)
 
 
 def _sums(pair: Comparison, total: Total, rows: str) -> dict[Any, _Sum]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from catalunya.datasets.gates import Expectation, FigureTolerance
+from catalunya.datasets.gates import Expectation
 from catalunya.quality.comparisons import AFTER, BEFORE, EXAMPLES, Comparison
 from catalunya.quality.findings import Finding, snapshot_finding
 from catalunya.sql import quote
@@ -54,18 +54,15 @@ def _rows(pair: Comparison) -> Iterator[Finding]:
         return
     before = _measured(pair, declared, BEFORE).get(None) if pair.reference_id else None
     worse = before is None or _outside(declared, after) > _outside(declared, before)
-    yield snapshot_finding(
-        "expected",
-        pair.dataset.id,
-        pair.snapshot_id,
-        f"{after:g} rows, expected are {expected.minimum} to {expected.maximum}",
-        is_error=expected.strict and worse,
-        figure="rows",
-        rows=int(after),
-        before=before,
-        after=after,
-        tolerated={"minimum": expected.minimum, "maximum": expected.maximum},
-    )
+    text = f"{after:g} rows, expected are {expected.minimum} to {expected.maximum}"
+    figures = {
+        "figure": "rows",
+        "rows": int(after),
+        "before": before,
+        "after": after,
+        "tolerated": _bounds(declared),
+    }
+    yield snapshot_finding("expected", pair.staged, text, figures, is_error=expected.strict and worse)
 
 
 def _expectation(pair: Comparison, expectation: Expectation) -> Iterator[Finding]:
@@ -83,18 +80,20 @@ def _expectation(pair: Comparison, expectation: Expectation) -> Iterator[Finding
     figure = expectation.label + (f" in {expectation.per} {group}" if expectation.per else "")
     more = f" (and {len(outside) - 1} more of {expectation.per})" if len(outside) > 1 else ""
     as_before = "" if worse else ", as in the last accepted snapshot"
-    yield snapshot_finding(
-        "expected",
-        pair.dataset.id,
-        pair.snapshot_id,
-        f"snapshot {pair.snapshot_id}: {figure}: {expectation.formatted(measured[group])}{more}; expected are "
-        f"{expectation.bounds}{as_before}",
-        is_error=bool(worse) and expectation.severity == "error",
-        figure=figure,
-        before=known.get(group),
-        after=measured[group],
-        tolerated={"minimum": expectation.minimum, "maximum": expectation.maximum},
-    )
+    text = f"snapshot {pair.staged.snapshot_id}: {figure}: {expectation.formatted(measured[group])}{more}; expected are "
+    text += f"{expectation.bounds}{as_before}"
+    figures = {
+        "figure": figure,
+        "before": known.get(group),
+        "after": measured[group],
+        "tolerated": _bounds(expectation),
+    }
+    is_error = bool(worse) and expectation.severity == "error"
+    yield snapshot_finding("expected", pair.staged, text, figures, is_error=is_error)
+
+
+def _bounds(expectation: Expectation) -> dict[str, float | None]:
+    return {"minimum": expectation.minimum, "maximum": expectation.maximum}
 
 
 def _measured(pair: Comparison, expectation: Expectation, rows: str) -> dict[Any, float]:
@@ -163,23 +162,17 @@ def _garbled(pair: Comparison) -> Iterator[Finding]:
         examples = pair.con.execute(
             f"select distinct {name} from {AFTER} where {_is_garbled(name)} order by 1 limit {EXAMPLES}"
         ).fetchall()
-        yield snapshot_finding(
-            "expected",
-            pair.dataset.id,
-            pair.snapshot_id,
-            f"snapshot {pair.snapshot_id}: {garbled} of {values} values of {name} are garbled: "
-            + ", ".join(f'"{str(text)[:60]}"' for (text,) in examples)
-            + f"; tolerated are {tolerance.garbled_values} values or {tolerance.garbled_share:.1%}",
-            is_error=garbled > known and _too_many(tolerance, garbled, values),
-            figure=f"garbled values of {name}",
-            before=known if before else None,
-            after=garbled,
-            tolerated={"values": tolerance.garbled_values, "share": tolerance.garbled_share},
-        )
-
-
-def _too_many(tolerance: FigureTolerance, garbled: int, values: int) -> bool:
-    return garbled > tolerance.garbled_values and garbled > tolerance.garbled_share * values
+        named = ", ".join(f'"{str(text)[:60]}"' for (text,) in examples)
+        text = f"snapshot {pair.staged.snapshot_id}: {garbled} of {values} values of {name} are garbled: {named}; "
+        text += f"tolerated are {tolerance.garbled_values} values or {tolerance.garbled_share:.1%}"
+        figures = {
+            "figure": f"garbled values of {name}",
+            "before": known if before else None,
+            "after": garbled,
+        }
+        figures["tolerated"] = {"values": tolerance.garbled_values, "share": tolerance.garbled_share}
+        is_error = garbled > max(known, tolerance.garbled_values, tolerance.garbled_share * values)
+        yield snapshot_finding("expected", pair.staged, text, figures, is_error=is_error)
 
 
 def _is_garbled(name: str) -> str:

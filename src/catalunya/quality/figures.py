@@ -79,9 +79,7 @@ def judge_snapshot(
     recent = _recent(history, staged.taken_at, dataset.tolerance.memory_days)
     findings = [*_row_findings(dataset, staged, reference, recent)]
     with duckdb.connect(config={"threads": _THREADS}) as con:
-        pair = Comparison(
-            con, dataset, staged.snapshot_id, reference.staged.snapshot_id if reference else None
-        )
+        pair = Comparison(con, dataset, staged, reference.staged.snapshot_id if reference else None)
         _create_view(con, dataset, AFTER, path)
         if reference is not None:
             _create_view(con, dataset, BEFORE, reference.path)
@@ -134,16 +132,9 @@ def _row_findings(
     rows, limits = staged.rows_staged, dataset.tolerance
 
     def finding(before: int, text: str, **more: Any) -> Finding:
-        return snapshot_finding(
-            "rows",
-            dataset.id,
-            staged.snapshot_id,
-            f"snapshot {staged.snapshot_id} has {rows} rows, {text}",
-            rows=rows,
-            rows_before=before,
-            tolerated=limits.model_dump(),
-            **more,
-        )
+        figures = {"rows": rows, "rows_before": before, "tolerated": limits.model_dump(), **more}
+        text = f"snapshot {staged.snapshot_id} has {rows} rows, {text}"
+        return snapshot_finding("rows", staged, text, figures)
 
     if reference is not None:
         before = reference.staged.rows_staged
@@ -176,11 +167,11 @@ def _is_tolerated(dataset: Dataset, before: int, rows: int) -> bool:
 
 
 def _drift_findings(
-    dataset: Dataset, staged: Staged, recent: list[EarlierSnapshot], figures: dict[str, float]
+    dataset: Dataset, staged: Staged, recent: list[EarlierSnapshot], totals: dict[str, float]
 ) -> Iterator[Finding]:
     """Totals that many small changes took too far."""
     limits = dataset.tolerance
-    for name, after in figures.items():
+    for name, after in totals.items():
         known = [
             e for e in recent if e.figures.get(name) and e.rows >= dataset.figures.tolerance.minimum_rows
         ]
@@ -196,18 +187,11 @@ def _drift_findings(
             continue
         before = extreme.figures[name]
         tolerated = f"-{limits.memory_decrease_ratio:.0%} to +{limits.memory_increase_ratio:.0%}"
-        yield snapshot_finding(
-            "figures",
-            dataset.id,
-            staged.snapshot_id,
-            f"snapshot {staged.snapshot_id}: total of {name} is {after:.10g}, the {which} {_since(extreme, dataset)} "
-            f"{before:.10g} ({_when(extreme)}, {change(before, after)}); tolerated are {tolerated} in all",
-            figure=f"total of {name}",
-            before=before,
-            after=after,
-            tolerated=tolerated,
-            snapshot_before=extreme.snapshot_id,
-        )
+        text = f"snapshot {staged.snapshot_id}: total of {name} is {after:.10g}, the {which} {_since(extreme, dataset)} "
+        text += f"{before:.10g} ({_when(extreme)}, {change(before, after)}); tolerated are {tolerated} in all"
+        figures = {"figure": f"total of {name}", "before": before, "after": after, "tolerated": tolerated}
+        figures["snapshot_before"] = extreme.snapshot_id
+        yield snapshot_finding("figures", staged, text, figures)
 
 
 def _since(entry: EarlierSnapshot, dataset: Dataset) -> str:
@@ -236,13 +220,7 @@ def _seed_findings(pair: Comparison, seeds: Path) -> Iterator[Finding]:
             continue
         named = ", ".join(f'"{value}" ({rows} rows)' for value, rows in found[:EXAMPLES])
         more = f" and {len(found) - EXAMPLES} more" if len(found) > EXAMPLES else ""
-        yield snapshot_finding(
-            "figures",
-            pair.dataset.id,
-            pair.snapshot_id,
-            f"snapshot {pair.snapshot_id}: {column} that no row of the seed {seed} has: {named}{more}; add it to "
-            f"dbt/mart/seeds/{seed}.csv",
-            is_error=False,
-            figure=f"{column} not in {seed}",
-            after=[value for value, _ in found],
-        )
+        text = f"snapshot {pair.staged.snapshot_id}: {column} that no row of the seed {seed} has: {named}{more}; add it "
+        text += f"to dbt/mart/seeds/{seed}.csv"
+        figures = {"figure": f"{column} not in {seed}", "after": [value for value, _ in found]}
+        yield snapshot_finding("figures", pair.staged, text, figures, is_error=False)

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from catalunya.lake.staged import Staged
+
 Gate = Literal["dbt", "rows", "expected", "figures", "marts", "control", "freshness", "stale"]
 
 
@@ -20,7 +22,7 @@ class Stale(BaseModel):
 
 
 class Finding(BaseModel):
-    """What one gate found."""
+    """What a gate found."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,14 +48,14 @@ class Finding(BaseModel):
 
 
 def snapshot_finding(
-    gate: Gate, dataset_id: str, snapshot_id: str, text: str, *, is_error: bool = True, **figures: Any
+    gate: Gate, snapshot: Staged | Stale, text: str, figures: dict[str, Any], *, is_error: bool = True
 ) -> Finding:
     """Return a finding about one snapshot; its message names the dataset, then `text` says what was found."""
     return Finding(
         gate=gate,
         severity="error" if is_error else "warn",
-        message=f"{dataset_id}: {text}",
-        dataset_id=dataset_id,
-        snapshot_id=snapshot_id,
+        message=f"{snapshot.dataset_id}: {text}",
+        dataset_id=snapshot.dataset_id,
+        snapshot_id=snapshot.snapshot_id,
         figures=figures,
     )

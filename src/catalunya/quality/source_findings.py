@@ -25,32 +25,16 @@ def source_findings(
         days, age = datasets[staged.dataset_id].cadence_days, now - staged.taken_at
         for control in staged.controls:
             if control.published != control.computed:
-                yield snapshot_finding(
-                    "control",
-                    staged.dataset_id,
-                    staged.snapshot_id,
-                    f"{control.control} of {control.period} sum to {control.computed}, the publisher's own total is "
-                    f"{control.published}",
-                    is_error=False,
-                    published=control.published,
-                    computed=control.computed,
-                )
+                text = f"{control.control} of {control.period} sum to {control.computed}, the publisher's own total is "
+                text += str(control.published)
+                figures = {"published": control.published, "computed": control.computed}
+                yield snapshot_finding("control", staged, text, figures, is_error=False)
         if age > timedelta(days=days):
-            yield snapshot_finding(
-                "freshness",
-                staged.dataset_id,
-                staged.snapshot_id,
-                f"nothing new for {age.days} days (snapshot {staged.snapshot_id}); its cadence is {days} days",
-                is_error=False,
-                age_days=age.days,
-                cadence_days=days,
+            text = (
+                f"nothing new for {age.days} days (snapshot {staged.snapshot_id}); its cadence is {days} days"
             )
+            figures = {"age_days": age.days, "cadence_days": days}
+            yield snapshot_finding("freshness", staged, text, figures, is_error=False)
     for s in stale:
-        yield snapshot_finding(
-            "stale",
-            s.dataset_id,
-            s.snapshot_id,
-            f"nothing newer could be used than snapshot {s.snapshot_id}, {s.age_hours:g} hours old",
-            is_error=False,
-            age_hours=s.age_hours,
-        )
+        text = f"nothing newer could be used than snapshot {s.snapshot_id}, {s.age_hours:g} hours old"
+        yield snapshot_finding("stale", s, text, {"age_hours": s.age_hours}, is_error=False)

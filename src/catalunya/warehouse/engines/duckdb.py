@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -70,7 +70,7 @@ class DuckDBEngine:
 
     def check(self) -> str:
         """Write and close a file."""
-        with self._folder("check") as work:
+        with temporary_folder(self._storage, "check") as work:
             try:
                 with duckdb.connect(work / "probe.duckdb") as con:
                     con.execute("create table probe as select 42 as answer")
@@ -84,7 +84,7 @@ class DuckDBEngine:
         self, candidate_id: str, datasets: dict[str, Dataset], snapshots: Snapshots
     ) -> Iterator[tuple[DuckDBWorkspace, list[Staged]]]:
         """Open a new file whose schema `staging` reads the staged files."""
-        with self._folder(f"build-{candidate_id}") as work:
+        with temporary_folder(self._storage, f"build-{candidate_id}") as work:
             database = work / DATABASE
             staged = self._write_staging(datasets, snapshots, database, work)
             yield DuckDBWorkspace(self._storage, candidate_id, database), staged
@@ -92,7 +92,7 @@ class DuckDBEngine:
     @contextmanager
     def reopen(self, candidate_id: str) -> Iterator[DuckDBWorkspace]:
         """Open the file of the lake."""
-        with self._folder(f"open-{candidate_id}") as work:
+        with temporary_folder(self._storage, f"open-{candidate_id}") as work:
             database = self._storage.fetch(layout.candidate(candidate_id, DATABASE), work)
             yield DuckDBWorkspace(self._storage, candidate_id, database)
 
@@ -105,9 +105,6 @@ class DuckDBEngine:
     def cost(self) -> Cost | None:
         """Return None: it runs in this process."""
         return None
-
-    def _folder(self, name: str) -> AbstractContextManager[Path]:
-        return temporary_folder(self._storage, name)
 
     def _write_staging(
         self, datasets: dict[str, Dataset], snapshots: Snapshots, database: Path, work: Path

@@ -12,7 +12,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +162,7 @@ class HiveEngine(ABC):
         self.storage.put(layout.candidate(candidate_id, ENGINE_NOTE), note)
         done = False
         try:
-            with self._folder(candidate_id) as work:
+            with temporary_folder(self.storage, f"{self.name}-{candidate_id}") as work:
                 staged = self._write_staging(candidate_id, datasets, snapshots, work)
                 schema = self.schema(candidate_id)
                 self.create_schema(schema, f"{self.tables_location(candidate_id)}/{schema}")
@@ -175,7 +175,7 @@ class HiveEngine(ABC):
     @contextmanager
     def reopen(self, candidate_id: str) -> Iterator[HiveWorkspace]:
         """Open a candidate that was persisted."""
-        with self._folder(candidate_id) as work:
+        with temporary_folder(self.storage, f"{self.name}-{candidate_id}") as work:
             yield HiveWorkspace(self, candidate_id, work)
 
     def discard(self, candidate_id: str) -> None:
@@ -232,7 +232,7 @@ class HiveEngine(ABC):
         target = layout.published_file(release.release_id, mart)
         if not self.storage.exists(target):
             self.storage.copy(source, target)
-        with self._folder(f"publish-{release.release_id}") as work:
+        with temporary_folder(self.storage, f"publish-{release.release_id}") as work:
             columns = _columns_of(self._footer(source, work))
         name = f"{mart}_{sql_identifier(release.release_id)}"
         if name not in known:
@@ -309,9 +309,6 @@ class HiveEngine(ABC):
             file.seek(size - len(tail))
             file.write(tail)
         return path
-
-    def _folder(self, name: str) -> AbstractContextManager[Path]:
-        return temporary_folder(self.storage, f"{self.name}-{name}")
 
 
 def _staged_files(storage: Storage, dataset_id: str) -> list[str]:
