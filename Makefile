@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 REQUIREMENTS := $(UV) export --frozen --quiet --no-dev --group airflow --group athena --group trino --no-hashes --no-emit-project --no-header
 COMPOSE := docker compose --project-directory orchestration --profile demo --profile scale
 
-.PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package lint requirements format bench clean
+.PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package lint requirements docs format bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -29,7 +29,7 @@ run: setup ## One complete run on demo data, from the portals to a release
 
 airflow: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv) ## Airflow without containers: http://localhost:8080, airflow/airflow
 	@$(UV) sync --frozen --quiet --no-dev --inexact --group airflow
-	@exec .venv/bin/python orchestration/scripts/airflow_local.py
+	@exec .venv/bin/python -m orchestration.scripts.airflow_local
 
 up: ## The stack in containers: http://localhost:8080, airflow/airflow
 	@orchestration/scripts/up.sh $(UP_ARGS)
@@ -40,7 +40,7 @@ down: ## Stop the stack; its data stay
 logs: ## Follow the logs of the stack
 	@$(COMPOSE) logs --follow --tail 100
 
-health: ## Airflow, portals, lake and dbt: is everything well, in the stack or on this machine?
+health: ## Check Airflow, portals, lake and dbt, in the stack or on this machine
 	@if [ -n "$$($(COMPOSE) ps --quiet 2>/dev/null)" ]; then \
 	    $(COMPOSE) ps --all && $(COMPOSE) run --rm --no-deps --quiet-pull -T airflow-scheduler \
 	        python orchestration/scripts/health_check.py --url http://airflow-apiserver:8080; \
@@ -55,10 +55,10 @@ fuzz: setup-dev ## 1,000 odd answers of each kind of portal, through ingest and 
 	@CATALUNYA_FUZZ=3000 .venv/bin/pytest -n 2 tests/fuzz $(PYTEST_ARGS)
 
 setup-aws: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
-	@$(UV) sync --frozen --quiet --inexact --group airflow --group athena --group trino --group infrastructure
-	@.venv/bin/python -m standin --install
+	@$(UV) sync --frozen --quiet --inexact --group airflow --group athena --group trino --group infrastructure --group athena-emulator
+	@.venv/bin/python -m tools.athena_emulator --install
 
-test-aws: setup-aws ## AWS without an account: templates, functions on an emulator, Athena and Trino on a stand-in, parity
+test-aws: setup-aws ## AWS without an account: templates, functions on an emulator, Athena emulated over Trino, parity
 	@CATALUNYA_REQUIRE_ALL=1 .venv/bin/pytest -n 0 -m aws $(PYTEST_ARGS)
 
 package: setup ## The functions for AWS Lambda, as zips in .artefacts/
@@ -74,7 +74,7 @@ lint: setup-dev ## ruff, mypy, hadolint, shellcheck, sqlfluff, the rules of the 
 	@.venv/bin/hadolint orchestration/Dockerfile orchestration/docker/base/Dockerfile
 	@.venv/bin/shellcheck .ci/run orchestration/docker/*.sh orchestration/docker/base/*.sh orchestration/scripts/*.sh
 	@.venv/bin/sqlfluff lint --processes 2 --disable-progress-bar dbt/mart
-	@CATALUNYA_CANDIDATE=candidate.duckdb .venv/bin/dbt parse --quiet --project-dir dbt/mart --profiles-dir dbt/mart
+	@CATALUNYA_CANDIDATE=candidate.duckdb .venv/bin/dbt parse --quiet --project-dir dbt/mart --profiles-dir orchestration/dbt
 	@.venv/bin/dbt-bouncer run --config-file dbt/dbt-bouncer.yml
 	@.venv/bin/catalunya datasets check
 	@.venv/bin/catalunya datasets generate --check
@@ -83,6 +83,9 @@ lint: setup-dev ## ruff, mypy, hadolint, shellcheck, sqlfluff, the rules of the 
 
 requirements: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv) ## orchestration/requirements.txt, from the lock
 	@$(REQUIREMENTS) > orchestration/requirements.txt
+
+docs: setup-dev ## The documentation as a site in .artefacts/docs; no broken link, nothing loaded from elsewhere
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet && echo "open .artefacts/docs/index.html"
 
 format: setup-dev ## Format the Python
 	@.venv/bin/ruff format .

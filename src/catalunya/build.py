@@ -101,8 +101,8 @@ _NO_CONTENT = (
 def code_digest(home: Path) -> str:
     """SHA-256 over all that makes the content of a release, 64 hex digits.
 
-    These are the dbt project, the definitions of the datasets, the modules of this package that type, transform, judge
-    and write, and the versions of DuckDB and dbt.
+    These are the dbt project and its profile, the definitions of the datasets, the modules of this package that type,
+    transform, judge and write, and the versions of DuckDB and dbt.
     """
     digest = hashlib.sha256(_library_digest().encode())
     project = home / "dbt" / "mart"
@@ -110,7 +110,11 @@ def code_digest(home: Path) -> str:
     generated = {"target", "logs", "dbt_packages"}
     files = [
         path
-        for path in [*project.rglob("*"), *(home / "datasets").glob("*.yml")]
+        for path in [
+            *project.rglob("*"),
+            *(home / "datasets").glob("*.yml"),
+            *dbt.profiles_folder(project).glob("*.yml"),
+        ]
         if path.suffix in wanted and not generated & set(path.relative_to(home).parts)
     ]
     for path in sorted(files):

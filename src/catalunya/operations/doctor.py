@@ -103,7 +103,8 @@ def _home(settings: Settings) -> Path:
 def _read_yaml(path: Path, what: str) -> dict[str, Any]:
     if not path.is_file():
         raise _Wrong(
-            f"{path} is missing", "Set CATALUNYA_HOME to the folder that holds `datasets/` and `dbt/mart/`"
+            f"{path} is missing",
+            "Set CATALUNYA_HOME to a checkout: it holds `datasets/`, `dbt/mart/` and `orchestration/dbt/`",
         )
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
@@ -127,7 +128,7 @@ def _project(settings: Settings) -> str:
 
 def _profile(settings: Settings) -> str:
     wanted = str(_read_yaml(_home(settings) / "dbt_project.yml", "project file").get("profile"))
-    path = _home(settings) / "profiles.yml"
+    path = dbt.profiles_folder(_home(settings)) / "profiles.yml"
     profile = _read_yaml(path, "profile").get(wanted)
     if not isinstance(profile, dict):
         raise _Wrong(

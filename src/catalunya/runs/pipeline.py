@@ -178,7 +178,7 @@ class Run:
                 self.settings,
                 run_id=self.record.run_id,
                 now=self.now,
-                known=seen.validators if seen and still else None,
+                previous_validators=seen.validators if seen and still else None,
                 force=force or not self._is_settled(dataset_id, newest),
                 progress=progress,
             )
