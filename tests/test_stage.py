@@ -547,6 +547,7 @@ def retyped(column: Column) -> Column:
         "staging/snapshot_typing.py",
         "staging/schema_drift.py",
         "sources/idescat.py",
+        "sources/idescat_rows.py",
         "sources/jsonstat.py",
     ],
 )

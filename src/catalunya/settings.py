@@ -152,18 +152,16 @@ class Settings(BaseSettings):
                 f"CATALUNYA_LAKE: {self.lake!r} begins or ends with a space, or has an invisible character; "
                 "correct the variable"
             )
-        scheme = self.lake.split("://", 1)[0] if "://" in self.lake else "file"
-        if scheme not in {"file", "s3"}:
+        is_bucket = self.lake.startswith("s3://")
+        if "://" in self.lake and not is_bucket and not self.lake.startswith("file://"):
             raise ValueError(f"CATALUNYA_LAKE: {self.lake!r} is neither a folder nor s3://bucket/prefix")
-        return self
-
-    @model_validator(mode="after")
-    def _functions_share_the_lake(self) -> Self:
-        if self.lambda_prefix and not self.lake.startswith("s3://"):
+        if self.lambda_prefix and not is_bucket:
             raise ValueError(
                 f"CATALUNYA_LAMBDA_PREFIX: functions on AWS cannot reach the lake {self.lake!r}; "
                 "set CATALUNYA_LAKE=s3://bucket/prefix, or unset it"
             )
+        if self.environment == "production" and not is_bucket:
+            raise ValueError(f"CATALUNYA_LAKE: production needs s3://bucket/prefix, not {self.lake!r}")
         return self
 
     @model_validator(mode="after")
@@ -172,8 +170,6 @@ class Settings(BaseSettings):
             return self
         if self.now_override is not None:
             raise ValueError("CATALUNYA_NOW: production runs on the real clock; unset it")
-        if not self.lake.startswith("s3://"):
-            raise ValueError(f"CATALUNYA_LAKE: production needs s3://bucket/prefix, not {self.lake!r}")
         for variable, url in self.base_urls().items():
             if url.startswith("http://") and not is_loopback(url):
                 raise ValueError(

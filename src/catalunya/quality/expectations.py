@@ -38,7 +38,7 @@ _GARBLED = "|".join(
 """Text in a broken encoding; `SÃO JOÃO` and `Â` alone are not."""
 
 
-def judge(pair: Comparison) -> list[Finding]:
+def check_expectations(pair: Comparison) -> list[Finding]:
     """Return a finding for each expectation that the snapshot does not meet."""
     findings = [*_rows(pair)]
     for expectation in pair.dataset.expectations:

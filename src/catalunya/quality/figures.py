@@ -16,8 +16,8 @@ import duckdb
 from catalunya import sql
 from catalunya.datasets.model import Dataset
 from catalunya.lake.staged import Staged
-from catalunya.quality import expectations
 from catalunya.quality.comparisons import AFTER, BEFORE, EXAMPLES, Comparison, change, compare, folded
+from catalunya.quality.expectations import check_expectations
 from catalunya.quality.findings import Finding, snapshot_finding
 from catalunya.settings import ROOT
 
@@ -83,7 +83,7 @@ def judge_snapshot(
         _create_view(con, dataset, AFTER, path)
         if reference is not None:
             _create_view(con, dataset, BEFORE, reference.path)
-        findings += expectations.judge(pair)
+        findings += check_expectations(pair)
         if reference is not None:
             findings += compare(pair, lifted)
         findings += _drift_findings(dataset, staged, recent, snapshot_figures(con, dataset, AFTER))

@@ -48,6 +48,7 @@ _RULES = (
     "staging/schema_drift.py",
     "sources/download.py",
     "sources/idescat.py",
+    "sources/idescat_rows.py",
     "sources/jsonstat.py",
     "sources/base.py",
 )

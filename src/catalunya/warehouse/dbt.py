@@ -171,7 +171,7 @@ def _connected(target: Target) -> Iterator[None]:
             DuckDBConnectionManager.close_all_connections()
 
 
-def preload(project: Path, digest: str) -> None:
+def warm_up(project: Path, digest: str) -> None:
     """Parse the project and import what the commands need, for a process that forks those who run them."""
     for name in LATE:
         importlib.import_module(name)

@@ -31,7 +31,7 @@ from catalunya.lake.temporary import temporary_folder
 from catalunya.settings import Settings
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines import staged_tables
-from catalunya.warehouse.engines.base import ENGINE_NOTE, Cost, PublishedRelease, Snapshots
+from catalunya.warehouse.engines.base import ENGINE_NOTE, Engine, PublishedRelease, Snapshots
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +78,7 @@ class HiveWorkspace:
         self._engine.check_sources(self._id)
 
 
-class HiveEngine(ABC):
+class HiveEngine(Engine, ABC):
     """An engine with a Hive catalogue over the lake."""
 
     name: str
@@ -125,14 +125,6 @@ class HiveEngine(ABC):
     @abstractmethod
     def drop_schema(self, name: str) -> None:
         """Remove an empty schema if there is one."""
-
-    @abstractmethod
-    def check(self) -> str:
-        """Return a sentence that says that the engine can be used; raises an explained error when it cannot."""
-
-    @abstractmethod
-    def cost(self) -> Cost | None:
-        """Return the cost of the queries so far."""
 
     def schema(self, candidate_id: str) -> str:
         """Return the schema that dbt fills; raises `UsageError` for an id that is none."""
