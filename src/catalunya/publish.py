@@ -17,7 +17,7 @@ from catalunya.audit import Audit, Baseline, Stale, read_verdict
 from catalunya.build import Candidate, reopen
 from catalunya.datasets.model import Dataset
 from catalunya.errors import Refused, UsageError
-from catalunya.lake import layout, pointer, snapshot
+from catalunya.lake import disk, layout, pointer, snapshot
 from catalunya.lake.index import CLOCK_TOLERANCE
 from catalunya.lake.lock import Lock
 from catalunya.lake.pointer import Pointer, PointerMoved
@@ -223,7 +223,7 @@ def _digest(folder: Path) -> str:
     """SHA-256 over the marts alone, so that the same data have the same hash whenever they are released."""
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("parquet/*"), *folder.glob("csv/*")]):
-        digest.update(f"{path.name} {_sha256(path)}\n".encode())
+        digest.update(f"{path.name} {disk.sha256(path)}\n".encode())
     return digest.hexdigest()
 
 
@@ -247,7 +247,7 @@ def _write_metadata(
 ) -> None:
     definitions = [datasets[name] for name in sorted(datasets)]
     files = {
-        f"csv/{mart.name}.csv": (path.stat().st_size, _sha256(path))
+        f"csv/{mart.name}.csv": (path.stat().st_size, disk.sha256(path))
         for mart in marts
         for path in [folder / "csv" / f"{mart.name}.csv"]
     }
@@ -264,7 +264,7 @@ def _write_metadata(
     (folder / "LICENCES.md").write_text(catalogue.licences(definitions, demo=release.demo))
     (folder / RECORD).write_text(release.model_dump_json(indent=1) + "\n")
     sums = [
-        f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n"
+        f"{disk.sha256(path)}  {path.relative_to(folder).as_posix()}\n"
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     ]
@@ -301,8 +301,3 @@ def _swap(storage: Storage, release: Release, lock: Lock, now: datetime) -> None
         version,
     )
     log.info("released", release=release.release_id)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -17,7 +17,7 @@ from catalunya.datasets.model import Dataset
 from catalunya.errors import HistoryUnreadable, LakeCorrupt, Refused, SnapshotUnreadable
 from catalunya.lake import index, layout, snapshot
 from catalunya.lake.snapshot import Manifest, Refusal
-from catalunya.lake.staged import Staged, index_entry, staged_record
+from catalunya.lake.staged import Staged, StagedFile, index_entry, staged_record
 from catalunya.lake.storage import Storage
 from catalunya.staging import row_sql
 from catalunya.staging.schema_drift import (
@@ -27,7 +27,6 @@ from catalunya.staging.snapshot_typing import stage_snapshot
 
 log = structlog.get_logger(__name__)
 
-_NO_FILE = index.StagedFile("", 0, "", 0, 0, 0, 0)
 _NOTES_AT_ONCE = 100
 
 
@@ -56,11 +55,7 @@ def stage(
     known = _reopened(storage, dataset.id, judged_with)
     if not again:
         known = _with_found_files(storage, dataset.id, known, wanted, anew)
-    due = {
-        name
-        for name in known.usable
-        if again or name in anew or (known.staged(name) or _NO_FILE).digest != wanted
-    }
+    due = set(known.usable) if again else {*known.due(wanted), *(set(anew) & set(known.usable))}
     if not due:
         return []
     notes = _Notes(storage, dataset.id)
@@ -117,14 +112,14 @@ class _Notes:
     def __init__(self, storage: Storage, dataset_id: str) -> None:
         self._storage = storage
         self._dataset_id = dataset_id
-        self._waiting: dict[str, index.StagedFile | None] = {}
+        self._waiting: dict[str, StagedFile | None] = {}
 
     def drop(self, snapshot_ids: Collection[str]) -> None:
         """Say of these snapshots that they are not staged."""
         self._waiting = dict.fromkeys(snapshot_ids)
         self.write()
 
-    def add(self, snapshot_id: str, note: index.StagedFile) -> None:
+    def add(self, snapshot_id: str, note: StagedFile) -> None:
         """Remember a staged file, to be written with others."""
         self._waiting[snapshot_id] = note
         if len(self._waiting) >= _NOTES_AT_ONCE:
@@ -177,10 +172,8 @@ def forget_lost_files(storage: Storage, dataset_id: str) -> list[str]:
 def not_staged(storage: Storage, dataset: Dataset) -> list[str]:
     """Snapshots in use that today's rules did not stage, or whose staged file is lost; changes nothing."""
     known = index.load(storage, dataset.id)
-    lost, wanted = set(_lost_files(storage, dataset.id, known)), row_sql.digest(dataset)
-    return [
-        name for name in known.usable if name in lost or (known.staged(name) or _NO_FILE).digest != wanted
-    ]
+    due = {*_lost_files(storage, dataset.id, known), *known.due(row_sql.digest(dataset))}
+    return [name for name in known.usable if name in due]
 
 
 def _lost_files(storage: Storage, dataset_id: str, known: index.Index) -> list[str]:
@@ -214,11 +207,7 @@ def _with_found_files(
     storage: Storage, dataset_id: str, known: index.Index, wanted: str, anew: Collection[str]
 ) -> index.Index:
     """The index, with staged files that it does not know: it was made again, or its writer was killed before it wrote."""
-    unknown = [
-        name
-        for name in known.usable
-        if name not in anew and (known.staged(name) or _NO_FILE).digest != wanted
-    ]
+    unknown = [name for name in known.due(wanted) if name not in anew]
     if not unknown:
         return known
     present = {entry.key for entry in storage.list(f"{layout.STAGING}/{dataset_id}")}
@@ -238,9 +227,7 @@ def _with_found_files(
     return index.update(storage, dataset_id, change)
 
 
-def _note_of_file(
-    storage: Storage, dataset_id: str, snapshot_id: str, wanted: str
-) -> index.StagedFile | None:
+def _note_of_file(storage: Storage, dataset_id: str, snapshot_id: str, wanted: str) -> StagedFile | None:
     """What a staged file says of itself; None when it is damaged or was staged by other rules."""
     staged = staged_record(storage, dataset_id, snapshot_id)
     if staged is None or staged.digest != wanted:

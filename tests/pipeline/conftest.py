@@ -26,10 +26,7 @@ from catalunya.demo import server
 from catalunya.demo.server import RunningPortal
 from catalunya.settings import PORTAL_VARIABLES
 from tests.conftest import ROOT
-from tests.s3 import S3Emulator, s3_bucket, s3_emulator
 from tests.webhook_sink import WebhookSink, listening
-
-__all__ = ["S3Emulator", "s3_bucket", "s3_emulator"]
 
 DAY = date(2026, 1, 5)
 LATER_DAY = date(2026, 3, 2)

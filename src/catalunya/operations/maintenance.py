@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import duckdb
 from catalunya import sources
 from catalunya.datasets.model import Dataset
 from catalunya.errors import LakeCorrupt
-from catalunya.lake import index, layout, snapshot
+from catalunya.lake import disk, index, layout, snapshot
 from catalunya.lake.lock import Lock, lake_lock
 from catalunya.lake.snapshot import LandedFile, Manifest
 from catalunya.lake.staged import staged_record
@@ -103,7 +102,7 @@ def verify_staged(storage: Storage, dataset_id: str, snapshot_id: str) -> list[s
     work = storage.scratch() / f"verify-staged-{dataset_id}"
     try:
         path = storage.fetch(key, work)
-        found = _sha256(path)
+        found = disk.sha256(path)
         note = entry.staged if entry else None
         if note is not None and found != note.sha256:
             return [
@@ -165,18 +164,13 @@ def _fault(storage: Storage, manifest: Manifest, file: LandedFile, work: Path) -
         path = storage.fetch(key, work)
     except MissingKey:
         return f"{storage.uri(key)} is missing; {remedy}"
-    found = _sha256(path)
+    found = disk.sha256(path)
     if found == file.sha256:
         return None
     return (
         f"{storage.uri(key)} has {path.stat().st_size} bytes with SHA-256 {found[:16]}…, the manifest says "
         f"{file.size} with {file.sha256[:16]}…; {remedy}"
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def freshness(storage: Storage, datasets: dict[str, Dataset], now: datetime) -> list[Freshness]:

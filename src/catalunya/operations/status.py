@@ -54,7 +54,7 @@ def describe(storage: Storage, known: dict[str, Dataset], now: datetime) -> dict
         name: _dataset_status(storage, name, follows.snapshots.get(name, ()) if follows else (), now)
         for name in known
     }
-    faults += [f"{storage.url}/{key} was passed over: {why}" for key, why in storage.strays.items()]
+    faults += [f"{storage.url}/{key} was passed over: {why}" for key, why in storage.ignored.items()]
     return {
         "lake": storage.url,
         "release_id": release.release_id if release else None,

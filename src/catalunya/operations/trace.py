@@ -5,7 +5,6 @@ Everything is read from the release itself and from landing, so that an older re
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from catalunya import sql
 from catalunya.errors import LakeCorrupt, UsageError
-from catalunya.lake import layout, snapshot
+from catalunya.lake import disk, layout, snapshot
 from catalunya.lake.storage import MissingKey, Storage
 from catalunya.operations import maintenance
 from catalunya.operations.provenance import Origin, origins
@@ -244,7 +243,7 @@ def _staging(storage: Storage, origin: Origin) -> TracedFile | None:
     try:
         path = storage.fetch(key, work)
         size = path.stat().st_size
-        return TracedFile(address=storage.uri(key), sha256=_sha256(path), size=size)
+        return TracedFile(address=storage.uri(key), sha256=disk.sha256(path), size=size)
     except MissingKey:
         return None
     finally:
@@ -260,7 +259,7 @@ def _faults(
         for name in (f"parquet/{mart}.parquet", f"csv/{mart}.csv"):
             key = layout.release(release_id, name)
             try:
-                same = _sha256(storage.fetch(key, work)) == sums[name]
+                same = disk.sha256(storage.fetch(key, work)) == sums[name]
             except MissingKey:
                 same = False
             if not same:
@@ -270,8 +269,3 @@ def _faults(
             yield from maintenance.verify_staged(storage, dataset_id, snapshot_id)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -26,7 +26,7 @@ from catalunya.errors import (
     UsageError,
 )
 from catalunya.ingest import Ingested, ingest
-from catalunya.lake import index, layout, pointer, scratch, snapshot
+from catalunya.lake import disk, index, layout, pointer, snapshot
 from catalunya.lake.lock import Lock
 from catalunya.lake.snapshot import DEFINITION_GATES, Manifest
 from catalunya.lake.staged import Staged
@@ -327,8 +327,7 @@ class Run:
         if not known.usable:
             return
         newest, used = known.complete[-1], known.usable[-1]
-        refusal = known.refused.get(newest)
-        held_back = newest != used and (refusal or {}).get("gate") != snapshot.BY_HAND
+        held_back = newest != used and known.gate(newest) != snapshot.BY_HAND
         if newest != used:
             self.record.warn(
                 f"{dataset_id}: snapshot {newest} is refused, {used} is used instead; "
@@ -585,7 +584,7 @@ class Run:
         """Write the record into the ledger, for a run that broke by a fault of the code as well."""
         if not self.record.message:
             self.record.message = "unexpected error; the traceback is on standard error"
-        for key, why in self.storage.strays.items():
+        for key, why in self.storage.ignored.items():
             self.record.warn(f"{self.storage.url}/{key} was passed over: {why}")
         if self.record.release_id:
             self.record.release = self.storage.uri(layout.release(self.record.release_id))
@@ -637,7 +636,7 @@ class Run:
         started = time.monotonic()
         status: StageStatus = "failed"
         try:
-            with scratch.explained(self.storage.scratch(), known_only=True):
+            with disk.explained(self.storage.scratch(), known_only=True):
                 yield
             status = "done"
         except Refused:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
 from pathlib import Path
 from typing import Literal
@@ -20,10 +20,9 @@ import structlog
 from catalunya import sources, sql
 from catalunya.datasets.model import Dataset
 from catalunya.errors import CatalunyaError, LakeCorrupt, SnapshotUnreadable
-from catalunya.lake import index, layout, scratch
-from catalunya.lake.checksum import sha256_file
+from catalunya.lake import disk, layout
 from catalunya.lake.snapshot import LandedFile, Manifest
-from catalunya.lake.staged import Control, Staged, index_entry, record_of
+from catalunya.lake.staged import Control, Staged, StagedFile, index_entry, record_of
 from catalunya.lake.storage import Storage
 from catalunya.lake.temporary import temporary_folder
 from catalunya.quality.figures import snapshot_figures
@@ -48,7 +47,7 @@ def stage_snapshot(
     *,
     lenient: bool = False,
     compare: bool = True,
-) -> tuple[Staged, index.StagedFile]:
+) -> tuple[Staged, StagedFile]:
     """Stage one complete snapshot: write its quarantine file, then its staged file.
 
     Args:
@@ -98,7 +97,7 @@ def _stage_pages(
     *,
     lenient: bool,
     memory: str | None = None,
-) -> tuple[Staged, index.StagedFile]:
+) -> tuple[Staged, StagedFile]:
     bound = {"memory_limit": memory} if memory else {}
     with duckdb.connect(config={"threads": 1, "temp_directory": str(work / "spill"), **bound}) as con:
         _type_pages(con, dataset, manifest, _objects(dataset, manifest, pages, work), work)
@@ -126,7 +125,7 @@ def _stage_pages(
         )
         _write_quarantine(con, dataset, staged, typed, work / "quarantine.parquet")
         _write_staged(con, dataset, staged, row_problems.SOUND, work / "staged.parquet")
-    note = msgspec.structs.replace(
+    note = replace(
         index_entry(staged, work / "staged.parquet"),
         quarantine_size=(work / "quarantine.parquet").stat().st_size,
     )
@@ -148,7 +147,7 @@ def _pages(storage: Storage, manifest: Manifest, work: Path) -> list[Path]:
     def checked(file: LandedFile) -> Path:
         key = layout.landing(manifest.dataset_id, manifest.snapshot_id, file.name)
         path = storage.fetch(key, work / "landing")
-        found = sha256_file(path)
+        found = disk.sha256(path)
         if found != file.sha256:
             raise LakeCorrupt(
                 f"{storage.uri(key)}: SHA-256 is {found}, the manifest says {file.sha256}; restore the file "
@@ -179,7 +178,7 @@ def _objects(dataset: Dataset, manifest: Manifest, pages: Sequence[Path], work: 
     if found is None:
         return _Objects(list(pages), "array", _OBJECT_BYTES)
     path, largest = work / "rows.ndjson", _OBJECT_BYTES
-    with scratch.explained(path), path.open("wb") as out:
+    with disk.explained(path), path.open("wb") as out:
         for row in found:
             largest = max(largest, 2 * out.write(msgspec.json.encode(row) + b"\n"))
     return _Objects([path], "newline_delimited", largest)
