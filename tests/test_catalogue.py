@@ -10,10 +10,10 @@ import pytest
 
 from catalunya import publish
 from catalunya.publication import catalogue
-from catalunya.warehouse.dbt import Column, Mart
+from catalunya.warehouse.dbt import Mart, MartColumn
 from tests.factories import DEFINITIONS
 
-MART = Mart("population", "Inhabitants.", (Column("year", "integer", "Year."),))
+MART = Mart("population", "Inhabitants.", (MartColumn("year", "integer", "Year."),))
 
 
 class Tables:

@@ -6,19 +6,23 @@ import json
 from datetime import datetime
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from catalunya.audit import read_verdict
 from catalunya.build import Candidate, Inputs, discard_candidates, newest_candidate, reopen
 from catalunya.errors import UsageError
 from catalunya.lake import layout
+from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from catalunya.runs.record import RunRecord, merged
 from catalunya.settings import Settings
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines import open_engine
-from catalunya.warehouse.engines.base import ENGINE_NOTE, Cost
+from catalunya.warehouse.engines.base import ENGINE_NOTE, Cost, PublishedRelease
+from catalunya.warehouse.engines.hive import HiveEngine
 from tests.factories import NOW, local_lake
+from tests.s3 import s3_bucket, s3_emulator  # noqa: F401
 
 RUN = "20260105T060000Z-1a2b3c4d"
 
@@ -79,6 +83,33 @@ def test_damaged_records_of_candidates_are_passed_over(lake, content):
 def test_a_distributed_engine_needs_a_lake_in_s3(lake, engine):
     with pytest.raises(UsageError, match=f"CATALUNYA_LAKE: {engine} reads a lake in S3"):
         open_engine(lake, settings(engine, CATALUNYA_TRINO_URL="http://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize(
+    ("engine", "notice"), [("trino", "DEMO DATA."), ("trino", ""), ("athena", "DEMO DATA.")]
+)
+def test_the_views_of_demo_data_are_marked_where_the_engine_has_comments_on_views(
+    tmp_path, monkeypatch, request, engine, notice
+):
+    bucket = open_lake(f"s3://{request.getfixturevalue('s3_bucket')}/lake")
+    duckdb.execute(f"copy (select 2024 as year) to '{tmp_path / 'm.parquet'}' (format parquet)")
+    bucket.put_file(layout.release(RUN, "parquet/population.parquet"), tmp_path / "m.parquet")
+    opened = open_engine(bucket, settings(engine, CATALUNYA_TRINO_URL="http://127.0.0.1:9"))
+    assert isinstance(opened, HiveEngine)
+    run: list[str] = []
+    monkeypatch.setattr(opened, "query", lambda sql, schema=None: run.append(sql) or ([], []))
+    monkeypatch.setattr(opened, "create_schema", lambda name, location: None)
+    monkeypatch.setattr(opened, "tables", lambda schema: {})
+    opened.publish_views(PublishedRelease(RUN, ("population",), notice))
+    [view] = [sql for sql in run if "view" in sql]
+    marked = "comment 'DEMO DATA.' " if engine == "trino" and notice else ""
+    assert view == (
+        f"create or replace view marts.population {marked}as "
+        "select year from marts_releases.population_20260105t060000z_1a2b3c4d"
+    )
+    run.clear()
+    opened.publish_views(PublishedRelease(RUN, ("population",), notice))
+    assert run == []
 
 
 @pytest.mark.parametrize(

@@ -543,9 +543,11 @@ def retyped(column: Column) -> Column:
     "module",
     [
         "staging/row_sql.py",
+        "staging/row_problems.py",
         "staging/snapshot_typing.py",
         "staging/schema_drift.py",
         "sources/idescat.py",
+        "sources/idescat_rows.py",
         "sources/jsonstat.py",
     ],
 )

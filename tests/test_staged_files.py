@@ -16,6 +16,7 @@ from catalunya.lake import layout, snapshot
 from catalunya.lake.staged import Staged
 from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
+from catalunya.staging import row_sql
 from catalunya.warehouse.engines import staged_tables
 from catalunya.warehouse.engines.duckdb import DATABASE, DuckDBEngine
 from tests.factories import DEFINITIONS, NOW, land, local_lake
@@ -123,6 +124,7 @@ def record(dataset: Dataset, number: int, quarantined: int, **more: Any) -> Stag
         rows_quarantined=quarantined,
         rows_duplicated=0,
         demo=False,
+        digest=row_sql.digest(dataset),
         **more,
     )
 
@@ -139,8 +141,7 @@ def write_quarantine(lake: Storage, staged: Staged, select: str) -> None:
 def tables(lake: Storage, work: Path, *staged: Staged) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
     con.execute("create schema staging")
-    quarantine = staged_tables.fetch_quarantined(lake, staged, work)
-    staged_tables.create_tables(con, DEFINITIONS, list(staged), quarantine)
+    staged_tables.create_tables(con, lake, DEFINITIONS, list(staged), work)
     return con
 
 

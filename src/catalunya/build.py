@@ -181,7 +181,7 @@ def build(
             release_before=shown[0].release_id if shown else None,
             left_out=tuple(sorted(leave_out)),
         )
-        workspace.keep()
+        workspace.persist()
         storage.put(layout.candidate(candidate_id, RECORD), record.model_dump_json(indent=1).encode())
     return record
 

@@ -1,4 +1,4 @@
-"""The project's own errors. Each message names what happened, where, and what to do."""
+"""The project's own errors. Each message says what happened, where, and what to do."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class UsageError(CatalunyaError):
 
 
 class LakeBusy(CatalunyaError):
-    """Another run holds the lake; nothing was changed."""
+    """Another run has the lock of the lake; nothing was changed."""
 
 
 class LakeCorrupt(CatalunyaError):
-    """Bytes in the lake are not those that were recorded."""
+    """Bytes in the lake differ from their checksum or their record."""
 
 
 class HistoryUnreadable(LakeCorrupt):
@@ -30,7 +30,7 @@ class HistoryUnreadable(LakeCorrupt):
 
 
 class BuildFailed(CatalunyaError):
-    """dbt could not build the candidate; the last release stays. `nodes` are its results, if it came so far."""
+    """dbt could not build the candidate; the last release stays. `nodes` are its results, empty when it has none."""
 
     def __init__(self, message: str, nodes: tuple[Any, ...] = ()) -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ class BuildFailed(CatalunyaError):
 
 
 class Refused(CatalunyaError):
-    """A gate said no: schema drift or an audit failure; the last release stays.
+    """A gate refused data: schema drift or an audit failure; the last release stays.
 
     `snapshots` are the refused snapshots and the reason of each; empty when no snapshot is at fault.
     """
@@ -51,22 +51,22 @@ class Refused(CatalunyaError):
 
 
 class NothingElseNew(Refused):
-    """All that is new in a run was refused by its earlier steps, which said so."""
+    """Earlier steps of the run refused, and reported, everything new in it."""
 
 
 class SourceUnreadable(CatalunyaError):
-    """A portal did not give what it should, after every retry."""
+    """A portal did not return valid data, after every retry."""
 
     exit_code = 4
 
 
 class SourceDrift(SourceUnreadable):
-    """A source lacks what its definition declares before a row could be read."""
+    """A source lacks columns that its definition declares; no row was read."""
 
     exit_code = 3
 
 
 class SnapshotUnreadable(CatalunyaError):
-    """The landed bytes of one snapshot cannot be decoded or typed; the snapshot is refused, the others go on."""
+    """The landed bytes of one snapshot cannot be decoded or typed; it is refused, the other snapshots are not."""
 
     exit_code = 3

@@ -136,7 +136,7 @@ def ingest(
 
 
 def _is_unreadable(storage: Storage, dataset_id: str, snapshot_id: str) -> bool:
-    """Whether the snapshot is refused because its bytes cannot be decoded."""
+    """Return True when the snapshot is refused because its bytes cannot be decoded."""
     return index.load(storage, dataset_id).gate(snapshot_id) == snapshot.UNREADABLE
 
 

@@ -33,8 +33,8 @@ from catalunya.release import (
     release_ids,
 )
 from catalunya.sql import quote
-from catalunya.warehouse.dbt import Column, Mart
-from catalunya.warehouse.engines.base import Engine, Shown, Workspace
+from catalunya.warehouse.dbt import Mart, MartColumn
+from catalunya.warehouse.engines.base import Engine, PublishedRelease, Workspace
 
 log = structlog.get_logger(__name__)
 
@@ -132,7 +132,8 @@ def show(storage: Storage, engine: Engine) -> None:
     found = pointer.read(storage) if engine.has_readers else None
     if found is not None:
         release = read_release(storage, found[0].release_id)
-        engine.show(Shown(release.release_id, tuple(release.rows)))
+        notice = demo_notice.NOTICE if release.demo else ""
+        engine.publish_views(PublishedRelease(release.release_id, tuple(release.rows), notice))
 
 
 def _verdict(storage: Storage, candidate: Candidate) -> Audit:
@@ -214,7 +215,7 @@ def _with_types(con: duckdb.DuckDBPyConnection, mart: Mart) -> Mart:
     """The mart with its columns in the table's order and with the types they really have."""
     words = {column.name: column.description for column in mart.columns}
     described = con.execute(f"describe marts.{mart.name}").fetchall()
-    columns = tuple(Column(name, kind.lower(), words.get(name, "")) for name, kind, *_ in described)
+    columns = tuple(MartColumn(name, kind.lower(), words.get(name, "")) for name, kind, *_ in described)
     return Mart(mart.name, mart.description, columns)
 
 

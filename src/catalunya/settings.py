@@ -1,4 +1,4 @@
-"""From the environment to typed settings. Fails closed: a wrong variable is named, never guessed."""
+"""The environment variables as typed settings. A wrong value is an error that names its variable, never a default."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from catalunya.errors import UsageError
 Environment = Literal["demo", "development", "production"]
 Engine = Literal["duckdb", "athena", "trino"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
-"""Each is a module of its name in `warehouse/engines/`, the dbt adapter `dbt-<name>` and an output of dbt's profile."""
+"""Each has the module of its name in `warehouse/engines/`, the dbt adapter `dbt-<name>` and an output in dbt's profile."""
 
 PORTALS = {
     "socrata_url": "https://analisi.transparenciacatalunya.cat",
     "idescat_url": "https://api.idescat.cat",
     "icgc_url": "https://datacloud.icgc.cat",
 }
-"""Field of `Settings` with the base URL of a portal, to the public one; its variable is CATALUNYA_<FIELD>."""
+"""Field of `Settings` with the base URL of a portal, to the public URL; the variable is CATALUNYA_<FIELD>."""
 PORTAL_VARIABLES = tuple(f"CATALUNYA_{name.upper()}" for name in PORTALS)
 
 _SECRET = {"SOCRATA_APP_TOKEN", "CATALUNYA_NOTIFY_URLS", "CATALUNYA_TRINO_PASSWORD"}
 
 ROOT = Path(__file__).resolve().parents[2]
 _BETWEEN_ADDRESSES = r"[\s,]*\s[\s,]*|^,+|,+(?=[A-Za-z][A-Za-z0-9+.-]*://)|,+$"
-"""Between two addresses for alerts: white space, or a comma before a scheme; an address itself may hold commas."""
+"""What separates addresses for alerts: white space, or a comma before a scheme; an address may contain commas."""
 
 
 def spare_loopback() -> None:
-    """Let no HTTP client of this process ask a proxy for this machine: adds its names to NO_PROXY, in both spellings.
+    """Keep the HTTP clients of this process from using a proxy for this machine: add its names to NO_PROXY and no_proxy.
 
     `::1` has no brackets: httpx, which Airflow's tasks use, cannot read `[::1]` there.
     """
@@ -53,7 +53,7 @@ def is_loopback(url: str) -> bool:
 
 
 class Settings(BaseSettings):
-    """Everything the environment decides. Build it with `Settings.load()`."""
+    """Every setting of the environment. `Settings.load()` creates it."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 
@@ -72,13 +72,13 @@ class Settings(BaseSettings):
     """The folder that holds `datasets/`, `dbt/mart/` and `orchestration/dbt/`."""
     keep_releases: int = Field(30, ge=2, validation_alias="CATALUNYA_KEEP_RELEASES")
     dbt_threads: int = Field(2, ge=1, validation_alias="CATALUNYA_DBT_THREADS")
-    """Models built at once; the profile reads the variable itself."""
+    """Models that dbt builds at once; the profile reads the variable itself."""
     duckdb_memory: str | None = Field(
         None, pattern=r"^[1-9]\d*(MB|GB)$", validation_alias="CATALUNYA_DUCKDB_MEMORY"
     )
-    """What DuckDB may take while it builds; likewise. None is up to four fifths of the machine."""
+    """Most memory of DuckDB in a build; the profile reads the variable itself. None: four fifths of the machine's."""
     sql_schema: str = Field("marts", pattern=r"^[a-z][a-z0-9_]{0,60}$", validation_alias="CATALUNYA_SCHEMA")
-    """The schema that readers of Trino or Athena query; other schemas of this lake begin with its name."""
+    """The schema that readers of Trino or Athena query; the names of the lake's other schemas begin with it."""
     trino_url: str | None = Field(None, validation_alias="CATALUNYA_TRINO_URL")
     trino_user: str = Field("catalunya", validation_alias="CATALUNYA_TRINO_USER")
     trino_password: str | None = Field(None, validation_alias="CATALUNYA_TRINO_PASSWORD", repr=False)
@@ -88,24 +88,24 @@ class Settings(BaseSettings):
     """A catalogue of the Hive connector that reads and writes the lake's bucket."""
     athena_workgroup: str = Field("primary", validation_alias="CATALUNYA_ATHENA_WORKGROUP")
     athena_results: str | None = Field(None, pattern=r"^s3://.+", validation_alias="CATALUNYA_ATHENA_RESULTS")
-    """Where Athena puts results; None leaves it to the workgroup."""
+    """Where Athena puts results; None: where the workgroup says."""
     athena_poll_s: float = Field(1.0, gt=0, le=60, validation_alias="CATALUNYA_ATHENA_POLL")
-    """Seconds between two looks at a query of Athena."""
+    """Seconds between two requests for the state of a query of Athena."""
     scan_usd_per_tb: float = Field(5.0, ge=0, validation_alias="CATALUNYA_SCAN_USD_PER_TB")
     """Price of Athena in the lake's region, per 10^12 bytes scanned."""
     http_attempts: int = Field(5, ge=1, le=10, validation_alias="CATALUNYA_HTTP_ATTEMPTS")
-    """Tries of one request, the first included."""
+    """Attempts of one request, the first included."""
     http_timeout_s: float = Field(300.0, gt=0, validation_alias="CATALUNYA_HTTP_TIMEOUT")
     """Seconds that one response may take in all."""
 
     lambda_prefix: str | None = Field(
         None, pattern=r"^[A-Za-z0-9-]+$", validation_alias="CATALUNYA_LAMBDA_PREFIX"
     )
-    """Functions `<prefix>-ingest` and `<prefix>-stage` do these stages for the DAG; none: its own tasks do."""
+    """The functions `<prefix>-ingest` and `<prefix>-stage` run these stages of the DAG; None: the DAG's tasks do."""
     roles: str | None = Field(
         None, pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/\S+$", validation_alias="CATALUNYA_ROLES"
     )
-    """What the ARNs of the duties' roles begin with; each task of the DAG works under its own. None: as it is."""
+    """Beginning of the ARNs of the roles that the DAG's tasks assume; None: they assume no role."""
 
     @field_validator(*PORTALS, "trino_url")
     @classmethod
@@ -114,20 +114,20 @@ class Settings(BaseSettings):
             return None
         parts = urlsplit(url)
         try:
-            whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+            is_complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
         except ValueError:
             raise ValueError(
-                "the port is no number from 1 to 65535; in a password write / ? # as %2F %3F %23"
+                "the port is not a number from 1 to 65535; in a password write / ? # as %2F %3F %23"
             ) from None
-        if not whole:
-            raise ValueError(f"{_shown(url)!r} is not a base URL such as https://portal.example")
+        if not is_complete:
+            raise ValueError(f"{_without_password(url)!r} is not a base URL such as https://portal.example")
         return url.rstrip("/")
 
     @field_validator("socrata_app_token")
     @classmethod
     def _fits_a_header(cls, token: str | None) -> str | None:
         if token is not None and not (token.isascii() and token.isprintable()):
-            raise ValueError("holds a character that no HTTP header takes; copy it again from the portal")
+            raise ValueError("has a character that an HTTP header cannot have; copy it again from the portal")
         return token
 
     @field_validator("now_override")
@@ -149,21 +149,19 @@ class Settings(BaseSettings):
     def _lake_can_be_reached(self) -> Self:
         if self.lake != self.lake.strip() or not self.lake.isprintable():
             raise ValueError(
-                f"CATALUNYA_LAKE: {self.lake!r} begins or ends with a space, or holds a character that cannot be seen; "
+                f"CATALUNYA_LAKE: {self.lake!r} begins or ends with a space, or has an invisible character; "
                 "correct the variable"
             )
-        scheme = self.lake.split("://", 1)[0] if "://" in self.lake else "file"
-        if scheme not in {"file", "s3"}:
+        is_bucket = self.lake.startswith("s3://")
+        if "://" in self.lake and not is_bucket and not self.lake.startswith("file://"):
             raise ValueError(f"CATALUNYA_LAKE: {self.lake!r} is neither a folder nor s3://bucket/prefix")
-        return self
-
-    @model_validator(mode="after")
-    def _functions_share_the_lake(self) -> Self:
-        if self.lambda_prefix and not self.lake.startswith("s3://"):
+        if self.lambda_prefix and not is_bucket:
             raise ValueError(
                 f"CATALUNYA_LAMBDA_PREFIX: functions on AWS cannot reach the lake {self.lake!r}; "
                 "set CATALUNYA_LAKE=s3://bucket/prefix, or unset it"
             )
+        if self.environment == "production" and not is_bucket:
+            raise ValueError(f"CATALUNYA_LAKE: production needs s3://bucket/prefix, not {self.lake!r}")
         return self
 
     @model_validator(mode="after")
@@ -172,8 +170,6 @@ class Settings(BaseSettings):
             return self
         if self.now_override is not None:
             raise ValueError("CATALUNYA_NOW: production runs on the real clock; unset it")
-        if not self.lake.startswith("s3://"):
-            raise ValueError(f"CATALUNYA_LAKE: production needs s3://bucket/prefix, not {self.lake!r}")
         for variable, url in self.base_urls().items():
             if url.startswith("http://") and not is_loopback(url):
                 raise ValueError(
@@ -183,7 +179,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls) -> Settings:
-        """Settings of the process environment; raises `UsageError` that names the variable."""
+        """Return the settings of the process environment; raises `UsageError` that names the variable."""
         spare_loopback()
         try:
             return cls()
@@ -192,21 +188,21 @@ class Settings(BaseSettings):
             raise UsageError("; ".join(lines)) from None
 
     def base_urls(self) -> dict[str, str]:
-        """Variable name to base URL of each portal."""
+        """Return the base URL of each portal by the name of its variable."""
         return dict(zip(PORTAL_VARIABLES, (getattr(self, name) for name in PORTALS), strict=True))
 
     @property
     def resolved_engine(self) -> Engine:
-        """The engine asked for, else the environment's own: Athena in production, DuckDB elsewhere."""
+        """The engine that is set, else Athena in production and DuckDB elsewhere."""
         return self.engine or ("athena" if self.environment == "production" else "duckdb")
 
     @property
     def portals_are_default(self) -> bool:
-        """True when no base URL was set, so that the demo environment brings its own portal."""
+        """True when no base URL was set, so that the demo environment starts its own portal."""
         return all(getattr(self, name) == public for name, public in PORTALS.items())
 
     def now(self) -> datetime:
-        """The run's clock: UTC, aware, whole seconds."""
+        """Return the time of the run: UTC, aware, whole seconds."""
         return self.now_override or datetime.now(UTC).replace(microsecond=0)
 
 
@@ -214,12 +210,12 @@ def _explain(loc: tuple[int | str, ...], message: str, value: object) -> str:
     message = message.removeprefix("Value error, ")
     if not loc:
         return message
-    if loc[0] in _SECRET or _shown(value) in message:
+    if loc[0] in _SECRET or _without_password(value) in message:
         return f"{loc[0]}: {message}"
-    return f"{loc[0]}: {message}, not {_shown(value)!r}"
+    return f"{loc[0]}: {message}, not {_without_password(value)!r}"
 
 
-def _shown(value: object) -> str:
-    """`value` without the user and password that a mistyped address may hold."""
+def _without_password(value: object) -> str:
+    """The value as text, without the user and password that a mistyped address may have."""
     text = address.redacted(value)
     return f"***@{text.rpartition('@')[2]}" if "@" in text.replace("***@", "") else text

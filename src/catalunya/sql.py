@@ -1,4 +1,4 @@
-"""SQL literals, and files read by exactly their names and with exactly their own columns."""
+"""SQL literals, and relations over files: DuckDB takes their names literally and adds no columns."""
 
 from __future__ import annotations
 
@@ -10,29 +10,28 @@ _GLOB = re.compile(r"[\[*?]")
 
 
 def quote(text: str) -> str:
-    """`text` as an SQL string literal."""
+    """Return `text` as an SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def quote_path(path: Path, pattern: str = "") -> str:
-    """`path` as an SQL string literal in which `[`, `*` and `?` stand for themselves.
+    """Return `path` as an SQL string literal, with `[`, `*` and `?` escaped: DuckDB's readers take every path as a glob.
 
-    DuckDB's readers take every path as a glob. Files below `path` that match the glob `pattern` are meant if there is
-    one.
+    With `pattern` it stands for the files below `path` that match that glob.
     """
     literal = _GLOB.sub(r"[\g<0>]", str(path))
     return quote(f"{literal}/{pattern}" if pattern else literal)
 
 
 def quote_paths(paths: Iterable[Path]) -> str:
-    """`paths` as an SQL list of literals, as `quote_path` writes them."""
+    """Return `paths` as an SQL list of literals."""
     return f"[{', '.join(quote_path(path) for path in paths)}]"
 
 
 def read_parquet(paths: Path | Iterable[Path], pattern: str = "", *, union_by_name: bool = False) -> str:
-    """The rows of Parquet files, or of those below a folder that match `pattern`, as a relation to select from.
+    """Return the rows of Parquet files, or of those below a folder that match `pattern`, as a relation.
 
-    A folder called `name=value` on the way adds no column. With `union_by_name` a column that a file lacks is null.
+    A folder named `name=value` in a path adds no column. With `union_by_name` a column that a file lacks is null.
     """
     files = quote_path(paths, pattern) if isinstance(paths, Path) else quote_paths(paths)
     union = ", union_by_name = true" if union_by_name else ""
@@ -40,7 +39,7 @@ def read_parquet(paths: Path | Iterable[Path], pattern: str = "", *, union_by_na
 
 
 def read_json_objects(path: Path, *, shape: str, largest: int) -> str:
-    """The objects of a JSON file as a relation with the column `json`; `largest` is the most bytes of one."""
+    """Return the objects of a JSON file as a relation with the column `json`; `largest` is the most bytes of one."""
     return (
         f"read_json_objects({quote_path(path)}, format = {quote(shape)}, maximum_object_size = {largest}, "
         "hive_partitioning = false)"

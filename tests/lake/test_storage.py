@@ -42,6 +42,12 @@ def test_a_missing_key_is_named_and_does_not_exist(lake: Storage, tmp_path: Path
     assert not [path for path in tmp_path.iterdir() if path.is_file()]
 
 
+def test_the_tail_of_a_stored_file_is_read_by_one_request(s3_lake: Storage, monkeypatch) -> None:
+    s3_lake.put("a/b", b"0123456789")
+    monkeypatch.setattr("obstore.head", lambda *_: pytest.fail("a second request"))
+    assert s3_lake.read_tail("a/b", 4) == (10, b"6789")
+
+
 def test_a_listing_is_sorted_complete_and_keeps_to_its_folder(lake: Storage) -> None:
     for key in ("r/20/b", "r/2/c/d", "r/2/a", "r/2.json", "s/x"):
         lake.put(key, key.encode())

@@ -24,7 +24,7 @@ from typer._click.exceptions import ClickException
 from catalunya import __version__, publish, signals
 from catalunya.build import Candidate, newest_candidate
 from catalunya.cli.console import print_run, print_trace, reporter
-from catalunya.datasets import loader
+from catalunya.datasets import generate, loader
 from catalunya.demo.environment import portals
 from catalunya.errors import CatalunyaError, LakeBusy, LakeCorrupt, Refused, SourceUnreadable, UsageError
 from catalunya.ingest import holds_demo
@@ -36,7 +36,6 @@ from catalunya.operations import alerts
 from catalunya.operations.doctor import examine
 from catalunya.operations.status import describe, print_status
 from catalunya.operations.trace import Selection, trace
-from catalunya.publication import catalogue
 from catalunya.release import repair_pointer, roll_back
 from catalunya.runs.pipeline import Run
 from catalunya.runs.record import RunRecord, last_seen, new_run_id
@@ -404,7 +403,7 @@ def datasets_generate(
 ) -> None:
     """Write the files that are made from the definitions: dbt sources, dictionary, attribution."""
     home = Settings.load().home
-    wanted = catalogue.generated_files(home, loader.load(home / "datasets"))
+    wanted = generate.generated_files(home, loader.load(home / "datasets"))
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]
     names = [path.relative_to(home).as_posix() for path in stale]
     if not check:

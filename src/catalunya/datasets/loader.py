@@ -1,4 +1,4 @@
-"""Reads the dataset definitions of a folder, and names every mistake in them with file, line and hint."""
+"""Reads the dataset definitions of a folder, and reports every mistake in them with file, line and hint."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from catalunya.datasets.sources import PROTOCOLS
 from catalunya.errors import UsageError
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""That of libyaml where PyYAML has it: it reads the same, twenty times as fast."""
+"""The loader of libyaml where PyYAML has it: it returns the same, twenty times as fast."""
 
 
 @dataclass(frozen=True)
 class ValidationIssue:
-    """One mistake in a definition: where it is and what to do."""
+    """A mistake in a definition: where it is and what to do."""
 
     file: Path
     line: int
@@ -30,7 +30,7 @@ class ValidationIssue:
 
 
 def check(folder: Path) -> tuple[list[Dataset], list[ValidationIssue]]:
-    """Return every valid definition of `folder` in the order of their ids, and every issue of the others."""
+    """Return every valid definition of `folder` in the order of their ids, and every mistake in the others."""
     good: list[Dataset] = []
     issues: list[ValidationIssue] = []
     files = sorted(folder.glob("*.yml"))
@@ -50,10 +50,10 @@ def check(folder: Path) -> tuple[list[Dataset], list[ValidationIssue]]:
 
 
 def load(folder: Path) -> dict[str, Dataset]:
-    """Return the definitions of `folder` by id; raises `UsageError` that lists every issue."""
+    """Return the definitions of `folder` by id; raises `UsageError` that lists every mistake."""
     good, issues = check(folder)
     if issues:
-        raise UsageError("dataset definitions:\n" + "\n".join(str(mistake) for mistake in issues))
+        raise UsageError("dataset definitions:\n" + "\n".join(map(str, issues)))
     return {dataset.id: dataset for dataset in good}
 
 
@@ -66,11 +66,8 @@ def _check_file(file: Path) -> Dataset | list[ValidationIssue]:
         return [ValidationIssue(file, 1, f"not UTF-8 at byte {error.start}; save it as UTF-8")]
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        return [
-            ValidationIssue(
-                file, mark.line + 1 if mark else 1, f"not YAML: {error.problem}; correct the line"
-            )
-        ]
+        line = mark.line + 1 if mark else 1
+        return [ValidationIssue(file, line, f"not YAML: {error.problem}; correct the line")]
     if not isinstance(content, dict) or tree is None:
         return [ValidationIssue(file, 1, "a definition is a mapping that begins with id:")]
     try:
@@ -81,12 +78,8 @@ def _check_file(file: Path) -> Dataset | list[ValidationIssue]:
             for e in error.errors()
         ]
     if dataset.id != file.stem:
-        line = _line(tree, ("id",))
-        return [
-            ValidationIssue(
-                file, line, f"id is {dataset.id!r} but the file is {file.stem}.yml; make them equal"
-            )
-        ]
+        message = f"id is {dataset.id!r} but the file is {file.stem}.yml; make them equal"
+        return [ValidationIssue(file, _line(tree, ("id",)), message)]
     return dataset
 
 
@@ -107,13 +100,10 @@ def _line(node: yaml.Node, loc: tuple[int | str, ...]) -> int:
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             child = node.value[part]
             line = child.start_mark.line
-        elif part in PROTOCOLS:
-            continue
-        if child is None:
-            if part in PROTOCOLS:
-                continue
+        if child is not None:
+            node = child
+        elif part not in PROTOCOLS:
             break
-        node = child
     return line + 1
 
 
@@ -125,6 +115,6 @@ def _hint(error: Any) -> str:
     if kind == "extra_forbidden":
         return f"{where}: no such field; correct the spelling or delete it"
     message = str(error["msg"]).removeprefix("Value error, ")
-    got = error.get("input")
-    shown = f" (found {got!r})" if isinstance(got, str | int | float | bool) else ""
-    return f"{where}: {message}{shown}"
+    value = error.get("input")
+    found = f" (found {value!r})" if isinstance(value, str | int | float | bool) else ""
+    return f"{where}: {message}{found}"

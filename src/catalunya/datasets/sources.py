@@ -1,4 +1,4 @@
-"""Where a dataset is read from: one model per protocol, told apart by the field `protocol`.
+"""Where a dataset is read from: one model per protocol, selected by the field `protocol`.
 
 To add a protocol, add its model to `Source`, a module of its name to `catalunya/sources/` with a `PROTOCOL`, its
 base URL to `settings.py`, and its fake of the same name to `catalunya/demo/api/`.
@@ -23,6 +23,11 @@ class SocrataSource(Model):
     protocol: Literal["socrata"]
     resource: str = Field(pattern=r"^[a-z0-9]{4}-[a-z0-9]{4}$")
 
+    @property
+    def address(self) -> str:
+        """Its path below the base URL, in Markdown."""
+        return f"`/resource/{self.resource}.json`"
+
 
 class IdescatSource(Model):
     """A table of Idescat's Tables v2: which dimensions make a row and which become columns."""
@@ -38,6 +43,11 @@ class IdescatSource(Model):
     total: dict[str, str]
     """Per row dimension, the category that is the sum of the others: a control, not a row."""
 
+    @property
+    def address(self) -> str:
+        """Its path below the base URL, in Markdown."""
+        return f"`/taules/v2/{self.table}`"
+
 
 class DownloadFile(Model):
     """One file of a download and the administrative level its features have."""
@@ -47,10 +57,15 @@ class DownloadFile(Model):
 
 
 class DownloadSource(Model):
-    """GeoJSON files fetched whole."""
+    """GeoJSON files."""
 
     protocol: Literal["download"]
     files: tuple[DownloadFile, ...] = Field(min_length=1)
+
+    @property
+    def address(self) -> str:
+        """The paths of its files below the base URL, in Markdown."""
+        return ", ".join(f"`{file.path}`" for file in self.files)
 
 
 Source = Annotated[SocrataSource | IdescatSource | DownloadSource, Field(discriminator="protocol")]

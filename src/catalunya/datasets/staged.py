@@ -1,4 +1,4 @@
-"""The tables of the schema `staging` beside the columns that a definition declares: each is described once, here."""
+"""The columns and tables of the schema `staging` that no definition declares."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ TABLES = {
                 PARTITION,
                 StagedColumn("taken_at", "timestamp", "Moment (UTC) of the snapshot."),
                 StagedColumn("rows_in", "bigint", "Rows that the source sent."),
-                StagedColumn("rows_staged", "bigint", "Rows that keep the declaration."),
+                StagedColumn("rows_staged", "bigint", "Rows that were staged."),
                 StagedColumn("rows_quarantined", "bigint", "Quarantined rows, each with a reason."),
                 StagedColumn("rows_duplicated", "bigint", "Exact duplicates, of which one copy is staged."),
                 StagedColumn("is_demo", "boolean", "True when the source said that it sends demo data."),
@@ -89,7 +89,7 @@ TABLES = {
         ),
         StagedTable(
             "invalid_values",
-            "Optional values that broke the declaration and were set to null. Grain: one row per snapshot and column.",
+            "Invalid optional values, which were set to null. Grain: one row per snapshot and column.",
             (
                 _DATASET,
                 _SNAPSHOT,

@@ -1,6 +1,6 @@
-"""The column types of a dataset definition, in one table: their names elsewhere, their cast and their limits.
+"""The column types of a dataset definition: their names in other systems, their cast and their limits.
 
-To add a type, add an entry to `TYPES`: the definitions, staging, dbt, Glue and the data package follow.
+To add a type, add an entry to `TYPES`: the definitions, staging, dbt, Glue and the data package use it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _FIRST_YEAR = 1900
 
 @dataclass(frozen=True)
 class Bound:
-    """A limit that every value of a type has: the SQL literal and the words of the reason."""
+    """A limit of every value of a type: the SQL literal, and the reason that is given for a value beyond it."""
 
     sql: str
-    words: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class ColumnType:
     """Its name in a Frictionless Table Schema."""
     socrata: frozenset[str]
     """Socrata types whose values can be read as it."""
-    words: str
+    label: str
     """What a value is called in a reason: `is not an integer`."""
     cast: Callable[[str], str]
-    """SQL that turns a text column into a value, or null when the text is not one."""
+    """Returns SQL that converts a text column, with null for text of another type."""
     is_number: bool = False
     """Whether `minimum` and `maximum` may be declared, and sums are compared."""
     earliest: Bound | None = None
     latest: Callable[[date], Bound] | None = None
-    """The limit of `not_in_future`, from the day of the snapshot; None: the constraint is not for this type."""
+    """Returns the limit of `not_in_future` on the day of a snapshot; None: the type does not have the constraint."""
 
 
 def _text(text: str) -> str:
@@ -85,7 +85,7 @@ TYPES = {
         socrata=frozenset(
             {"text", "url", "email", "phone", "html", "number", "calendar_date", "drop_down_list"}
         ),
-        words="text",
+        label="text",
         cast=_text,
     ),
     "integer": ColumnType(
@@ -93,7 +93,7 @@ TYPES = {
         hive="int",
         frictionless="integer",
         socrata=frozenset({"number", "text", "double", "money"}),
-        words="an integer",
+        label="an integer",
         cast=_integer,
         is_number=True,
         latest=_year_after,
@@ -103,7 +103,7 @@ TYPES = {
         hive="double",
         frictionless="number",
         socrata=frozenset({"number", "text", "double", "money", "percent"}),
-        words="a number",
+        label="a number",
         cast=_number,
         is_number=True,
     ),
@@ -112,7 +112,7 @@ TYPES = {
         hive="date",
         frictionless="date",
         socrata=frozenset({"calendar_date", "floating_timestamp", "fixed_timestamp", "date", "text"}),
-        words="a date (YYYY-MM-DD)",
+        label="a date (YYYY-MM-DD)",
         cast=_date,
         earliest=Bound(f"date '{_FIRST_YEAR}-01-01'", f"is before {_FIRST_YEAR}"),
         latest=_same_day,
@@ -122,16 +122,16 @@ _MART_TYPES = {
     "bigint": "integer", "hugeint": "integer", "smallint": "integer", "decimal": "number", "timestamp": "datetime",
     "boolean": "boolean",
 }  # fmt: skip
-"""Types of the marts' columns that no column of a dataset has."""
+"""Types of columns of the marts that are not in `TYPES`."""
 
 
 def hive_type(sql_type: str) -> str:
-    """The Hive and Glue name of a DuckDB type."""
+    """Return the Hive and Glue name of a DuckDB type."""
     return {kind.sql: kind.hive for kind in TYPES.values()}.get(sql_type, sql_type)
 
 
 def frictionless_type(sql_type: str) -> str:
-    """The Frictionless Table Schema type of a DuckDB type; `string` for one that has no counterpart."""
+    """Return the Frictionless Table Schema type of a DuckDB type; `string` for one that has no counterpart."""
     name = sql_type.lower().split("(")[0]
-    known = {kind.sql: kind.frictionless for kind in TYPES.values()} | _MART_TYPES
+    known = _MART_TYPES | {kind.sql: kind.frictionless for kind in TYPES.values()}
     return known.get(name, "string")

@@ -1,7 +1,6 @@
-"""What must hold of a snapshot in itself, also of the first: the gate `expected`.
+"""The gate `expected`: bounds that every snapshot must keep, the first one included.
 
-A snapshot is refused for being outside of the bounds that its dataset declares, unless the last accepted one was as far
-outside already.
+A snapshot outside of the bounds that its dataset declares is refused, unless the last accepted one was as far outside.
 """
 
 from __future__ import annotations
@@ -9,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import duckdb
-
-from catalunya.datasets.model import Dataset, Expectation, FigureTolerance
-from catalunya.quality.findings import Finding
+from catalunya.datasets.gates import Expectation
+from catalunya.quality.comparisons import AFTER, BEFORE, EXAMPLES, Comparison
+from catalunya.quality.findings import Finding, snapshot_finding
 from catalunya.sql import quote
 
-_EXAMPLES = 3
 _LONGITUDE = r"\[\s*([-+0-9.eE]+)\s*,"
 _LATITUDE = r"\[\s*[-+0-9.eE]+\s*,\s*([-+0-9.eE]+)"
 """The numbers of a position in GeoJSON text."""
@@ -32,7 +29,7 @@ _GARBLED = "|".join(
         # Bytes that could not be decoded, letters that could not be encoded.
         "\\x{fffd}",
         "\\p{L}\\?\\p{Ll}",
-        # Escapes of HTML, JSON and addresses that nobody undid.
+        # Escapes of HTML, JSON and addresses that were not decoded.
         "&(#[0-9]+|#x[0-9a-fA-F]+|[A-Za-z]+(grave|acute|cedil|uml|tilde|circ|middot));",
         "\\\\u00[0-9a-fA-F]{2}",
         "%[cC]3%[0-9a-fA-F]{2}",
@@ -41,92 +38,72 @@ _GARBLED = "|".join(
 """Text in a broken encoding; `SÃO JOÃO` and `Â` alone are not."""
 
 
-def judge(
-    con: duckdb.DuckDBPyConnection, dataset: Dataset, snapshot_id: str, rows: str, reference: str | None
-) -> list[Finding]:
-    """Every expectation that the relation `rows` breaks; `reference` holds the last accepted snapshot."""
-    return [
-        *_rows(con, dataset, snapshot_id, rows, reference),
-        *(
-            finding
-            for expectation in dataset.expectations
-            for finding in _expectation(con, dataset, snapshot_id, expectation, rows, reference)
-        ),
-        *_garbled(con, dataset, snapshot_id, rows, reference),
-    ]
+def check_expectations(pair: Comparison) -> list[Finding]:
+    """Return a finding for each expectation that the snapshot does not meet."""
+    findings = [*_rows(pair)]
+    for expectation in pair.dataset.expectations:
+        findings += _expectation(pair, expectation)
+    return [*findings, *_garbled(pair)]
 
 
-def _rows(
-    con: duckdb.DuckDBPyConnection, dataset: Dataset, snapshot_id: str, rows: str, reference: str | None
-) -> Iterator[Finding]:
-    expected = dataset.expected_rows
+def _rows(pair: Comparison) -> Iterator[Finding]:
+    expected = pair.dataset.expected_rows
     declared = Expectation(measure="rows", minimum=expected.minimum, maximum=expected.maximum)
-    after = _measured(con, dataset, declared, rows)[None]
+    after = _measured(pair, declared, AFTER)[None]
     if expected.minimum <= after <= expected.maximum:
         return
-    before = _measured(con, dataset, declared, reference).get(None) if reference else None
+    before = _measured(pair, declared, BEFORE).get(None) if pair.reference_id else None
     worse = before is None or _outside(declared, after) > _outside(declared, before)
-    yield Finding(
-        gate="expected",
-        severity="error" if expected.strict and worse else "warn",
-        message=f"{dataset.id}: {after:g} rows, expected are {expected.minimum} to {expected.maximum}",
-        dataset_id=dataset.id,
-        snapshot_id=snapshot_id,
-        figures={"figure": "rows", "rows": int(after), "before": before, "after": after}
-        | {"tolerated": {"minimum": expected.minimum, "maximum": expected.maximum}},
-    )
+    text = f"{after:g} rows, expected are {expected.minimum} to {expected.maximum}"
+    figures = {
+        "figure": "rows",
+        "rows": int(after),
+        "before": before,
+        "after": after,
+        "tolerated": _bounds(declared),
+    }
+    yield snapshot_finding("expected", pair.staged, text, figures, is_error=expected.strict and worse)
 
 
-def _expectation(
-    con: duckdb.DuckDBPyConnection,
-    dataset: Dataset,
-    snapshot_id: str,
-    expectation: Expectation,
-    rows: str,
-    reference: str | None,
-) -> Iterator[Finding]:
-    """One finding of the group that is farthest outside, with the number of the others."""
-    measured = _measured(con, dataset, expectation, rows)
+def _expectation(pair: Comparison, expectation: Expectation) -> Iterator[Finding]:
+    """One finding about the group that is farthest outside, with the number of the others."""
+    measured = _measured(pair, expectation, AFTER)
     outside = sorted(
         (group for group in measured if _outside(expectation, measured[group])),
         key=lambda group: (-_outside(expectation, measured[group]), str(group)),
     )
     if not outside:
         return
-    known = _measured(con, dataset, expectation, reference) if reference else {}
+    known = _measured(pair, expectation, BEFORE) if pair.reference_id else {}
     worse = [g for g in outside if _outside(expectation, measured[g]) > _outside(expectation, known.get(g))]
     group = (worse or outside)[0]
     figure = expectation.label + (f" in {expectation.per} {group}" if expectation.per else "")
     more = f" (and {len(outside) - 1} more of {expectation.per})" if len(outside) > 1 else ""
     as_before = "" if worse else ", as in the last accepted snapshot"
-    yield Finding(
-        gate="expected",
-        severity="error" if worse and expectation.severity == "error" else "warn",
-        message=(
-            f"{dataset.id}: snapshot {snapshot_id}: {figure}: {expectation.shown(measured[group])}{more}; "
-            f"expected are {expectation.bounds}{as_before}"
-        ),
-        dataset_id=dataset.id,
-        snapshot_id=snapshot_id,
-        figures={
-            "figure": figure,
-            "before": known.get(group),
-            "after": measured[group],
-            "tolerated": {"minimum": expectation.minimum, "maximum": expectation.maximum},
-        },
-    )
+    text = f"snapshot {pair.staged.snapshot_id}: {figure}: {expectation.formatted(measured[group])}{more}; expected are "
+    text += f"{expectation.bounds}{as_before}"
+    figures = {
+        "figure": figure,
+        "before": known.get(group),
+        "after": measured[group],
+        "tolerated": _bounds(expectation),
+    }
+    is_error = bool(worse) and expectation.severity == "error"
+    yield snapshot_finding("expected", pair.staged, text, figures, is_error=is_error)
 
 
-def _measured(
-    con: duckdb.DuckDBPyConnection, dataset: Dataset, expectation: Expectation, rows: str
-) -> dict[Any, float]:
+def _bounds(expectation: Expectation) -> dict[str, float | None]:
+    return {"minimum": expectation.minimum, "maximum": expectation.maximum}
+
+
+def _measured(pair: Comparison, expectation: Expectation, rows: str) -> dict[Any, float]:
     """The measured number by value of `per`, or under None."""
     conditions = [f"{name} = {quote(value)}" for name, value in expectation.where.items()]
     where = f"where {' and '.join(conditions)}" if conditions else ""
     group = expectation.per or "cast(null as varchar)"
     grouped = f"group by {expectation.per}" if expectation.per else ""
-    found = con.execute(f"select {group}, {_aggregate(expectation)} from {rows} {where} {grouped}").fetchall()
-    return {name: float(value) for name, value in found if value is not None}
+    query = f"select {group}, {_aggregate(expectation)} from {rows} {where} {grouped}"
+    return {name: float(value) for name, value in pair.con.execute(query).fetchall() if value is not None}
 
 
 def _aggregate(expectation: Expectation) -> str:
@@ -150,7 +127,7 @@ def _aggregate(expectation: Expectation) -> str:
 
 
 def _share(condition: str) -> str:
-    """Null of no rows, so that nothing is measured of them; a missing value does not fulfil the condition."""
+    """The share of rows, null for no rows; a missing value does not fulfil the condition."""
     return f"avg(case when {condition} then 1.0 else 0.0 end)"
 
 
@@ -160,7 +137,7 @@ def _all_between(texts: str, low: float, high: float) -> str:
 
 
 def _outside(expectation: Expectation, value: float | None) -> float:
-    """How far a value is outside of the bounds; 0 inside, and of no value."""
+    """How far a value is outside of the bounds; 0 inside, and for no value."""
     if value is None:
         return 0.0
     below = expectation.minimum - value if expectation.minimum is not None else 0.0
@@ -168,54 +145,35 @@ def _outside(expectation: Expectation, value: float | None) -> float:
     return max(below, above, 0.0)
 
 
-def _garbled(
-    con: duckdb.DuckDBPyConnection, dataset: Dataset, snapshot_id: str, rows: str, reference: str | None
-) -> Iterator[Finding]:
+def _garbled(pair: Comparison) -> Iterator[Finding]:
     """Text columns with values in a broken encoding, with examples."""
-    tolerance = dataset.figures.tolerance
-    names = [c.name for c in dataset.columns if c.type == "string" and c.source != ("geometry",)]
+    tolerance = pair.dataset.figures.tolerance
+    names = [c.name for c in pair.dataset.columns if c.type == "string" and not c.is_geometry]
     if not names:
         return
-    counted = ", ".join(f"count({name}), count(*) filter ({_is_garbled(name)})" for name in names)
-    after = _pairs(con, counted, rows)
-    before = _pairs(con, counted, reference) if reference and any(n for _, n in after) else None
+    counts = ", ".join(f"count({name}), count(*) filter ({_is_garbled(name)})" for name in names)
+    after = pair.row(f"select {counts} from {AFTER}")
+    before = pair.row(f"select {counts} from {BEFORE}") if pair.reference_id and any(after[1::2]) else None
     for index, name in enumerate(names):
-        values, garbled = after[index]
+        values, garbled = after[2 * index : 2 * index + 2]
         if not garbled:
             continue
-        known = before[index][1] if before else 0
-        worse = garbled > known and _too_many(tolerance, garbled, values)
-        examples = con.execute(
-            f"select distinct {name} from {rows} where {_is_garbled(name)} order by 1 limit {_EXAMPLES}"
+        known = before[2 * index + 1] if before else 0
+        examples = pair.con.execute(
+            f"select distinct {name} from {AFTER} where {_is_garbled(name)} order by 1 limit {EXAMPLES}"
         ).fetchall()
-        yield Finding(
-            gate="expected",
-            severity="error" if worse else "warn",
-            message=(
-                f"{dataset.id}: snapshot {snapshot_id}: {garbled} of {values} values of {name} are garbled: "
-                + ", ".join(f'"{str(text)[:60]}"' for (text,) in examples)
-                + f"; tolerated are {tolerance.garbled_values} values or {tolerance.garbled_share:.1%}"
-            ),
-            dataset_id=dataset.id,
-            snapshot_id=snapshot_id,
-            figures={
-                "figure": f"garbled values of {name}",
-                "before": known if before else None,
-                "after": garbled,
-                "tolerated": {"values": tolerance.garbled_values, "share": tolerance.garbled_share},
-            },
-        )
-
-
-def _too_many(tolerance: FigureTolerance, garbled: int, values: int) -> bool:
-    return garbled > tolerance.garbled_values and garbled > tolerance.garbled_share * values
+        named = ", ".join(f'"{str(text)[:60]}"' for (text,) in examples)
+        text = f"snapshot {pair.staged.snapshot_id}: {garbled} of {values} values of {name} are garbled: {named}; "
+        text += f"tolerated are {tolerance.garbled_values} values or {tolerance.garbled_share:.1%}"
+        figures = {
+            "figure": f"garbled values of {name}",
+            "before": known if before else None,
+            "after": garbled,
+        }
+        figures["tolerated"] = {"values": tolerance.garbled_values, "share": tolerance.garbled_share}
+        is_error = garbled > max(known, tolerance.garbled_values, tolerance.garbled_share * values)
+        yield snapshot_finding("expected", pair.staged, text, figures, is_error=is_error)
 
 
 def _is_garbled(name: str) -> str:
     return f"regexp_matches({name}, {quote(_GARBLED)})"
-
-
-def _pairs(con: duckdb.DuckDBPyConnection, counted: str, rows: str) -> list[tuple[int, int]]:
-    row = con.execute(f"select {counted} from {rows}").fetchone()
-    assert row is not None
-    return list(zip(row[::2], row[1::2], strict=True))

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from catalunya.lake.staged import Staged
+
 Gate = Literal["dbt", "rows", "expected", "figures", "marts", "control", "freshness", "stale"]
 
 
@@ -20,7 +22,7 @@ class Stale(BaseModel):
 
 
 class Finding(BaseModel):
-    """What one gate found."""
+    """What a gate found."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -33,8 +35,27 @@ class Finding(BaseModel):
     figures: dict[str, Any] = {}
     """The figure (`figure`), and its value `before` and `after` with what is `tolerated`, as far as they apply."""
 
+    @property
+    def is_error(self) -> bool:
+        """True when it refuses what was judged."""
+        return self.severity == "error"
+
     def lifted(self) -> Finding:
         """The same as a warning, since somebody accepted it by hand; unchanged when it is a warning already."""
-        if self.severity == "warn":
+        if not self.is_error:
             return self
         return self.model_copy(update={"severity": "warn", "message": f"{self.message}, accepted by hand"})
+
+
+def snapshot_finding(
+    gate: Gate, snapshot: Staged | Stale, text: str, figures: dict[str, Any], *, is_error: bool = True
+) -> Finding:
+    """Return a finding about one snapshot; its message names the dataset, then `text` says what was found."""
+    return Finding(
+        gate=gate,
+        severity="error" if is_error else "warn",
+        message=f"{snapshot.dataset_id}: {text}",
+        dataset_id=snapshot.dataset_id,
+        snapshot_id=snapshot.snapshot_id,
+        figures=figures,
+    )

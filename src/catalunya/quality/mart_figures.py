@@ -1,6 +1,6 @@
-"""Figures of the marts, compared between a candidate and the last release; declared in the models' YAML.
+"""The gate `marts`: figures of the marts of a candidate, compared with those of the last release.
 
-A model declares them as a list under `config: meta: figures`, each with the fields of `MartFigure`.
+A model's YAML declares them as a list under `config: meta: figures`, each with the fields of `MartFigure`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import yaml
@@ -50,7 +49,7 @@ class MartFigure(BaseModel):
 
 
 def declared_figures(project: Path) -> tuple[MartFigure, ...]:
-    """The figures that the models of a dbt project declare, by model and in their order."""
+    """Return the figures that the models of a dbt project declare, by model and in their order."""
     found = []
     for file in sorted((project / "models" / "marts").glob("*.yml")):
         content = yaml.load(file.read_text("utf-8"), Loader=LOADER)  # noqa: S506 (a safe loader)
@@ -66,10 +65,10 @@ def declared_figures(project: Path) -> tuple[MartFigure, ...]:
 def mart_figures(
     relation: Callable[[str], str], con: duckdb.DuckDBPyConnection, declared: Iterable[MartFigure]
 ) -> dict[str, float]:
-    """Every declared figure of a candidate or release by name, `service_history.places[day_centre]`.
+    """Return every declared figure of a candidate or release by name, `service_history.places[day_centre]`.
 
-    `relation` turns the name of a mart into what `con` reads it from; it is asked once for each, as it may fetch files.
-    Figures without a value are left out.
+    `relation` turns the name of a mart into what `con` reads it from; it is called once for each mart, as it may fetch
+    files. Figures without a value are left out.
     """
     relation = cache(relation)
     return {
@@ -83,20 +82,16 @@ def _values(con: duckdb.DuckDBPyConnection, relation: str, figure: MartFigure) -
     groups = ", ".join(figure.by)
     where = f"where {figure.where}" if figure.where else ""
     grouped = f"group by {groups}" if groups else ""
-    newest = (
-        f"qualify dense_rank() over (order by {figure.by[0]} desc) <= {figure.newest}"
-        if figure.newest
-        else ""
-    )
+    rank = f"dense_rank() over (order by {figure.by[0]} desc)" if figure.newest else ""
+    newest = f"qualify {rank} <= {figure.newest}" if figure.newest else ""
     selected = f"{groups + ', ' if groups else ''}cast({figure.value} as double)"
-    rows = con.execute(
-        f"select {selected} from {relation} {where} {grouped} {newest} order by all"
-    ).fetchall()
-    return {_named(figure, row[:-1]): round(float(row[-1]), 6) for row in rows if row[-1] is not None}
-
-
-def _named(figure: MartFigure, group: tuple[Any, ...]) -> str:
-    return f"{figure.name}[{', '.join(str(part) for part in group)}]" if group else figure.name
+    query = f"select {selected} from {relation} {where} {grouped} {newest} order by all"
+    found = {}
+    for *group, value in con.execute(query).fetchall():
+        if value is not None:
+            name = f"{figure.name}[{', '.join(str(part) for part in group)}]" if group else figure.name
+            found[name] = round(float(value), 6)
+    return found
 
 
 def compare_marts(
@@ -105,14 +100,14 @@ def compare_marts(
     tolerances: Iterable[MartFigure],
     lifted: frozenset[str] = frozenset(),
 ) -> list[Finding]:
-    """Findings of the gate `marts` for marts that changed more than their models' YAML tolerates.
+    """Return a finding for each figure of a mart that changed more than its model's YAML tolerates.
 
     Args:
         now: the candidate's figures.
-        before: those of the last release; None or none of a figure compares nothing.
+        before: those of the last release; a figure that it lacks is not compared.
         tolerances: what was declared.
-        lifted: gates that were lifted for the snapshots that the candidate adds: with one of `LIFTING` among
-            them nothing is an error.
+        lifted: gates that were lifted for the snapshots that the candidate adds; with one of `LIFTING` findings are
+            warnings.
     """
     declared = {figure.name: figure for figure in tolerances}
     findings = []
@@ -124,10 +119,11 @@ def compare_marts(
         tolerated = _exceeded(figure, then, after)
         if tolerated is None:
             continue
+        points = f"{100 * (after - then):+.1f} points" if figure.tolerated_points is not None else None
         finding = Finding(
             gate="marts",
             severity="error",
-            message=f"{name} is {after:.10g}, in the last release {then:.10g} ({_change(figure, then, after)}); "
+            message=f"{name} is {after:.10g}, in the last release {then:.10g} ({points or change(then, after)}); "
             f"tolerated {tolerated}",
             figures={"figure": name, "before": then, "after": after, "tolerated": tolerated},
         )
@@ -136,16 +132,10 @@ def compare_marts(
 
 
 def _exceeded(figure: MartFigure, then: float, after: float) -> str | None:
-    """What was tolerated, in words, when the change is beyond it; otherwise None."""
+    """The end of the sentence that says what was tolerated; None when the change is within it."""
     points, ratio = figure.tolerated_points, figure.tolerated_ratio
     if points is not None and after - then > points:
         return f"is a rise of {100 * points:g} points"
     if ratio is not None and abs(then) >= figure.minimum and abs(after - then) > ratio * abs(then):
         return f"are -{min(ratio, 1):.0%} to +{ratio:.0%}"
     return None
-
-
-def _change(figure: MartFigure, then: float, after: float) -> str:
-    return (
-        f"{100 * (after - then):+.1f} points" if figure.tolerated_points is not None else change(then, after)
-    )

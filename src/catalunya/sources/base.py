@@ -116,8 +116,6 @@ class SourceProtocol:
     """The field of `Settings` with the portal's base URL."""
     fetch: Callable[[FetchRequest[Any]], Fetched | None]
     """Reads a source; None when the validators say that it is unchanged."""
-    describe: Callable[[Any], str]
-    """What the source is below the base URL, in Markdown."""
     updated: Callable[[Mapping[str, Any]], datetime | None]
     """From the validators of a reading: when the publisher last changed the data; None when it does not say."""
     rows: Callable[[Any, LandedPage], Iterable[dict[str, Any]]] | None = None

@@ -206,7 +206,6 @@ def _updated(validators: Mapping[str, Any]) -> datetime | None:
 PROTOCOL = SourceProtocol(
     base_url="icgc_url",
     fetch=fetch,
-    describe=lambda source: ", ".join(f"`{file.path}`" for file in source.files),
     updated=_updated,
     rows=lambda source, page: rows(page.path, _level(source, page)),
 )

@@ -225,7 +225,6 @@ def _parse_chunk(path: Path, chunk: Chunk) -> jsonstat.Table:
 PROTOCOL = SourceProtocol(
     base_url="idescat_url",
     fetch=fetch,
-    describe=lambda source: f"`/taules/v2/{source.table}`",
     updated=lambda validators: datetime.fromisoformat(validators["updated"]).replace(tzinfo=UTC),
     rows=lambda source, page: idescat_rows.rows(idescat_rows.load(page.path), source),
     controls=lambda source, page: idescat_rows.controls(idescat_rows.load(page.path), source),

@@ -279,6 +279,5 @@ def _updated(validators: Mapping[str, Any]) -> datetime | None:
 PROTOCOL = SourceProtocol(
     base_url="socrata_url",
     fetch=fetch,
-    describe=lambda source: f"`/resource/{source.resource}.json`",
     updated=_updated,
 )

@@ -1,7 +1,7 @@
 """Row typing: a dataset definition as DuckDB SQL, from JSON objects as sent to typed columns and reasons.
 
-Most rows need no cleaning, and one search over a row's JSON text tells which do; only those pay for it. Their
-values are cleaned one by one. `docs/method.md` has the rules in words.
+Most rows need no cleaning: one search over a row's JSON text finds those that do, and only their values are cleaned.
+`docs/method.md` describes the rules.
 """
 
 from __future__ import annotations
@@ -33,20 +33,22 @@ _INVISIBLE = (
 _ODD = r"[^\x{0020}-\x{007e}\x{00a1}-\x{00ac}\x{00ae}-\x{024f}\x{2010}-\x{2027}\x{2030}-\x{205e}\x{20a0}-\x{20bf}]"
 """What is neither Latin nor common punctuation, all of which is in NFC and visible."""
 _SUSPECT = rf'  |" | "|""|"[Nn][Uu][Ll][Ll]"|\\|:[\[{{]|{_ODD}'
-"""What is not in the compact JSON of a clean row: doubled and outer spaces, empty or null-like text, escapes, objects
+"""What is not in the compact JSON of a clean row: repeated and outer spaces, empty or null-like text, escapes, objects
 and lists, odd characters."""
 _SUSPECT_VALUE = rf"^$|^[Nn][Uu][Ll][Ll]$|^ | $|  |{_ODD}"
 """The same of one value."""
 _MISSING = "is missing"
-_FAULTS = "struct(name varchar, value varchar, words varchar, mistyped boolean)[]"
+_FAULTS = "struct(name varchar, value varchar, reason varchar, mistyped boolean)[]"
 
 _RULES = (
     "datasets/types.py",
     "staging/row_sql.py",
+    "staging/row_problems.py",
     "staging/snapshot_typing.py",
     "staging/schema_drift.py",
     "sources/download.py",
     "sources/idescat.py",
+    "sources/idescat_rows.py",
     "sources/jsonstat.py",
     "sources/base.py",
 )
@@ -55,7 +57,7 @@ _RULES = (
 
 @cache
 def rules_digest() -> str:
-    """SHA-256 of the code that types rows, and of the version of DuckDB that runs it."""
+    """Return the SHA-256 of the code that types rows, and of the version of DuckDB that runs it."""
     found = hashlib.sha256(duckdb.__version__.encode())
     for name in _RULES:
         source = files("catalunya").joinpath(*name.split("/")).read_bytes()
@@ -64,41 +66,42 @@ def rules_digest() -> str:
 
 
 def digest(dataset: Dataset) -> str:
-    """16 hex digits that change whenever rows would be typed otherwise: by other code or another definition."""
-    declared = {
+    """Return 16 hex digits that change whenever rows would be typed differently: by other code or another definition."""
+    content = {
         "rules": rules_digest(),
         "source": dataset.source.model_dump(mode="json"),
         "key": dataset.key,
         "columns": [c.model_dump(mode="json", exclude={"description", "unit"}) for c in dataset.columns],
     }
-    return hashlib.sha256(json.dumps(declared, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def definition_digest(dataset: Dataset) -> str:
-    """16 hex digits over all of a definition and the typing rules; a gate's refusal holds as long as they are equal."""
+    """Return 16 hex digits over a whole definition and the typing rules; a refusal is valid as long as they are equal."""
     content = dataset.model_dump_json() + digest(dataset)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def source_names(dataset: Dataset) -> list[str]:
-    """Every source name that the definition reads, in its order."""
+    """Return every source name that the definition reads, in its order."""
     return [name for column in dataset.columns for name in column.source]
 
 
 def typed_query(
     dataset: Dataset, objects: str, *, taken_on: date, missing: Collection[str] = frozenset()
 ) -> str:
-    """Rows of `objects` (one column `json`, in the portal's order) typed and judged.
+    """Return SQL that types and judges the rows of `objects`.
 
     Args:
-        dataset: What the rows should be.
-        objects: The relation to read.
-        taken_on: Day of the snapshot, which bounds the values that may not lie in the future.
-        missing: Declared columns that the source did not have then; unless of the key, they are not required.
+        dataset: The definition of the rows.
+        objects: The relation to read: one column `json`, in the portal's order.
+        taken_on: Day of the snapshot, the limit of values that may not be in the future.
+        missing: Declared columns that the source did not have then; they are not required, unless in the key.
 
-    Columns of the answer: `n` (position in the page), `content` and `identity` (64-bit hashes of the row and of its
-    key; compare the columns too), `reasons` and `invalid` (what is wrong with values that the row needs and with those
-    that it does not need: lists of name, value, words, mistyped), the declared columns (null where invalid), `raw`.
+    Returns:
+        A query with the columns `n` (position in the page), `content` and `identity` (64-bit hashes of the row and of
+        its key; compare the columns too), `reasons` and `invalid` (what is wrong with required and with optional
+        values: lists of name, value, reason, mistyped), the declared columns (null where invalid), `raw`.
     """
     paths = ", ".join(quote(f'$."{name}"') for name in source_names(dataset))
     columns = dataset.columns
@@ -106,17 +109,13 @@ def typed_query(
     needed = [column for column in columns if is_needed(dataset, column)]
     others = [column for column in columns if column not in needed]
     names = ", ".join(column.name for column in columns)
-    texts = ",\n        ".join(f"{_pick(dataset, column)} as {_text(column)}" for column in columns)
+    texts = ",\n        ".join(f"{_source_value(dataset, column)} as {_text(column)}" for column in columns)
     typed = ",\n        ".join(f"{_cast(column)} as {column.name}" for column in columns)
     kept = ",\n        ".join(
         f"{_unless_invalid(column, rules[column.name])} as {column.name}" for column in columns
     )
-    faulty = " or ".join(
-        [
-            "nested",
-            *(f"coalesce({rule.broken}, false)" for name in rules for rule in rules[name] if not rule.nested),
-        ]
-    )
+    broken = [f"coalesce({rule.broken}, false)" for name in rules for rule in rules[name] if not rule.nested]
+    faulty = " or ".join(["nested", *broken])
     return f"""
 with sent as (
     select row_number() over () as n, json::varchar as raw, json_extract_string(json, [{paths}]) as v,
@@ -135,7 +134,7 @@ with sent as (
         {texts}
     from cleaned
 ), typed as (
-    select n, raw, nested, v, {", ".join(_text(column) for column in columns)},
+    select *,
         {typed}
     from texts
 ), judged as (
@@ -160,7 +159,7 @@ def _text(column: Column) -> str:
 
 
 def _clean(value: str) -> str:
-    """The value without invisible characters, in NFC, spaces folded, trimmed; empty text and the word `null` are null."""
+    """The value in NFC, trimmed, without invisible characters or runs of spaces; empty text and `null` become null."""
     visible = f"regexp_replace({value}, {quote(_INVISIBLE)}, '', 'g')"
     folded = f"trim(nfc_normalize(regexp_replace({visible}, {quote(_SPACE)}, ' ', 'g')))"
     nothing = f"lower({folded}) in ('', 'null')"
@@ -168,19 +167,19 @@ def _clean(value: str) -> str:
     return f"case when regexp_matches({value}, {quote(_SUSPECT_VALUE)}) then {cleaned} else {value} end"
 
 
-def _pick(dataset: Dataset, column: Column) -> str:
+def _source_value(dataset: Dataset, column: Column) -> str:
     """The first of the column's sources that is present."""
     start = source_names(dataset).index(column.source[0]) + 1
-    values = [f"v[{start + offset}]" for offset in range(len(column.source))]
-    return values[0] if len(values) == 1 else f"coalesce({', '.join(values)})"
+    values = ", ".join(f"v[{start + offset}]" for offset in range(len(column.source)))
+    return f"coalesce({values})" if len(column.source) > 1 else values
 
 
 def _cast(column: Column) -> str:
-    """The value in the column's type; null when it is not of it."""
+    """The value in the column's type; null when it is of another type."""
     text = _text(column)
     if column.type != "string":
         return column.kind.cast(text)
-    if column.source == ("geometry",):
+    if column.is_geometry:
         return text
     return f"case when nested and left({text}, 1) in ('{{', '[') and json_valid({text}) then null else {text} end"
 
@@ -191,21 +190,21 @@ class _Rule:
 
     broken: str
     """SQL that is true for a value that breaks it."""
-    words: str
+    reason: str
     mistyped: bool = False
     nested: bool = False
-    """Only a row with objects or lists in it can break it."""
+    """True when only a row with objects or lists in it can break it."""
 
 
 def _rules(dataset: Dataset, column: Column, taken_on: date, missing: Collection[str]) -> list[_Rule]:
-    """The rules of a column, the most telling first."""
+    """The rules of a column, the most specific first."""
     name, limits, text = column.name, column.constraints, _text(column)
     rules = []
     if name in dataset.key or (limits.required and name not in missing):
         rules.append(_Rule(f"{text} is null", _MISSING))
     is_nested = column.type == "string"
     rules.append(
-        _Rule(f"({text} is not null and {name} is null)", f"is not {column.kind.words}", True, is_nested)
+        _Rule(f"({text} is not null and {name} is null)", f"is not {column.kind.label}", True, is_nested)
     )
     if limits.pattern is not None:
         rules.append(
@@ -217,16 +216,16 @@ def _rules(dataset: Dataset, column: Column, taken_on: date, missing: Collection
         rules.append(_Rule(f"{name} > {limits.maximum}", f"is above {plain(limits.maximum)}"))
     earliest, latest = column.kind.earliest, column.kind.latest
     if earliest is not None:
-        rules.append(_Rule(f"{name} < {earliest.sql}", earliest.words))
+        rules.append(_Rule(f"{name} < {earliest.sql}", earliest.reason))
     if limits.not_in_future and latest is not None:
         last = latest(taken_on)
-        rules.append(_Rule(f"{name} > {last.sql}", last.words))
+        rules.append(_Rule(f"{name} > {last.sql}", last.reason))
     return rules
 
 
 def _unless_invalid(column: Column, rules: list[_Rule]) -> str:
     """The typed value; null when it breaks a rule."""
-    broken = [rule.broken for rule in rules if rule.words != _MISSING and not rule.mistyped]
+    broken = [rule.broken for rule in rules if rule.reason != _MISSING and not rule.mistyped]
     return f"case when {' or '.join(broken)} then null else {column.name} end" if broken else column.name
 
 
@@ -236,9 +235,9 @@ def _faults(columns: list[Column], rules: dict[str, list[_Rule]]) -> str:
     for column in columns:
         whens = []
         for rule in rules[column.name]:
-            value = "null" if rule.words == _MISSING else f"left({_text(column)}, 60)"
+            value = "null" if rule.reason == _MISSING else f"left({_text(column)}, 60)"
             fault = (
-                f"{{'name': {quote(column.name)}, 'value': {value}, 'words': {quote(rule.words)}, "
+                f"{{'name': {quote(column.name)}, 'value': {value}, 'reason': {quote(rule.reason)}, "
                 f"'mistyped': {str(rule.mistyped).lower()}}}"
             )
             whens.append(f"when {rule.broken} then {fault}")
@@ -247,5 +246,5 @@ def _faults(columns: list[Column], rules: dict[str, list[_Rule]]) -> str:
 
 
 def plain(number: float) -> str:
-    """The number as people write it: without a fraction where it has none."""
+    """Return the number as text, without `.0`."""
     return str(int(number)) if float(number).is_integer() else repr(number)

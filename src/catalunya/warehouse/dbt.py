@@ -1,4 +1,4 @@
-"""dbt in process: the one place that knows how dbt is called and what it answers."""
+"""dbt in this process: how it is called, and its results as plain data."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ LATE = (
     "babel.dates", "daff", "dbt.compilation", "dbt.runners", "dbt.task.build", "dbt.task.test",
     "multiprocessing.dummy", "numpy", "sqlparse.cli",
 )  # fmt: skip
-"""What dbt and DuckDB import only when they are used."""
+"""Modules that dbt and DuckDB import only when they use them."""
 CANDIDATE = "candidate.duckdb"
-"""The name of every candidate's file: dbt calls the DuckDB catalogue after it."""
+"""The name of every candidate's file: dbt names the DuckDB catalogue after it."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class NodeResult:
     sources: tuple[str, ...]
     """Datasets that the node depends on, however far upstream."""
     examples: tuple[str, ...]
-    """The first rows that break a test, `column=value` pairs."""
+    """The first rows that break a test, as `column=value` pairs."""
     relation: str = ""
     """`schema.table` of a model or seed."""
     parents: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class NodeResult:
 
 
 @dataclass(frozen=True)
-class Column:
+class MartColumn:
     """A column of a mart as its YAML describes it."""
 
     name: str
@@ -69,16 +69,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Mart:
-    """A published table: its description (which states the grain), key and columns."""
+    """A published table: its description (which states the grain) and columns."""
 
     name: str
     description: str
-    columns: tuple[Column, ...]
+    columns: tuple[MartColumn, ...]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of one dbt command, in the order they came, and the marts of the project."""
+    """The results of one dbt command in the order of their end, and the marts of the project."""
 
     results: tuple[NodeResult, ...]
     marts: tuple[Mart, ...]
@@ -91,18 +91,18 @@ class Target:
     name: str
     variables: tuple[tuple[str, str], ...]
     parsed_with: tuple[tuple[str, str], ...]
-    """The variables as the parsed project knows them: targets that share these and the name share it."""
+    """The variables that the parsed project depends on: targets with equal ones and an equal name share it."""
 
 
 DUCKDB = Target("duckdb", (("CATALUNYA_CANDIDATE", CANDIDATE),), (("CATALUNYA_CANDIDATE", CANDIDATE),))
 
 Sample = Callable[[str, int], tuple[str, ...]]
-"""From a query and a number to so many of its rows, the first in order, as `column=value` pairs."""
+"""Returns the first so many rows of a query, in order, as `column=value` pairs."""
 
 
 @dataclass(frozen=True)
 class _Project:
-    """A parsed project: dbt's own object, and the same as the plain data that it writes."""
+    """A parsed project: dbt's own object, and the content of its `manifest.json`."""
 
     manifest: Any
     described: dict[str, Any]
@@ -117,11 +117,18 @@ def invoke(
     sample: Sample,
     on_node: Callable[[str], None] | None = None,
 ) -> Outcome:
-    """Run a dbt command on a candidate and return the result of every node.
+    """Run a dbt command on a candidate and return the result of every node, of those that failed too.
 
-    `on_node` is told of every node as it ends, in a line. `digest` says which state of the project this is:
-    a process parses each state once. A node that failed is in the outcome; `BuildFailed` is raised only when
-    dbt itself could not run.
+    Args:
+        command: the command and its options.
+        project: the folder of the dbt project.
+        digest: names the state of the project; a process parses each state once.
+        target: where dbt builds.
+        sample: returns example rows of a test that failed.
+        on_node: is called with a line about every node that ends.
+
+    Raises:
+        BuildFailed: dbt itself could not run.
     """
 
     def on_event(event: Any) -> None:
@@ -132,14 +139,14 @@ def invoke(
 
     parsed = parse(project, digest, target)
     with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work, _connected(target):
-        # All that is asked comes back in memory; dbt would write down its whole project in every command.
+        # The results are in memory; dbt would write the whole project to a file with every command.
         command = [*command, "--no-write-json"]
         result = _call(command, project, Path(work), target.name, manifest=parsed.manifest, callback=on_event)
     return _outcome(result, parsed.described, sample)
 
 
 def document(*, project: Path, digest: str, target: Target, folder: Path) -> None:
-    """Write `static_index.html`, `manifest.json` and `catalog.json` of the candidate into `folder`."""
+    """Write the documentation of a candidate into `folder`: `static_index.html`, `manifest.json` and `catalog.json`."""
     parsed = parse(project, digest, target)
     with _connected(target):
         command = ["docs", "generate", "--static"]
@@ -153,7 +160,7 @@ def profiles_folder(project: Path) -> Path:
 
 @contextlib.contextmanager
 def _connected(target: Target) -> Iterator[None]:
-    """The target's variables in the environment; DuckDB's file is let go on leaving."""
+    """Set the target's variables in the environment; on leaving, close DuckDB's file."""
     try:
         with _environment(**dict(target.variables)):
             yield
@@ -164,7 +171,7 @@ def _connected(target: Target) -> Iterator[None]:
             DuckDBConnectionManager.close_all_connections()
 
 
-def preload(project: Path, digest: str) -> None:
+def warm_up(project: Path, digest: str) -> None:
     """Parse the project and import what the commands need, for a process that forks those who run them."""
     for name in LATE:
         importlib.import_module(name)
@@ -172,40 +179,39 @@ def preload(project: Path, digest: str) -> None:
 
 
 def parse(project: Path, digest: str, target: Target = DUCKDB) -> _Project:
-    """The parsed project. What dbt remembers of the last parse is kept in the user's cache: it saves seconds."""
+    """Return the parsed project. dbt's state of the last parse is kept in the user's cache, which saves seconds."""
     return _parsed(project, digest, target.name, target.parsed_with)
 
 
 @lru_cache(maxsize=3)
 def _parsed(project: Path, digest: str, target: str, variables: tuple[tuple[str, str], ...]) -> _Project:
     with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work:
-        memory = Path(work, "target", "partial_parse.msgpack")
-        memory.parent.mkdir()
+        state = Path(work, "target", "partial_parse.msgpack")
+        state.parent.mkdir()
         with contextlib.suppress(OSError):
-            shutil.copyfile(_remembered(project, target), memory)
+            shutil.copyfile(_cached_parse(project, target), state)
         with _environment(**dict(variables)):
             manifest = _call(["parse"], project, Path(work), target)
         with contextlib.suppress(OSError):
-            _remember(memory, project, target)
+            _cache_parse(state, _cached_parse(project, target))
         described = msgspec.json.decode(Path(work, "target", "manifest.json").read_bytes())
     return _Project(manifest, described)
 
 
-def _remembered(project: Path, target: str) -> Path:
-    """Where the last parse of a project is kept: dbt writes the project's own folder into it."""
+def _cached_parse(project: Path, target: str) -> Path:
+    """The file with the last parse of a project, by the project's folder, which dbt writes into it."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    whose = hashlib.sha256(str(project.resolve()).encode()).hexdigest()[:12]
-    return Path(cache, "catalunya", f"parse-{target}-{whose}.msgpack")
+    folder = hashlib.sha256(str(project.resolve()).encode()).hexdigest()[:12]
+    return Path(cache, "catalunya", f"parse-{target}-{folder}.msgpack")
 
 
-def _remember(memory: Path, project: Path, target: str) -> None:
-    place = _remembered(project, target)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    fresh = place.with_name(f"{place.name}.{os.getpid()}")
-    shutil.copyfile(memory, fresh)
-    fresh.replace(place)
-    kept = sorted(place.parent.glob("parse-*.msgpack"), key=lambda path: path.stat().st_mtime)
-    for old in kept[:-PARSES_KEPT]:
+def _cache_parse(state: Path, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f"{file.name}.{os.getpid()}")
+    shutil.copyfile(state, new)
+    new.replace(file)
+    cached = sorted(file.parent.glob("parse-*.msgpack"), key=lambda path: path.stat().st_mtime)
+    for old in cached[:-PARSES_KEPT]:
         old.unlink(missing_ok=True)
 
 
@@ -230,22 +236,19 @@ def _call(
         "--quiet",
         "--no-use-colors",
         "--no-version-check",
-        # Its threads do not survive a fork, and who forks after a parse would wait for them for ever.
+        # Its threads do not survive a fork: a child process would wait for them for ever.
         "--no-static-parser",
     ]  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):
-        # Inside: dbt makes a logger for what is standard output while it is imported.
+        # Imported here: dbt creates a logger for the standard output of its import.
         from dbt.cli.main import dbtRunner
 
         answer = dbtRunner(manifest=manifest, callbacks=[callback] if callback else []).invoke(arguments)
     signals.check()
     if answer.result is None:
-        remedy = (
-            "; check the disk and its free space, then run again"
-            if isinstance(answer.exception, OSError)
-            else ""
-        )
-        raise BuildFailed(f"dbt {command[0]} could not run on {project}: {answer.exception}{remedy}")
+        is_disk = isinstance(answer.exception, OSError)
+        hint = "; check the disk and its free space, then run again" if is_disk else ""
+        raise BuildFailed(f"dbt {command[0]} could not run on {project}: {answer.exception}{hint}")
     return answer.result
 
 
@@ -275,7 +278,9 @@ def _outcome(result: Any, described: dict[str, Any], sample: Sample) -> Outcome:
             message=str(r.message or ""),
             failures=int(r.failures or 0),
             sources=_sources(r.node.unique_id, parents),
-            examples=_examples(sample, r),
+            examples=sample(r.node.compiled_code, EXAMPLES)
+            if str(r.status) in {"warn", "fail"} and r.node.compiled_code
+            else (),
             relation=_relation(described, r.node.unique_id),
             parents=tuple(_relation(described, parent) for parent in sorted(parents[r.node.unique_id])),
             began_at=r.timing[0].started_at if r.timing else None,
@@ -287,22 +292,15 @@ def _outcome(result: Any, described: dict[str, Any], sample: Sample) -> Outcome:
 
 
 def _relation(described: dict[str, Any], node_id: str) -> str:
-    """`schema.table` as the project calls it, whatever the engine makes of the schema."""
+    """`schema.table` as the project names it; an engine may name the schema differently."""
     found = described["nodes"].get(node_id) or described["sources"].get(node_id) or {}
     if not found.get("relation_name"):
         return ""
     return f"{found.get('source_name') or found['config'].get('schema') or found['schema']}.{found['name']}"
 
 
-def _examples(sample: Sample, result: Any) -> tuple[str, ...]:
-    """The first rows that break a test, as `column=value` pairs."""
-    if str(result.status) not in {"warn", "fail"} or not result.node.compiled_code:
-        return ()
-    return sample(result.node.compiled_code, EXAMPLES)
-
-
 def pairs(names: list[str], rows: Iterable[Iterable[Any]]) -> tuple[str, ...]:
-    """Rows as `column=value` pairs, without the nulls."""
+    """Return rows as `column=value` pairs, without the nulls."""
     return tuple(
         ", ".join(f"{name}={value}" for name, value in zip(names, row, strict=True) if value is not None)
         for row in rows
@@ -310,13 +308,13 @@ def pairs(names: list[str], rows: Iterable[Iterable[Any]]) -> tuple[str, ...]:
 
 
 def marts(manifest: dict[str, Any]) -> tuple[Mart, ...]:
-    """The published tables of a dbt manifest, by name."""
+    """Return the published tables of a dbt manifest, by name."""
     found = [
         Mart(
             name=node["name"],
             description=node["description"].strip(),
             columns=tuple(
-                Column(c["name"], c.get("data_type") or "", c["description"].strip())
+                MartColumn(c["name"], c.get("data_type") or "", c["description"].strip())
                 for c in node["columns"].values()
             ),
         )
@@ -327,22 +325,21 @@ def marts(manifest: dict[str, Any]) -> tuple[Mart, ...]:
 
 
 def keys(manifest: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Model or seed to the columns that its test `unique_combination` declares for its key."""
+    """Model or seed to the columns that its test `unique_combination_of_columns` declares for its key."""
     found: dict[str, tuple[str, ...]] = {}
     for node in manifest["nodes"].values():
         test = node.get("test_metadata") or {}
-        if test.get("name") == "unique_combination" and node.get("attached_node"):
-            found[node["attached_node"].rsplit(".", 1)[-1]] = tuple(test["kwargs"]["columns"])
+        if test.get("name") == "unique_combination_of_columns" and node.get("attached_node"):
+            found[node["attached_node"].rsplit(".", 1)[-1]] = tuple(test["kwargs"]["combination_of_columns"])
     return found
 
 
 def _sources(node_id: str, parents: dict[str, list[str]]) -> tuple[str, ...]:
-    seen: set[str] = set()
-    waiting = [node_id]
-    while waiting:
-        current = waiting.pop()
-        for parent in parents.get(current, []):
-            if parent not in seen:
-                seen.add(parent)
-                waiting.append(parent)
-    return tuple(sorted(name.rsplit(".", 1)[-1] for name in seen if name.startswith("source.")))
+    """The names of the sources upstream of a node."""
+    found: set[str] = set()
+    to_visit = [node_id]
+    while to_visit:
+        new = set(parents.get(to_visit.pop(), [])) - found
+        found |= new
+        to_visit += new
+    return tuple(sorted(name.rsplit(".", 1)[-1] for name in found if name.startswith("source.")))

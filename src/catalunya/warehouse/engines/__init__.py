@@ -1,4 +1,4 @@
-"""Where the marts are built: each engine is a module of its name behind one protocol (`base.py`)."""
+"""Where the marts are built: each engine is the module of its name and implements the protocol of `base.py`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ __all__ = ["Engine", "open_engine"]
 
 
 def open_engine(storage: Storage, settings: Settings) -> Engine:
-    """Open the engine that the settings choose: `ENGINE` of the module of its name.
+    """Return the engine that the settings choose: `ENGINE` of the module of its name.
 
-    Nothing is connected yet: an engine that is never asked runs no query. Raises `UsageError` that names the variable
-    when it cannot be used.
+    It connects with its first query. Raises `UsageError` that names the variable when it cannot be used.
     """
     engine: type[Engine] = import_module(f"{__name__}.{settings.resolved_engine}").ENGINE
     return engine(storage, settings)

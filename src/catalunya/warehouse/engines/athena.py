@@ -1,11 +1,11 @@
-"""Amazon Athena, with its catalogue in Glue, by the standard AWS settings."""
+"""Amazon Athena with the Glue Data Catalog, by the standard AWS settings."""
 
 from __future__ import annotations
 
 import importlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,11 +15,11 @@ from catalunya.lake.storage import Storage
 from catalunya.settings import Settings
 from catalunya.sql import quote
 from catalunya.warehouse.engines.base import Cost
-from catalunya.warehouse.engines.hive import Columns, HiveEngine
+from catalunya.warehouse.engines.hive import Columns, HiveEngine, import_driver, shortened
 
 CATALOG = "awsdatacatalog"
 LEAST_BYTES = 10_000_000
-"""What a query that scans is charged for at least; data definition is free. Source: Athena's pricing page."""
+"""Least bytes that a query that scans is charged for; data definition is free. Source: Athena's pricing page."""
 _TB = 1_000_000_000_000
 _BATCH = 50
 
@@ -36,7 +36,7 @@ class AthenaEngine(HiveEngine):
         self._own: set[str] = set()
 
     def query(self, sql: str, schema: str | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Run a statement and wait for it; raises `BuildFailed` with Athena's own words. All values are text."""
+        """Run a statement and wait for it; raises `BuildFailed` with Athena's message. All values are text."""
         athena = self._client("athena")
         wanted: dict[str, Any] = {
             "QueryString": sql,
@@ -52,7 +52,7 @@ class AthenaEngine(HiveEngine):
             return self._rows(athena, query_id)
 
     def variables(self, candidate_id: str) -> dict[str, str]:
-        """What the output `athena` of the profile reads."""
+        """Return the variables of the output `athena` of the profile."""
         results = (
             {"CATALUNYA_ATHENA_RESULTS": self.settings.athena_results} if self.settings.athena_results else {}
         )
@@ -66,7 +66,7 @@ class AthenaEngine(HiveEngine):
         }
 
     def create_schema(self, name: str, location: str) -> None:
-        """Make a database, if there is none."""
+        """Create a database if there is none."""
         glue = self._client("glue")
         try:
             glue.get_database(Name=name)
@@ -76,7 +76,7 @@ class AthenaEngine(HiveEngine):
     def create_table(
         self, schema: str, name: str, columns: Columns, location: str, partition: str | None = None
     ) -> None:
-        """An external table, and its partitions as the folders name them."""
+        """Create an external table, and its partitions from the names of the folders."""
         listed = ", ".join(f"`{c}` {hive_type(kind)}" for c, kind in columns.items() if c != partition)
         by = f" partitioned by (`{partition}` {columns[partition]})" if partition else ""
         self.query(
@@ -88,7 +88,7 @@ class AthenaEngine(HiveEngine):
             self.query(f"msck repair table `{schema}`.`{name}`", schema)
 
     def tables(self, schema: str) -> dict[str, str]:
-        """Tables and views of a database, by Glue."""
+        """Return the tables and views of a database, by Glue."""
         glue = self._client("glue")
         try:
             pages = glue.get_paginator("get_tables").paginate(DatabaseName=schema)
@@ -98,44 +98,37 @@ class AthenaEngine(HiveEngine):
         return {t["Name"]: "view" if t.get("TableType") == "VIRTUAL_VIEW" else "table" for t in found}
 
     def drop_table(self, schema: str, name: str, kind: str, prefix: str) -> bool:
-        """Take a table out of Glue. That never touches a file, so a table may lie anywhere."""
+        """Remove a table from Glue, which deletes no file wherever the table's files are."""
         glue = self._client("glue")
-        try:
+        with suppress(glue.exceptions.EntityNotFoundException):
             glue.delete_table(DatabaseName=schema, Name=name)
-        except glue.exceptions.EntityNotFoundException:
-            return True
         return True
 
     def drop_schema(self, name: str) -> None:
         """Remove a database."""
         glue = self._client("glue")
-        try:
+        with suppress(glue.exceptions.EntityNotFoundException):
             glue.delete_database(Name=name)
-        except glue.exceptions.EntityNotFoundException:
-            return
 
     def check(self) -> str:
-        """Ask Athena for nothing; raises `UsageError` when the workgroup cannot be used."""
+        """Read the workgroup; raises `UsageError` when it cannot be used."""
         group = self.settings.athena_workgroup
         with _explained("get work group"):
             found = self._client("athena").get_work_group(WorkGroup=group)["WorkGroup"]["Configuration"]
         place = found.get("ResultConfiguration", {}).get("OutputLocation")
         if found.get("EnforceWorkGroupConfiguration") and place:
             raise UsageError(
-                f"CATALUNYA_ATHENA_WORKGROUP: {group} enforces its own place for results ({place}), so that no table "
-                "can be made under a run's own prefix; build in a workgroup that does not"
+                f"CATALUNYA_ATHENA_WORKGROUP: {group} enforces its own location of results ({place}), so that no "
+                "table can be created under a run's prefix; build in a workgroup that does not"
             )
         if not place and not self.settings.athena_results:
             raise UsageError(
-                f"CATALUNYA_ATHENA_RESULTS: the workgroup {group} has no place for results; set an s3:// address"
+                f"CATALUNYA_ATHENA_RESULTS: the workgroup {group} has no location of results; set an s3:// address"
             )
         return f"Athena answers in the workgroup {group}"
 
     def cost(self) -> Cost | None:
-        """Queries of the builds since the engine was opened, dbt's included; None when nothing was asked.
-
-        A query that scans is charged for `LEAST_BYTES` at least.
-        """
+        """Return the cost of the builds' queries since the engine was opened, dbt's included; None before the first."""
         if "athena" not in self._clients:
             return None
         found = [query for query in self._history() if self._is_own(query)]
@@ -174,14 +167,7 @@ class AthenaEngine(HiveEngine):
 
     def _client(self, service: str) -> Any:
         if service not in self._clients:
-            try:
-                importlib.import_module("dbt.adapters.athena")
-                boto3 = importlib.import_module("boto3")
-            except ImportError as error:
-                raise UsageError(
-                    f"CATALUNYA_ENGINE: athena needs the packages of the group `athena` ({error}): "
-                    "`uv sync --group athena`"
-                ) from None
+            boto3 = import_driver("athena", "dbt.adapters.athena", "boto3")
             self._clients[service] = boto3.client(service, region_name=self.storage.region)
         return self._clients[service]
 
@@ -193,7 +179,7 @@ class AthenaEngine(HiveEngine):
             if status["State"] in {"FAILED", "CANCELLED"}:
                 raise BuildFailed(
                     f"Athena query {query_id} {status['State'].lower()}: {status.get('StateChangeReason', '')} "
-                    f"(`{' '.join(sql.split())[:200]}`)"
+                    f"(`{shortened(sql)}`)"
                 )
             time.sleep(min(self.settings.athena_poll_s, 1.0))
 
@@ -210,12 +196,12 @@ class AthenaEngine(HiveEngine):
 
 @contextmanager
 def _explained(sql: str) -> Iterator[None]:
-    """Errors of AWS's client as errors of this project."""
+    """Raise errors of the AWS client as errors of this project."""
     faults = importlib.import_module("botocore.exceptions")
     try:
         yield
     except (faults.ClientError, faults.BotoCoreError) as error:
-        raise BuildFailed(f"Athena could not run `{' '.join(sql.split())[:200]}`: {error}") from None
+        raise BuildFailed(f"Athena could not run `{shortened(sql)}`: {error}") from None
 
 
 ENGINE = AthenaEngine

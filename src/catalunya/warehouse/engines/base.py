@@ -1,4 +1,4 @@
-"""What an engine does for the stages, whichever it is."""
+"""The protocol of the engines: what each does for the stages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Snapshots = dict[str, tuple[str, ...]]
 
 
 class Cost(BaseModel):
-    """What a run asked of a distributed engine."""
+    """What the queries of a run cost on a distributed engine."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,58 +46,60 @@ class Cost(BaseModel):
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A release as readers of the engine's own schema see it."""
+class PublishedRelease:
+    """A release that readers of the engine's own schema query."""
 
     release_id: str
     marts: tuple[str, ...]
+    notice: str = ""
+    """A comment of every view, such as the mark of demo data."""
 
 
 class Workspace(Protocol):
-    """A candidate that is open on its engine."""
+    """An open candidate on its engine."""
 
     @property
     def target(self) -> dbt.Target:
         """Where dbt works on it."""
 
     def sample(self, query: str, rows: int) -> tuple[str, ...]:
-        """The first so many rows of a query, in order, as `column=value` pairs."""
+        """Return the first so many rows of a query, in order, as `column=value` pairs."""
 
     def relation(self, con: duckdb.DuckDBPyConnection, mart: dbt.Mart) -> str:
-        """What DuckDB reads the rows of a mart from, with the mart's columns and types."""
+        """Return the SQL relation from which `con` reads a mart, with the mart's columns and types."""
 
-    def keep(self) -> None:
-        """Make the candidate last beyond this process."""
+    def persist(self) -> None:
+        """Store the candidate, so that another process can open it."""
 
 
 class Engine(Protocol):
-    """An engine with a lake to build from."""
+    """Builds candidates from a lake and publishes releases to its readers."""
 
     name: str
     has_readers: bool
-    """True when people query it, so that it has to show them the release."""
+    """True when people query it, so that a release needs views on it."""
 
     def __init__(self, storage: Storage, settings: Settings) -> None: ...
 
     def check(self) -> str:
-        """See whether it can be used, and say so in a sentence; raises an explained error when it cannot."""
+        """Return a sentence that says that it can be used; raises an explained error when it cannot."""
 
     def build(
         self, candidate_id: str, datasets: dict[str, Dataset], snapshots: Snapshots
     ) -> AbstractContextManager[tuple[Workspace, list[Staged]]]:
-        """A new candidate with the schema `staging` of exactly these snapshots, and their counts.
+        """Open a new candidate whose schema `staging` has exactly these snapshots, and return it with their records.
 
-        What is not kept is gone on leaving.
+        A candidate that is not persisted is deleted on leaving.
         """
 
     def reopen(self, candidate_id: str) -> AbstractContextManager[Workspace]:
-        """A candidate that was kept."""
+        """Open a candidate that was persisted."""
 
     def discard(self, candidate_id: str) -> None:
-        """Delete all of a candidate that the engine holds, and nothing else."""
+        """Delete everything of a candidate that is on the engine, and nothing else."""
 
-    def show(self, release: Shown) -> None:
-        """Let readers of the engine's own schema see a release; done once, again does nothing."""
+    def publish_views(self, release: PublishedRelease) -> None:
+        """Make the views of the engine's own schema read a release; does nothing when they do already."""
 
     def cost(self) -> Cost | None:
-        """What was asked of the engine so far; None of an engine in this process."""
+        """Return the cost of the queries so far; None for an engine in this process."""

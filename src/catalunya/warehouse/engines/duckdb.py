@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,16 +15,17 @@ from catalunya.errors import CatalunyaError
 from catalunya.lake import layout
 from catalunya.lake.staged import Staged
 from catalunya.lake.storage import Storage
+from catalunya.lake.temporary import temporary_folder
 from catalunya.settings import Settings
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines import staged_tables
-from catalunya.warehouse.engines.base import Cost, Shown, Snapshots
+from catalunya.warehouse.engines.base import Cost, PublishedRelease, Snapshots
 
 DATABASE = dbt.CANDIDATE
 
 
-class Candidate:
-    """A candidate's file, and where in the lake it goes."""
+class DuckDBWorkspace:
+    """A candidate's file, and its key in the lake."""
 
     def __init__(self, storage: Storage, candidate_id: str, database: Path) -> None:
         self._storage = storage
@@ -35,32 +35,32 @@ class Candidate:
 
     @property
     def target(self) -> dbt.Target:
-        """The profile's DuckDB, on this file."""
+        """The output `duckdb` of the profile, on this file."""
         return dbt.Target(
             dbt.DUCKDB.name, (("CATALUNYA_CANDIDATE", str(self._database)),), dbt.DUCKDB.parsed_with
         )
 
     def sample(self, query: str, rows: int) -> tuple[str, ...]:
-        """The first rows of a query, in order."""
+        """Return the first rows of a query, in order."""
         with duckdb.connect(self._database, read_only=True) as con:
             found = con.execute(f"select * from ({query}) order by all limit {rows}")
             names = [column[0] for column in found.description or []]
             return dbt.pairs(names, found.fetchall())
 
     def relation(self, con: duckdb.DuckDBPyConnection, mart: dbt.Mart) -> str:
-        """The mart in this file, which `con` attaches."""
+        """Return the mart in this file, which `con` attaches."""
         if self._attached is not con:
             con.execute(f"attach {sql.quote(str(self._database))} as candidate (read_only)")
             self._attached = con
         return f"candidate.marts.{mart.name}"
 
-    def keep(self) -> None:
+    def persist(self) -> None:
         """Put the file into the lake."""
         self._storage.put_file(self._key, self._database)
 
 
 class DuckDBEngine:
-    """Builds in a file of its own that is then moved into the lake."""
+    """Builds each candidate in a local file that is then put into the lake."""
 
     name = "duckdb"
     has_readers = False
@@ -70,7 +70,7 @@ class DuckDBEngine:
 
     def check(self) -> str:
         """Write and close a file."""
-        with self._work("check") as work:
+        with temporary_folder(self._storage, "check") as work:
             try:
                 with duckdb.connect(work / "probe.duckdb") as con:
                     con.execute("create table probe as select 42 as answer")
@@ -82,44 +82,34 @@ class DuckDBEngine:
     @contextmanager
     def build(
         self, candidate_id: str, datasets: dict[str, Dataset], snapshots: Snapshots
-    ) -> Iterator[tuple[Candidate, list[Staged]]]:
-        """A new file whose schema `staging` reads the staged files."""
-        with self._work(f"build-{candidate_id}") as work:
+    ) -> Iterator[tuple[DuckDBWorkspace, list[Staged]]]:
+        """Open a new file whose schema `staging` reads the staged files."""
+        with temporary_folder(self._storage, f"build-{candidate_id}") as work:
             database = work / DATABASE
             staged = self._write_staging(datasets, snapshots, database, work)
-            yield Candidate(self._storage, candidate_id, database), staged
+            yield DuckDBWorkspace(self._storage, candidate_id, database), staged
 
     @contextmanager
-    def reopen(self, candidate_id: str) -> Iterator[Candidate]:
-        """The file of the lake."""
-        with self._work(f"open-{candidate_id}") as work:
+    def reopen(self, candidate_id: str) -> Iterator[DuckDBWorkspace]:
+        """Open the file of the lake."""
+        with temporary_folder(self._storage, f"open-{candidate_id}") as work:
             database = self._storage.fetch(layout.candidate(candidate_id, DATABASE), work)
-            yield Candidate(self._storage, candidate_id, database)
+            yield DuckDBWorkspace(self._storage, candidate_id, database)
 
     def discard(self, candidate_id: str) -> None:
-        """Nothing: all of a candidate is in its folder of the lake."""
+        """Do nothing: all of a candidate is in its folder of the lake."""
 
-    def show(self, release: Shown) -> None:
-        """Nothing: readers open the file of the release."""
+    def publish_views(self, release: PublishedRelease) -> None:
+        """Do nothing: readers open the file of the release."""
 
     def cost(self) -> Cost | None:
-        """None: it runs in this process."""
+        """Return None: it runs in this process."""
         return None
-
-    @contextmanager
-    def _work(self, name: str) -> Iterator[Path]:
-        work = self._storage.scratch() / name
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        try:
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
 
     def _write_staging(
         self, datasets: dict[str, Dataset], snapshots: Snapshots, database: Path, work: Path
     ) -> list[Staged]:
-        """Make the schema `staging` that dbt reads: a view per dataset, and the tables of `datasets.staged`."""
+        """Create the schema `staging` that dbt reads: a view per dataset, and the tables of `datasets.staged`."""
         staged: list[Staged] = []
         with duckdb.connect(database) as con:
             con.execute("create schema staging")
@@ -128,9 +118,7 @@ class DuckDBEngine:
                 files = staged_tables.fetch_all(self._storage, keys, work / "staging" / dataset.id)
                 _create_view(con, dataset, files)
                 staged += staged_tables.records(con, files)
-            staged_tables.check_digests(datasets, staged)
-            quarantine = staged_tables.fetch_quarantined(self._storage, staged, work / "quarantine")
-            staged_tables.create_tables(con, datasets, staged, quarantine)
+            staged_tables.create_tables(con, self._storage, datasets, staged, work / "quarantine")
         return staged
 
 

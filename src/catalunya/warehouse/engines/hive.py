@@ -1,15 +1,14 @@
-"""An engine that works on the lake itself, in SQL: what Trino and Athena have in common.
+"""What Trino and Athena have in common: engines with a Hive catalogue that read and write the lake by SQL.
 
-A candidate is two schemas of its own, named after its run: one over the staged files, one that dbt fills. All their
-files lie under the run's own prefix, `candidates/<run>/`; a dataset none of whose staged files is passed over is read
-where it lies. What readers query are views in one schema, over copies of the released Parquet files that are kept as
-long as their release is.
+A candidate has two schemas that are named after its run: one over the staged files, one that dbt fills. Their files are
+under the prefix `candidates/<run>/`; a dataset of which every staged file is used is read in place. Readers query views
+in one schema, over copies of the released Parquet files that are deleted with their release.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,44 +27,44 @@ from catalunya.lake import layout
 from catalunya.lake.s3 import S3Storage
 from catalunya.lake.staged import Staged
 from catalunya.lake.storage import Storage
+from catalunya.lake.temporary import temporary_folder
 from catalunya.settings import Settings
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines import staged_tables
-from catalunya.warehouse.engines.base import ENGINE_NOTE, Cost, Shown, Snapshots
+from catalunya.warehouse.engines.base import ENGINE_NOTE, Engine, PublishedRelease, Snapshots
 
 log = structlog.get_logger(__name__)
 
 _TAIL_BYTES = 256 * 1024
-"""Enough for the foot of most Parquet files; longer ones are asked for again."""
+"""Enough for the footer of most Parquet files; a longer one is read again."""
 Columns = dict[str, str]
-"""Column to its type, in the words that DuckDB and Trino share."""
+"""Column to its type, by a name that DuckDB and Trino share."""
 
 
-class Candidate:
-    """A candidate on a distributed engine."""
+class HiveWorkspace:
+    """An open candidate on a distributed engine."""
 
     def __init__(self, engine: HiveEngine, candidate_id: str, work: Path) -> None:
         self._engine = engine
         self._id = candidate_id
         self._work = work
-        self._read: dict[str, set[str]] = {}
 
     @property
     def target(self) -> dbt.Target:
-        """The profile's output of the engine, on this candidate's schema."""
+        """The output of the profile for the engine, on this candidate's schema."""
         variables = tuple(sorted(self._engine.variables(self._id).items()))
         return dbt.Target(self._engine.name, variables, variables)
 
     def sample(self, query: str, rows: int) -> tuple[str, ...]:
-        """The first rows of a query, in order."""
+        """Return the first rows of a query, in order."""
         schema = self._engine.schema(self._id)
         names, _ = self._engine.query(f"select * from ({query}) as rows_of_test limit 0", schema)
         order = ", ".join(str(place + 1) for place in range(len(names)))
-        sql = f"select * from ({query}) as rows_of_test order by {order} limit {rows}"
-        return dbt.pairs(*self._engine.query(sql, schema))
+        ordered = f"select * from ({query}) as rows_of_test order by {order} limit {rows}"
+        return dbt.pairs(*self._engine.query(ordered, schema))
 
     def relation(self, con: duckdb.DuckDBPyConnection, mart: dbt.Mart) -> str:
-        """The files of the mart's table, fetched into this process's scratch folder."""
+        """Download the files of the mart's table, and return them as a relation."""
         files = self._engine.fetch_table(self._id, mart.name, self._work / "marts" / mart.name)
         typed = ", ".join(
             f"cast({column.name if files else 'null'} as {column.type}) as {column.name}"
@@ -74,16 +73,18 @@ class Candidate:
         source = f"from {sql.read_parquet(files)}" if files else "where false"
         return f"(select {typed} {source})"
 
-    def keep(self) -> None:
-        """Nothing to move; raises `BuildFailed` when what was read is no longer what was asked for."""
+    def persist(self) -> None:
+        """Move nothing; raises `BuildFailed` when other staged files were read than those of the build."""
         self._engine.check_sources(self._id)
 
 
-class HiveEngine(ABC):
-    """What Trino and Athena have in common."""
+class HiveEngine(Engine, ABC):
+    """An engine with a Hive catalogue over the lake."""
 
     name: str
     has_readers = True
+    has_view_comments = False
+    """True when `create view` takes a comment."""
 
     def __init__(self, storage: Storage, settings: Settings) -> None:
         if not isinstance(storage, S3Storage):
@@ -97,90 +98,82 @@ class HiveEngine(ABC):
 
     @abstractmethod
     def query(self, sql: str, schema: str | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Run a statement; names of columns, and rows."""
+        """Run a statement; returns the names of its columns and its rows."""
 
     @abstractmethod
     def variables(self, candidate_id: str) -> dict[str, str]:
-        """What the profile reads from the environment."""
+        """Return the environment variables that the profile reads."""
 
     @abstractmethod
     def create_schema(self, name: str, location: str) -> None:
-        """Make a schema, if there is none."""
+        """Create a schema if there is none."""
 
     @abstractmethod
     def create_table(
         self, schema: str, name: str, columns: Columns, location: str, partition: str | None = None
     ) -> None:
-        """A table over the Parquet files at a place; with `partition`, a column that folders are named after."""
+        """Create a table over the Parquet files of a folder; with `partition` its folders are named after that column."""
 
     @abstractmethod
     def tables(self, schema: str) -> dict[str, str]:
-        """The tables and views of a schema: name to `table` or `view`; empty when there is no such schema."""
+        """Return the tables and views of a schema: name to `table` or `view`; empty when there is no such schema."""
 
     @abstractmethod
     def drop_table(self, schema: str, name: str, kind: str, prefix: str) -> bool:
-        """Take a table out of the catalogue; False when that would delete files outside `prefix`, and it was left."""
+        """Remove a table from the catalogue; False when it was left, since that would delete files outside `prefix`."""
 
     @abstractmethod
     def drop_schema(self, name: str) -> None:
-        """Remove an empty schema, if there is one."""
-
-    @abstractmethod
-    def check(self) -> str:
-        """See whether the engine can be used."""
-
-    @abstractmethod
-    def cost(self) -> Cost | None:
-        """What was asked of the engine so far."""
+        """Remove an empty schema if there is one."""
 
     def schema(self, candidate_id: str) -> str:
-        """The schema that dbt fills."""
+        """Return the schema that dbt fills; raises `UsageError` for an id that is none."""
         layout.moment_of(candidate_id)
-        return f"{self.settings.sql_schema}_candidate_{_word(candidate_id)}"
+        return f"{self.settings.sql_schema}_candidate_{sql_identifier(candidate_id)}"
 
     def staging_schema(self, candidate_id: str) -> str:
-        """The schema over the staged files; the project knows that it is called so."""
+        """Return the schema over the staged files; dbt's source `staging` has the same name."""
         return f"{self.schema(candidate_id)}_staging"
 
     def prefix(self, candidate_id: str) -> str:
-        """The address under which all files of a candidate lie, and nothing else."""
+        """Return the address under which all files of a candidate are, and no other file."""
         return self.storage.uri(layout.candidate(candidate_id, "x")).removesuffix("/x")
 
     def tables_location(self, candidate_id: str) -> str:
-        """Where the tables that dbt makes lie, in a folder of each schema."""
+        """Return the address of the tables that dbt makes, in a folder per schema."""
         return f"{self.prefix(candidate_id)}/tables"
 
     @contextmanager
     def build(
         self, candidate_id: str, datasets: dict[str, Dataset], snapshots: Snapshots
-    ) -> Iterator[tuple[Candidate, list[Staged]]]:
-        """New schemas of the candidate, the first of them over exactly these snapshots."""
+    ) -> Iterator[tuple[HiveWorkspace, list[Staged]]]:
+        """Open new schemas of the candidate, the first of them over exactly these snapshots."""
         self.check()
         self.discard(candidate_id)
         note = json.dumps({"engine": self.name}).encode()
         self.storage.put(layout.candidate(candidate_id, ENGINE_NOTE), note)
-        kept = False
+        done = False
         try:
-            with self._work(candidate_id) as work:
+            with temporary_folder(self.storage, f"{self.name}-{candidate_id}") as work:
                 staged = self._write_staging(candidate_id, datasets, snapshots, work)
                 schema = self.schema(candidate_id)
                 self.create_schema(schema, f"{self.tables_location(candidate_id)}/{schema}")
-                yield Candidate(self, candidate_id, work), staged
-                kept = True
+                yield HiveWorkspace(self, candidate_id, work), staged
+                done = True
         finally:
-            if not kept:
+            if not done:
                 self.discard(candidate_id)
 
     @contextmanager
-    def reopen(self, candidate_id: str) -> Iterator[Candidate]:
-        """A candidate whose schemas are there."""
-        with self._work(candidate_id) as work:
-            yield Candidate(self, candidate_id, work)
+    def reopen(self, candidate_id: str) -> Iterator[HiveWorkspace]:
+        """Open a candidate that was persisted."""
+        with temporary_folder(self.storage, f"{self.name}-{candidate_id}") as work:
+            yield HiveWorkspace(self, candidate_id, work)
 
     def discard(self, candidate_id: str) -> None:
-        """Delete a candidate's schemas, and the files under its own prefix.
+        """Delete a candidate's schemas, and the files under its prefix.
 
-        A table whose files lie elsewhere is left, with a warning: whoever put it there has to look at it.
+        A table whose files are elsewhere is left, with a warning: no run of the pipeline created it.
         """
         prefix = f"{self.prefix(candidate_id)}/"
         for schema in (self.schema(candidate_id), self.staging_schema(candidate_id)):
@@ -197,56 +190,61 @@ class HiveEngine(ABC):
         self.storage.delete_folder(f"{layout.CANDIDATES}/{candidate_id}")
 
     def fetch_table(self, candidate_id: str, name: str, folder: Path) -> list[Path]:
-        """The files of a table that dbt made, downloaded."""
+        """Download the files of a table that dbt made, and return their paths."""
         place = f"{layout.CANDIDATES}/{candidate_id}/tables/{self.schema(candidate_id)}/{name}"
         return [self.storage.fetch(entry.key, folder) for entry in self.storage.list(place) if entry.size]
 
-    def show(self, release: Shown) -> None:
-        """Make tables over the released files, then let the views read them, each view at once and whole."""
+    def publish_views(self, release: PublishedRelease) -> None:
+        """Create tables over the released files, then replace each view in one statement."""
         note = layout.published(self.settings.sql_schema)
-        shown = json.loads(self.storage.read(note)) if self.storage.exists(note) else {}
-        if shown.get("release_id") == release.release_id:
+        published = json.loads(self.storage.read(note)) if self.storage.exists(note) else {}
+        if published.get("release_id") == release.release_id:
             return
         schema, tables = self.settings.sql_schema, f"{self.settings.sql_schema}_releases"
         self.create_schema(schema, self.storage.uri(f"{layout.PUBLISHED}/{schema}"))
         self.create_schema(tables, self.storage.uri(f"{layout.PUBLISHED}/{tables}"))
         known = self.tables(tables)
         columns = {mart: self._publish_table(release, mart, tables, known) for mart in release.marts}
+        comment = f"comment {sql.quote(release.notice)} " if release.notice and self.has_view_comments else ""
         for mart, names in columns.items():
             listed = ", ".join(names)
-            source = f"{tables}.{_table_of(mart, release.release_id)}"
-            self.query(f"create or replace view {schema}.{mart} as select {listed} from {source}", schema)
+            source = f"{tables}.{mart}_{sql_identifier(release.release_id)}"
+            self.query(
+                f"create or replace view {schema}.{mart} {comment}as select {listed} from {source}", schema
+            )
         content = json.dumps({"release_id": release.release_id, "marts": sorted(columns)})
         self.storage.put(note, content.encode())
-        self._forget_old(tables)
+        self._drop_old_tables(tables)
 
-    def _publish_table(self, release: Shown, mart: str, schema: str, known: dict[str, str]) -> list[str]:
-        """A table over a copy of the mart's released file, in a folder of its own; its columns."""
+    def _publish_table(
+        self, release: PublishedRelease, mart: str, schema: str, known: dict[str, str]
+    ) -> list[str]:
+        """Create a table over a copy of the mart's released file, in a folder of its own; returns its columns."""
         source = layout.release(release.release_id, f"parquet/{mart}.parquet")
         target = layout.published_file(release.release_id, mart)
         if not self.storage.exists(target):
             self.storage.copy(source, target)
-        with self._work(f"show-{release.release_id}") as work:
-            columns = _columns_of(self._foot(source, work))
-        name = _table_of(mart, release.release_id)
+        with temporary_folder(self.storage, f"publish-{release.release_id}") as work:
+            columns = _columns_of(self._footer(source, work))
+        name = f"{mart}_{sql_identifier(release.release_id)}"
         if name not in known:
             self.create_table(schema, name, columns, self.storage.uri(target).rpartition("/")[0])
         return list(columns)
 
-    def _forget_old(self, schema: str) -> None:
-        """Remove the tables of releases that are no longer kept."""
+    def _drop_old_tables(self, schema: str) -> None:
+        """Remove the tables of releases that were deleted."""
         kept = set(self.storage.folders(layout.RELEASES))
         gone = [r for r in self.storage.folders(f"{layout.PUBLISHED}/files") if r not in kept]
         known = self.tables(schema) if gone else {}
         for release_id in gone:
             for name, kind in known.items():
-                if name.endswith(f"_{_word(release_id)}"):
+                if name.endswith(f"_{sql_identifier(release_id)}"):
                     prefix = self.storage.uri(f"{layout.PUBLISHED}/files/{release_id}")
                     self.drop_table(schema, name, kind, f"{prefix}/")
             self.storage.delete_folder(f"{layout.PUBLISHED}/files/{release_id}")
 
     def check_sources(self, candidate_id: str) -> None:
-        """Raise `BuildFailed` when a folder that was read as a whole has other files by now."""
+        """Raise `BuildFailed` when a folder that was read in place has other files than at the start of the build."""
         for dataset_id, keys in self._sources.pop(candidate_id, {}).items():
             if _staged_files(self.storage, dataset_id) != keys:
                 raise BuildFailed(
@@ -258,21 +256,19 @@ class HiveEngine(ABC):
     ) -> list[Staged]:
         schema = self.staging_schema(candidate_id)
         self.create_schema(schema, f"{self.prefix(candidate_id)}/staging")
-        feet: list[Path] = []
+        footers: list[Path] = []
         for dataset in datasets.values():
             keys = staged_tables.staged_keys(self.storage, dataset, snapshots[dataset.id])
             with ThreadPoolExecutor(staged_tables.FETCHES_AT_ONCE) as pool:
-                feet += pool.map(lambda key: self._foot(key, work / "feet"), keys)
+                footers += pool.map(lambda key: self._footer(key, work / "footers"), keys)
             location = self._location(candidate_id, dataset.id, keys)
             columns = {column.name: column.kind.sql for column in dataset.columns}
             columns |= {column.name: column.sql for column in ADDED_COLUMNS}
             self.create_table(schema, dataset.id, columns, location, PARTITION.name)
         with duckdb.connect() as con:
-            staged = staged_tables.records(con, feet)
-            staged_tables.check_digests(datasets, staged)
-            quarantine = staged_tables.fetch_quarantined(self.storage, staged, work / "quarantine")
+            staged = staged_tables.records(con, footers)
             con.execute("create schema staging")
-            staged_tables.create_tables(con, datasets, staged, quarantine)
+            staged_tables.create_tables(con, self.storage, datasets, staged, work / "quarantine")
             for name, table in TABLES.items():
                 file = work / f"{name}.parquet"
                 con.execute(f"copy staging.{name} to {sql.quote(str(file))} (format parquet)")
@@ -282,7 +278,7 @@ class HiveEngine(ABC):
         return staged
 
     def _location(self, candidate_id: str, dataset_id: str, keys: list[str]) -> str:
-        """A place that holds exactly these staged files: theirs, or one of copies when others lie among them."""
+        """The address of a folder with exactly these staged files: theirs, or one of copies when it has others too."""
         if keys and _staged_files(self.storage, dataset_id) == keys:
             self._sources.setdefault(candidate_id, {})[dataset_id] = keys
             return self.storage.uri(f"{layout.STAGING}/{dataset_id}")
@@ -290,8 +286,8 @@ class HiveEngine(ABC):
             self.storage.copy(key, layout.candidate(candidate_id, key))
         return self.storage.uri(layout.candidate(candidate_id, f"{layout.STAGING}/{dataset_id}"))
 
-    def _foot(self, key: str, folder: Path) -> Path:
-        """A file of the stored one's size with only its last bytes: all that reading Parquet metadata needs."""
+    def _footer(self, key: str, folder: Path) -> Path:
+        """A sparse file with the stored one's size and its last bytes: all that reading Parquet metadata needs."""
         size, tail = self.storage.read_tail(key, _TAIL_BYTES)
         if tail[-4:] != b"PAR1":
             raise LakeCorrupt(f"{self.storage.uri(key)} is no Parquet file; run `catalunya run --rebuild`")
@@ -306,19 +302,9 @@ class HiveEngine(ABC):
             file.write(tail)
         return path
 
-    @contextmanager
-    def _work(self, name: str) -> Iterator[Path]:
-        work = self.storage.scratch() / f"{self.name}-{name}"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        try:
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-
 
 def _staged_files(storage: Storage, dataset_id: str) -> list[str]:
-    """Every staged file of a dataset, also of snapshots that are refused."""
+    """Every staged file of a dataset, those of refused snapshots included."""
     found = storage.list(f"{layout.STAGING}/{dataset_id}")
     return sorted(entry.key for entry in found if entry.key.endswith(".parquet"))
 
@@ -330,10 +316,23 @@ def _columns_of(file: Path) -> Columns:
     return {str(name): str(kind).lower() for name, kind, *_ in rows}
 
 
-def _word(identifier: str) -> str:
-    """An id as part of an SQL name."""
-    return identifier.lower().replace("-", "_")
+def import_driver(engine: str, *modules: str) -> Any:
+    """Import the modules that an engine needs, and return the last; raises `UsageError` when one is not installed."""
+    try:
+        return [importlib.import_module(name) for name in modules][-1]
+    except ImportError as error:
+        raise UsageError(
+            f"CATALUNYA_ENGINE: {engine} needs the packages of the group `{engine}` ({error}): "
+            f"`uv sync --group {engine}`"
+        ) from None
 
 
-def _table_of(mart: str, release_id: str) -> str:
-    return f"{mart}_{_word(release_id)}"
+def shortened(statement: str) -> str:
+    """Return a statement in one line of at most 200 characters, for messages."""
+    line = " ".join(statement.split())
+    return line if len(line) <= 200 else f"{line[:197]}…"
+
+
+def sql_identifier(run_or_release_id: str) -> str:
+    """Return an id as part of an SQL name."""
+    return run_or_release_id.lower().replace("-", "_")

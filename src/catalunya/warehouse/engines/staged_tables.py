@@ -1,4 +1,4 @@
-"""What every engine's schema `staging` needs beside the rows: the snapshots, their counts, and what was quarantined."""
+"""The tables of every engine's schema `staging` beside the rows: snapshots, controls, quarantined keys, invalid values."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from catalunya.lake.storage import MissingKey, Storage
 from catalunya.staging import row_sql
 
 FETCHES_AT_ONCE = 16
-"""Files that are read from the lake at the same time; most of each request is waiting."""
+"""Files that are read from the lake at the same time: each request mostly waits."""
 
 
 def staged_keys(storage: Storage, dataset: Dataset, snapshot_ids: tuple[str, ...]) -> list[str]:
-    """The staged files of these snapshots, by one listing; `BuildFailed` when one is not staged."""
+    """Return the keys of these snapshots' staged files, by one listing; raises `BuildFailed` when one is not staged."""
     if not snapshot_ids:
         return []
     present = {entry.key for entry in storage.list(f"{layout.STAGING}/{dataset.id}")}
@@ -37,13 +37,13 @@ def staged_keys(storage: Storage, dataset: Dataset, snapshot_ids: tuple[str, ...
 
 
 def fetch_all(storage: Storage, keys: Iterable[str], folder: Path) -> list[Path]:
-    """Local paths of these files, in order: where they lie (local lake) or downloads, many at once (S3)."""
+    """Return local paths of these files in order: their own (local lake) or those of downloads (S3)."""
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
         return list(pool.map(lambda key: storage.fetch(key, folder), keys))
 
 
 def records(con: duckdb.DuckDBPyConnection, files: list[Path]) -> list[Staged]:
-    """The records that staged files carry, by snapshot; `LakeCorrupt` when one has none."""
+    """Return the records in the metadata of staged files, by snapshot; raises `LakeCorrupt` when one has none."""
     if not files:
         return []
     found = con.execute(
@@ -59,19 +59,63 @@ def records(con: duckdb.DuckDBPyConnection, files: list[Path]) -> list[Staged]:
     return sorted((read_record(text) for _, text in found), key=lambda record: record.snapshot_id)
 
 
-def check_digests(datasets: dict[str, Dataset], staged: Iterable[Staged]) -> None:
-    """Raise `BuildFailed` when a snapshot was staged by other rules, or by another definition than the dataset's."""
+def create_tables(
+    con: duckdb.DuckDBPyConnection,
+    storage: Storage,
+    datasets: dict[str, Dataset],
+    staged: list[Staged],
+    work: Path,
+) -> None:
+    """Create and fill the tables of `datasets.staged` in the schema `staging`.
+
+    Args:
+        con: the connection that has the schema.
+        storage: the lake.
+        datasets: every definition by id.
+        staged: the records of the snapshots.
+        work: a folder for downloads.
+
+    Raises:
+        BuildFailed: A snapshot was staged by other rules, or by another definition than the dataset's.
+        LakeCorrupt: A quarantine file cannot be read.
+    """
     wanted = {name: row_sql.digest(dataset) for name, dataset in datasets.items()}
-    for record in staged:
-        if record.digest != wanted[record.dataset_id]:
+    for s in staged:
+        if s.digest != wanted[s.dataset_id]:
             raise BuildFailed(
-                f"{record.dataset_id}: snapshot {record.snapshot_id} was staged by other rules or another "
-                "definition; run `catalunya stage` first"
+                f"{s.dataset_id}: snapshot {s.snapshot_id} was staged by other rules or another definition; run "
+                "`catalunya stage` first"
             )
+    for name, table in TABLES.items():
+        listed = ", ".join(f"{column} {kind}" for column, kind in table.types.items())
+        con.execute(f"create table staging.{name} ({listed})")
+    rows: dict[str, list[list[object]]] = {
+        "snapshots": [
+            [
+                s.dataset_id, s.snapshot_id, layout.moment_of(s.snapshot_id).date(),
+                s.taken_at.replace(tzinfo=None), s.rows_in, s.rows_staged, s.rows_quarantined, s.rows_duplicated,
+                s.demo, s.source_updated_on,
+            ]
+            for s in staged
+        ],
+        "controls": [[s.dataset_id, s.snapshot_id, *astuple(c)] for s in staged for c in s.controls],
+        "invalid_values": [
+            [s.dataset_id, s.snapshot_id, column, count]
+            for s in staged
+            for column, count in s.invalid_values.items()
+            if count
+        ],
+    }  # fmt: skip
+    for name, values in rows.items():
+        if values:
+            marks = ", ".join("?" * len(TABLES[name].columns))
+            con.executemany(f"insert into staging.{name} values ({marks})", values)
+    for dataset_id, files in _fetch_quarantined(storage, staged, work).items():
+        _insert_quarantined(con, datasets[dataset_id], files)
 
 
-def fetch_quarantined(storage: Storage, staged: Iterable[Staged], folder: Path) -> dict[str, list[Path]]:
-    """Dataset to the quarantine files of the snapshots that have quarantined rows; one that is gone is left out."""
+def _fetch_quarantined(storage: Storage, staged: list[Staged], folder: Path) -> dict[str, list[Path]]:
+    """The quarantine files of snapshots that have quarantined rows, by dataset; a file that is missing is left out."""
 
     def fetch(record: Staged) -> Path | None:
         key = layout.quarantined(record.dataset_id, record.snapshot_id)
@@ -89,42 +133,10 @@ def fetch_quarantined(storage: Storage, staged: Iterable[Staged], folder: Path) 
     return files
 
 
-def create_tables(
-    con: duckdb.DuckDBPyConnection,
-    datasets: dict[str, Dataset],
-    staged: list[Staged],
-    quarantine: dict[str, list[Path]],
-) -> None:
-    """Make and fill the tables of `datasets.staged` in the schema `staging`; `quarantine` is by `fetch_quarantined`."""
-    for name, table in TABLES.items():
-        listed = ", ".join(f"{column} {kind}" for column, kind in table.types.items())
-        con.execute(f"create table staging.{name} ({listed})")
-    snapshots = [
-        [
-            s.dataset_id, s.snapshot_id, layout.moment_of(s.snapshot_id).date(), s.taken_at.replace(tzinfo=None),
-            s.rows_in, s.rows_staged, s.rows_quarantined, s.rows_duplicated, s.demo, s.source_updated_on,
-        ]
-        for s in staged
-    ]  # fmt: skip
-    controls = [[s.dataset_id, s.snapshot_id, *astuple(c)] for s in staged for c in s.controls]
-    invalid = [
-        [s.dataset_id, s.snapshot_id, column, rows]
-        for s in staged
-        for column, rows in s.invalid_values.items()
-        if rows
-    ]
-    for name, rows in (("snapshots", snapshots), ("controls", controls), ("invalid_values", invalid)):
-        if rows:
-            marks = ", ".join("?" * len(TABLES[name].columns))
-            con.executemany(f"insert into staging.{name} values ({marks})", rows)
-    for dataset_id, files in quarantine.items():
-        _insert_quarantined(con, datasets[dataset_id], files)
-
-
 def _insert_quarantined(con: duckdb.DuckDBPyConnection, dataset: Dataset, files: list[Path]) -> None:
-    """The keys of quarantined rows, as the macro `row_key` writes them; a key of which a part is null is none.
+    """Insert the keys of quarantined rows, as the macro `row_key` writes them, without keys that are null in part.
 
-    Files that were written before quarantine had key columns have no keys.
+    Quarantine files of earlier versions have no key columns.
     """
     types = {column.name: column.kind.sql for column in dataset.columns}
     parts = [f"cast(try_cast({name} as {types[name]}) as varchar)" for name in dataset.key]

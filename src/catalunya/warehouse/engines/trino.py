@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import urllib.error
@@ -17,16 +16,17 @@ from catalunya.lake.storage import Storage
 from catalunya.settings import Settings, is_loopback
 from catalunya.sql import quote
 from catalunya.warehouse.engines.base import Cost
-from catalunya.warehouse.engines.hive import Columns, HiveEngine
+from catalunya.warehouse.engines.hive import Columns, HiveEngine, import_driver, shortened
 
 _UNITS = {"B": 1, "kB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40, "PB": 2**50}
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class TrinoEngine(HiveEngine):
-    """A Trino server at CATALUNYA_TRINO_URL."""
+    """The Trino server at CATALUNYA_TRINO_URL."""
 
     name = "trino"
+    has_view_comments = True
 
     def __init__(self, storage: Storage, settings: Settings) -> None:
         super().__init__(storage, settings)
@@ -38,42 +38,40 @@ class TrinoEngine(HiveEngine):
             raise UsageError("CATALUNYA_TRINO_PASSWORD: Trino takes a password over https only")
         self._url = settings.trino_url
         self._since = datetime.now(UTC)
-        self._asked = False
-        self._known: Any = None
+        self._open: Any = None
 
     def query(self, sql: str, schema: str | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Run a statement; raises `BuildFailed` with Trino's own words."""
-        trino = _driver()
-        self._asked = True
+        """Run a statement; raises `BuildFailed` with Trino's message."""
+        trino = import_driver("trino", "dbt.adapters.trino", "trino.exceptions", "trino")
         try:
             cursor = self._connection(trino).cursor()
             cursor.execute(sql)
             rows = [tuple(row) for row in cursor.fetchall()]
         except (trino.exceptions.Error, OSError) as error:
-            words = getattr(error, "message", None) or str(error)
-            raise BuildFailed(f"Trino at {self._url} could not run `{_shortened(sql)}`: {words}") from None
+            message = getattr(error, "message", None) or str(error)
+            raise BuildFailed(f"Trino at {self._url} could not run `{shortened(sql)}`: {message}") from None
         return [column[0] for column in cursor.description or []], rows
 
     def variables(self, candidate_id: str) -> dict[str, str]:
-        """What the output `trino` of the profile reads."""
-        parts = urlsplit(self._url)
+        """Return the variables of the output `trino` of the profile."""
+        host, port, scheme = self._server
         return {
             "CATALUNYA_CANDIDATE": self.schema(candidate_id),
-            "CATALUNYA_TRINO_HOST": parts.hostname or "",
-            "CATALUNYA_TRINO_PORT": str(parts.port or (443 if parts.scheme == "https" else 80)),
-            "CATALUNYA_TRINO_SCHEME": parts.scheme,
+            "CATALUNYA_TRINO_HOST": host,
+            "CATALUNYA_TRINO_PORT": str(port),
+            "CATALUNYA_TRINO_SCHEME": scheme,
             "CATALUNYA_TRINO_USER": self.settings.trino_user,
             "CATALUNYA_TRINO_CATALOG": self.settings.trino_catalog,
         }
 
     def create_schema(self, name: str, location: str) -> None:
-        """Make a schema whose tables lie below `location`."""
+        """Create a schema whose tables are below `location`."""
         self.query(f"create schema if not exists {self._catalog}.{name} with (location = {quote(location)})")
 
     def create_table(
         self, schema: str, name: str, columns: Columns, location: str, partition: str | None = None
     ) -> None:
-        """An external table, and its partitions as the folders name them."""
+        """Create an external table, and its partitions from the names of the folders."""
         order = [*(column for column in columns if column != partition), *([partition] if partition else [])]
         listed = ", ".join(f"{column} {_type(columns[column])}" for column in order)
         options = f"format = 'PARQUET', external_location = {quote(location)}"
@@ -86,7 +84,7 @@ class TrinoEngine(HiveEngine):
             )
 
     def tables(self, schema: str) -> dict[str, str]:
-        """Tables and views of a schema, by `information_schema`."""
+        """Return the tables and views of a schema, by `information_schema`."""
         _, rows = self.query(
             f"select table_name, table_type from {self._catalog}.information_schema.tables "
             f"where table_schema = {quote(schema)}"
@@ -94,7 +92,7 @@ class TrinoEngine(HiveEngine):
         return {name: "view" if kind == "VIEW" else "table" for name, kind in rows}
 
     def drop_table(self, schema: str, name: str, kind: str, prefix: str) -> bool:
-        """Drop a table. Trino deletes the files of one that it manages: only where these lie under `prefix`."""
+        """Drop a table; one that Trino manages only if its files, which Trino deletes, are under `prefix`."""
         address = f'{self._catalog}.{schema}."{name}"'
         if kind != "view" and not self._is_external(address):
             _, rows = self.query(f'select distinct "$path" from {address}')
@@ -104,22 +102,22 @@ class TrinoEngine(HiveEngine):
         return True
 
     def _is_external(self, address: str) -> bool:
-        """True for a table over files that are not Trino's own; dropping it leaves them alone."""
-        _, [(words,)] = self.query(f"show create table {address}")
-        return "external_location" in str(words)
+        """True for a table whose files stay when it is dropped."""
+        _, [(statement,)] = self.query(f"show create table {address}")
+        return "external_location" in str(statement)
 
     def drop_schema(self, name: str) -> None:
         """Remove an empty schema."""
         self.query(f"drop schema if exists {self._catalog}.{name}")
 
     def check(self) -> str:
-        """Run a no-op query; raises `BuildFailed` when it does not answer or has no such catalogue."""
+        """Run a no-op query; raises `BuildFailed` when Trino does not answer or has no such catalogue."""
         self.query(f"select 1 from {self._catalog}.information_schema.schemata limit 1")
         return f"Trino at {self._url} answers, catalogue {self._catalog}"
 
     def cost(self) -> Cost | None:
-        """Queries of this user since the engine was opened, on schemas that only runs use; None when there were none."""
-        if not self._asked:
+        """Return the cost of this user's queries since the engine was opened, on schemas that only runs use."""
+        if self._open is None:
             return None
         found = [query for query in self._history() if self._is_own(query)]
         stats = [query.get("queryStats", {}) for query in found]
@@ -134,8 +132,8 @@ class TrinoEngine(HiveEngine):
         user = query.get("sessionUser") or query.get("session", {}).get("user")
         recent = bool(began) and datetime.fromisoformat(began) >= self._since
         schema = self.settings.sql_schema
-        words = f"{query.get('session', {}).get('schema', '')} {query.get('query', '')}"
-        own = f"{schema}_candidate_" in words or f"{schema}_releases" in words
+        text = f"{query.get('session', {}).get('schema', '')} {query.get('query', '')}"
+        own = f"{schema}_candidate_" in text or f"{schema}_releases" in text
         return recent and own and bool(user == self.settings.trino_user)
 
     def _history(self) -> list[dict[str, Any]]:
@@ -148,20 +146,26 @@ class TrinoEngine(HiveEngine):
             with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
                 return list(json.loads(response.read()))
         except (urllib.error.URLError, OSError, ValueError) as error:
-            raise BuildFailed(f"Trino at {self._url} does not say what its queries cost: {error}") from None
+            raise BuildFailed(f"Trino at {self._url} did not return its list of queries: {error}") from None
 
     @property
     def _catalog(self) -> str:
         return self.settings.trino_catalog
 
+    @property
+    def _server(self) -> tuple[str, int, str]:
+        """Host, port and scheme."""
+        parts = urlsplit(self._url)
+        return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), parts.scheme
+
     def _connection(self, trino: Any) -> Any:
-        if self._known is None:
-            parts = urlsplit(self._url)
+        if self._open is None:
+            host, port, scheme = self._server
             password = self.settings.trino_password
-            self._known = trino.dbapi.connect(
-                host=parts.hostname,
-                port=parts.port or (443 if parts.scheme == "https" else 80),
-                http_scheme=parts.scheme,
+            self._open = trino.dbapi.connect(
+                host=host,
+                port=port,
+                http_scheme=scheme,
                 user=self.settings.trino_user,
                 auth=trino.auth.BasicAuthentication(self.settings.trino_user, password) if password else None,
                 catalog=self.settings.trino_catalog,
@@ -169,27 +173,11 @@ class TrinoEngine(HiveEngine):
                 timezone="UTC",
                 request_timeout=30 if is_loopback(self._url) else 60,
             )
-        return self._known
-
-
-def _driver() -> Any:
-    try:
-        importlib.import_module("dbt.adapters.trino")
-        importlib.import_module("trino.exceptions")
-        return importlib.import_module("trino")
-    except ImportError as error:
-        raise UsageError(
-            f"CATALUNYA_ENGINE: trino needs the packages of the group `trino` ({error}): `uv sync --group trino`"
-        ) from None
+        return self._open
 
 
 def _type(kind: str) -> str:
     return "timestamp(3)" if kind == "timestamp" else kind
-
-
-def _shortened(sql: str) -> str:
-    line = " ".join(sql.split())
-    return line if len(line) <= 200 else f"{line[:197]}…"
 
 
 def _bytes(text: str) -> int:
