@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from catalunya import stage
 from catalunya.datasets.model import Column, Constraints
-from catalunya.errors import LakeCorrupt, Refused
+from catalunya.errors import Refused
 from catalunya.lake import layout, snapshot
 from catalunya.lake.staged import Staged, staged_record
 from catalunya.lake.storage import Storage
@@ -512,8 +512,11 @@ def test_a_key_is_needed_even_where_the_snapshot_lacks_its_column(lake):
 def test_bytes_that_changed_in_the_lake_are_not_staged(lake):
     manifest = land(lake, REGISTER, [[row(1)]])
     lake.put(layout.landing(REGISTER.id, manifest.snapshot_id, "page-00000.json"), b"[]")
-    with pytest.raises(LakeCorrupt, match=r"page-00000\.json: SHA-256 is"):
+    with pytest.raises(Refused, match=r"page-00000\.json: SHA-256 is") as refusal:
         stage.stage(lake, REGISTER, run_id="r", now=NOW)
+    assert (
+        list(refusal.value.snapshots) == list(snapshot.refused(lake, REGISTER.id)) == [manifest.snapshot_id]
+    )
 
 
 def test_a_staged_snapshot_is_not_staged_again_until_its_card_changes(lake):

@@ -115,7 +115,7 @@ def publish(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     apply_retention(storage, keep, lock)
-    show(storage, engine)
+    publish_views(storage, engine)
     return release
 
 
@@ -127,7 +127,7 @@ def _lineage(candidate: Candidate) -> dict[str, tuple[str, ...]]:
     }
 
 
-def show(storage: Storage, engine: Engine) -> None:
+def publish_views(storage: Storage, engine: Engine) -> None:
     """Let readers of the engine's own schema see the release that the pointer names, if they do not yet."""
     found = pointer.read(storage) if engine.has_readers else None
     if found is not None:

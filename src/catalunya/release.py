@@ -72,12 +72,6 @@ def current_release(storage: Storage) -> Release | None:
     return read_release(storage, found[0].release_id) if found else None
 
 
-def last_whole_release(storage: Storage) -> Release | None:
-    """The release that readers see or, without a pointer, the newest whole one: what a new release follows."""
-    found = pointer.read(storage)
-    return read_release(storage, found[0].release_id) if found else newest_whole_release(storage)
-
-
 def newest_whole_release(storage: Storage) -> Release | None:
     """The newest release that has a whole `release.json`, shown or not; None when there is none."""
     return next(_whole(storage), None)

@@ -88,10 +88,11 @@ def test_a_run_that_cannot_open_its_lake_is_told_of(command, webhook_sink, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("patch", "words"), [("cli.describe", ["status"]), ("cli.trace", ["trace", "coverage_comarca"])]
+    ("patch", "words"),
+    [("lake_commands.describe", ["status"]), ("lake_commands.trace", ["trace", "coverage_comarca"])],
 )
 def test_a_fault_in_a_command_that_reads_is_one_object_and_a_traceback(command, patch, words):
-    done = broken(command, patch, *words)
+    done = broken(command, patch, *words, imports="\nfrom catalunya.cli import lake_commands")
     assert done.returncode == 1
     assert json.loads(done.stdout) == {
         "status": "failed",
@@ -210,7 +211,7 @@ def test_a_signal_while_the_command_is_imported_is_one_object_and_one_line(comma
 
 
 def test_what_a_library_prints_is_not_on_standard_output(command, tmp_path):
-    code = BROKEN.format(imports="", patch="cli.open_lake").replace(
+    code = BROKEN.format(imports="\nfrom catalunya.cli import context", patch="context.open_lake").replace(
         'raise RuntimeError("a fault of the code: 5 :id")', "print('noise'); raise RuntimeError('x')"
     )
     done = subprocess.run(

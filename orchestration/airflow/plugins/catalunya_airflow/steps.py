@@ -128,7 +128,7 @@ def stage(dataset_id: str) -> dict[str, Any]:
     context = get_current_context()
     with explained():
         try:
-            answer = run_of(context).stage(dataset_id, again=bool(context["params"].get("full_rebuild")))
+            answer = run_of(context).stage(dataset_id, force=bool(context["params"].get("full_rebuild")))
         except Refused as refusal:
             return refused(context, refusal)
     return staged(answer)

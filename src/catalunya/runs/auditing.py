@@ -1,0 +1,126 @@
+"""The audit of a run: judge the candidate and, when its marts are wrong, find the snapshots at fault.
+
+The marts are compared with those of the last release. Where the code changed since, or a snapshot of the release was
+refused, the release's data are built again with today's code to compare with. Where the marts of the candidate are
+wrong, it is built and judged again without some of the new snapshots until those at fault are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from catalunya import publish
+from catalunya.audit import Audit, audit, blame, culprits, figures_of_candidate, pending, refuse
+from catalunya.build import Candidate, build, discard
+from catalunya.runs.state import RunState
+
+
+def audit_candidate(run: RunState, candidate: Candidate) -> Audit:
+    """Judge a candidate; marks the snapshots at fault and raises `Refused` when it fails."""
+    figures: dict[str, float] | None = None
+    verdict = _judge(run, candidate, figures)
+    wrong = any(f.gate == "marts" and f.severity == "error" for f in verdict.findings)
+    if wrong and _is_otherwise_different(run, candidate):
+        figures = _figures_of_old_data(run, candidate)
+        verdict = _judge(run, candidate, figures)
+    run.record.findings = list(verdict.findings)
+    for sentence in verdict.sentences("warn"):
+        run.record.warn(sentence)
+    if not verdict.passed:
+        verdict = blame(verdict, _culprits(run, candidate, verdict, figures))
+        refuse(run.storage, run.datasets, candidate, verdict, run_id=run.record.run_id, now=run.now)
+    return verdict
+
+
+def _judge(run: RunState, candidate: Candidate, figures: dict[str, float] | None) -> Audit:
+    """The verdict on a candidate; `figures` are those to compare with, where not those of the last release."""
+    baseline = publish.baseline(run.last)
+    if baseline is not None and figures is not None:
+        baseline = replace(baseline, figures=figures)
+    return audit(
+        run.storage,
+        run.datasets,
+        run.settings,
+        run.engine,
+        candidate,
+        baseline,
+        now=run.now,
+        stale=run.stale,
+        on_node=lambda line: run.reporter.step("audit", line),
+    )
+
+
+def _is_otherwise_different(run: RunState, candidate: Candidate) -> bool:
+    """Whether something else than new snapshots makes the candidate differ from the last release.
+
+    That is other code, or snapshots of the release that were refused since.
+    """
+    if run.last is None:
+        return False
+    return run.last.code_sha256 != candidate.inputs.code or any(
+        not set(ids) <= set(candidate.inputs.snapshots.get(dataset_id, ()))
+        for dataset_id, ids in run.last.snapshots.items()
+    )
+
+
+def _figures_of_old_data(run: RunState, candidate: Candidate) -> dict[str, float]:
+    """Figures of the marts that today's code makes of those of the last release's snapshots that are still in use.
+
+    So what the code or a refusal alone changed is not held against the data. The candidate is built again afterwards.
+    """
+    new = {
+        snapshot_id
+        for dataset_id, ids in pending(candidate, publish.baseline(run.last)).items()
+        # Without any snapshot of a dataset there would be nothing to compare with.
+        if not set(candidate.inputs.snapshots[dataset_id]) <= set(ids)
+        for snapshot_id in ids
+    }
+    if not new:
+        return figures_of_candidate(run.settings, run.engine, candidate)
+    run.reporter.step("audit", "building from the last release's snapshots to compare with")
+    found = figures_of_candidate(run.settings, run.engine, _trial(run, candidate, new))
+    _trial(run, candidate, ())
+    return found
+
+
+def _trial(run: RunState, candidate: Candidate, leave_out: Collection[str]) -> Candidate:
+    """The candidate built again, without some of its snapshots."""
+    return build(
+        run.storage,
+        run.datasets,
+        run.settings,
+        run.engine,
+        candidate_id=candidate.candidate_id,
+        now=run.now,
+        leave_out=leave_out,
+    )
+
+
+def _culprits(
+    run: RunState, candidate: Candidate, verdict: Audit, figures: dict[str, float] | None
+) -> dict[str, str]:
+    """The pending snapshots that make the marts wrong, each with its dataset; none when that cannot be said."""
+    if not any(f.severity == "error" and f.snapshot_id is None for f in verdict.findings):
+        return {}
+    # There is no release without any snapshot of a dataset: before the first one, the newest of each stays.
+    stay = set() if run.last else set(candidate.inputs.newest().values())
+    suspects = {
+        snapshot_id: dataset_id
+        for dataset_id, ids in pending(candidate, publish.baseline(run.last)).items()
+        for snapshot_id in ids
+        if snapshot_id not in stay
+    }
+    tried: list[Candidate] = []
+
+    def passes(left_out: frozenset[str]) -> bool:
+        run.reporter.step("audit", f"trying without {', '.join(sorted(left_out)) or 'none'}")
+        tried.append(_trial(run, candidate, left_out))
+        return _judge(run, tried[-1], figures).passed
+
+    same_code = run.last is not None and not _is_otherwise_different(run, candidate)
+    found = culprits(suspects, passes, same_code=same_code)
+    if tried:
+        # The last trial is not to be published: it lacks snapshots that nothing refused.
+        discard(run.storage.guarded(run.lock), run.engine, candidate.candidate_id)
+    return found
