@@ -78,7 +78,7 @@ def test_what_an_abandoned_run_left_goes_after_two_days(lake):
     run_id = layout.make_id(NOW, "ab" * 4)
     lake.put(layout.part(run_id, "build"), b"{}")
     assert maintenance.retain(lake, "x", 30, NOW + timedelta(days=1)) == []
-    assert maintenance.retain(lake, "x", 30, NOW + timedelta(days=3)) == [f"parts of run {run_id}"]
+    assert maintenance.retain(lake, "x", 30, NOW + timedelta(days=3)) == [f"steps of run {run_id}"]
     assert lake.folders(layout.RUNS) == []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cache
@@ -85,13 +85,13 @@ def inputs(
     )
 
 
-_PACKAGE = Path(__file__).resolve().parent
 _NO_CONTENT = (
     "cli/",
     "demo/",
     "operations/",
     "runs/aws_lambda.py",
     "runs/record.py",
+    "runs/reporter.py",
     "runs/steps.py",
     "settings.py",
 )
@@ -105,17 +105,14 @@ def code_digest(home: Path) -> str:
     and write, and the versions of DuckDB and dbt.
     """
     digest = hashlib.sha256(_library_digest().encode())
-    project = home / "dbt" / "mart"
     wanted = {".sql", ".yml", ".csv"}
     generated = {"target", "logs", "dbt_packages"}
-    files = [
-        path
-        for path in [*project.rglob("*"), *(home / "datasets").glob("*.yml")]
-        if path.suffix in wanted and not generated & set(path.relative_to(home).parts)
-    ]
-    for path in sorted(files):
-        digest.update(f"{path.relative_to(home).as_posix()}\n".encode())
-        digest.update(path.read_bytes())
+    files = [*(home / "dbt" / "mart").rglob("*"), *(home / "datasets").glob("*.yml")]
+    _add_files(
+        digest,
+        home,
+        (f for f in files if f.suffix in wanted and not generated & set(f.relative_to(home).parts)),
+    )
     return digest.hexdigest()
 
 
@@ -126,12 +123,20 @@ def _library_digest() -> str:
         # The functions on AWS come without dbt.
         with contextlib.suppress(PackageNotFoundError):
             digest.update(f"{name} {version(name)}\n".encode())
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        inside = path.relative_to(_PACKAGE).as_posix()
-        if not inside.startswith(_NO_CONTENT):
-            digest.update(f"{inside}\n".encode())
-            digest.update(path.read_bytes())
+    package = Path(__file__).resolve().parent
+    modules = package.rglob("*.py")
+    _add_files(
+        digest,
+        package,
+        (f for f in modules if not f.relative_to(package).as_posix().startswith(_NO_CONTENT)),
+    )
     return digest.hexdigest()
+
+
+def _add_files(digest: hashlib._Hash, base: Path, paths: Iterable[Path]) -> None:
+    for path in sorted(paths):
+        digest.update(f"{path.relative_to(base).as_posix()}\n".encode())
+        digest.update(path.read_bytes())
 
 
 def build(
@@ -157,15 +162,7 @@ def build(
         discard(storage, engine, candidate_id)
     with engine.build(candidate_id, datasets, wanted.snapshots) as (workspace, staged):
         _require_one_kind(staged)
-        outcome = dbt.invoke(
-            ["build", "--resource-type", "seed", "--resource-type", "model"],
-            project=settings.home / "dbt" / "mart",
-            digest=wanted.code,
-            target=workspace.target,
-            sample=workspace.sample,
-            on_node=on_node,
-        )
-        raise_for(outcome)
+        outcome = build_models(workspace, settings.home, wanted.code, on_node)
         record = Candidate(
             candidate_id=candidate_id,
             built_at=now,
@@ -247,8 +244,18 @@ def _require_one_kind(staged: list[Staged]) -> None:
         )
 
 
-def raise_for(outcome: dbt.Outcome) -> None:
-    """Raise `BuildFailed` with the nodes that failed, if any did."""
+def build_models(
+    workspace: Workspace, home: Path, code: str, on_node: Callable[[str], None] | None
+) -> dbt.Outcome:
+    """Build every seed and model with dbt; raises `BuildFailed` with the nodes that failed, if any did."""
+    outcome = dbt.invoke(
+        ["build", "--resource-type", "seed", "--resource-type", "model"],
+        project=home / "dbt" / "mart",
+        digest=code,
+        target=workspace.target,
+        sample=workspace.sample,
+        on_node=on_node,
+    )
     failed = [r for r in outcome.results if r.status in {"error", "fail"}]
     if failed:
         lines = "\n".join(f"  {r.kind} {r.name}: {r.message.strip()}" for r in failed)
@@ -257,3 +264,4 @@ def raise_for(outcome: dbt.Outcome) -> None:
             f"dbt could not build {len(failed)} of {len(outcome.results)} nodes ({skipped} skipped):\n{lines}",
             outcome.results,
         )
+    return outcome

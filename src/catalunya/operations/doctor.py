@@ -1,9 +1,9 @@
-"""What is wrong with the set-up that dbt needs, and how to correct it."""
+"""Checks of the set-up that dbt needs, each with what to do when it fails (docs/decisions/0009-doctor.md)."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -26,7 +26,7 @@ _BUILT_IN = ("parquet", "json")
 
 @dataclass(frozen=True)
 class Finding:
-    """What one look found; `remedy` is empty when all is well."""
+    """The result of one check; `remedy` says what to do and is empty when all is well."""
 
     what: str
     found: str
@@ -38,7 +38,7 @@ class Finding:
 
 
 class _Wrong(Exception):
-    """Something is wrong: what was found, and the remedy."""
+    """A check failed: what was found, and what to do."""
 
     def __init__(self, found: str, remedy: str) -> None:
         super().__init__(found)
@@ -46,42 +46,31 @@ class _Wrong(Exception):
 
 
 def examine(settings: Settings, *, deep: bool = False) -> list[Finding]:
-    """Look at versions, adapter, project, profile, connection, extensions and lake; `deep` starts dbt as well.
+    """Check versions, adapter, project, profile, connection, extensions and lake; `deep` starts dbt as well.
 
-    One look that fails does not stop the others.
+    A check that fails does not stop the others.
     """
-    looks: list[tuple[str, Callable[[Settings], str]]] = [
-        ("dbt-core", _core),
-        ("adapter", _adapter),
-        ("project", _project),
-        ("profile", _profile),
-        ("connection", _connection),
-        ("extensions", _extensions),
-        ("lake", _lake),
-    ]
-    if deep:
-        looks.append(("dbt parse", _parse))
-    return list(_findings(settings, looks))
-
-
-def _findings(settings: Settings, looks: list[tuple[str, Callable[[Settings], str]]]) -> Iterator[Finding]:
-    for what, look in looks:
+    checks: dict[str, Callable[[Settings], str]] = {
+        "dbt-core": lambda _: _supported("dbt-core"),
+        "adapter": lambda settings: _supported(f"dbt-{settings.resolved_engine}"),
+        "project": _project,
+        "profile": _profile,
+        "connection": _connection,
+        "extensions": _extensions,
+        "lake": _lake,
+        **({"dbt parse": _parse} if deep else {}),
+    }
+    findings = []
+    for what, check in checks.items():
         try:
-            yield Finding(what, look(settings))
+            findings.append(Finding(what, check(settings)))
         except _Wrong as wrong:
-            yield Finding(what, str(wrong), wrong.remedy, well=False)
-
-
-def _core(_: Settings) -> str:
-    return _supported("dbt-core")
-
-
-def _adapter(settings: Settings) -> str:
-    return _supported(f"dbt-{settings.resolved_engine}")
+            findings.append(Finding(what, str(wrong), wrong.remedy, well=False))
+    return findings
 
 
 def _supported(package: str) -> str:
-    """The installed version; wrong when it is missing or not one that this project was tested with."""
+    """The installed version; raises `_Wrong` when it is missing or not one that this project was tested with."""
     declared = (Requirement(line) for line in requires("catalunya") or [])
     wanted = next((known for known in declared if known.name == package), Requirement(package))
     name = package.removeprefix("dbt-")
@@ -96,7 +85,7 @@ def _supported(package: str) -> str:
     return f"{package} {found}"
 
 
-def _home(settings: Settings) -> Path:
+def _dbt_project(settings: Settings) -> Path:
     return settings.home / "dbt" / "mart"
 
 
@@ -117,7 +106,7 @@ def _read_yaml(path: Path, what: str) -> dict[str, Any]:
 
 
 def _project(settings: Settings) -> str:
-    path = _home(settings) / "dbt_project.yml"
+    path = _dbt_project(settings) / "dbt_project.yml"
     content = _read_yaml(path, "project file")
     for key in ("name", "profile", "model-paths"):
         if key not in content:
@@ -126,8 +115,8 @@ def _project(settings: Settings) -> str:
 
 
 def _profile(settings: Settings) -> str:
-    wanted = str(_read_yaml(_home(settings) / "dbt_project.yml", "project file").get("profile"))
-    path = _home(settings) / "profiles.yml"
+    wanted = str(_read_yaml(_dbt_project(settings) / "dbt_project.yml", "project file").get("profile"))
+    path = _dbt_project(settings) / "profiles.yml"
     profile = _read_yaml(path, "profile").get(wanted)
     if not isinstance(profile, dict):
         raise _Wrong(
@@ -161,39 +150,27 @@ def _connection(settings: Settings) -> str:
     return f"DuckDB {duckdb.__version__} opens, writes and closes a file"
 
 
-def _extensions(settings: Settings) -> str:
+def _extensions(_: Settings) -> str:
     """The extensions that load. Parquet and JSON must; the others are needed only where their package is installed."""
     found = []
     with duckdb.connect() as con:
         for name in _EXTENSIONS:
             try:
-                if name in _BUILT_IN:
-                    con.execute(f"load {name}")
-                else:
+                if name not in _BUILT_IN:
+                    version(f"duckdb-extension-{name}")
                     from duckdb_extensions import import_extension
 
                     import_extension(name, con=con)
-                    con.execute(f"load {name}")
-            except (ImportError, PackageNotFoundError):
+                con.execute(f"load {name}")
+                found.append(name)
+            except ImportError:
                 found.append(f"{name} is not installed (optional)")
             except (duckdb.Error, ValueError, OSError) as error:
-                if name in _BUILT_IN or _installed(name):
-                    raise _Wrong(
-                        f"{name} does not load: {error}",
-                        f"Its package must be of DuckDB's version, {duckdb.__version__}: `make setup`",
-                    ) from None
-                found.append(f"{name} is not installed (optional)")
-            else:
-                found.append(name)
+                raise _Wrong(
+                    f"{name} does not load: {error}",
+                    f"Its package must be of DuckDB's version, {duckdb.__version__}: `make setup`",
+                ) from None
     return ", ".join(found)
-
-
-def _installed(extension: str) -> bool:
-    try:
-        version(f"duckdb-extension-{extension}")
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def _lake(settings: Settings) -> str:
@@ -209,7 +186,7 @@ def _lake(settings: Settings) -> str:
 
 def _parse(settings: Settings) -> str:
     try:
-        parsed = dbt.parse(_home(settings), code_digest(settings.home))
+        parsed = dbt.parse(_dbt_project(settings), code_digest(settings.home))
     except CatalunyaError as error:
         raise _Wrong(str(error), "Correct the model or YAML that dbt names") from None
     return f"{len(dbt.marts(parsed.described))} marts"

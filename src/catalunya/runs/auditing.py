@@ -7,12 +7,11 @@ wrong, it is built and judged again without some of the new snapshots until thos
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 
 from catalunya import publish
 from catalunya.audit import Audit, audit, blame, culprits, figures_of_candidate, pending, refuse
-from catalunya.build import Candidate, build, discard
+from catalunya.build import Candidate, discard
 from catalunya.runs.state import RunState
 
 
@@ -79,22 +78,9 @@ def _figures_of_old_data(run: RunState, candidate: Candidate) -> dict[str, float
     if not new:
         return figures_of_candidate(run.settings, run.engine, candidate)
     run.reporter.step("audit", "building from the last release's snapshots to compare with")
-    found = figures_of_candidate(run.settings, run.engine, _trial(run, candidate, new))
-    _trial(run, candidate, ())
+    found = figures_of_candidate(run.settings, run.engine, run.build_candidate(candidate.candidate_id, new))
+    run.build_candidate(candidate.candidate_id)
     return found
-
-
-def _trial(run: RunState, candidate: Candidate, leave_out: Collection[str]) -> Candidate:
-    """The candidate built again, without some of its snapshots."""
-    return build(
-        run.storage,
-        run.datasets,
-        run.settings,
-        run.engine,
-        candidate_id=candidate.candidate_id,
-        now=run.now,
-        leave_out=leave_out,
-    )
 
 
 def _culprits(
@@ -115,7 +101,7 @@ def _culprits(
 
     def passes(left_out: frozenset[str]) -> bool:
         run.reporter.step("audit", f"trying without {', '.join(sorted(left_out)) or 'none'}")
-        tried.append(_trial(run, candidate, left_out))
+        tried.append(run.build_candidate(candidate.candidate_id, left_out))
         return _judge(run, tried[-1], figures).passed
 
     same_code = run.last is not None and not _is_otherwise_different(run, candidate)

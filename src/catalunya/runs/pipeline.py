@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from catalunya import publish
 from catalunya.audit import Audit, Stale
-from catalunya.build import Candidate, build, code_digest, discard_candidates, inputs
+from catalunya.build import Candidate, code_digest, discard_candidates, inputs
 from catalunya.datasets.model import Dataset
 from catalunya.demo.environment import is_unknown, portals
 from catalunya.errors import HistoryUnreadable, LakeCorrupt, Refused, SourceUnreadable, UsageError
@@ -286,14 +286,8 @@ class Run(RunState):
     def build(self) -> Candidate:
         """Build a candidate from all staged snapshots that are not refused."""
         with self.timed("build"):
-            return build(
-                self.storage,
-                self.datasets,
-                self.settings,
-                self.engine,
-                candidate_id=self.record.run_id,
-                now=self.now,
-                on_node=lambda line: self.reporter.step("build", line),
+            return self.build_candidate(
+                self.record.run_id, on_node=lambda line: self.reporter.step("build", line)
             )
 
     def audit(self, candidate: Candidate) -> Audit:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import duckdb
 
 from catalunya import signals
+from catalunya.build import Candidate, build
 from catalunya.datasets.model import Dataset
 from catalunya.errors import CatalunyaError, Refused, UsageError
 from catalunya.lake import layout, scratch
@@ -25,34 +27,25 @@ from catalunya.warehouse.engines import Engine, open_engine
 from catalunya.warehouse.engines.base import Cost
 
 
+@dataclass(eq=False)
 class RunState:
-    """A lake that a run has locked, and the record of the run.
+    """A lake that a run has locked, and the record of the run."""
 
-    `earlier` is what other processes recorded of the same run, when its stages do not share one process (`steps.py`).
-    """
+    settings: Settings
+    storage: Storage
+    datasets: dict[str, Dataset]
+    lock: Lock
+    reporter: Reporter
+    record: RunRecord
+    earlier: RunRecord | None = None
+    """What other processes recorded of the same run, when its stages do not share one process (`steps.py`)."""
+    refusals: list[str] = field(default_factory=list)
+    """What was refused before the build, in sentences."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        storage: Storage,
-        datasets: dict[str, Dataset],
-        lock: Lock,
-        reporter: Reporter,
-        record: RunRecord,
-        earlier: RunRecord | None = None,
-    ) -> None:
-        self.settings = settings
-        self.storage = storage
-        self.datasets = datasets
-        self.lock = lock
-        self.reporter = reporter
-        self.record = record
-        self.earlier = earlier
-        self.now = record.started_at
-        self.refusals: list[str] = []
-        """What was refused before the build, in sentences."""
+    def __post_init__(self) -> None:
+        self.now = self.record.started_at
+        self.record.lake = self.storage.url
         self._started = time.monotonic()
-        record.lake = storage.url
 
     @cached_property
     def engine(self) -> Engine:
@@ -137,6 +130,24 @@ class RunState:
     def stale(self) -> tuple[Stale, ...]:
         """The datasets whose source could not be used."""
         return tuple(self.record.stale or (self.earlier.stale if self.earlier else ()))
+
+    def build_candidate(
+        self,
+        candidate_id: str,
+        leave_out: Collection[str] = (),
+        on_node: Callable[[str], None] | None = None,
+    ) -> Candidate:
+        """Build a candidate from all staged snapshots that are not refused, without those of `leave_out`."""
+        return build(
+            self.storage,
+            self.datasets,
+            self.settings,
+            self.engine,
+            candidate_id=candidate_id,
+            now=self.now,
+            leave_out=leave_out,
+            on_node=on_node,
+        )
 
     def refuse(self, refusal: Refused) -> None:
         """Record what was refused, so that the run can go on without it."""

@@ -261,7 +261,7 @@ def verify_snapshots(dataset_id: str) -> int:
     settings = settings_of(context)
     storage = open_lake(settings.lake)
     day = None if context["params"].get("full") else settings.now().date()
-    looked, wrong = maintenance.verify(storage, dataset_id, day=day, told=log.info)
+    looked, wrong = maintenance.verify(storage, dataset_id, day=day, on_snapshot=log.info)
     if wrong:
         raise AirflowFailException("; ".join(wrong))
     return looked
