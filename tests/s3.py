@@ -18,7 +18,7 @@ import pytest
 
 from standin.emulator import emulator
 from standin.install import NotInstalled, ministack
-from tests.conftest import missing
+from tests.project import missing
 
 
 @dataclass(frozen=True)

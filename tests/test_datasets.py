@@ -7,7 +7,7 @@ import pytest
 from catalunya.datasets.loader import check, load
 from catalunya.errors import UsageError
 from catalunya.publication import catalogue
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 CARD = (ROOT / "datasets" / "municipalities.yml").read_text("utf-8")
 

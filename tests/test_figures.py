@@ -28,8 +28,8 @@ from catalunya.quality.findings import Finding
 from catalunya.quality.mart_figures import compare_marts, declared_figures, mart_figures
 from catalunya.staging.schema_drift import Drift
 from catalunya.staging.snapshot_typing import stage_snapshot
-from tests.conftest import ROOT
 from tests.factories import DEFINITIONS, land, local_lake
+from tests.project import ROOT
 
 DAY = date(2026, 1, 5)
 NOW = datetime(2026, 1, 5, 6, tzinfo=UTC)

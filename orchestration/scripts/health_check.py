@@ -121,7 +121,7 @@ def lake(settings: Settings) -> list[Health]:
 def dbt(settings: Settings) -> list[Health]:
     """The looks of `catalunya doctor`."""
     known = f"{len(loader.load(settings.home / 'datasets'))} definitions are right"
-    looks = [Health(f"dbt {one.what}", one.well, one.found, one.remedy) for one in examine(settings)]
+    looks = [Health(f"dbt {one.what}", one.well, one.found, one.hint) for one in examine(settings)]
     return [Health("dataset definitions", True, known), *looks]
 
 

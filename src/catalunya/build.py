@@ -210,7 +210,7 @@ def read_candidate(storage: Storage, candidate_id: str) -> Candidate | None:
 def discard_candidates(storage: Storage, engine: Engine) -> None:
     """Delete candidates that killed or refused runs left; call it only while holding the lake.
 
-    Those of a relay that is still going on are kept.
+    Those of a run in steps that has not ended are kept.
     """
     going_on = set(storage.folders(layout.RUNS))
     for candidate_id in storage.folders(layout.CANDIDATES):

@@ -207,10 +207,10 @@ def _refuse(
         judged_with=judged_with,
     )
     snapshot.refuse(storage, dataset.id, snapshot_id, refusal)
-    remedy = (
+    hint = (
         "The next good answer of the portal takes its place; `catalunya accept` makes the next run try it again"
         if unreadable
         else f"Change datasets/{dataset.id}.yml if the change is real, or lift the refusal with "
         f"`catalunya accept {snapshot_id} --why …`"
     )
-    return f"{dataset.id}: snapshot {snapshot_id} is refused: {fault}. The last release stays. {remedy}"
+    return f"{dataset.id}: snapshot {snapshot_id} is refused: {fault}. The last release stays. {hint}"

@@ -26,23 +26,23 @@ _BUILT_IN = ("parquet", "json")
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check; `remedy` says what to do and is empty when all is well."""
+    """The result of one check; `hint` says what to do and is empty when all is well."""
 
     what: str
     found: str
-    remedy: str = ""
+    hint: str = ""
     well: bool = True
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.found}" + (f". {self.remedy}" if self.remedy else "")
+        return f"{self.what}: {self.found}" + (f". {self.hint}" if self.hint else "")
 
 
 class _Wrong(Exception):
     """A check failed: what was found, and what to do."""
 
-    def __init__(self, found: str, remedy: str) -> None:
+    def __init__(self, found: str, hint: str) -> None:
         super().__init__(found)
-        self.remedy = remedy
+        self.hint = hint
 
 
 def examine(settings: Settings, *, deep: bool = False) -> list[Finding]:
@@ -65,7 +65,7 @@ def examine(settings: Settings, *, deep: bool = False) -> list[Finding]:
         try:
             findings.append(Finding(what, check(settings)))
         except _Wrong as wrong:
-            findings.append(Finding(what, str(wrong), wrong.remedy, well=False))
+            findings.append(Finding(what, str(wrong), wrong.hint, well=False))
     return findings
 
 
@@ -75,13 +75,13 @@ def _supported(package: str) -> str:
     wanted = next((known for known in declared if known.name == package), Requirement(package))
     name = package.removeprefix("dbt-")
     how = f"uv sync --inexact --group {name}" if name in ENGINES and name != "duckdb" else "make setup"
-    remedy = f"Install it from the lock: `{how}` (wanted: {wanted})"
+    hint = f"Install it from the lock: `{how}` (wanted: {wanted})"
     try:
         found = version(package)
     except PackageNotFoundError:
-        raise _Wrong(f"{package} is not installed", remedy) from None
+        raise _Wrong(f"{package} is not installed", hint) from None
     if not wanted.specifier.contains(found, prereleases=True):
-        raise _Wrong(f"{package} {found} is installed, wanted is {wanted}", remedy)
+        raise _Wrong(f"{package} {found} is installed, wanted is {wanted}", hint)
     return f"{package} {found}"
 
 

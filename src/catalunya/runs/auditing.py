@@ -18,11 +18,11 @@ from catalunya.runs.state import RunState
 def audit_candidate(run: RunState, candidate: Candidate) -> Audit:
     """Judge a candidate; marks the snapshots at fault and raises `Refused` when it fails."""
     figures: dict[str, float] | None = None
-    verdict = _judge(run, candidate, figures)
+    verdict = _verdict_on(run, candidate, figures)
     wrong = any(f.gate == "marts" and f.severity == "error" for f in verdict.findings)
     if wrong and _is_otherwise_different(run, candidate):
         figures = _figures_of_old_data(run, candidate)
-        verdict = _judge(run, candidate, figures)
+        verdict = _verdict_on(run, candidate, figures)
     run.record.findings = list(verdict.findings)
     for sentence in verdict.sentences("warn"):
         run.record.warn(sentence)
@@ -32,7 +32,7 @@ def audit_candidate(run: RunState, candidate: Candidate) -> Audit:
     return verdict
 
 
-def _judge(run: RunState, candidate: Candidate, figures: dict[str, float] | None) -> Audit:
+def _verdict_on(run: RunState, candidate: Candidate, figures: dict[str, float] | None) -> Audit:
     """The verdict on a candidate; `figures` are those to compare with, where not those of the last release."""
     baseline = publish.baseline(run.last)
     if baseline is not None and figures is not None:
@@ -102,7 +102,7 @@ def _culprits(
     def passes(left_out: frozenset[str]) -> bool:
         run.reporter.step("audit", f"trying without {', '.join(sorted(left_out)) or 'none'}")
         tried.append(run.build_candidate(candidate.candidate_id, left_out))
-        return _judge(run, tried[-1], figures).passed
+        return _verdict_on(run, tried[-1], figures).passed
 
     same_code = run.last is not None and not _is_otherwise_different(run, candidate)
     found = culprits(suspects, passes, same_code=same_code)
