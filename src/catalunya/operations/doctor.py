@@ -22,6 +22,7 @@ from catalunya.warehouse.engines import open_engine
 
 _EXTENSIONS = ("parquet", "json", "httpfs", "spatial")
 _BUILT_IN = ("parquet", "json")
+_HINT = "Correct the file, or take it from the repository"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _dbt_project(settings: Settings) -> Path:
     return settings.home / "dbt" / "mart"
 
 
-def _read_yaml(path: Path, what: str) -> dict[str, Any]:
+def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise _Wrong(
             f"{path} is missing", "Set CATALUNYA_HOME to the folder that holds `datasets/` and `dbt/mart/`"
@@ -97,36 +98,31 @@ def _read_yaml(path: Path, what: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except yaml.YAMLError as error:
-        raise _Wrong(
-            f"{path} is no YAML: {error}", f"Correct the {what}, or take it from the repository"
-        ) from None
+        raise _Wrong(f"{path} is no YAML: {error}", _HINT) from None
     if not isinstance(content, dict):
-        raise _Wrong(f"{path} holds no mapping", f"Take the {what} from the repository")
+        raise _Wrong(f"{path} holds no mapping", _HINT)
     return content
 
 
 def _project(settings: Settings) -> str:
     path = _dbt_project(settings) / "dbt_project.yml"
-    content = _read_yaml(path, "project file")
-    for key in ("name", "profile", "model-paths"):
-        if key not in content:
-            raise _Wrong(f"{path} lacks `{key}`", "Take the file from the repository")
+    content = _read_yaml(path)
+    missing = [key for key in ("name", "profile", "model-paths") if key not in content]
+    if missing:
+        raise _Wrong(f"{path} lacks `{missing[0]}`", _HINT)
     return f"{content['name']} in {path.parent}"
 
 
 def _profile(settings: Settings) -> str:
-    wanted = str(_read_yaml(_dbt_project(settings) / "dbt_project.yml", "project file").get("profile"))
+    wanted = str(_read_yaml(_dbt_project(settings) / "dbt_project.yml").get("profile"))
     path = _dbt_project(settings) / "profiles.yml"
-    profile = _read_yaml(path, "profile").get(wanted)
+    profile = _read_yaml(path).get(wanted)
     if not isinstance(profile, dict):
+        raise _Wrong(f"{path} has no profile {wanted!r}, which the project names", _HINT)
+    engine, outputs = settings.resolved_engine, profile.get("outputs", {})
+    if engine not in outputs:
         raise _Wrong(
-            f"{path} has no profile {wanted!r}", "The project names it; both come from the repository"
-        )
-    engine = settings.resolved_engine
-    if engine not in profile.get("outputs", {}):
-        known = ", ".join(profile.get("outputs", {})) or "none"
-        raise _Wrong(
-            f"profile {wanted!r} has no target {engine!r} (it has: {known})",
+            f"profile {wanted!r} has no target {engine!r} (it has: {', '.join(outputs) or 'none'})",
             "Set CATALUNYA_ENGINE to one of them, or add the target",
         )
     return f"{wanted}, target {engine}"

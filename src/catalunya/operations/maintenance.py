@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 
 import duckdb
@@ -219,10 +220,10 @@ class Folded:
     """Objects that were left alone, and why."""
 
 
-def fold_ledger(storage: Storage, now: datetime, lock: Lock, *, keep_days: int = LEDGER_DAYS) -> Folded:
+def fold_ledger(storage: Storage, now: datetime, lock: Lock) -> Folded:
     """Move old records of the ledger into one object a month, a line a record.
 
-    Old are those before `keep_days` and all but the newest `LEDGER_RECORDS`, never the newest one of all: the next
+    Old are those before `LEDGER_DAYS` and all but the newest `LEDGER_RECORDS`, never the newest one of all: the next
     run reads from it what it knows of the portals. A record is deleted only after the
     archive that has it is stored. Call it only while the lake is locked.
     """
@@ -231,15 +232,17 @@ def fold_ledger(storage: Storage, now: datetime, lock: Lock, *, keep_days: int =
     old = [
         run_id
         for place, run_id in enumerate(known[:-1])
-        if place < count or now - layout.moment_of(run_id) > timedelta(days=keep_days)
+        if place < count or now - layout.moment_of(run_id) > timedelta(days=LEDGER_DAYS)
     ]
-    months: dict[str, list[str]] = {}
-    for run_id in old:
-        months.setdefault(f"{layout.moment_of(run_id):%Y-%m}", []).append(run_id)
     folded: dict[str, int] = {}
-    for month, run_ids in months.items():
-        records, damaged = _records(storage, run_ids)
-        left += damaged
+    for month, group in groupby(old, lambda run_id: f"{layout.moment_of(run_id):%Y-%m}"):
+        found = {run_id: _record(storage.read(layout.ledger(run_id))) for run_id in group}
+        records = {name: record for name, record in found.items() if record and record["run_id"] == name}
+        left += [
+            f"{storage.uri(layout.ledger(run_id))}: it is no whole record of that run; delete it"
+            for run_id in found
+            if run_id not in records
+        ]
         if not records:
             continue
         try:
@@ -264,20 +267,6 @@ def _ledger(storage: Storage) -> tuple[list[str], list[str]]:
         elif not name.startswith("archive/"):
             left.append(f"{storage.uri(entry.key)}: it is no record of a run; move it away")
     return known, left
-
-
-def _records(storage: Storage, run_ids: list[str]) -> tuple[dict[str, dict[str, object]], list[str]]:
-    """The records of runs by id, and the damaged ones."""
-    records: dict[str, dict[str, object]] = {}
-    damaged = []
-    for run_id in run_ids:
-        key = layout.ledger(run_id)
-        record = _record(storage.read(key))
-        if record is None or record["run_id"] != run_id:
-            damaged.append(f"{storage.uri(key)}: it is no whole record of that run; delete it")
-        else:
-            records[run_id] = record
-    return records, damaged
 
 
 def _record(data: bytes) -> dict[str, object] | None:
