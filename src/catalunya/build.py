@@ -203,12 +203,12 @@ def read_candidate(storage: Storage, candidate_id: str) -> Candidate | None:
     except MissingKey:
         return None
     except ValidationError as error:
-        log.warning("damaged candidate passed over", key=storage.uri(key), faults=error.error_count())
+        log.warning("damaged candidate ignored", key=storage.uri(key), faults=error.error_count())
         return None
 
 
 def discard_candidates(storage: Storage, engine: Engine) -> None:
-    """Delete candidates that killed or refused runs left; call it only while holding the lake.
+    """Delete candidates that killed or refused runs left; call it only while the lake is locked.
 
     Those of a run in steps that has not ended are kept.
     """

@@ -143,7 +143,7 @@ def roll_back(
 ) -> tuple[Pointer, dict[str, str]]:
     """Swap the pointer back to `to`, or to the last release before the current one that `is_good_release`.
 
-    Snapshots that came with the release that is left are refused, so that no run publishes them again until a person
+    Snapshots that came with the current release are refused, so that no run publishes them again until a person
     accepts them; those that come back with `to` are no longer. When no snapshot came with it, its code did: that
     code publishes nothing until it is changed.
 
@@ -173,7 +173,7 @@ def roll_back(
     stay = {s for ids in shown.snapshots.values() for s in ids}
     came = {s: name for name, ids in left.snapshots.items() for s in ids} if left else {}
     refused = {s: name for s, name in came.items() if s not in stay}
-    # Where snapshots are refused, their refusals hold the release back, and who accepts them wants it published.
+    # Where snapshots are refused, a person who accepts them wants the release published again.
     withdrawn = [left.inputs_sha256, left.code_sha256] if left and not refused else []
     restored = {shown.inputs_sha256, shown.code_sha256}
     lock.check()

@@ -53,7 +53,7 @@ class Life:
 
     def ask(self, stage: aws_lambda.Stage, run_id: str, dataset_id: str) -> None:
         """As a task of the DAG does: ask, look at the result, take one of failure back and ask again."""
-        part = aws_lambda.part_of(stage, dataset_id)
+        part = aws_lambda.step_name(stage, dataset_id)
         for _ in range(2):
             with self.recorder.duty(stage), suppress(CatalunyaError):
                 getattr(aws_lambda, stage)({"run_id": run_id, "dataset": dataset_id}, Invocation())
@@ -92,7 +92,7 @@ class Life:
             self.ask("stage", run_id, dataset_id)
         with self.recorder.duty("orchestrator"):
             for dataset_id in self.datasets:
-                result = self.stepwise(run_id).result(aws_lambda.part_of("stage", dataset_id))
+                result = self.stepwise(run_id).result(aws_lambda.step_name("stage", dataset_id))
                 assert result is not None
                 # What is refused is left out, the run goes on.
                 with suppress(Refused):

@@ -147,7 +147,7 @@ def _table(title: str, *columns: str, no_wrap: bool = False) -> Table:
 
 
 def print_trace(console: Console, trace: Trace) -> None:
-    """Print rows of a mart, then the snapshots behind them, each with its files, addresses and checksums."""
+    """Print rows of a mart, then the snapshots that they come from, with files, addresses and checksums."""
     demo = " (DEMO DATA)" if trace.demo else ""
     lines = [f"{trace.mart} of release {trace.release_id}{demo}: {trace.rows_found:,} rows"]
     if trace.demo:

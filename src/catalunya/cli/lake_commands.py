@@ -70,7 +70,7 @@ def rollback(
         release_id, address = _show(context, after)
     lines = [f"readers see {release_id} again: {address}"]
     lines += [
-        f"{dataset_id}: {snapshot_id} came with the release that was left, and is refused until it is accepted: "
+        f"{dataset_id}: {snapshot_id} came with the release that was rolled back, and is refused until it is accepted: "
         f"`catalunya accept {snapshot_id} --why …`"
         for snapshot_id, dataset_id in refused.items()
     ]

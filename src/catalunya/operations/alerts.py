@@ -74,8 +74,8 @@ _OF_THE_MARTS = {"dbt", "marts"}
 def of_findings(record: RunRecord, link: str | None = None) -> list[Alert]:
     """Alerts of what an audit warned of, unusual changes and silent portals, and of snapshots that were refused alone.
 
-    All that is unusual in one snapshot is one alert. There is none of what tests and figures of the marts warn of: it is
-    part of the data from one release to the next, and the release says it.
+    All that is unusual in one snapshot is one alert. Warnings of the tests and figures of the marts are no alerts:
+    they are in the release.
     """
     groups: dict[tuple[Kind, str | None, str | None], list[Finding]] = {}
     for finding in record.findings:

@@ -66,7 +66,7 @@ def _is_otherwise_different(run: RunState, candidate: Candidate) -> bool:
 def _figures_of_old_data(run: RunState, candidate: Candidate) -> dict[str, float]:
     """Figures of the marts that today's code makes of those of the last release's snapshots that are still in use.
 
-    So what the code or a refusal alone changed is not held against the data. The candidate is built again afterwards.
+    So a change that the code or a refusal made is not taken for one of the data. The candidate is built again afterwards.
     """
     new = {
         snapshot_id

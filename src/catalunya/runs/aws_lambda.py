@@ -61,7 +61,7 @@ class Invocation(BaseModel):
 
 
 class Context(Protocol):
-    """What AWS says of an invocation."""
+    """What AWS passes to each invocation."""
 
     aws_request_id: str
     memory_limit_in_mb: Any
@@ -202,7 +202,7 @@ def _resources(context: Context) -> dict[str, int]:
 
 
 def peak_memory_mb() -> int:
-    """The most memory that this process ever held, in MiB; earlier invocations of it count too."""
+    """The highest memory use of this process so far, in MiB; its earlier invocations count too."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // 2**20 if sys.platform == "darwin" else peak // 2**10
 

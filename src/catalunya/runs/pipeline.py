@@ -45,7 +45,7 @@ class Run(RunState):
             discard_candidates(self.storage.guarded(self.lock), self.engine)
 
     def clean_up(self) -> None:
-        """Remove what killed runs left behind; readers never saw it."""
+        """Delete the unfinished files of killed runs; readers never saw them."""
         self.storage.clean_scratch()
         for name in unknown_entries(self.storage):
             self.record.warn(f"{self.storage.uri(layout.release(name))} is no release; it was left alone")
@@ -54,7 +54,7 @@ class Run(RunState):
         publish.publish_views(self.storage, self.engine)
 
     def ingest(self, *, force: bool = False, only: tuple[str, ...] = ()) -> None:
-        """Read every source; one that cannot be read does not hold up the others."""
+        """Read every source; one that cannot be read does not stop the others."""
         self._check_clock()
         with self.timed("ingest"), portals(self.settings) as settings:
             for dataset in self.select(only).values():
@@ -116,8 +116,8 @@ class Run(RunState):
     def _is_settled(self, dataset_id: str, newest: Manifest | None) -> bool:
         """Whether the source need not be read again while it says that nothing changed since its newest snapshot.
 
-        A portal that sent a part of its rows can send them all without another date: what no release contains, or a
-        person took out of use, is read again.
+        A portal that sent a part of its rows can send all of them later with the same date: a snapshot that no release
+        contains, or that a person refused, is read again.
         """
         if newest is None:
             return True

@@ -151,8 +151,8 @@ def new_run_id(now: datetime) -> str:
 def newest(storage: Storage, now: datetime | None = None) -> RunRecord | None:
     """The newest record of the ledger that is whole and, where the clock `now` is given, not from the future.
 
-    Whatever else lies in the ledger is passed over with one warning. Names sort by time: with `now` only the last
-    days are listed where there was a run in them, and only what is newer than the answer is read.
+    Anything else in the ledger is ignored with one warning. Names sort by time: with `now` only the last days are listed,
+    where there was a run in them, and only what is newer than the result is read.
     """
     for entry in _newest_first(storage, now):
         try:
@@ -165,13 +165,13 @@ def newest(storage: Storage, now: datetime | None = None) -> RunRecord | None:
 
 
 def last_seen(storage: Storage, now: datetime | None = None) -> dict[str, SourceState]:
-    """What the newest record of the ledger knows of each source's validators."""
+    """The state of each source in the newest record of the ledger."""
     found = newest(storage, now)
     return found.seen if found else {}
 
 
 _WINDOWS = (timedelta(days=7), timedelta(days=90))
-"""How far back a look at the ledger goes, one after the other, before it lists all of it."""
+"""How far back the ledger is listed, one after the other, before all of it is."""
 
 
 def _newest_first(storage: Storage, now: datetime | None) -> Iterator[Entry]:

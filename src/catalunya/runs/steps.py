@@ -38,7 +38,7 @@ from catalunya.warehouse.engines import open_engine
 log = structlog.get_logger(__name__)
 
 LOCK_TIMEOUT_S = 120.0
-"""How long a step waits for a lock that another run holds."""
+"""How long a step waits for a lock of another run."""
 _ORDER = ("ingest", "wait", "stage", "build", "audit", "publish")
 
 
@@ -85,7 +85,7 @@ class StepwiseRun:
     def anything_new(self, *, missing: tuple[str, ...] = (), asked: bool = False) -> tuple[bool, str]:
         """Whether there is anything to release, and why not.
 
-        `missing` are datasets whose ingest reported no result; with `asked` a release is made in any case.
+        `missing` are datasets whose ingest reported no result; with `asked` there is a release in any case.
         """
         with self._step("wait", "run") as run:
             for dataset_id in missing:
@@ -153,12 +153,12 @@ class StepwiseRun:
             )
 
     def audit(self) -> Audit:
-        """Judge the candidate of this run; what is refused is left out, and the rest built and judged again.
+        """Judge the candidate of this run; when snapshots are refused, build and judge again without them.
 
         Raises `Refused` when nothing else is new, or when the code is at fault.
         """
         with self._step("audit", "run") as run:
-            # One that is killed while it looks for the fault leaves no candidate, or one that lacks snapshots.
+            # An audit that is killed while it looks for the fault leaves no candidate, or one that lacks snapshots.
             killed = self.result("build") is not None and read_candidate(self.storage, self.run_id) is None
             return read_verdict(self.storage, run.audit_or_rebuild(None if killed else self._candidate()))
 

@@ -63,7 +63,7 @@ class InvokeLambdaOperator(BaseOperator):
 
         if self.stage == "ingest" and self.dataset_id not in steps.wanted(context):
             raise AirflowSkipException(f"{self.dataset_id} was not asked for")
-        part = aws_lambda.part_of(self.stage, self.dataset_id)
+        part = aws_lambda.step_name(self.stage, self.dataset_id)
         stepwise = steps.run_of(context)
         result = stepwise.result(part)
         if not aws_lambda.succeeded(self.stage, self.dataset_id, result):
@@ -81,7 +81,7 @@ class InvokeLambdaOperator(BaseOperator):
 
         with steps.explained():
             stepwise = steps.run_of(context)
-            result = stepwise.result(aws_lambda.part_of(self.stage, self.dataset_id))
+            result = stepwise.result(aws_lambda.step_name(self.stage, self.dataset_id))
             if result is None:
                 raise FunctionSilent(
                     f"{self.stage} of {self.dataset_id}: the function left no result within {self.patience_s:.0f} s; "
