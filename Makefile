@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 REQUIREMENTS := $(UV) export --frozen --quiet --no-dev --group airflow --group athena --group trino --no-hashes --no-emit-project --no-header
 COMPOSE := docker compose --project-directory orchestration --profile demo --profile scale
 
-.PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package lint requirements format bench clean
+.PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package lint requirements docs format bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -83,6 +83,9 @@ lint: setup-dev ## ruff, mypy, hadolint, shellcheck, sqlfluff, the rules of the 
 
 requirements: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv) ## orchestration/requirements.txt, from the lock
 	@$(REQUIREMENTS) > orchestration/requirements.txt
+
+docs: setup-dev ## The documentation as a site in .artefacts/docs; no broken link, nothing loaded from elsewhere
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet && echo "open .artefacts/docs/index.html"
 
 format: setup-dev ## Format the Python
 	@.venv/bin/ruff format .

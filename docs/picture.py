@@ -66,6 +66,7 @@ def chart(folder: Path) -> alt.Chart:
         )
         .properties(
             width=560,
+            padding=16,
             height=43 * 15,
             title=alt.Title(
                 f"Residence places for older people by comarca, {year}",
