@@ -24,11 +24,11 @@ from catalunya.runs.steps import run_id_of
 from catalunya.settings import PORTAL_VARIABLES, Settings
 from orchestration.scripts import airflow_local
 from orchestration.tests.api import PIPELINE, Api, Ended
-from tests.conftest import ROOT, copy_home
-from tests.pipeline.conftest import CLEAN, DAY, demo, first_release, fork_server, webhook_sink
+from tests.pipeline.command import CLEAN, DAY
+from tests.project import ROOT, copy_home
 from tests.webhook_sink import WebhookSink, listening
 
-__all__ = ["PIPELINE", "Ended", "demo", "first_release", "fork_server", "webhook_sink"]
+__all__ = ["PIPELINE", "Ended"]
 
 NOW = "2026-01-05T06:00:00Z"
 MAINTENANCE = "catalunya_maintenance"
