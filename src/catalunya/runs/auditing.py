@@ -17,26 +17,24 @@ from catalunya.runs.state import RunState
 
 def audit_candidate(run: RunState, candidate: Candidate) -> Audit:
     """Judge a candidate; marks the snapshots at fault and raises `Refused` when it fails."""
-    figures: dict[str, float] | None = None
-    verdict = _verdict_on(run, candidate, figures)
+    verdict = _verdict_on(run, candidate)
     wrong = any(f.gate == "marts" and f.severity == "error" for f in verdict.findings)
     if wrong and _is_otherwise_different(run, candidate):
-        figures = _figures_of_old_data(run, candidate)
-        verdict = _verdict_on(run, candidate, figures)
+        run.compare_with = _figures_of_old_data(run, candidate)
+        verdict = _verdict_on(run, candidate)
     run.record.findings = list(verdict.findings)
     for sentence in verdict.sentences("warn"):
         run.record.warn(sentence)
     if not verdict.passed:
-        verdict = blame(verdict, _culprits(run, candidate, verdict, figures))
+        verdict = blame(verdict, _culprits(run, candidate, verdict))
         refuse(run.storage, run.datasets, candidate, verdict, run_id=run.record.run_id, now=run.now)
     return verdict
 
 
-def _verdict_on(run: RunState, candidate: Candidate, figures: dict[str, float] | None) -> Audit:
-    """The verdict on a candidate; `figures` are those to compare with, where not those of the last release."""
+def _verdict_on(run: RunState, candidate: Candidate) -> Audit:
     baseline = publish.baseline(run.last)
-    if baseline is not None and figures is not None:
-        baseline = replace(baseline, figures=figures)
+    if baseline is not None and run.compare_with is not None:
+        baseline = replace(baseline, figures=run.compare_with)
     return audit(
         run.storage,
         run.datasets,
@@ -83,9 +81,7 @@ def _figures_of_old_data(run: RunState, candidate: Candidate) -> dict[str, float
     return found
 
 
-def _culprits(
-    run: RunState, candidate: Candidate, verdict: Audit, figures: dict[str, float] | None
-) -> dict[str, str]:
+def _culprits(run: RunState, candidate: Candidate, verdict: Audit) -> dict[str, str]:
     """The pending snapshots that make the marts wrong, each with its dataset; none when that cannot be said."""
     if not any(f.severity == "error" and f.snapshot_id is None for f in verdict.findings):
         return {}
@@ -102,7 +98,7 @@ def _culprits(
     def passes(left_out: frozenset[str]) -> bool:
         run.reporter.step("audit", f"trying without {', '.join(sorted(left_out)) or 'none'}")
         tried.append(run.build_candidate(candidate.candidate_id, left_out))
-        return _verdict_on(run, tried[-1], figures).passed
+        return _verdict_on(run, tried[-1]).passed
 
     same_code = run.last is not None and not _is_otherwise_different(run, candidate)
     found = culprits(suspects, passes, same_code=same_code)

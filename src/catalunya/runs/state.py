@@ -41,6 +41,8 @@ class RunState:
     """What other processes recorded of the same run, when its stages do not share one process (`steps.py`)."""
     refusals: list[str] = field(default_factory=list)
     """What was refused before the build, in sentences."""
+    compare_with: dict[str, float] | None = None
+    """Figures to compare a candidate's marts with, where those of the last release are of other code or snapshots."""
 
     def __post_init__(self) -> None:
         self.now = self.record.started_at
