@@ -225,8 +225,8 @@ def answers(url: str) -> bool:
 
 
 def wait(look: Callable[[], Any], complaint: str, patience_s: float) -> Any:
-    give_up = time.monotonic() + patience_s
-    while time.monotonic() < give_up:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
         found = look()
         if found:
             return found
