@@ -225,8 +225,8 @@ def answers(url: str) -> bool:
 
 
 def wait(look: Callable[[], Any], complaint: str, patience_s: float) -> Any:
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
+    give_up = time.monotonic() + patience_s
+    while time.monotonic() < give_up:
         found = look()
         if found:
             return found

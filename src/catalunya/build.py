@@ -45,7 +45,7 @@ class Inputs(BaseModel):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     def newest(self) -> dict[str, str]:
-        """Dataset to its newest accepted snapshot, for the datasets that have one."""
+        """Return the newest accepted snapshot of each dataset that has one."""
         return {dataset_id: ids[-1] for dataset_id, ids in self.snapshots.items() if ids}
 
 
@@ -75,7 +75,7 @@ def inputs(
     *,
     leave_out: Collection[str] = (),
 ) -> Inputs:
-    """What a build would read now: every snapshot that is not refused, without those of `leave_out`."""
+    """Return what a build would read now: every snapshot that is not refused, without those of `leave_out`."""
     return Inputs(
         snapshots={
             name: tuple(s for s in snapshot.usable(storage, name) if s not in leave_out)
@@ -99,7 +99,7 @@ _NO_CONTENT = (
 
 
 def code_digest(home: Path) -> str:
-    """SHA-256 over all that makes the content of a release, 64 hex digits.
+    """Return SHA-256 over all that makes the content of a release, 64 hex digits.
 
     These are the dbt project, the definitions of the datasets, the modules of this package that type, transform, judge
     and write, and the versions of DuckDB and dbt.
@@ -180,7 +180,7 @@ def build(
 
 
 def reopen(engine: Engine, candidate: Candidate) -> AbstractContextManager[Workspace]:
-    """A candidate on the engine that built it; `UsageError` on another one."""
+    """Return a candidate on the engine that built it; `UsageError` on another one."""
     if candidate.engine != engine.name:
         raise UsageError(
             f"CATALUNYA_ENGINE: candidate {candidate.candidate_id} was built by {candidate.engine}, not "
@@ -190,13 +190,13 @@ def reopen(engine: Engine, candidate: Candidate) -> AbstractContextManager[Works
 
 
 def newest_candidate(storage: Storage) -> Candidate | None:
-    """The newest whole candidate that an audit did not build to find a fault; None when there is none."""
+    """Return the newest whole candidate that an audit did not build to find a fault; None when there is none."""
     found = (read_candidate(storage, name) for name in reversed(storage.folders(layout.CANDIDATES)))
     return next((candidate for candidate in found if candidate and not candidate.left_out), None)
 
 
 def read_candidate(storage: Storage, candidate_id: str) -> Candidate | None:
-    """The record of a whole candidate; None when it was never completed or is damaged."""
+    """Return the record of a whole candidate; None when it was never completed or is damaged."""
     key = layout.candidate(candidate_id, RECORD)
     try:
         return Candidate.model_validate_json(storage.read(key))
@@ -235,7 +235,7 @@ def discard(storage: Storage, engine: Engine, candidate_id: str) -> None:
 
 
 def _require_one_kind(staged: list[Staged]) -> None:
-    """Demo data and real data never meet in a release, even when two processes landed them at once."""
+    """Raise `UsageError` when there are demo data and real data, as when two processes landed them at once."""
     kinds = {kind: sorted({s.dataset_id for s in staged if s.demo is kind}) for kind in (True, False)}
     if kinds[True] and kinds[False]:
         raise UsageError(

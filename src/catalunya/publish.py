@@ -43,7 +43,7 @@ RELEASE_DATABASE = "catalunya.duckdb"
 
 
 def baseline(release: Release | None) -> Baseline | None:
-    """What an audit compares with."""
+    """Return what an audit compares with."""
     if release is None:
         return None
     return Baseline(
@@ -136,7 +136,7 @@ def publish_views(storage: Storage, engine: Engine) -> None:
 
 
 def _require_publishable(storage: Storage, candidate: Candidate) -> Audit:
-    """The verdict on a candidate that may be published; raises when it may not."""
+    """Return the verdict on a candidate that may be published; raises when it may not."""
     if candidate.left_out:
         raise UsageError(
             f"candidate {candidate.candidate_id} lacks {', '.join(candidate.left_out)}, which an audit left out to find a "
@@ -159,7 +159,7 @@ def _require_publishable(storage: Storage, candidate: Candidate) -> Audit:
 
 
 def _moment(storage: Storage, now: datetime) -> datetime:
-    """The clock, or one second after the newest release when the clock is not past it.
+    """Return the clock, or one second after the newest release when the clock is not past it.
 
     Releases from a clock that was ahead do not count: ids would stay in the future for good.
     """
@@ -214,7 +214,7 @@ def _describe(con: duckdb.DuckDBPyConnection, mart: Mart, notice: str) -> Mart:
 
 
 def _digest(folder: Path) -> str:
-    """SHA-256 over the marts alone, so that the same data have the same hash whenever they are released."""
+    """Return SHA-256 over the marts alone, so that the same data have the same hash whenever they are released."""
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("parquet/*"), *folder.glob("csv/*")]):
         digest.update(f"{path.name} {sha256_file(path)}\n".encode())

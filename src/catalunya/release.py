@@ -67,25 +67,25 @@ class Release(BaseModel):
 
 
 def current_release(storage: Storage) -> Release | None:
-    """The release that readers see; None when there is none yet."""
+    """Return the release that readers see; None when there is none yet."""
     found = pointer.read(storage)
     return read_release(storage, found[0].release_id) if found else None
 
 
 def newest_whole_release(storage: Storage) -> Release | None:
-    """The newest release that has a whole `release.json`, shown or not; None when there is none."""
+    """Return the newest release that has a whole `release.json`, shown or not; None when there is none."""
     return next(_whole_releases(storage), None)
 
 
 def newest_good_release(storage: Storage, now: datetime) -> Release | None:
-    """The newest whole release that `is_good_release`; None when there is none."""
+    """Return the newest whole release that `is_good_release`; None when there is none."""
     return next(
         (release for release in _whole_releases(storage) if is_good_release(storage, release, now)), None
     )
 
 
 def is_good_release(storage: Storage, release: Release, now: datetime) -> bool:
-    """Whether a release may be shown without being named.
+    """Return whether a release may be shown without being named.
 
     Not one with a snapshot that a person refused, nor one from a clock ahead of `now`.
     """
@@ -95,7 +95,7 @@ def is_good_release(storage: Storage, release: Release, now: datetime) -> bool:
 
 
 def _refused_by(storage: Storage, release: Release, gate: str) -> Iterator[tuple[str, str]]:
-    """Dataset and id of each snapshot of a release that this gate refuses now."""
+    """Return dataset and id of each snapshot of a release that this gate refuses now."""
     for dataset_id, ids in release.snapshots.items():
         for snapshot_id, refusal in snapshot.refused(storage, dataset_id).items():
             if refusal.gate == gate and snapshot_id in ids:
@@ -103,24 +103,24 @@ def _refused_by(storage: Storage, release: Release, gate: str) -> Iterator[tuple
 
 
 def _whole_releases(storage: Storage) -> Iterator[Release]:
-    """Whole releases, newest first."""
+    """Return whole releases, newest first."""
     found = (_read_whole(storage, release_id) for release_id in reversed(release_ids(storage)))
     return (release for release in found if release is not None)
 
 
 def release_ids(storage: Storage) -> list[str]:
-    """Every release that was begun, whole or not, oldest first; folders with other names are none."""
+    """Return every release that was begun, whole or not, oldest first; folders with other names are none."""
     return [name for name in storage.folders(layout.RELEASES) if layout.is_id(name)]
 
 
 def unknown_entries(storage: Storage) -> list[str]:
-    """Folders and files among the releases that are none by their name; they are left alone."""
+    """Return folders and files among the releases that are none by their name; they are left alone."""
     folders = [name for name in storage.folders(layout.RELEASES) if not layout.is_id(name)]
     return sorted([*folders, *storage.files(layout.RELEASES)])
 
 
 def read_release(storage: Storage, release_id: str) -> Release:
-    """`release.json` of a release; raises `LakeCorrupt` when it is missing or damaged."""
+    """Return `release.json` of a release; raises `LakeCorrupt` when it is missing or damaged."""
     release = _read_whole(storage, release_id)
     if release is None:
         raise LakeCorrupt(
@@ -131,7 +131,7 @@ def read_release(storage: Storage, release_id: str) -> Release:
 
 
 def _read_whole(storage: Storage, release_id: str) -> Release | None:
-    """`release.json` of a release; None when it is missing or damaged: then the release is not whole."""
+    """Return `release.json` of a release; None when it is missing or damaged: then the release is not whole."""
     try:
         return Release.model_validate_json(storage.read(layout.release(release_id, RECORD)))
     except (MissingKey, ValidationError):
@@ -200,7 +200,7 @@ def roll_back(
 
 
 def _one_before(storage: Storage, shown: Pointer, whole: dict[str, Release], now: datetime) -> str | None:
-    """The release that a rollback without a name goes to: the one shown before, else the newest older one."""
+    """Return the release that a rollback without a name goes to: the one shown before, else the newest older one."""
     older = [name for name in reversed(whole) if name < shown.release_id]
     wanted = [shown.previous, *older] if shown.previous in whole else older
     return next((name for name in wanted if name and is_good_release(storage, whole[name], now)), None)
@@ -280,7 +280,7 @@ def _delete(storage: Storage, release_ids: list[str], lock: Lock) -> list[str]:
 
 
 def _is_deletable(storage: Storage, release_id: str, lock: Lock) -> bool:
-    """Whether a release may be deleted right now: the lock is still held, and readers see another one."""
+    """Return whether a release may be deleted right now: the lock is still held, and readers see another one."""
     lock.check()
     found = pointer.read(storage)
     return found is None or release_id not in {found[0].release_id, found[0].previous}

@@ -46,7 +46,7 @@ def defer() -> None:
 
 
 def stopped() -> Stopped | None:
-    """The signal that was received, if any: a library may have taken it for a failure of its own, as dbt does."""
+    """Return the signal that was received, if any: a library may have taken it for a failure of its own, as dbt does."""
     return Stopped(_received[0]) if _received else None
 
 

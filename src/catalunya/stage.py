@@ -99,7 +99,7 @@ def stage(
 
 
 def _is_staged(known: index.Index, snapshot_id: str, digest: str) -> bool:
-    """Whether a snapshot was staged by the rules of `digest`, as far as the index knows."""
+    """Return whether a snapshot was staged by the rules of `digest`, as far as the index knows."""
     staged = known.staged(snapshot_id)
     return staged is not None and staged.digest == digest
 
@@ -129,7 +129,7 @@ def _manifest(storage: Storage, dataset_id: str, snapshot_id: str) -> Manifest:
 
 
 def forget_lost_files(storage: Storage, dataset_id: str) -> list[str]:
-    """Snapshots whose staged or quarantine file is missing or has another size than the index says.
+    """Return snapshots whose staged or quarantine file is missing or has another size than the index says.
 
     They are due to be staged again. Two listings. Call it only while the dataset is locked.
     """
@@ -139,7 +139,7 @@ def forget_lost_files(storage: Storage, dataset_id: str) -> list[str]:
 
 
 def not_staged(storage: Storage, dataset: Dataset) -> list[str]:
-    """Snapshots in use that today's rules did not stage, or whose staged file is lost; changes nothing."""
+    """Return snapshots in use that today's rules did not stage, or whose staged file is lost; changes nothing."""
     known = index.load(storage, dataset.id)
     lost, digest = set(_lost_files(storage, dataset.id, known)), row_sql.digest(dataset)
     return [name for name in known.usable if name in lost or not _is_staged(known, name, digest)]
@@ -161,7 +161,7 @@ def _lost_files(storage: Storage, dataset_id: str, known: index.Index) -> list[s
 
 
 def _reopened(storage: Storage, dataset_id: str, judged_with: str) -> index.Index:
-    """The index, after lifting refusals that another definition made."""
+    """Lift the refusals that another definition made, and return the index."""
     known = index.load(storage, dataset_id)
     for snapshot_id, refusal in snapshot.refusals(known).items():
         if refusal.gate in snapshot.DEFINITION_GATES and refusal.is_void(judged_with):
@@ -173,7 +173,7 @@ def _reopened(storage: Storage, dataset_id: str, judged_with: str) -> index.Inde
 def _with_found_files(
     storage: Storage, dataset_id: str, known: index.Index, digest: str, damaged: Collection[str]
 ) -> index.Index:
-    """The index, with staged files that it does not know: it was made again, or its writer was killed before it wrote."""
+    """Return the index with the staged files that it lacks: it was made again, or its writer was killed."""
     unknown = [name for name in known.usable if name not in damaged and not _is_staged(known, name, digest)]
     present = {entry.key for entry in storage.list(f"{layout.STAGING}/{dataset_id}")} if unknown else set()
     found: dict[str, index.StagedFile | None] = {}

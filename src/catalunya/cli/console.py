@@ -79,7 +79,7 @@ class BarReporter(Progress):
 
 
 def reporter(console: Console) -> AbstractContextManager[Reporter]:
-    """Bars when `console` is a terminal, plain lines when it is not."""
+    """Return bars when `console` is a terminal, plain lines when it is not."""
     return BarReporter(console) if console.is_terminal else nullcontext(PlainReporter(console))
 
 

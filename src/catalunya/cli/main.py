@@ -93,7 +93,7 @@ def _reject_empty(arguments: list[str]) -> None:
 
 
 def _visible(text: str) -> str:
-    """`text` without spaces, controls and other characters that cannot be seen."""
+    """Return `text` without spaces, controls and other characters that cannot be seen."""
     return "".join(character for character in text if unicodedata.category(character)[0] not in "CZ")
 
 

@@ -27,7 +27,7 @@ def reserve_stdout() -> None:
 
 
 def is_answered() -> bool:
-    """True when the command has answered."""
+    """Return True when the command has answered."""
     return bool(_printed)
 
 

@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of the content of a file, 64 hex digits."""
+    """Return SHA-256 of the content of a file, 64 hex digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

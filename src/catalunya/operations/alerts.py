@@ -72,7 +72,7 @@ _OF_THE_MARTS = {"dbt", "marts"}
 
 
 def of_findings(record: RunRecord, link: str | None = None) -> list[Alert]:
-    """Alerts of what an audit warned of, unusual changes and silent portals, and of snapshots that were refused alone.
+    """Return alerts of unusual changes and silent portals, which an audit warned of, and of snapshots refused alone.
 
     All that is unusual in one snapshot is one alert. Warnings of the tests and figures of the marts are no alerts:
     they are in the release.
@@ -103,7 +103,7 @@ def of_findings(record: RunRecord, link: str | None = None) -> list[Alert]:
 def of_silence(
     dataset_id: str, snapshot_id: str, age_days: int, cadence_days: int, link: str | None
 ) -> Alert:
-    """An alert of a source that published nothing for longer than its cadence; one event for its last snapshot."""
+    """Return the alert of a source that was silent for longer than its cadence, one event for its last snapshot."""
     return Alert(
         kind="silent",
         subject=dataset_id,
@@ -114,7 +114,7 @@ def of_silence(
 
 
 def of_refused(snapshots: Mapping[str, str], link: str | None = None) -> list[Alert]:
-    """An alert of each refused snapshot (id to reason); each is one event, whichever run refuses it."""
+    """Return an alert of each refused snapshot (id to reason); each is one event, whichever run refuses it."""
     return [
         Alert(kind="refused", subject=f"snapshot {name}", reason=reason, event=f"refused {name}", link=link)
         for name, reason in snapshots.items()
@@ -122,7 +122,7 @@ def of_refused(snapshots: Mapping[str, str], link: str | None = None) -> list[Al
 
 
 def of_run(record: RunRecord) -> list[Alert]:
-    """The alerts of a run in one process; that of a run which was refused names its snapshots."""
+    """Return the alerts of a run in one process; that of a run which was refused names its snapshots."""
     alerts = of_findings(record)
     if record.exit_code:
         kind: Kind = "refused" if record.status == "refused" else "failed"
@@ -133,7 +133,7 @@ def of_run(record: RunRecord) -> list[Alert]:
 
 
 def channels(urls: tuple[str, ...]) -> dict[str, apprise.NotifyBase | None]:
-    """Each address with its channel; None where Apprise does not know the address."""
+    """Return each address with its channel; None where Apprise does not know the address."""
     # Not `Apprise.add`, which would split an address at its commas.
     return {url: apprise.Apprise.instantiate(url, suppress_exceptions=True) for url in urls}
 
@@ -186,19 +186,19 @@ def _send(storage: Storage | None, alert: Alert, url: str, channel: apprise.Noti
 
 
 def unreadable_event(dataset_id: str, run_id: str) -> str:
-    """The event of a run that could use nothing new of a dataset."""
+    """Return the event of a run that could use nothing new of a dataset."""
     return f"unreadable {dataset_id} {run_id}"
 
 
 def _is_refused(finding: Finding, record: RunRecord) -> bool:
-    """True when the source could be read but its snapshot is refused: the run that refused it sent the alert."""
+    """Return True when the source could be read but its snapshot is refused: the run that refused it sent the alert."""
     if finding.gate != "stale" or finding.dataset_id is None:
         return False
     return record.datasets[finding.dataset_id].outcome != "unreadable"
 
 
 def _event(findings: list[Finding], record: RunRecord) -> str:
-    """A portal that is down is an event of each run; a change or a silence is one event of a snapshot."""
+    """Return the event of findings: of a portal that is down one for each run, of all else one for each snapshot."""
     first = findings[0]
     if first.gate == "stale" and first.dataset_id:
         return unreadable_event(first.dataset_id, record.run_id)

@@ -71,7 +71,7 @@ def examine(settings: Settings, *, deep: bool = False) -> list[Finding]:
 
 
 def _supported(package: str) -> str:
-    """The installed version; raises `_Wrong` when it is missing or not one that this project was tested with."""
+    """Return the installed version; raises `_Wrong` when it is missing or not one that this project was tested with."""
     declared = (Requirement(line) for line in requires("catalunya") or [])
     wanted = next((known for known in declared if known.name == package), Requirement(package))
     name = package.removeprefix("dbt-")
@@ -147,7 +147,7 @@ def _connection(settings: Settings) -> str:
 
 
 def _extensions(_: Settings) -> str:
-    """The extensions that load. Parquet and JSON must; the others are needed only where their package is installed."""
+    """Load DuckDB's extensions. Parquet and JSON must load, the others where their package is installed."""
     found = []
     with duckdb.connect() as con:
         for name in _EXTENSIONS:

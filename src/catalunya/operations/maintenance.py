@@ -81,7 +81,7 @@ def verify(
 
 
 def due(ids: list[str], day: date) -> list[str]:
-    """The snapshots of `ids`, oldest first, that are verified on `day`.
+    """Return the snapshots of `ids`, oldest first, that are verified on `day`.
 
     One in `ROTATION_DAYS`, those whose place in the list is the day's, filled up to `LEAST_VERIFIED` by the places
     of the days that follow; the newest always. A snapshot keeps its place, so each is verified within `ROTATION_DAYS`.
@@ -93,7 +93,7 @@ def due(ids: list[str], day: date) -> list[str]:
 
 
 def verify_staged(storage: Storage, dataset_id: str, snapshot_id: str) -> list[str]:
-    """A sentence for each way in which the staged file of a snapshot is not what staging recorded.
+    """Return a sentence for each way in which the staged file of a snapshot is not what staging recorded.
 
     Its SHA-256 is compared with the index of the dataset. What the file says of itself must fit its rows too: the
     index of a lake that lost it is made again from these files. A refused snapshot needs no staged file.
@@ -120,7 +120,7 @@ def verify_staged(storage: Storage, dataset_id: str, snapshot_id: str) -> list[s
 
 
 def _staged_faults(storage: Storage, dataset_id: str, snapshot_id: str, path: Path) -> list[str]:
-    """How the rows of a staged file differ from its record; every value is decoded."""
+    """Return how the rows of a staged file differ from its record; every value is decoded."""
     record = staged_record(storage, dataset_id, snapshot_id)
     if record is None:
         return ["has no record that can be read"]
@@ -147,7 +147,7 @@ def _staged_faults(storage: Storage, dataset_id: str, snapshot_id: str, path: Pa
 
 
 def faults(storage: Storage, dataset_id: str, snapshot_id: str, work: Path) -> list[str]:
-    """A sentence for each landed file of a snapshot that is missing or is not what its manifest says."""
+    """Return a sentence for each landed file of a snapshot that is missing or is not what its manifest says."""
     manifest = snapshot.read(storage, dataset_id, snapshot_id)
     if manifest is None:
         return [f"{dataset_id}: snapshot {snapshot_id} has no manifest"]
@@ -174,7 +174,7 @@ def _faults(storage: Storage, manifest: Manifest, work: Path) -> list[str]:
 
 
 def freshness(storage: Storage, datasets: dict[str, Dataset], now: datetime) -> list[Freshness]:
-    """How long ago each source that was read so far published something new."""
+    """Return how long ago each source that was read so far published something new."""
     found = []
     for dataset_id, dataset in datasets.items():
         manifest = _newest(storage, dataset_id)
@@ -187,7 +187,7 @@ def freshness(storage: Storage, datasets: dict[str, Dataset], now: datetime) -> 
 
 
 def _newest(storage: Storage, dataset_id: str) -> Manifest | None:
-    """The newest snapshot whose manifest is there; unlike `snapshot.latest` it leaves the index as it is."""
+    """Return the newest snapshot whose manifest is there; unlike `snapshot.latest` it leaves the index as it is."""
     ids = reversed(snapshot.complete(storage, dataset_id))
     return next((found for name in ids if (found := snapshot.read(storage, dataset_id, name))), None)
 
@@ -258,7 +258,7 @@ def fold_ledger(storage: Storage, now: datetime, lock: Lock) -> Folded:
 
 
 def _ledger(storage: Storage) -> tuple[list[str], list[str]]:
-    """The run ids of the records that are objects of their own, oldest first; and what is no record."""
+    """Return the run ids of the records that are objects of their own, oldest first; and what is no record."""
     known, left = [], []
     for entry in storage.list(layout.LEDGER):
         name = entry.key.removeprefix(f"{layout.LEDGER}/")

@@ -70,7 +70,7 @@ class Parity(BaseModel):
 
 
 def parse_engines(text: str) -> tuple[EngineName, ...]:
-    """`duckdb,trino` as engines; `UsageError` for fewer than two, or unknown ones."""
+    """Return the engines of a text such as `duckdb,trino`; raises `UsageError` for unknown ones or fewer than two."""
     known: dict[str, EngineName] = {name: name for name in ENGINES}
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in known]
@@ -157,7 +157,7 @@ def _compare_all(
 def compare(
     con: duckdb.DuckDBPyConnection, table: str, key: tuple[str, ...], schemas: tuple[str, str]
 ) -> tuple[int, list[Difference]]:
-    """The number of differences between a table in two schemas, and the first of them by key.
+    """Return the number of differences between a table in two schemas, and the first of them by key.
 
     Rows are matched by `key`, by all columns when it is empty. A row that only one side has is one difference,
     and so is every value that differs, also in its type.
@@ -194,7 +194,7 @@ def compare(
 
 
 def _differences(table: str, key: tuple[str, ...], values: list[str], schemas: tuple[str, str]) -> str:
-    """Key, column and both values, as text, of all that differs."""
+    """Return the query for key, column and both values, as text, of all that differs."""
     one, other = schemas
     keys = ", ".join(f"cast(coalesce(a.{name}, b.{name}) as varchar) as {name}" for name in key)
     same = " and ".join(f"a.{name} is not distinct from b.{name}" for name in key)
@@ -219,6 +219,6 @@ def _types(con: duckdb.DuckDBPyConnection, schema: str, table: str) -> dict[str,
 
 
 def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:
-    """The number of rows of a query."""
+    """Return the number of rows of a query."""
     row: tuple[Any, ...] | None = con.execute(f"select count(*) from ({query})").fetchone()
     return int(row[0]) if row else 0

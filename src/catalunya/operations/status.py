@@ -21,7 +21,7 @@ from catalunya.runs import record
 
 
 def describe(storage: Storage, known: dict[str, Dataset], now: datetime) -> dict[str, Any]:
-    """The current release, the snapshots, what is refused and why, the last run, and which run has locked the lake.
+    """Return the current release, the snapshots, refusals and their reasons, the last run, and who has locked the lake.
 
     `faults` names what is damaged or does not belong to the lake, and what to do; no error is raised for it.
     """

@@ -49,7 +49,7 @@ def _verdict_on(run: RunState, candidate: Candidate) -> Audit:
 
 
 def _is_otherwise_different(run: RunState, candidate: Candidate) -> bool:
-    """Whether something else than new snapshots makes the candidate differ from the last release.
+    """Return whether something else than new snapshots makes the candidate differ from the last release.
 
     That is other code, or snapshots of the release that were refused since.
     """
@@ -62,7 +62,7 @@ def _is_otherwise_different(run: RunState, candidate: Candidate) -> bool:
 
 
 def _figures_of_old_data(run: RunState, candidate: Candidate) -> dict[str, float]:
-    """Figures of the marts that today's code makes of those of the last release's snapshots that are still in use.
+    """Return the figures of marts built by today's code from the last release's snapshots that are still in use.
 
     So a change that the code or a refusal made is not taken for one of the data. The candidate is built again afterwards.
     """
@@ -82,7 +82,7 @@ def _figures_of_old_data(run: RunState, candidate: Candidate) -> dict[str, float
 
 
 def _culprits(run: RunState, candidate: Candidate, verdict: Audit) -> dict[str, str]:
-    """The pending snapshots that make the marts wrong, each with its dataset; none when that cannot be said."""
+    """Return the pending snapshots that make the marts wrong, each with its dataset; none when that cannot be said."""
     if not any(f.severity == "error" and f.snapshot_id is None for f in verdict.findings):
         return {}
     # There is no release without any snapshot of a dataset: before the first one, the newest of each stays.

@@ -67,7 +67,7 @@ class Context(Protocol):
     memory_limit_in_mb: Any
 
     def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until the invocation times out."""
+        """Return the milliseconds until the invocation times out."""
 
 
 def ingest(event: dict[str, Any], context: Context) -> dict[str, Any]:
@@ -81,12 +81,12 @@ def stage(event: dict[str, Any], context: Context) -> dict[str, Any]:
 
 
 def step_name(stage: Stage, dataset_id: str) -> str:
-    """The name of the step that a function does."""
+    """Return the name of the step that a function does."""
     return f"{stage}.{dataset_id}"
 
 
 def is_done(stage: Stage, dataset_id: str, result: RunRecord | None) -> bool:
-    """True when a retry would not change the result of a step: it succeeded, or was refused."""
+    """Return True when a retry would not change the result of a step: it succeeded, or was refused."""
     try:
         parse_result(stage, dataset_id, result)
     except CatalunyaError as error:
@@ -95,14 +95,14 @@ def is_done(stage: Stage, dataset_id: str, result: RunRecord | None) -> bool:
 
 
 def succeeded(stage: Stage, dataset_id: str, result: RunRecord | None) -> bool:
-    """True when the result of a step is there and is a success."""
+    """Return True when the result of a step is there and is a success."""
     with contextlib.suppress(CatalunyaError):
         return bool(parse_result(stage, dataset_id, result))
     return False
 
 
 def parse_result(stage: Stage, dataset_id: str, result: RunRecord | None) -> DatasetRecord:
-    """The dataset's record in the result of a step.
+    """Return the dataset's record in the result of a step.
 
     Raises what the step ended in: `Refused`, `SourceUnreadable`, or `FunctionFailed` for any other failure.
     """
@@ -202,13 +202,13 @@ def _resources(context: Context) -> dict[str, int]:
 
 
 def peak_memory_mb() -> int:
-    """The highest memory use of this process so far, in MiB; its earlier invocations count too."""
+    """Return the highest memory use of this process so far, in MiB; its earlier invocations count too."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // 2**20 if sys.platform == "darwin" else peak // 2**10
 
 
 def _log_in_json() -> None:
-    """One JSON object a line on standard output, which is where the runtime collects it."""
+    """Log one JSON object a line on standard output, which is where the runtime collects it."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -26,7 +26,7 @@ class Run(RunState):
     """One run over a lake that it has locked. Each stage can be called alone; `all_stages` calls them in order."""
 
     def all_stages(self, *, force: bool = False, rebuild: bool = False, only: tuple[str, ...] = ()) -> None:
-        """Every stage once.
+        """Run every stage once.
 
         `force` reads every source again, `rebuild` stages every kept snapshot again; both publish although
         nothing is new. `only` are the datasets whose sources are read, all by default.
@@ -114,7 +114,7 @@ class Run(RunState):
         )
 
     def _is_settled(self, dataset_id: str, newest: Manifest | None) -> bool:
-        """Whether the source need not be read again while it says that nothing changed since its newest snapshot.
+        """Return whether the source need not be read again while it says that nothing changed since its newest snapshot.
 
         A portal that sent a part of its rows can send all of them later with the same date: a snapshot that no release
         contains, or that a person refused, is read again.
@@ -125,7 +125,7 @@ class Run(RunState):
         return newest.snapshot_id in self._released(dataset_id) and newest.snapshot_id not in refused
 
     def _released(self, dataset_id: str) -> tuple[str, ...]:
-        """The snapshots of a dataset that the last release contains."""
+        """Return the snapshots of a dataset that the last release contains."""
         return self.last.snapshots.get(dataset_id, ()) if self.last else ()
 
     def reopen_refusals(self) -> None:
@@ -247,7 +247,7 @@ class Run(RunState):
             raise SourceUnreadable(f"{dataset_id}: no snapshot yet, so there is no release: {why}")
 
     def nothing_new(self) -> bool:
-        """True when readers see a release of what is kept and of this code; the record then says so."""
+        """Return True when readers see a release of what is kept and of this code; the record then says so."""
         wanted = inputs(self.storage, self.datasets, self.settings.home)
         found = pointer.read(self.storage)
         withdrawn = found[0].withdrawn if found is not None else ()

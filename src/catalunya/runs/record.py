@@ -110,7 +110,7 @@ class RunRecord(BaseModel):
 
     @classmethod
     def start(cls, settings: Settings, run_id: str | None = None) -> RunRecord:
-        """The record of a run that begins now, with a new id unless it has one."""
+        """Return the record of a run that begins now, with a new id unless it has one."""
         now = settings.now()
         return cls(
             run_id=run_id or new_run_id(now),
@@ -144,12 +144,12 @@ class RunRecord(BaseModel):
 
 
 def new_run_id(now: datetime) -> str:
-    """A run's id: its clock and eight random hex digits."""
+    """Return a run's id: its clock and eight random hex digits."""
     return layout.make_id(now, secrets.token_hex(4))
 
 
 def newest(storage: Storage, now: datetime | None = None) -> RunRecord | None:
-    """The newest record of the ledger that is whole and, where the clock `now` is given, not from the future.
+    """Return the newest record of the ledger that is whole and, where the clock `now` is given, not from the future.
 
     Anything else in the ledger is ignored with one warning. Names sort by time: with `now` only the last days are listed,
     where there was a run in them, and only what is newer than the result is read.
@@ -165,7 +165,7 @@ def newest(storage: Storage, now: datetime | None = None) -> RunRecord | None:
 
 
 def last_seen(storage: Storage, now: datetime | None = None) -> dict[str, SourceState]:
-    """The state of each source in the newest record of the ledger."""
+    """Return the state of each source in the newest record of the ledger."""
     found = newest(storage, now)
     return found.seen if found else {}
 
@@ -175,7 +175,7 @@ _WINDOWS = (timedelta(days=7), timedelta(days=90))
 
 
 def _newest_first(storage: Storage, now: datetime | None) -> Iterator[Entry]:
-    """The ledger's records, newest first, each once."""
+    """Return the ledger's records, newest first, each once."""
     begins = [layout.make_id(now - window, "0" * 8) for window in _WINDOWS] if now else []
     last = layout.make_id(now, "f" * 8) if now else None
     archive = layout.ledger_archive("").rpartition("/")[0] + "/"
@@ -195,7 +195,7 @@ def _newest_first(storage: Storage, now: datetime | None) -> Iterator[Entry]:
 
 
 def merged(steps: Iterable[RunRecord]) -> RunRecord | None:
-    """One record of the steps of a run, given in the order in which they ran; None when there are none.
+    """Return one record of the steps of a run, given in the order in which they ran; None when there are none.
 
     A step that released decides how the run ended, else the first that failed, else the last that ended it.
     """
@@ -235,7 +235,7 @@ def _add_stage(stages: list[StageRecord], more: StageRecord) -> None:
 
 
 def versions(engine: str = "duckdb") -> dict[str, str]:
-    """The versions of this project, of Python and of what transforms the data, as far as it is installed."""
+    """Return the versions of this project, of Python and of what transforms the data, as far as it is installed."""
     found = {"catalunya": __version__, "python": platform.python_version()}
     for name in ("dbt-core", f"dbt-{engine}", "duckdb"):
         # The functions on AWS come without dbt.
@@ -245,7 +245,7 @@ def versions(engine: str = "duckdb") -> dict[str, str]:
 
 
 def code_revision(home: Path) -> str | None:
-    """The git commit of the code, with `+` when files differ from it; None outside a checkout."""
+    """Return the git commit of the code, with `+` when files differ from it; None outside a checkout."""
     git = shutil.which("git")
     revision = os.environ.get("CATALUNYA_REVISION")
     if revision or git is None or not (home / ".git").exists():

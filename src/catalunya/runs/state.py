@@ -106,7 +106,7 @@ class RunState:
         self.storage.put(layout.ledger(self.record.run_id), data)
 
     def cost(self) -> Cost | None:
-        """What the run asked of the engine; a warning and None when the engine does not say."""
+        """Return what the run asked of the engine; a warning and None when the engine does not say."""
         if "engine" not in self.__dict__:
             return None
         try:
@@ -116,14 +116,14 @@ class RunState:
             return None
 
     def select(self, only: tuple[str, ...]) -> dict[str, Dataset]:
-        """The datasets named in `only`, all when it is empty; raises `UsageError` for an unknown one."""
+        """Return the datasets named in `only`, all when it is empty; raises `UsageError` for an unknown one."""
         unknown = [name for name in only if name not in self.datasets]
         if unknown:
             raise UsageError(f"no dataset {', '.join(unknown)}; there are: {', '.join(self.datasets)}")
         return {name: self.datasets[name] for name in (only or self.datasets)}
 
     def dataset_record(self, dataset_id: str) -> DatasetRecord:
-        """What this run knows of a dataset so far."""
+        """Return what this run knows of a dataset so far."""
         earlier = self.earlier.datasets.get(dataset_id) if self.earlier else None
         default = earlier or DatasetRecord(snapshot_id=None, outcome="not read")
         return self.record.datasets.setdefault(dataset_id, default)

@@ -43,7 +43,7 @@ _ORDER = ("ingest", "wait", "stage", "build", "audit", "publish")
 
 
 def run_id_of(name: str, moment: datetime) -> str:
-    """The id of the run that an orchestrator calls `name`: the same in every process and every try."""
+    """Return the id of the run that an orchestrator calls `name`: the same in every process and every try."""
     return layout.make_id(moment, hashlib.sha256(name.encode()).hexdigest())
 
 
@@ -77,13 +77,13 @@ class StepwiseRun:
         return record
 
     def read_so_far(self) -> set[str]:
-        """The datasets whose ingest has ended in this run, also those where it failed."""
+        """Return the datasets whose ingest has ended in this run, also those where it failed."""
         prefix = f"{layout.RUNS}/{self.run_id}/ingest."
         found = self.storage.list(f"{layout.RUNS}/{self.run_id}")
         return {e.key.removeprefix(prefix).removesuffix(".json") for e in found if e.key.startswith(prefix)}
 
     def anything_new(self, *, missing: tuple[str, ...] = (), asked: bool = False) -> tuple[bool, str]:
-        """Whether there is anything to release, and why not.
+        """Return whether there is anything to release, and why not.
 
         `missing` are datasets whose ingest reported no result; with `asked` there is a release in any case.
         """
@@ -176,7 +176,7 @@ class StepwiseRun:
             return run.publish(candidate)
 
     def result(self, step: str) -> RunRecord | None:
-        """The record that a step of this run, such as `ingest.population`, left; None when there is none."""
+        """Return the record that a step of this run, such as `ingest.population`, left; None when there is none."""
         key = layout.part(self.run_id, step)
         return self._read_result(key) if self.storage.exists(key) else None
 
@@ -185,7 +185,7 @@ class StepwiseRun:
         self.storage.delete(layout.part(self.run_id, step))
 
     def has_ended(self) -> bool:
-        """True when the run is in the ledger and nothing of it is left to repeat."""
+        """Return True when the run is in the ledger and nothing of it is left to repeat."""
         left = self.storage.list(f"{layout.RUNS}/{self.run_id}")
         return not left and self.storage.exists(layout.ledger(self.run_id))
 
@@ -194,7 +194,7 @@ class StepwiseRun:
         return dbt_docs.generate(self.storage, self.settings, self._candidate())
 
     def documented(self, release_id: str | None) -> bool:
-        """True when dbt's documentation of a release is in the lake."""
+        """Return True when dbt's documentation of a release is in the lake."""
         return release_id is not None and self.storage.exists(layout.docs(release_id, dbt_docs.INDEX))
 
     def finish(self) -> RunRecord:
@@ -240,7 +240,7 @@ class StepwiseRun:
         return run
 
     def _results(self) -> list[RunRecord]:
-        """The records of the steps, in the order of the stages."""
+        """Return the records of the steps, in the order of the stages."""
         keys = [entry.key for entry in self.storage.list(f"{layout.RUNS}/{self.run_id}")]
         stages = {key: key.rsplit("/", 1)[-1].split(".", 1)[0] for key in keys}
         self.storage.stray((key for key in keys if stages[key] not in _ORDER), "it is no step of a run")
@@ -257,7 +257,7 @@ class StepwiseRun:
 
     @contextmanager
     def _step(self, name: str, lock_name: str) -> Iterator[Run]:
-        """One step of the run: its result is stored when it ends, also when it fails."""
+        """Do one step of the run; its result is stored when it ends, also when it fails."""
         with acquire_lock(self.storage, self.run_id, lock_name) as lock:
             run = self._run(lock)
             before = dict(run.record.seen)
@@ -278,7 +278,7 @@ class StepwiseRun:
 
 
 def lock_of(dataset_id: str) -> str:
-    """The lock that a dataset is read and staged under."""
+    """Return the lock that a dataset is read and staged under."""
     return f"dataset-{dataset_id}"
 
 
