@@ -29,7 +29,7 @@ run: setup ## One complete run on demo data, from the portals to a release
 
 airflow: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv) ## Airflow without containers: http://localhost:8080, airflow/airflow
 	@$(UV) sync --frozen --quiet --no-dev --inexact --group airflow
-	@exec .venv/bin/python orchestration/scripts/airflow_local.py
+	@exec .venv/bin/python -m orchestration.scripts.airflow_local
 
 up: ## The stack in containers: http://localhost:8080, airflow/airflow
 	@orchestration/scripts/up.sh $(UP_ARGS)
@@ -40,7 +40,7 @@ down: ## Stop the stack; its data stay
 logs: ## Follow the logs of the stack
 	@$(COMPOSE) logs --follow --tail 100
 
-health: ## Airflow, portals, lake and dbt: is everything well, in the stack or on this machine?
+health: ## Check Airflow, portals, lake and dbt, in the stack or on this machine
 	@if [ -n "$$($(COMPOSE) ps --quiet 2>/dev/null)" ]; then \
 	    $(COMPOSE) ps --all && $(COMPOSE) run --rm --no-deps --quiet-pull -T airflow-scheduler \
 	        python orchestration/scripts/health_check.py --url http://airflow-apiserver:8080; \
@@ -55,10 +55,10 @@ fuzz: setup-dev ## 1,000 odd answers of each kind of portal, through ingest and 
 	@CATALUNYA_FUZZ=3000 .venv/bin/pytest -n 2 tests/fuzz $(PYTEST_ARGS)
 
 setup-aws: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
-	@$(UV) sync --frozen --quiet --inexact --group airflow --group athena --group trino --group infrastructure
-	@.venv/bin/python -m standin --install
+	@$(UV) sync --frozen --quiet --inexact --group airflow --group athena --group trino --group infrastructure --group athena-emulator
+	@.venv/bin/python -m tools.athena_emulator --install
 
-test-aws: setup-aws ## AWS without an account: templates, functions on an emulator, Athena and Trino on a stand-in, parity
+test-aws: setup-aws ## AWS without an account: templates, functions on an emulator, Athena emulated over Trino, parity
 	@CATALUNYA_REQUIRE_ALL=1 .venv/bin/pytest -n 0 -m aws $(PYTEST_ARGS)
 
 package: setup ## The functions for AWS Lambda, as zips in .artefacts/
@@ -74,7 +74,7 @@ lint: setup-dev ## ruff, mypy, hadolint, shellcheck, sqlfluff, the rules of the 
 	@.venv/bin/hadolint orchestration/Dockerfile orchestration/docker/base/Dockerfile
 	@.venv/bin/shellcheck .ci/run orchestration/docker/*.sh orchestration/docker/base/*.sh orchestration/scripts/*.sh
 	@.venv/bin/sqlfluff lint --processes 2 --disable-progress-bar dbt/mart
-	@CATALUNYA_CANDIDATE=candidate.duckdb .venv/bin/dbt parse --quiet --project-dir dbt/mart --profiles-dir dbt/mart
+	@CATALUNYA_CANDIDATE=candidate.duckdb .venv/bin/dbt parse --quiet --project-dir dbt/mart --profiles-dir orchestration/dbt
 	@.venv/bin/dbt-bouncer run --config-file dbt/dbt-bouncer.yml
 	@.venv/bin/catalunya datasets check
 	@.venv/bin/catalunya datasets generate --check

@@ -33,7 +33,7 @@ from urllib.parse import parse_qsl, urlsplit
 MOST_MB = 150
 LEAST_RATIO = 5.0
 GROWTH_MB = 15
-"""Between the smallest and the largest number of rows; pages in flight differ by chance."""
+"""Between the smallest and the largest number of rows; pages in flight differ by rng."""
 PAGE = 50_000
 CONTENDERS = ("ours", "sodapy", "dlt")
 RESOURCE = "ivft-vegh"
@@ -135,7 +135,7 @@ def contender(name: str, url: str, count: int) -> None:
 
 
 def ours() -> Callable[[str, int], int]:
-    from catalunya.sources import Http, keys, socrata  # noqa: F401
+    from catalunya.sources import FetchRequest, Http, keys, socrata  # noqa: F401
 
     source: Any = SimpleNamespace(resource=RESOURCE)
 
@@ -144,7 +144,11 @@ def ours() -> Callable[[str, int], int]:
         spool = tempfile.mkdtemp(dir=WORK)
         atexit.register(shutil.rmtree, spool)
         with Http() as http:
-            fetched = socrata.fetch(source, base_url=url, http=http, spool=Path(spool), key=("registre",))
+            fetched = socrata.fetch(
+                FetchRequest(
+                    source=source, base_url=url, http=http, spool=Path(spool), dataset="x", key=("registre",)
+                )
+            )
             assert fetched is not None
             return fetched.rows
 
@@ -207,12 +211,12 @@ def prepare(count: int) -> Path:
     starts = data.with_suffix(".starts")
     if starts.exists():
         return data
-    chance = random.Random(count)
+    rng = random.Random(count)
     offsets = array.array("q", [0])
     with data.open("wb") as file:
         for number in range(count):
             row = (
-                json.dumps(register_row(number, chance), ensure_ascii=False, separators=(",", ":")).encode()
+                json.dumps(register_row(number, rng), ensure_ascii=False, separators=(",", ":")).encode()
                 + b"\n,"
             )
             file.write(row)
@@ -221,20 +225,20 @@ def prepare(count: int) -> Path:
     return data
 
 
-def register_row(number: int, chance: random.Random) -> dict[str, str]:
+def register_row(number: int, rng: random.Random) -> dict[str, str]:
     values = (
         f"S{number * 7919 % 10_000_019:08d}",
         f"Residència {number}",
         "Servei de centre de dia per a gent gran de caràcter temporal o permanent",
-        f"20{chance.randrange(10, 26)}-0{chance.randrange(1, 10)}-1{chance.randrange(10)}",
-        str(chance.randrange(200)),
-        f"C. Major, {chance.randrange(300)}",
+        f"20{rng.randrange(10, 26)}-0{rng.randrange(1, 10)}-1{rng.randrange(10)}",
+        str(rng.randrange(200)),
+        f"C. Major, {rng.randrange(300)}",
         "Prat de Llobregat, el",
         "Centre",
         "08820",
         "Baix Llobregat",
         "930000000",
-        f"Fundació {chance.randrange(4000)}",
+        f"Fundació {rng.randrange(4000)}",
         "Entitat privada d'iniciativa social",
         "G00000000",
     )

@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 from orchestration.scripts import airflow_local  # noqa: E402
 
 ENVIRONMENT = ROOT / "bench" / ".env"
+PROFILES = ROOT / "orchestration" / "dbt"
 COSMOS = "astronomer-cosmos==1.15.*"
 PIPELINE = "catalunya_data_pipeline"
 MOST_RATIO = 2.0
@@ -52,7 +53,9 @@ for mode in ("local", "watcher"):
             project, manifest_path=project / "target" / "manifest.json", install_dbt_deps=False
         ),
         profile_config=ProfileConfig(
-            profile_name="catalunya", target_name="duckdb", profiles_yml_filepath=project / "profiles.yml"
+            profile_name="catalunya",
+            target_name="duckdb",
+            profiles_yml_filepath=Path(os.environ["BENCH_PROFILES"]) / "profiles.yml",
         ),
         execution_config=ExecutionConfig(
             execution_mode=ExecutionMode(mode), invocation_mode=InvocationMode.DBT_RUNNER
@@ -113,16 +116,22 @@ def measure(scratch: Path, python: Path, runs: int, *, cosmos: bool) -> int:
             "CATALUNYA_CANDIDATE": str(scratch / "candidate.duckdb"),
         }
         if cosmos:
+            env["BENCH_PROFILES"] = str(PROFILES)
             env["BENCH_PROJECT"] = str(prepare_for_cosmos(python, env, scratch))
             (dags / "through_cosmos.py").write_text(COSMOS_DAGS)
-        with airflow(python, env, scratch) as ask:
-            ended(ask, PIPELINE, first_of(ask))
-            ours = [ended(ask, PIPELINE, trigger(ask, PIPELINE, {"force": True})) for _ in range(runs)]
-            idle = best(runs, lambda: ended(ask, PIPELINE, trigger(ask, PIPELINE, {}))[0])
+        with airflow(python, env, scratch) as request:
+            ended(request, PIPELINE, scheduled_run(request))
+            ours = [
+                ended(request, PIPELINE, trigger(request, PIPELINE, {"force": True})) for _ in range(runs)
+            ]
+            idle = best(runs, lambda: ended(request, PIPELINE, trigger(request, PIPELINE, {}))[0])
             others = {}
             for mode in ("watcher", "local") if cosmos else ():
                 others[f"cosmos {mode}"] = best(
-                    1, lambda mode=mode: ended(ask, f"cosmos_{mode}", trigger(ask, f"cosmos_{mode}", {}))[0]
+                    1,
+                    lambda mode=mode: ended(
+                        request, f"cosmos_{mode}", trigger(request, f"cosmos_{mode}", {})
+                    )[0],
                 )
     whole, dbt = min(ours)
     return report(command, whole, dbt, idle, others)
@@ -170,7 +179,7 @@ def prepare_for_cosmos(python: Path, env: dict[str, str], scratch: Path) -> Path
     project = scratch / "project"
     shutil.copytree(ROOT / "dbt" / "mart", project, ignore=shutil.ignore_patterns("target", "logs"))
     dbt = str(python.parent / "dbt")
-    run(dbt, "--quiet", "parse", "--project-dir", str(project), "--profiles-dir", str(project), env=env)
+    run(dbt, "--quiet", "parse", "--project-dir", str(project), "--profiles-dir", str(PROFILES), env=env)
     own = {**env, "CATALUNYA_LAKE": str(scratch / "command")}
     run(str(python.parent / "catalunya"), "build", "--json", env=own)
     [built] = (scratch / "command" / "candidates").glob("*/candidate.duckdb")
@@ -191,26 +200,26 @@ def portal(python: Path, env: dict[str, str]) -> Iterator[str]:
         server.wait()
 
 
-Ask = Callable[..., Any]
+Request = Callable[..., Any]
 
 
 @contextmanager
-def airflow(python: Path, env: dict[str, str], scratch: Path) -> Iterator[Ask]:
+def airflow(python: Path, env: dict[str, str], scratch: Path) -> Iterator[Request]:
     words = [
-        python, airflow_local.__file__, "--port", str(PORT),
+        python, "-m", airflow_local.__name__, "--port", str(PORT),
         "--home", scratch / "airflow", "--dags", scratch / "dags",
     ]  # fmt: skip
     with (scratch / "airflow.log").open("wb") as log:
-        process = subprocess.Popen(words, env=env, stdout=log, stderr=log)
+        process = subprocess.Popen(words, cwd=ROOT, env=env, stdout=log, stderr=log)
     url = f"http://localhost:{PORT}"
     try:
         wait(lambda: b"ready at" in (scratch / "airflow.log").read_bytes(), "Airflow did not start", 240)
         bearer = airflow_local.token(url)
 
-        def ask(path: str, content: dict[str, Any] | None = None) -> Any:
-            return airflow_local.ask(f"{url}/api/v2{path}", content, bearer)
+        def request(path: str, content: dict[str, Any] | None = None) -> Any:
+            return airflow_local.call_api(f"{url}/api/v2{path}", content, bearer)
 
-        yield ask
+        yield request
     finally:
         process.send_signal(signal.SIGINT)
         process.wait()
@@ -224,9 +233,9 @@ def answers(url: str) -> bool:
         return False
 
 
-def wait(look: Callable[[], Any], complaint: str, patience_s: float) -> Any:
-    give_up = time.monotonic() + patience_s
-    while time.monotonic() < give_up:
+def wait(look: Callable[[], Any], complaint: str, timeout_s: float) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
         found = look()
         if found:
             return found
@@ -234,28 +243,30 @@ def wait(look: Callable[[], Any], complaint: str, patience_s: float) -> Any:
     raise SystemExit(complaint)
 
 
-def first_of(ask: Ask) -> str:
-    """The run that the scheduler starts by itself; it warms everything up."""
-    runs = wait(lambda: ask(f"/dags/{PIPELINE}/dagRuns")["dag_runs"], "no run was scheduled", 120)
+def scheduled_run(request: Request) -> str:
+    """Return the run that the scheduler starts by itself; it fills the caches."""
+    runs = wait(lambda: request(f"/dags/{PIPELINE}/dagRuns")["dag_runs"], "no run was scheduled", 120)
     return str(runs[0]["dag_run_id"])
 
 
-def trigger(ask: Ask, dag_id: str, conf: dict[str, Any]) -> str:
+def trigger(request: Request, dag_id: str, conf: dict[str, Any]) -> str:
     wait(
-        lambda: dag_id in {d["dag_id"] for d in ask("/dags?limit=100")["dags"]}, f"{dag_id} was not read", 180
+        lambda: dag_id in {d["dag_id"] for d in request("/dags?limit=100")["dags"]},
+        f"{dag_id} was not read",
+        180,
     )
-    return str(ask(f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"])
+    return str(request(f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"])
 
 
-def ended(ask: Ask, dag_id: str, run_id: str) -> tuple[float, float]:
+def ended(request: Request, dag_id: str, run_id: str) -> tuple[float, float]:
     """Seconds from trigger to success, and of the two dbt tasks alone."""
     path = f"/dags/{dag_id}/dagRuns/{run_id}"
     found = wait(
-        lambda: (r := ask(path))["state"] in {"success", "failed"} and r, f"{dag_id} did not end", 600
+        lambda: (r := request(path))["state"] in {"success", "failed"} and r, f"{dag_id} did not end", 600
     )
     if found["state"] != "success":
         raise SystemExit(f"{dag_id} {run_id} failed")
-    tasks = {t["task_id"]: t for t in ask(f"{path}/taskInstances?limit=200")["task_instances"]}
+    tasks = {t["task_id"]: t for t in request(f"{path}/taskInstances?limit=200")["task_instances"]}
     dbt = 0.0
     if "run_dbt_transformations" in tasks and tasks["validate_data_quality"]["state"] == "success":
         dbt = moment(tasks["validate_data_quality"]["end_date"]) - moment(

@@ -37,15 +37,15 @@ def main() -> None:
     if chosen.one:
         build(chosen.one)
         return
-    from standin.stand import running
+    from tools.athena_emulator.environment import running
 
     with (
         tempfile.TemporaryDirectory(prefix="scale-") as folder,
-        running(Path(folder), memory=chosen.memory) as stand,
+        running(Path(folder), memory=chosen.memory) as emulator,
     ):
-        os.environ.update(stand.env())
+        os.environ.update(emulator.variables())
         os.environ["CATALUNYA_LAKE"] = f"s3://{BUCKET}/lake"
-        make_bucket(stand.aws)
+        make_bucket(emulator.aws)
         land_demo()
         trino = server_process()
         for millions in map(float, chosen.rows.split(",")):

@@ -1,1 +1,1 @@
-"""The pipeline on AWS as code: one stack for development, one for production, and the package of its functions."""
+"""The pipeline on AWS: a stack for development, a stack for production, and the package of the functions."""

@@ -18,14 +18,14 @@ from infrastructure.parameters import parameters
 from infrastructure.stack import CatalunyaStack
 
 _FLAGS = {
-    # Access logs are allowed by the bucket's policy; without it by an ACL, which private buckets do not have.
+    # The policy of the bucket allows access logs; without the flag an ACL would, which private buckets do not have.
     "@aws-cdk/aws-s3:serverAccessLogsUseBucketPolicy": True,
 }
 ENVIRONMENTS = ("development", "production")
 
 
 def build(outdir: Path | None = None, context: dict[str, Any] | None = None) -> App:
-    """The app with both stacks, not synthesised yet; its checks are those of cdk-nag's AwsSolutions."""
+    """Return the app with both stacks and the checks of cdk-nag's AwsSolutions, not synthesised yet."""
     app = App(outdir=str(outdir) if outdir else None, context={**_FLAGS, **(context or {})})
     for environment in ENVIRONMENTS:
         settings = parameters(environment, app.node.try_get_context)
@@ -35,5 +35,5 @@ def build(outdir: Path | None = None, context: dict[str, Any] | None = None) -> 
 
 
 if __name__ == "__main__":
-    own = os.environ.get("CDK_OUTDIR")
-    build(Path(own) if own else ROOT / ".artefacts" / "cdk").synth()
+    outdir = os.environ.get("CDK_OUTDIR")
+    build(Path(outdir) if outdir else ROOT / ".artefacts" / "cdk").synth()

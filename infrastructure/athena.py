@@ -1,8 +1,8 @@
-"""The workgroups of Athena, and what building and publishing may do with them and with the catalogue.
+"""The workgroups of Athena, and what the roles may do with them and with the Glue catalog.
 
-There are two, for a reason: a workgroup that enforces where results go refuses every `create table as` that names a
-place of its own, and the pipeline gives each candidate a place of its own. So the builder's workgroup does not
-enforce it, and the builder's role may write nowhere else; the readers' workgroup enforces all.
+A workgroup that enforces its output location refuses every `create table as` with a location of its own, and each
+candidate has one. So the workgroup `build` does not enforce its settings, and its role may write nowhere else; the
+workgroup `read` enforces them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from infrastructure.parameters import Parameters
-from infrastructure.roles import Roles, explain, shown
+from infrastructure.roles import Roles, acknowledge_wildcards, nag_address
 from infrastructure.storage import Storage
 
 _QUERY = (
@@ -25,11 +25,11 @@ _QUERY = (
     "athena:BatchGetQueryExecution",
     "athena:GetWorkGroup",
 )
-_LOOK = ("glue:GetDatabase", "glue:GetDatabases", "glue:GetTable", "glue:GetTables", "glue:GetPartitions")
+_READ = ("glue:GetDatabase", "glue:GetDatabases", "glue:GetTable", "glue:GetTables", "glue:GetPartitions")
 _CHANGE = ("glue:CreateTable", "glue:UpdateTable", "glue:DeleteTable")
-_SCHEMA = ("glue:CreateDatabase", "glue:DeleteDatabase")
-"""Of candidates; the published ones are made by the stack, and `create schema if not exists` asks all the same."""
-_PARTITION = ("glue:BatchCreatePartition", "glue:CreatePartition", "glue:GetPartition")
+_SCHEMAS = ("glue:CreateDatabase", "glue:DeleteDatabase")
+"""Of candidates. The stack makes the published schemas, but `create schema if not exists` needs the right as well."""
+_PARTITIONS = ("glue:BatchCreatePartition", "glue:CreatePartition", "glue:GetPartition")
 
 
 class Athena(Construct):
@@ -51,27 +51,27 @@ class Athena(Construct):
         self.storage = storage
         self._workgroup("build", enforced=False)
         self._workgroup("read", enforced=True)
-        builder, publisher = roles.by_duty["build"], roles.by_duty["publish"]
+        builder, publisher = roles.by_name["build"], roles.by_name["publish"]
         for role in (builder, publisher):
-            self._may_query(role)
+            self._allow_queries(role)
         staged, marts = self._tables("staging", staging_tables), self._tables("marts", mart_tables)
         releases, candidates = (
             self._tables("marts_releases", ("*",)),
             self._tables("marts_candidate_*", ("*",)),
         )
-        self._may(builder, _LOOK, [*staged, *candidates])
-        # Whoever deletes a schema needs the right to all that could be in it.
+        self._allow_glue(builder, _READ, [*staged, *candidates])
+        # To delete a schema, a role needs the right to everything that could be in it.
         functions = self._arn("glue", "userDefinedFunction", f"{settings.database}_marts_candidate_*/*")
-        self._may(builder, (*_CHANGE, *_PARTITION, *_SCHEMA), [*candidates, functions])
-        self._may(publisher, _LOOK, [*marts, *releases, *candidates])
-        self._may(publisher, (*_CHANGE, "glue:CreateDatabase"), [*marts, *releases])
-        # The schema of a run that is not kept goes with its files.
-        self._may(publisher, ("glue:DeleteTable", "glue:DeleteDatabase"), [*candidates, functions])
-        self._may(roles.by_duty["monitor"], _LOOK, [*staged, *marts])
-        self._explain(builder)
-        self._explain(publisher, releases=True)
+        self._allow_glue(builder, (*_CHANGE, *_PARTITIONS, *_SCHEMAS), [*candidates, functions])
+        self._allow_glue(publisher, _READ, [*marts, *releases, *candidates])
+        self._allow_glue(publisher, (*_CHANGE, "glue:CreateDatabase"), [*marts, *releases])
+        # The schema of a run that is not kept is deleted with its files.
+        self._allow_glue(publisher, ("glue:DeleteTable", "glue:DeleteDatabase"), [*candidates, functions])
+        self._allow_glue(roles.by_name["monitor"], _READ, [*staged, *marts])
+        self._acknowledge_wildcards(builder)
+        self._acknowledge_wildcards(publisher, releases=True)
 
-    def _explain(self, role: iam.Role, *, releases: bool = False) -> None:
+    def _acknowledge_wildcards(self, role: iam.Role, *, releases: bool = False) -> None:
         glue = "arn:<AWS::Partition>:glue:<AWS::Region>:<AWS::AccountId>"
         candidate = f"{self.settings.database}_marts_candidate_*"
         why = "A candidate's schema is named after its run, whose id is made when it begins."
@@ -79,8 +79,8 @@ class Athena(Construct):
         more = {
             of_releases: "A table of a release is named after it, whose id is made of its moment and content."
         }
-        results = shown(self.storage.results, "build/*")
-        explain(
+        results = nag_address(self.storage.results, "build/*")
+        acknowledge_wildcards(
             role,
             {
                 f"{glue}:database/{candidate}": why,
@@ -120,7 +120,7 @@ class Athena(Construct):
             ),
         )
 
-    def _may_query(self, role: iam.Role) -> None:
+    def _allow_queries(self, role: iam.Role) -> None:
         group = self._arn("athena", "workgroup", f"{self.settings.prefix}-build")
         catalogue = self._arn("athena", "datacatalog", "AwsDataCatalog")
         role.add_to_policy(iam.PolicyStatement(actions=[*_QUERY], resources=[group]))
@@ -139,12 +139,12 @@ class Athena(Construct):
         )
 
     def _tables(self, kind: str, names: tuple[str, ...]) -> list[str]:
-        """Addresses of a database and its tables. Glue asks for both, and the catalogue's, in every call."""
+        """Return the ARNs of a database and its tables; every call of Glue needs both, and the catalog's."""
         database = f"{self.settings.database}_{kind}"
         tables = [self._arn("glue", "table", f"{database}/{name}") for name in names]
         return [self._arn("glue", "database", database), *tables]
 
-    def _may(self, role: iam.Role, actions: tuple[str, ...], resources: list[str]) -> None:
+    def _allow_glue(self, role: iam.Role, actions: tuple[str, ...], resources: list[str]) -> None:
         catalogue = self._arn("glue", "catalog")
         role.add_to_policy(iam.PolicyStatement(actions=[*actions], resources=[catalogue, *resources]))
 

@@ -1,4 +1,4 @@
-"""What a month on AWS costs: list prices times what was measured of a run. `bench/aws.py` measures and prints it."""
+"""The costs of a month on AWS: list prices times the measured usage of a run. `bench/aws.py` measures and prints them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ GB = 1024**3
 
 @dataclass(frozen=True)
 class Prices:
-    """US dollars, list prices of US East (N. Virginia) without any free tier; Ireland is up to a tenth dearer.
+    """List prices in US dollars of US East (N. Virginia) without free tier; Ireland is up to a tenth more expensive.
 
-    From aws.amazon.com/s3/pricing, /lambda/pricing, /athena/pricing and /cloudwatch/pricing. Compared in November 2026
-    with what others quote of them: storage, requests, functions on arm64, Athena and logs agree. The prices of
-    infrequent access, scratch space and alarms found no second source; look again before you rely on them.
+    From aws.amazon.com/s3/pricing, /lambda/pricing, /athena/pricing and /cloudwatch/pricing. In November 2026 second
+    sources agreed for storage, requests, functions on arm64, Athena and logs. There was no second source for infrequent
+    access, scratch space and alarms: check these before you rely on them.
     """
 
     stored_gb_month: float = 0.023
     cold_gb_month: float = 0.0125
-    """Standard - Infrequent Access, where landed bytes go after 90 days."""
+    """Standard - Infrequent Access, for landed bytes older than 90 days."""
     writes_1000: float = 0.005
     """PUT, COPY, POST and LIST."""
     reads_1000: float = 0.0004
@@ -28,7 +28,7 @@ class Prices:
     function_gb_second: float = 0.0000133334
     """On arm64."""
     scratch_gb_second: float = 0.0000000309
-    """Of what is above 512 MB."""
+    """For the part above 512 MB."""
     invocations_million: float = 0.20
     athena_tb: float = 5.0
     log_gb: float = 0.50
@@ -37,7 +37,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run asked for, measured."""
+    """The measured usage of one run."""
 
     writes: int
     reads: int
@@ -48,7 +48,7 @@ class Run:
     """In landing, staging and quarantine."""
     released_bytes: int
     scanned_bytes: int = 0
-    """Read by Athena, which bills ten megabytes a query at least; none where DuckDB builds."""
+    """Read by Athena, which bills at least ten megabytes a query; 0 when DuckDB builds."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ def month(
     alarms: int = 6,
     prices: Prices | None = None,
 ) -> list[Line]:
-    """The bill of the month after `months` months, with news on so many days of it.
+    """Return the bill of the last of `months` months, in which sources changed on `days_with_news` days.
 
-    `slower` is by how much a function is slower than the machine that was measured on.
+    `slower` is the factor by which a function is slower than the machine that the usage was measured on.
     """
     price = prices or Prices()
     quiet = RUNS_A_MONTH - days_with_news
@@ -118,7 +118,7 @@ def month(
 
 
 def table(lines: list[Line]) -> str:
-    """The bill as a Markdown table, its sum last."""
+    """Return the bill as a Markdown table with its sum."""
     rows = [f"| {line.what} | {line.amount} | {line.usd:.2f} |" for line in lines]
     whole = f"| **all** | | **{sum(line.usd for line in lines):.2f}** |"
     return "\n".join(["| what | a month | US dollars |", "|---|---:|---:|", *rows, whole])

@@ -1,4 +1,4 @@
-"""The two functions, where their failed invocations go, and what is told of them."""
+"""The two functions, the queues of their failed invocations, and their alarms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from constructs import Construct
 from infrastructure.parameters import Parameters
 
 LONGEST_WAIT = Duration.minutes(15)
-"""An invocation that AWS could not start for so long, throttled or otherwise, is given up."""
+"""Age at which AWS drops an invocation that it could not start, because of throttling for example."""
 
 
 class Functions(Construct):
@@ -58,14 +58,14 @@ class Functions(Construct):
             architecture=lambda_.Architecture.ARM_64,
             handler=f"catalunya.runs.aws_lambda.{stage}",
             code=self.code,
-            # As it is: the permissions are those of `duties.py` and of this file, none that CDK would add.
+            # Immutable: the permissions are those of `permissions.py` and of this file; CDK adds none.
             role=iam.Role.from_role_arn(self, f"{stage.title()}Role", role.role_arn, mutable=False),
             environment=environment,
             memory_size=self.settings.memory_mb,
             ephemeral_storage_size=Size.mebibytes(self.settings.scratch_mb),
             timeout=Duration.seconds(self.settings.timeout_s),
             log_group=group,
-            # The orchestrator tries again, with a task that people see; twice the same work at once helps nobody.
+            # The orchestrator retries, in a task that people see; AWS must not start the same work a second time.
             retry_attempts=0,
             max_event_age=LONGEST_WAIT,
             on_failure=destinations.SqsDestination(failed),
@@ -76,7 +76,7 @@ class Functions(Construct):
                 reason="Python 3.13 is what the lock was tested with and is supported by AWS until 2029.",
             )
         )
-        self._watch(stage, function, failed)
+        self._alarms(stage, function, failed)
         return function
 
     def _queue(self, stage: str) -> sqs.Queue:
@@ -96,10 +96,10 @@ class Functions(Construct):
         )
         return queue
 
-    def _watch(self, stage: str, function: lambda_.Function, failed: sqs.Queue) -> None:
-        near_the_end_ms = self.settings.timeout_s * 800
+    def _alarms(self, stage: str, function: lambda_.Function, failed: sqs.Queue) -> None:
+        slow_ms = self.settings.timeout_s * 800
         five = Duration.minutes(5)
-        for name, metric, threshold, words in (
+        for name, metric, threshold, description in (
             (
                 "failed",
                 failed.metric_approximate_number_of_messages_visible(period=five, statistic="Maximum"),
@@ -115,7 +115,7 @@ class Functions(Construct):
             (
                 "slow",
                 function.metric_duration(period=five, statistic="Maximum"),
-                near_the_end_ms,
+                slow_ms,
                 f"The function {stage} took more than four fifths of the time it has.",
             ),
         ):
@@ -123,7 +123,7 @@ class Functions(Construct):
                 self,
                 f"{stage.title()}{name.title()}Alarm",
                 alarm_name=f"{self.settings.prefix}-{stage}-{name}",
-                alarm_description=f"{words} Look at the log group /catalunya/{self.settings.prefix}-{stage}.",
+                alarm_description=f"{description} Look at the log group /catalunya/{self.settings.prefix}-{stage}.",
                 metric=metric,
                 threshold=threshold,
                 evaluation_periods=1,

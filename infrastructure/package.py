@@ -1,9 +1,9 @@
-"""The package of the functions: a zip for AWS Lambda, the same bytes from the same checkout.
+"""Build the package of the functions: a zip for AWS Lambda, reproducible to the byte.
 
     .venv/bin/python -m infrastructure.package            # both architectures, into .artefacts/
     .venv/bin/python -m infrastructure.package --architecture arm64 --output /tmp/functions
 
-Inside are the library, the dataset definitions, and what of the lock the functions import: no dbt, no Airflow.
+It contains the library, the dataset definitions and the locked dependencies of the functions, without dbt and Airflow.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ OUTPUT = ROOT / ".artefacts"
 PYTHON = "3.13"
 """The runtime of the functions."""
 ARCHITECTURES = {"arm64": "aarch64-manylinux_2_28", "x86_64": "x86_64-manylinux_2_28"}
-"""As AWS calls them, and as uv does; the runtime is Amazon Linux 2023, whose glibc is newer than 2.28."""
+"""Names of AWS to names of uv; the runtime is Amazon Linux 2023, whose glibc is newer than 2.28."""
 MOST_BYTES = 250 * 1024 * 1024
-"""AWS refuses a function whose unpacked package is larger."""
+"""AWS refuses larger packages; counted unpacked."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _NOT_NEEDED = {
     "__pycache__",
@@ -38,12 +38,12 @@ _NOT_NEEDED = {
     ".lock",
     "_duckdb-stubs",
 }
-"""RECORD and INSTALLER say how a package was installed, not what it is."""
+"""RECORD and INSTALLER describe the installation, not the package."""
 _NOT_NEEDED_ENDINGS = (".pyc", ".pyi", ".pxd", ".h", ".a")
 
 
 class PackageError(Exception):
-    """The package could not be made, or is larger than AWS takes."""
+    """The package could not be built, or is too large for AWS."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Package:
 
 
 def build(architecture: str, output: Path = OUTPUT, python: str = PYTHON) -> Package:
-    """Make `functions-<architecture>.zip` in `output`; raises `PackageError`.
+    """Build `functions-<architecture>.zip` in `output`; raises `PackageError`.
 
-    `python` is the version of the runtime, for which wheels of the lock are taken; nothing is compiled.
+    `python` is the version of the runtime; its wheels of the lock are installed, and nothing is compiled.
     """
     with tempfile.TemporaryDirectory(prefix="catalunya-package-") as scratch:
         folder = Path(scratch) / "package"
@@ -98,7 +98,7 @@ def _copy_own(folder: Path) -> None:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Name in the zip to file, in the order of the names, without what the functions do not need."""
+    """Return names in the zip to files, sorted, without what the functions do not need."""
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     return {
         name: found[name]
@@ -121,18 +121,18 @@ def _uv() -> str:
     own = ROOT / ".uv" / "bin" / "uv"
     found = str(own) if own.exists() else shutil.which("uv")
     if found is None:
-        raise PackageError("uv is missing; `make setup` brings it")
+        raise PackageError("uv is missing; `make setup` installs it")
     return found
 
 
-def _run(words: list[str]) -> None:
-    done = subprocess.run([*words, "--quiet"], cwd=ROOT, capture_output=True, text=True, check=False)
+def _run(command: list[str]) -> None:
+    done = subprocess.run([*command, "--quiet"], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise PackageError(f"{' '.join(words[:3])} failed: {done.stderr.strip()}")
+        raise PackageError(f"{' '.join(command[:3])} failed: {done.stderr.strip()}")
 
 
 def main() -> int:
-    """Make the zips that were asked for and say what they are; returns 1 when one could not be made."""
+    """Build the requested zips and print their sizes and checksums; returns 1 when one could not be built."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--architecture", choices=[*ARCHITECTURES], action="append")
     parser.add_argument("--output", type=Path, default=OUTPUT)

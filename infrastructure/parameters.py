@@ -1,4 +1,4 @@
-"""What differs between the stacks, from the context of the CDK app: `-c alert_email=…`."""
+"""The parameters of a stack, from the context of the CDK app: `-c alert_email=…`."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class Parameters(BaseModel):
     package: Path
     """The functions' zip, for arm64."""
     alert_email: str | None = Field(None, pattern=r"^[^@\s]+@[^@\s]+$")
-    """Who is told of alarms and of the budget; nobody by default."""
+    """Receives alarms and the alerts of the budget; nobody by default."""
     budget_usd: int = Field(gt=0)
-    """A month's costs of what carries the project's tag; a warning at 80 percent of them, foreseen or spent."""
+    """Costs of a month with the project's tag; alerts at 80 percent spent and at 100 percent forecasted."""
     scan_limit_bytes: int = Field(ge=10_000_000)
-    """The most that one query may read."""
+    """Limit of what one query may read."""
     github_repository: str = Field("catalunya/pipeline", pattern=r"^[\w.-]+/[\w.-]+$")
-    """Whose workflows may deploy, from their environment of the same name as the stack's."""
+    """The repository whose workflows may deploy, from the GitHub environment with the name of the stack's environment."""
     github_provider_arn: str | None = None
-    """The account's OIDC provider of GitHub, when it has one already; an account can have but one."""
+    """The OIDC provider of GitHub, when the account has one already; it can have only one."""
     workers: tuple[str, ...] = ()
-    """ARNs of the roles that Airflow runs under, which may take the role of the orchestrator; none: the account."""
+    """ARNs of the roles that Airflow runs under, which may assume the role of the orchestrator; none: all of the account."""
     first_day: str = Field("2024-01-01", pattern=r"^\d{4}-\d\d-\d\d$")
-    """No snapshot is older; Athena looks for partitions from here on."""
+    """No snapshot is older; Athena looks for partitions from this day on."""
     socrata_url: str | None = None
     idescat_url: str | None = None
     icgc_url: str | None = None
@@ -69,17 +69,17 @@ class Parameters(BaseModel):
         return self.environment == "production"
 
 
-_OWN: dict[str, dict[str, Any]] = {
+_DEFAULTS: dict[str, dict[str, Any]] = {
     "development": {"budget_usd": 5, "scan_limit_bytes": 1_000_000_000},
     "production": {"budget_usd": 25, "scan_limit_bytes": 10_000_000_000},
 }
 
 
 def parameters(environment: str, context: Callable[[str], Any]) -> Parameters:
-    """The environment's own values under those of the context; raises pydantic's `ValidationError`."""
+    """Return the defaults of an environment, overridden by the context; raises pydantic's `ValidationError`."""
     given = {name: context(name) for name in Parameters.model_fields if name != "environment"}
     chosen = {name: value for name, value in given.items() if value is not None}
     if isinstance(chosen.get("workers"), str):
         chosen["workers"] = tuple(arn for arn in chosen["workers"].split(",") if arn)
     package = {"package": OUTPUT / "functions-arm64.zip"}
-    return Parameters(environment=environment, **{**package, **_OWN[environment], **chosen})
+    return Parameters(environment=environment, **{**package, **_DEFAULTS[environment], **chosen})

@@ -1,4 +1,4 @@
-"""One role a duty, the orchestrator that takes them, and the one that deploys."""
+"""The roles of the pipeline, the orchestrator that assumes them, and the role that deploys."""
 
 from __future__ import annotations
 
@@ -9,79 +9,80 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
-from infrastructure import duties
-from infrastructure.duties import Duty
+from infrastructure import permissions
 from infrastructure.parameters import Parameters
+from infrastructure.permissions import RolePermissions
 from infrastructure.storage import Storage
 
 BY_FUNCTION = ("ingest", "stage")
-"""Duties that the functions have."""
+"""Roles of the functions."""
 BY_TASK = ("build", "publish", "monitor")
-"""Roles that the orchestrator's tasks take."""
+"""Roles that the tasks of the orchestrator assume."""
 BY_PEOPLE = ("publish", "steward")
-"""Roles that people of the account may take, with a second factor: to roll back, and to refuse or accept a snapshot."""
+"""Roles that people of the account may assume with a second factor: to roll back, and to refuse or accept a snapshot."""
 _BOOTSTRAP = "hnb659fds"
 """The qualifier that `cdk bootstrap` gives its roles."""
 _GITHUB = "token.actions.githubusercontent.com"
 
 
 class Roles(Construct):
-    """Roles named `<prefix>-<duty>`."""
+    """Roles named `<prefix>-<name>`."""
 
     def __init__(self, scope: Construct, name: str, settings: Parameters, storage: Storage) -> None:
         super().__init__(scope, name)
         self.settings = settings
         self.storage = storage
-        self.by_duty: dict[str, iam.Role] = {}
-        for duty in (duties.ORCHESTRATOR, *duties.DUTIES[:-1]):
-            self.by_duty[duty.name] = self._duty(duty)
-        self.orchestrator = self.by_duty["orchestrator"]
+        self.by_name: dict[str, iam.Role] = {}
+        for role in (permissions.ORCHESTRATOR, *permissions.ROLES[:-1]):
+            self.by_name[role.name] = self._role(role)
+        self.orchestrator = self.by_name["orchestrator"]
         self.deployment = self._deployment()
-        self._let_orchestrate()
-        storage.only_moves_the_pointer(self.by_duty["publish"])
+        self._allow_orchestration()
+        storage.restrict_pointer_to(self.by_name["publish"])
 
-    def _duty(self, duty: Duty) -> iam.Role:
+    def _role(self, granted: RolePermissions) -> iam.Role:
         role = iam.Role(
             self,
-            duty.name.title(),
-            role_name=f"{self.settings.prefix}-{duty.name}",
-            description=f"Catalunya, {self.settings.environment}: {duty.what}.",
-            assumed_by=self._trusted(duty.name),
+            granted.name.title(),
+            role_name=f"{self.settings.prefix}-{granted.name}",
+            description=f"Catalunya, {self.settings.environment}: {granted.description}.",
+            assumed_by=self._trusted(granted.name),
             max_session_duration=Duration.hours(4),
         )
         lake = self.storage.lake
         for action, patterns in (
-            ("s3:GetObject", duty.reads),
-            ("s3:PutObject", duty.writes),
-            ("s3:AbortMultipartUpload", duty.writes),
-            ("s3:DeleteObject", duty.deletes),
+            ("s3:GetObject", granted.reads),
+            ("s3:PutObject", granted.writes),
+            ("s3:AbortMultipartUpload", granted.writes),
+            ("s3:DeleteObject", granted.deletes),
         ):
             if patterns:
                 role.add_to_policy(_allow([action], [lake.arn_for_objects(p) for p in patterns]))
         role.add_to_policy(_allow(["s3:ListBucket", "s3:GetBucketLocation"], [lake.bucket_arn]))
-        self._explain(role, {*duty.reads, *duty.writes, *duty.deletes})
+        self._acknowledge_wildcards(role, {*granted.reads, *granted.writes, *granted.deletes})
         return role
 
-    def _explain(self, role: iam.Role, patterns: set[str]) -> None:
+    def _acknowledge_wildcards(self, role: iam.Role, patterns: set[str]) -> None:
         lake = self.storage.lake
-        why = {shown(lake, p): duties.WHY_PATTERNS[p.split("/")[0]] for p in sorted(patterns) if "*" in p}
-        explain(role, why)
+        reasons = permissions.WHY_PATTERNS
+        found = {nag_address(lake, p): reasons[p.split("/")[0]] for p in sorted(patterns) if "*" in p}
+        acknowledge_wildcards(role, found)
 
-    def _trusted(self, duty: str) -> iam.IPrincipal:
-        if duty == "orchestrator":
+    def _trusted(self, name: str) -> iam.IPrincipal:
+        if name == "orchestrator":
             arns = self.settings.workers
             return (
                 iam.CompositePrincipal(*map(iam.ArnPrincipal, arns)) if arns else iam.AccountRootPrincipal()
             )
-        if duty in BY_FUNCTION:
+        if name in BY_FUNCTION:
             return iam.ServicePrincipal("lambda.amazonaws.com")
         people = iam.AccountRootPrincipal().with_conditions({"Bool": {"aws:MultiFactorAuthPresent": "true"}})
-        if duty == "steward":
+        if name == "steward":
             return people
-        worker = iam.ArnPrincipal(self.by_duty["orchestrator"].role_arn)
-        return iam.CompositePrincipal(worker, people) if duty in BY_PEOPLE else worker
+        worker = iam.ArnPrincipal(self.by_name["orchestrator"].role_arn)
+        return iam.CompositePrincipal(worker, people) if name in BY_PEOPLE else worker
 
-    def _let_orchestrate(self) -> None:
+    def _allow_orchestration(self) -> None:
         role = self.orchestrator
         stack = Stack.of(self)
         functions = [
@@ -94,11 +95,11 @@ class Roles(Construct):
             for name in BY_FUNCTION
         ]
         role.add_to_policy(_allow(["lambda:InvokeFunction"], functions))
-        taken = [self.by_duty[name].role_arn for name in BY_TASK]
-        role.add_to_policy(_allow(["sts:AssumeRole"], taken))
+        assumed = [self.by_name[name].role_arn for name in BY_TASK]
+        role.add_to_policy(_allow(["sts:AssumeRole"], assumed))
 
     def _deployment(self) -> iam.Role:
-        """Taken by the repository's workflows; it may take the roles that `cdk bootstrap` made, and nothing else."""
+        """Return the role of the repository's workflows; it may only assume the roles that `cdk bootstrap` made."""
         repository = self.settings.github_repository
         subject = f"repo:{repository}:environment:{self.settings.environment}"
         role = iam.Role(
@@ -138,18 +139,18 @@ def _allow(actions: list[str], resources: list[str]) -> iam.PolicyStatement:
     return iam.PolicyStatement(actions=actions, resources=resources)
 
 
-def explain(role: iam.Role, reasons: dict[str, str]) -> None:
-    """Acknowledge for cdk-nag each resource with a `*` in it, by the address that cdk-nag shows, and why it has one."""
+def acknowledge_wildcards(role: iam.Role, reasons: dict[str, str]) -> None:
+    """Acknowledge for cdk-nag each resource with a `*`: the address that cdk-nag shows, to the reason for the `*`."""
     Validations.of(role).acknowledge(
         *(
-            Acknowledgment(id=f"AwsSolutions-IAM5[Resource::{address}]", reason=why)
-            for address, why in reasons.items()
+            Acknowledgment(id=f"AwsSolutions-IAM5[Resource::{address}]", reason=reason)
+            for address, reason in reasons.items()
         )
     )
 
 
-def shown(bucket: s3.Bucket, pattern: str) -> str:
-    """The address that cdk-nag shows for objects of a bucket of the stack."""
+def nag_address(bucket: s3.Bucket, pattern: str) -> str:
+    """Return the address that cdk-nag shows for objects of a bucket of the stack."""
     name = Stack.of(bucket).resolve(
         Stack.of(bucket).get_logical_id(cast(CfnElement, bucket.node.default_child))
     )

@@ -1,4 +1,7 @@
-"""One environment of the pipeline on AWS, put together."""
+"""The stack of one environment of the pipeline on AWS.
+
+CDK makes logical ids of the names of constructs: a construct that is renamed is created again on AWS.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from constructs import Construct
 from catalunya.datasets import loader
 from catalunya.settings import PORTAL_VARIABLES, PORTALS
 from infrastructure.athena import Athena
-from infrastructure.catalogue import Catalogue
 from infrastructure.functions import Functions
+from infrastructure.glue import GlueCatalog
+from infrastructure.monitoring import TAG, Monitoring
 from infrastructure.package import ROOT
 from infrastructure.parameters import Parameters
 from infrastructure.roles import Roles
 from infrastructure.storage import Storage
-from infrastructure.watch import TAG, Watch
 
 
 class CatalunyaStack(Stack):
@@ -28,11 +31,11 @@ class CatalunyaStack(Stack):
         Tags.of(self).add(TAG, settings.prefix)
         storage = Storage(self, "Storage", settings)
         roles = Roles(self, "Roles", settings, storage)
-        watch = Watch(self, "Watch", settings)
+        monitoring = Monitoring(self, "Watch", settings)
         lake = storage.lake.bucket_name
         definitions = loader.load(ROOT / "datasets")
         marts = sorted(path.stem for path in (ROOT / "dbt" / "mart" / "models" / "marts").glob("*.sql"))
-        Catalogue(self, "Catalogue", settings, definitions, lake)
+        GlueCatalog(self, "Catalogue", settings, definitions, lake)
         Athena(
             self,
             "Athena",
@@ -42,10 +45,10 @@ class CatalunyaStack(Stack):
             staging_tables=tuple(definitions),
             mart_tables=tuple(marts),
         )
-        Functions(self, "Functions", settings, _environment(settings, lake), roles.by_duty, watch.topic)
+        Functions(self, "Functions", settings, _environment(settings, lake), roles.by_name, monitoring.topic)
         for title, value in {
             "Lake": f"s3://{lake}",
-            "Alerts": watch.topic.topic_arn,
+            "Alerts": monitoring.topic.topic_arn,
             "Orchestrator": roles.orchestrator.role_arn,
             "Deployment": roles.deployment.role_arn,
         }.items():
@@ -53,7 +56,7 @@ class CatalunyaStack(Stack):
 
 
 def _environment(settings: Parameters, lake: str) -> dict[str, str]:
-    """What the functions are told. Of secrets there is none: the portals are public."""
+    """Return the variables of the functions; there are no secrets, since the portals are public."""
     portals = dict(zip(PORTAL_VARIABLES, (getattr(settings, name) for name in PORTALS), strict=True))
     own = {"ENVIRONMENT": settings.environment, "CATALUNYA_LAKE": f"s3://{lake}"}
     return {**own, **{name: url for name, url in portals.items() if url}}

@@ -1,4 +1,4 @@
-"""The buckets: the lake, the results of queries, and the logs of who asked for what."""
+"""The buckets: the lake, the results of queries, and the access logs of both."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from catalunya.lake import layout
-from infrastructure import duties
+from infrastructure import permissions
 from infrastructure.parameters import Parameters
 
 DAYS = {
     layout.CANDIDATES: 7,
     layout.RUNS: 14,
-    duties.LOCKS: 7,
+    permissions.LOCKS: 7,
     layout.ALERTS: 365,
 }
-"""Prefix to the days that its objects live; what is in no line here lives until the pipeline deletes it."""
+"""Prefix to the days that its objects are kept; objects of other prefixes stay until the pipeline deletes them."""
 OLD_DAYS = {
     layout.LANDING: 365,
     layout.STAGING: 30,
@@ -29,16 +29,16 @@ OLD_DAYS = {
     layout.RUNS: 1,
     layout.ALERTS: 1,
     layout.DOCS: 30,
-    duties.LOCKS: 1,
+    permissions.LOCKS: 1,
     layout.CURRENT: 365,
 }
-"""Prefix to the days that a version lives on after it was replaced or deleted."""
+"""Prefix to the days that a version is kept after it was replaced or deleted."""
 _COLD_DAYS = 90
-"""After so long landed bytes are read once a month at most, by the check of their sums."""
+"""Age after which landed bytes are read once a month at most, by the check of their checksums."""
 
 
 class Storage(Construct):
-    """Three buckets, all private, encrypted and over TLS alone."""
+    """Three buckets: private, encrypted, and accessible over TLS only."""
 
     def __init__(self, scope: Construct, name: str, settings: Parameters) -> None:
         super().__init__(scope, name)
@@ -50,14 +50,14 @@ class Storage(Construct):
                 reason="This bucket receives the access logs of the others; its own log would log itself.",
             )
         )
-        self.lake = self._bucket("lake", versioned=True, logged=True, lifecycle_rules=_rules())
+        self.lake = self._bucket("lake", versioned=True, logged=True, lifecycle_rules=_lifecycle_rules())
         self.results = self._bucket(
             "results", logged=True, lifecycle_rules=[s3.LifecycleRule(expiration=Duration.days(3))]
         )
-        self._keep_landing()
+        self._deny_deletes_in_landing()
 
     def name_of(self, kind: str) -> str:
-        """The bucket's name: the same in every stack of this environment, unique in the world."""
+        """Return the name of a bucket; the account makes it globally unique."""
         return f"{self.settings.prefix}-{kind}-{Aws.ACCOUNT_ID}"
 
     def _bucket(
@@ -88,19 +88,19 @@ class Storage(Construct):
             server_access_logs_prefix=f"{kind}/" if logged else None,
         )
 
-    def _keep_landing(self) -> None:
+    def _deny_deletes_in_landing(self) -> None:
         self.lake.add_to_resource_policy(
             iam.PolicyStatement(
                 sid="NobodyDeletesWhatLanded",
                 effect=iam.Effect.DENY,
                 principals=[iam.AnyPrincipal()],
                 actions=["s3:DeleteObject", "s3:DeleteObjectVersion"],
-                resources=[self.lake.arn_for_objects(pattern) for pattern in duties.LANDED],
+                resources=[self.lake.arn_for_objects(pattern) for pattern in permissions.LANDED],
             )
         )
 
-    def only_moves_the_pointer(self, role: iam.IRole) -> None:
-        """Deny everybody but `role` to write or delete `current.json`, administrators too."""
+    def restrict_pointer_to(self, role: iam.IRole) -> None:
+        """Deny everybody except `role`, administrators too, to write or delete `current.json`."""
         self.lake.add_to_resource_policy(
             iam.PolicyStatement(
                 sid="PublishAloneMovesThePointer",
@@ -113,7 +113,7 @@ class Storage(Construct):
         )
 
 
-def _rules() -> list[s3.LifecycleRule]:
+def _lifecycle_rules() -> list[s3.LifecycleRule]:
     rules = []
     for prefix, old_days in OLD_DAYS.items():
         days = DAYS.get(prefix)

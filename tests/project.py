@@ -21,7 +21,7 @@ def missing(what: str) -> NoReturn:
 
 def copy_home(folder: Path) -> Path:
     """A copy of what CATALUNYA_HOME names, to make mistakes in."""
-    for part in ("datasets", "dbt/mart"):
+    for part in ("datasets", "dbt/mart", "orchestration/dbt"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("target", "logs"))
     return folder
 

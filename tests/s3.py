@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from standin.emulator import emulator
-from standin.install import NotInstalled, ministack
 from tests.project import missing
+from tools.athena_emulator import ministack
+from tools.athena_emulator.install import NotInstalled
+from tools.athena_emulator.install import ministack as install_ministack
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,9 @@ def s3_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Emulator
 
 @contextmanager
 def running(folder: Path, *services: str, **more: str) -> Iterator[S3Emulator]:
-    """A server of these services of AWS, of all without any, with `more` in its environment; see `standin.emulator`."""
+    """Run a server of these services of AWS (of all when none is named), with `more` in its environment."""
     installed()
-    with emulator(folder, services, **more) as endpoint:
+    with ministack.running(folder, services, **more) as endpoint:
         yield S3Emulator(
             endpoint,
             {
@@ -68,6 +69,6 @@ def s3_bucket(s3_emulator: S3Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
 def installed() -> Path:
     """The emulator's command; installs it once for every checkout of this machine."""
     try:
-        return ministack()
+        return install_ministack()
     except NotInstalled as fault:
         missing(f"no S3 emulator: {fault}")

@@ -31,14 +31,20 @@ def test_a_good_set_up_is_well_in_every_check(home):
 @pytest.mark.parametrize(
     ("file", "before", "after", "check", "message"),
     [
-        ("dbt_project.yml", "profile: catalunya", "profile: catalonia", "profile", "no profile 'catalonia'"),
-        ("dbt_project.yml", "name: mart", "nom: mart", "project", "lacks `name`"),
-        ("dbt_project.yml", "name: mart", "name: [", "project", "no YAML"),
-        ("profiles.yml", "    duckdb:", "    duck:", "profile", "no target 'duckdb'"),
+        (
+            "dbt/mart/dbt_project.yml",
+            "profile: catalunya",
+            "profile: catalonia",
+            "profile",
+            "no profile 'catalonia'",
+        ),
+        ("dbt/mart/dbt_project.yml", "name: mart", "nom: mart", "project", "lacks `name`"),
+        ("dbt/mart/dbt_project.yml", "name: mart", "name: [", "project", "no YAML"),
+        ("orchestration/dbt/profiles.yml", "    duckdb:", "    duck:", "profile", "no target 'duckdb'"),
     ],
 )
 def test_a_mistake_in_the_project_is_named_with_a_hint(home, file, before, after, check, message):
-    path = home / "dbt" / "mart" / file
+    path = home / file
     assert before in path.read_text()
     path.write_text(path.read_text().replace(before, after, 1))
     finding = checks(home)[check]

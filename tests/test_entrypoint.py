@@ -17,7 +17,7 @@ def secrets_of(folder: Path, postgres: str, redis: str) -> dict[str, str]:
     """What the entrypoint's own function writes into its folder of secrets."""
     functions = ENTRYPOINT.read_text().partition('case "$ENVIRONMENT" in\n')[0]
     subprocess.run(
-        ["bash", "-c", f"{functions}\nmake_secrets"],
+        ["bash", "-c", f"{functions}\ncreate_secrets"],
         env={
             "PATH": "/usr/bin:/bin",
             "CATALUNYA_SECRETS": str(folder),

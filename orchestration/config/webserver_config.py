@@ -1,4 +1,4 @@
-"""Who may log in to the web interface: the users of Airflow's database."""
+"""The login of the web interface: users of Airflow's database."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# What every container of the image does before its service: settings checked, secrets read, database awaited.
+# Starts the service of a container, after a check of its settings and a wait for its database.
 #
 #     entrypoint.sh secrets | init | api-server | scheduler | dag-processor | triggerer | worker | portal | COMMAND…
 #
-# `secrets` makes the secrets and `init` the database, once, and they end; any other command is run as it is.
+# `secrets` creates the secrets and `init` the database, and both end. Any other command is run as it is.
 set -euo pipefail
 
 secrets=${CATALUNYA_SECRETS:-/run/catalunya}
-patience=${CATALUNYA_WAIT_SECONDS:-60}
+wait_seconds=${CATALUNYA_WAIT_SECONDS:-60}
 export ENVIRONMENT=${ENVIRONMENT:-demo}
 
 say() { echo "entrypoint: $*" >&2; }
@@ -16,7 +16,7 @@ fail() {
     exit 1
 }
 
-# Production starts with secrets of its own or not at all. Every one that is wrong is named, not the first alone.
+# Production starts only with its own secrets. The error names every variable that is wrong, not only the first.
 check_production() {
     local wrong=0 name value
     complain() {
@@ -32,9 +32,9 @@ check_production() {
         fi
         case "$name=$value" in
             CATALUNYA_LAKE=s3://?*) ;;
-            CATALUNYA_LAKE=*) complain "set CATALUNYA_LAKE to s3://bucket/prefix: production keeps its lake there" ;;
+            CATALUNYA_LAKE=*) complain "set CATALUNYA_LAKE to s3://bucket/prefix: the lake of production is in S3" ;;
             *=airflow | *=postgres | *=redis | *=admin | *=password | *=changeme)
-                complain "set $name to a secret of your own: '$value' is a development credential" ;;
+                complain "set $name to a secret of your own: '$value' is a development password" ;;
             AIRFLOW__CORE__FERNET_KEY=*)
                 python -c 'import sys; from cryptography.fernet import Fernet; Fernet(sys.argv[1])' "$value" \
                     2>/dev/null || complain "set AIRFLOW__CORE__FERNET_KEY to a Fernet key: 32 bytes in URL-safe base64" ;;
@@ -43,13 +43,13 @@ check_production() {
     done
     case "${AIRFLOW_BIND:-127.0.0.1}" in
         127.* | ::1 | localhost) ;;
-        *) complain "set AIRFLOW_BIND to 127.0.0.1 and put a proxy with TLS before it: '$AIRFLOW_BIND' is open to the world" ;;
+        *) complain "set AIRFLOW_BIND to 127.0.0.1 and put a proxy with TLS in front: '$AIRFLOW_BIND' is open to other machines" ;;
     esac
     [ "$wrong" = 0 ] || fail "production does not start with these settings; nothing was changed"
 }
 
-# dbt's threads and DuckDB's memory from what the container was given: half of it on a developer's machine, where
-# other things run too, nearly all in production.
+# Threads of dbt and memory of DuckDB, from the limits of the container: 40 % of the memory in development, where other
+# programs run too, 70 % in production.
 size_dbt() {
     local memory cpus quota period share threads
     memory=$(cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || echo max)
@@ -72,26 +72,26 @@ size_dbt() {
     export CATALUNYA_DUCKDB_MEMORY=${CATALUNYA_DUCKDB_MEMORY:-$((memory * share / 104857600))MB}
 }
 
-# Connections that each service may hold to the database: SQLAlchemy's pool and what it may add in a rush, both for
-# the synchronous and the asynchronous engine of a process. All services together stay below PostgreSQL's limit, which
-# the environment sets too (POSTGRES_MAX_CONNECTIONS in docker-compose.yml).
+# The most connections of each service to the database: pool and overflow of SQLAlchemy, for the synchronous and for the
+# asynchronous engine of a process. All services together stay below PostgreSQL's limit (POSTGRES_MAX_CONNECTIONS in
+# docker-compose.yml).
 size_pools() {
-    local pool=2 rush=1
+    local pool=2 overflow=1
     case "$ENVIRONMENT:$1" in
-        production:api-server) pool=10 rush=5 ;;
-        production:scheduler) pool=6 rush=4 ;;
-        production:*) pool=3 rush=2 ;;
-        *:api-server) pool=5 rush=3 ;;
-        *:scheduler) pool=3 rush=2 ;;
+        production:api-server) pool=10 overflow=5 ;;
+        production:scheduler) pool=6 overflow=4 ;;
+        production:*) pool=3 overflow=2 ;;
+        *:api-server) pool=5 overflow=3 ;;
+        *:scheduler) pool=3 overflow=2 ;;
     esac
     export AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_SIZE=${AIRFLOW__DATABASE__SQL_ALCHEMY_POOL_SIZE:-$pool}
-    export AIRFLOW__DATABASE__SQL_ALCHEMY_MAX_OVERFLOW=${AIRFLOW__DATABASE__SQL_ALCHEMY_MAX_OVERFLOW:-$rush}
-    # So that pg_stat_activity says whose a connection is.
+    export AIRFLOW__DATABASE__SQL_ALCHEMY_MAX_OVERFLOW=${AIRFLOW__DATABASE__SQL_ALCHEMY_MAX_OVERFLOW:-$overflow}
+    # The name of the service in pg_stat_activity.
     export PGAPPNAME=$1
 }
 
-# A secret of that name: what the environment says, else what is there, else made now. $3 is who may read it.
-keep() {
+# Write a secret: the value of the environment, else the one that exists, else a new one. $3 is the mode of the file.
+store_secret() {
     local name=$1 given=$2 mode=$3 make=${4:-token}
     if [ -z "$given" ] && [ -s "$secrets/$name" ]; then return; fi
     if [ -z "$given" ]; then given=$($make); fi
@@ -102,8 +102,8 @@ keep() {
 token() { head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n'; }
 fernet() { head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n'; }
 
-# A password as a part of a URL: every byte that is not plain as %XX.
-in_url() {
+# Percent-encode a password for a URL.
+url_encode() {
     local LC_ALL=C text=$1 i byte
     for ((i = 0; i < ${#text}; i++)); do
         byte=${text:i:1}
@@ -114,26 +114,26 @@ in_url() {
     done
 }
 
-make_secrets() {
-    [ -w "$secrets" ] || fail "$secrets cannot be written by user $(id -u): give the volume of the secrets to user 50000"
-    # The database and the broker read theirs as users of their own; nothing else mounts this folder.
-    keep postgres_password "${POSTGRES_PASSWORD:-}" 0444
-    keep redis_password "${REDIS_PASSWORD:-}" 0444
-    keep fernet_key "${AIRFLOW__CORE__FERNET_KEY:-}" 0400 fernet
-    keep api_secret_key "${AIRFLOW__API__SECRET_KEY:-}" 0400
-    keep jwt_secret "${AIRFLOW__API_AUTH__JWT_SECRET:-}" 0400
+create_secrets() {
+    [ -w "$secrets" ] || fail "$secrets cannot be written by user $(id -u): change the owner of the volume to user 50000"
+    # PostgreSQL and Redis read their passwords as other users; no other service mounts this folder.
+    store_secret postgres_password "${POSTGRES_PASSWORD:-}" 0444
+    store_secret redis_password "${REDIS_PASSWORD:-}" 0444
+    store_secret fernet_key "${AIRFLOW__CORE__FERNET_KEY:-}" 0400 fernet
+    store_secret api_secret_key "${AIRFLOW__API__SECRET_KEY:-}" 0400
+    store_secret jwt_secret "${AIRFLOW__API_AUTH__JWT_SECRET:-}" 0400
     local password
-    password=$(in_url "$(cat "$secrets/postgres_password")")
-    keep sql_alchemy_conn "postgresql+psycopg2://airflow:$password@postgres:5432/airflow" 0400
-    keep result_backend "db+postgresql://airflow:$password@postgres:5432/airflow" 0400
-    keep broker_url "redis://:$(in_url "$(cat "$secrets/redis_password")")@redis:6379/0" 0400
+    password=$(url_encode "$(cat "$secrets/postgres_password")")
+    store_secret sql_alchemy_conn "postgresql+psycopg2://airflow:$password@postgres:5432/airflow" 0400
+    store_secret result_backend "db+postgresql://airflow:$password@postgres:5432/airflow" 0400
+    store_secret broker_url "redis://:$(url_encode "$(cat "$secrets/redis_password")")@redis:6379/0" 0400
 }
 
 check_memory() {
     local needed=${CATALUNYA_LEAST_MEMORY_MB:-1500} free
     free=$(($(awk '/^MemAvailable/ {print $2}' /proc/meminfo) / 1024))
     [ "$free" -ge "$needed" ] || fail \
-        "only $free MB of memory are free and the stack needs $needed: end other programs, or give Docker more memory (CATALUNYA_LEAST_MEMORY_MB sets the limit)"
+        "only $free MB of memory are free and the stack needs $needed: stop other programs, or give Docker more memory (CATALUNYA_LEAST_MEMORY_MB sets the limit)"
 }
 
 check_lake() {
@@ -144,15 +144,15 @@ check_lake() {
     esac
 }
 
-await() {
-    local host=$1 port=$2 until=$((SECONDS + patience))
+wait_for() {
+    local host=$1 port=$2 until=$((SECONDS + wait_seconds))
     until (exec 3<>"/dev/tcp/$host/$port") 2>/dev/null; do
-        [ "$SECONDS" -lt "$until" ] || fail "$host:$port did not answer within $patience s; see 'docker compose logs $host'"
+        [ "$SECONDS" -lt "$until" ] || fail "$host:$port did not answer within $wait_seconds s; see 'docker compose logs $host'"
         sleep 0.3
     done
 }
 
-# The demo environment reads from the portal's container where it runs; else the library brings its own.
+# In the demo environment: use the container of the portal if it runs; else the library starts its own portal.
 find_portal() {
     if [ "$ENVIRONMENT" = demo ] && [ -z "${CATALUNYA_SOCRATA_URL:-}" ] && getent hosts demo-portal >/dev/null; then
         export CATALUNYA_SOCRATA_URL=http://demo-portal:8000 CATALUNYA_IDESCAT_URL=http://demo-portal:8000 \
@@ -173,10 +173,10 @@ case "$service" in
     secrets)
         check_memory
         check_lake
-        make_secrets
+        create_secrets
         ;;
     init)
-        await postgres 5432
+        wait_for postgres 5432
         export AIRFLOW__LOGGING__LOGGING_LEVEL=WARNING AIRFLOW__LOGGING__FAB_LOGGING_LEVEL=ERROR
         airflow db migrate
         airflow users create --role Admin --username "${AIRFLOW_ADMIN_USERNAME:-airflow}" \
@@ -186,19 +186,19 @@ case "$service" in
         say "ready: environment $ENVIRONMENT, lake $CATALUNYA_LAKE"
         ;;
     api-server | scheduler | dag-processor | triggerer | worker)
-        [ -r "$secrets/sql_alchemy_conn" ] || fail "there are no secrets in $secrets yet; secrets-init makes them"
-        await postgres 5432
+        [ -r "$secrets/sql_alchemy_conn" ] || fail "there are no secrets in $secrets yet; secrets-init creates them"
+        wait_for postgres 5432
         case "$service" in
             api-server) exec airflow api-server ;;
             dag-processor) exec airflow dag-processor ;;
             triggerer) exec airflow triggerer --skip-serve-logs ;;
         esac
         if [ "$service" = worker ]; then
-            await redis 6379
+            wait_for redis 6379
             export AIRFLOW__CORE__EXECUTOR=CeleryExecutor
             exec airflow celery worker --skip-serve-logs
         fi
-        # Where there are workers, tasks are handed to them; healthy.py notices when they come or go.
+        # With workers, the scheduler sends tasks to them; healthy.py restarts it when workers appear or disappear.
         AIRFLOW__CORE__EXECUTOR=LocalExecutor
         if getent hosts airflow-worker >/dev/null; then AIRFLOW__CORE__EXECUTOR=CeleryExecutor; fi
         export AIRFLOW__CORE__EXECUTOR

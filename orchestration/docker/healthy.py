@@ -1,9 +1,9 @@
-"""Is this service well? Exits with 0 or 1; what `docker compose ps` shows.
+"""The health check of a container: exits with 0 when its service is healthy, else with 1.
 
     healthy.py api-server | scheduler | dag-processor | triggerer | worker
 
-Asks what the service itself keeps up: the address it serves, its heartbeat in the database, its answer over the
-broker. Imports no Airflow, which would take seconds every time.
+It checks the address that the service serves, its heartbeat in the database, or its answer over the broker. It does not
+import Airflow, which would take seconds every time.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ import urllib.request
 from pathlib import Path
 
 SECRETS = Path(os.environ.get("CATALUNYA_SECRETS", "/run/catalunya"))
-LATE_S = 30
-GONE_S = 60
-GONE_SINCE = Path(tempfile.gettempdir(), "workers-gone")
+HEARTBEAT_TIMEOUT_S = 30
+WORKERS_TIMEOUT_S = 60
+WORKERS_MISSING_SINCE = Path(tempfile.gettempdir(), "workers-missing")
 JOBS = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob", "triggerer": "TriggererJob"}
 
 
 def main(service: str) -> str:
-    """What is wrong with `service`; nothing when it is well."""
+    """Return the fault of a service, or an empty text."""
     if service == "api-server":
-        # Without any proxy: it is this machine.
+        # Without a proxy, because it is this machine.
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with direct.open("http://localhost:8080/api/v2/version", timeout=5) as answer:
             return "" if answer.status == 200 else f"status {answer.status}"
     if service == "worker":
         return worker()
-    wrong = heartbeat(JOBS[service])
-    if service == "scheduler" and not wrong:
-        wrong = executor()
-    return wrong
+    fault = heartbeat(JOBS[service])
+    if service == "scheduler" and not fault:
+        fault = executor()
+    return fault
 
 
 def heartbeat(job: str) -> str:
-    """This container's own job in the metadata database has given a sign of life."""
+    """Check the last heartbeat of this container's job in the metadata database."""
     import psycopg2
 
     address = (SECRETS / "sql_alchemy_conn").read_text().strip().replace("+psycopg2", "")
@@ -56,28 +56,28 @@ def heartbeat(job: str) -> str:
         (age,) = cursor.fetchone()
     if age is None:
         return f"no running {job} on {socket.gethostname()}"
-    return "" if age < LATE_S else f"the last heartbeat of {job} is {age:.0f} s old"
+    return "" if age < HEARTBEAT_TIMEOUT_S else f"the last heartbeat of {job} is {age:.0f} s old"
 
 
 def executor() -> str:
-    """The scheduler starts again with the other executor when workers came, or are gone for a while."""
+    """Restart the scheduler with the other executor when workers have appeared, or are missing for a minute."""
     running = environment(1)["AIRFLOW__CORE__EXECUTOR"]
     wanted = "CeleryExecutor" if workers() else "LocalExecutor"
     if running == wanted:
-        GONE_SINCE.unlink(missing_ok=True)
+        WORKERS_MISSING_SINCE.unlink(missing_ok=True)
         return ""
     if wanted == "LocalExecutor":
-        # Workers that crash are back within seconds.
-        if not GONE_SINCE.exists():
-            GONE_SINCE.touch()
-        if time.time() - GONE_SINCE.stat().st_mtime < GONE_S:
+        # A worker that crashed is back within seconds.
+        if not WORKERS_MISSING_SINCE.exists():
+            WORKERS_MISSING_SINCE.touch()
+        if time.time() - WORKERS_MISSING_SINCE.stat().st_mtime < WORKERS_TIMEOUT_S:
             return ""
     os.kill(1, signal.SIGTERM)
-    return f"starting again with {wanted} instead of {running}"
+    return f"restarting with {wanted} instead of {running}"
 
 
 def workers() -> bool:
-    """True when at least one worker's container runs."""
+    """Tell whether the container of at least one worker runs."""
     try:
         return bool(socket.gethostbyname("airflow-worker"))
     except socket.gaierror:
@@ -85,14 +85,14 @@ def workers() -> bool:
 
 
 def environment(process: int) -> dict[str, str]:
-    """The variables that the main process, or the one it started, was given."""
+    """Return the environment variables of a process, or of the process that it started."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     pairs = Path(f"/proc/{children[0] if children else process}/environ").read_bytes().decode().split("\0")
     return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
 
 
 def worker() -> str:
-    """This container's Celery worker answers."""
+    """Check that the Celery worker of this container answers."""
     from celery import Celery
 
     app = Celery(broker=(SECRETS / "broker_url").read_text().strip())
@@ -101,7 +101,4 @@ def worker() -> str:
 
 
 if __name__ == "__main__":
-    wrong = main(sys.argv[1])
-    if wrong:
-        print(wrong, file=sys.stderr)
-    sys.exit(1 if wrong else 0)
+    sys.exit(main(sys.argv[1]) or 0)

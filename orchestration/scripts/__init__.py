@@ -1,1 +1,1 @@
-"""What is run by hand, and by `make`."""
+"""Scripts that people and `make` run."""

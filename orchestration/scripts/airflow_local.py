@@ -1,42 +1,39 @@
-"""Airflow on this machine without containers: SQLite, LocalExecutor, everything on loopback.
+"""Run Airflow on this machine without containers: SQLite, LocalExecutor, everything on loopback.
 
-    make airflow                                     # http://localhost:8080, airflow/airflow; Ctrl-C ends all
-    .venv/bin/python orchestration/scripts/airflow_local.py --port 8090 --home /tmp/airflow
+    make airflow                                     # http://localhost:8080, airflow/airflow; stop it with Ctrl-C
+    .venv/bin/python -m orchestration.scripts.airflow_local --port 8090 --home /tmp/airflow
 
-It is for development: production runs in containers. Everything it writes lies under `--home`, but for the
-lake (CATALUNYA_LAKE, `./data` by default).
+It is for development: production runs in containers. It writes into `--home` and into the lake (CATALUNYA_LAKE, `./data`
+by default).
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from catalunya.settings import spare_loopback
+from catalunya.settings import PORTAL_VARIABLES, spare_loopback
+from orchestration.scripts import health_check
+from tools.processes import LOOPBACK, free_port, is_free, process_group
 
 ORCHESTRATION = Path(__file__).resolve().parents[1]
 REPOSITORY = ORCHESTRATION.parent
 BIN = Path(sys.executable).parent
-LOOPBACK = "127.0.0.1"
-STARTED_S = 180
-STOPPED_S = 20
+START_TIMEOUT_S = 180
 
 
 def main() -> int:
-    """Start, wait until all is healthy, and stay until Ctrl-C; returns 1 when a part does not start or dies."""
+    """Start every part and wait for Ctrl-C; returns 1 when a part does not start, or ends."""
     spare_loopback()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--port", type=int, default=8080, help="port of the web interface")
@@ -44,58 +41,63 @@ def main() -> int:
     parser.add_argument("--dags", type=Path, default=ORCHESTRATION / "airflow" / "dags")
     parser.add_argument("--paused", action="store_true", help="leave the DAGs paused")
     options = parser.parse_args()
-    for sign in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(sign, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
-        with ExitStack() as held:
-            return _serve(options, held)
+        with ExitStack() as processes:
+            return _serve(options, processes)
     except KeyboardInterrupt:
-        _say("stopped")
+        _print("stopped")
         return 0
 
 
-def _serve(options: argparse.Namespace, held: ExitStack) -> int:
+def _serve(options: argparse.Namespace, processes: ExitStack) -> int:
     url = f"http://localhost:{options.port}"
-    if not _is_free(options.port):
-        _say(f"port {options.port} is in use; end what listens there, or choose another with --port")
+    if not is_free(options.port):
+        _print(f"port {options.port} is in use; stop what listens there, or choose another port with --port")
         return 1
     home: Path = options.home.resolve()
     env = environment(home, options.port, options.dags.resolve(), paused=options.paused)
-    (home / "logs").mkdir(parents=True, exist_ok=True)
-    _write_password(home)
+    logs = home / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    passwords = home / "simple_auth_manager_passwords.json.generated"
+    passwords.write_text(json.dumps({"airflow": "airflow"}))
+
+    def start(name: str, *command: str) -> subprocess.Popen[bytes]:
+        words = [BIN / command[0], *command[1:]]
+        return processes.enter_context(process_group(words, env=env, folder=home, log=logs / f"{name}.log"))
+
     if env["ENVIRONMENT"] == "demo" and "CATALUNYA_SOCRATA_URL" not in env:
-        port = _free_port()
-        for name in ("SOCRATA", "IDESCAT", "ICGC"):
-            env[f"CATALUNYA_{name}_URL"] = f"http://{LOOPBACK}:{port}"
-        held.enter_context(_running("portal", ["catalunya", "demo", "serve", "--port", str(port)], env, home))
-    _say("preparing the database")
+        port = free_port()
+        env |= dict.fromkeys(PORTAL_VARIABLES, f"http://{LOOPBACK}:{port}")
+        start("portal", "catalunya", "demo", "serve", "--port", str(port))
+    _print("preparing the database")
     subprocess.run([BIN / "airflow", "db", "migrate"], env=env, check=True, stdout=subprocess.DEVNULL)
-    parts = {
-        "api-server": ["api-server", "--host", LOOPBACK, "--port", str(options.port), "--workers", "1"],
-        "dag-processor": ["dag-processor"],
-        # The web interface reads the logs from this machine's disk; no log server has to listen.
-        "scheduler": ["scheduler", "--skip-serve-logs"],
-        "triggerer": ["triggerer", "--skip-serve-logs"],
-    }
+    listen = ("--host", LOOPBACK, "--port", str(options.port), "--workers", "1")
     running = {
-        name: held.enter_context(_running(name, ["airflow", *words], env, home))
-        for name, words in parts.items()
+        "api-server": start("api-server", "airflow", "api-server", *listen),
+        "dag-processor": start("dag-processor", "airflow", "dag-processor"),
+        # The web interface reads the logs from this machine's disk; no log server is needed.
+        "scheduler": start("scheduler", "airflow", "scheduler", "--skip-serve-logs"),
+        "triggerer": start("triggerer", "airflow", "triggerer", "--skip-serve-logs"),
     }
-    _say(f"waiting for {', '.join(running)}")
-    give_up = time.monotonic() + STARTED_S
-    while not healthy(url):
-        if _dead(running, home) or time.monotonic() > give_up:
-            _say(f"Airflow did not start; look at {home / 'logs'}")
+    _print(f"waiting for {', '.join(running)}")
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not all(part.healthy for part in health_check.airflow(url)):
+        if _any_ended(running, logs) or time.monotonic() > deadline:
+            _print(f"Airflow did not start; see the logs in {logs}")
             return 1
         time.sleep(0.5)
-    _say(f"ready at {url} (airflow/airflow), environment {env['ENVIRONMENT']}, lake {env['CATALUNYA_LAKE']}")
-    while not _dead(running, home):
+    _print(
+        f"ready at {url} (airflow/airflow), environment {env['ENVIRONMENT']}, lake {env['CATALUNYA_LAKE']}"
+    )
+    while not _any_ended(running, logs):
         time.sleep(1)
     return 1
 
 
 def environment(home: Path, port: int, dags: Path, *, paused: bool = False) -> dict[str, str]:
-    """The variables that every part of a local Airflow is started with."""
+    """Return the environment variables of every part of a local Airflow."""
     url = f"http://localhost:{port}"
     lake = os.environ.get("CATALUNYA_LAKE", str(REPOSITORY / "data"))
     settings = {
@@ -109,13 +111,13 @@ def environment(home: Path, port: int, dags: Path, *, paused: bool = False) -> d
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "airflow:admin",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://{LOOPBACK}:{port}/execution/",
         "AIRFLOW__API__BASE_URL": url,
-        # The title of every page and the heading of the first.
+        # The title of every page and the heading of the first page.
         "AIRFLOW__API__INSTANCE_NAME": f"Catalunya ({os.environ.get('ENVIRONMENT', 'demo')} data)",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
-        # A task's end is noticed within so many seconds at the latest.
+        # The longest delay in seconds until the end of a task is noticed.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "ENVIRONMENT": "demo",
         "PATH": f"{BIN}:{os.environ.get('PATH', '')}",
@@ -123,23 +125,14 @@ def environment(home: Path, port: int, dags: Path, *, paused: bool = False) -> d
     return {**settings, **os.environ, "CATALUNYA_LAKE": lake if "://" in lake else str(Path(lake).resolve())}
 
 
-def healthy(url: str) -> bool:
-    """True when the API answers and scheduler, triggerer and DAG processor give signs of life."""
-    try:
-        with urllib.request.urlopen(f"{url}/api/v2/monitor/health", timeout=5) as answer:
-            parts = json.load(answer)
-    except (OSError, ValueError):
-        return False
-    return all(part.get("status") == "healthy" for part in parts.values())
-
-
 def token(url: str) -> str:
-    """A token for the API, as the development user."""
-    return str(ask(f"{url}/auth/token", {"username": "airflow", "password": "airflow"})["access_token"])
+    """Return a token for the API, as the development user."""
+    login = {"username": "airflow", "password": "airflow"}
+    return str(call_api(f"{url}/auth/token", login)["access_token"])
 
 
-def ask(url: str, content: Any = None, bearer: str | None = None, method: str | None = None) -> Any:
-    """The JSON that the API answers, to `content` as JSON when there is any."""
+def call_api(url: str, content: Any = None, bearer: str | None = None, method: str | None = None) -> Any:
+    """Return the JSON of the API's response; `content` is sent as JSON, if there is any."""
     headers = {
         "Content-Type": "application/json",
         **({"Authorization": f"Bearer {bearer}"} if bearer else {}),
@@ -147,91 +140,22 @@ def ask(url: str, content: Any = None, bearer: str | None = None, method: str | 
     data = None if content is None else json.dumps(content).encode()
     request = urllib.request.Request(url, data, headers, method=method)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return json.load(response)
     except urllib.error.HTTPError as error:
         error.msg = f"{error.msg}: {error.read(2000).decode(errors='replace')}"
         raise
 
 
-@contextmanager
-def _running(
-    name: str, command: list[str], env: dict[str, str], home: Path
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A part in a process group of its own, which ends whole, also when this process is killed."""
-    with (home / "logs" / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [BIN / command[0], *command[1:]],
-            env=env,
-            cwd=home,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-        )
-    try:
-        yield process
-    finally:
-        _stop(process)
+def _any_ended(running: dict[str, subprocess.Popen[bytes]], logs: Path) -> bool:
+    ended = [name for name, process in running.items() if process.poll() is not None]
+    for name in ended:
+        _print(f"{name} has ended; its log: {logs / name}.log")
+    return bool(ended)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    for sign, patience in ((signal.SIGTERM, STOPPED_S), (signal.SIGKILL, 5)):
-        if not _group_lives(process):
-            return
-        try:
-            os.killpg(process.pid, sign)
-        except ProcessLookupError:
-            return
-        give_up = time.monotonic() + patience
-        while _group_lives(process) and time.monotonic() < give_up:
-            time.sleep(0.05)
-
-
-def _group_lives(process: subprocess.Popen[bytes]) -> bool:
-    process.poll()
-    try:
-        os.killpg(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
-def _dead(running: dict[str, subprocess.Popen[bytes]], home: Path) -> bool:
-    gone = [name for name, process in running.items() if process.poll() is not None]
-    for name in gone:
-        _say(f"{name} has ended; its log: {home / 'logs' / (name + '.log')}")
-    return bool(gone)
-
-
-def _write_password(home: Path) -> None:
-    path = home / "simple_auth_manager_passwords.json.generated"
-    path.write_text(json.dumps({"airflow": "airflow"}))
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-    return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
-
-
-def _say(words: str) -> None:
-    print(f"airflow: {words}", flush=True)
+def _print(text: str) -> None:
+    print(f"airflow: {text}", flush=True)
 
 
 if __name__ == "__main__":

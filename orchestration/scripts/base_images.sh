@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Stand-ins for the base images under the same tags, from Debian packages: for hosts that reach no registry.
+# Build replacements of the base images from Debian packages, under the same tags: for hosts without a container registry.
 #
 #     orchestration/scripts/base_images.sh          # as root; needs debootstrap and a running engine
 #
-# The packages come from the sources in /etc/apt; in an air-gapped place those are a mirror of yours. The host's
-# certificate authorities go into the images, so that builds trust what the host trusts.
+# The packages come from the sources in /etc/apt, for example your own mirror. The images get the certificate authorities
+# of the host, so that builds trust the same servers.
 set -euo pipefail
 cd "$(dirname "$0")/../docker/base"
 docker=${DOCKER:-docker}

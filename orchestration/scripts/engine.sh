@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# A container engine for one command, on a Debian host that has none and reaches no registry.
+# Run a command with a container engine, on a Debian host without an engine and without a container registry.
 #
 #     orchestration/scripts/engine.sh make test-stack     # as root
 #
-# Installs the engine and Compose from Debian's packages where they are missing, starts a daemon of its own with
-# nothing in it, builds stand-ins of the base images, runs the command, stops the daemon and removes what it held.
-# Where an engine with Compose 2.20 or newer runs already, the command is run with that one.
+# Installs the engine and Compose from Debian packages, starts a new, empty daemon, builds replacements of the base images,
+# runs the command, stops the daemon and removes its data. If an engine with Compose runs already, the command uses that.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 if docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1; then
@@ -28,7 +27,7 @@ if [ ! -x /usr/sbin/dockerd ] || ! command -v iptables debootstrap ip >/dev/null
     DEBIAN_FRONTEND=noninteractive apt install -y --no-install-recommends \
         docker.io iptables debootstrap ca-certificates iproute2 >/dev/null
 fi
-# Debian's own Compose is version 1; version 2 comes from the next release, unpacked beside the system.
+# Debian 12 has Compose 1; version 2 comes from the next release and is unpacked outside of the system.
 say "fetching Compose 2"
 lists="$work/apt"
 mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial"
@@ -40,7 +39,7 @@ apt "${own[@]}" update
 (cd "$lists" && apt "${own[@]}" download docker-compose >/dev/null && dpkg-deb -x docker-compose_*.deb x)
 install -m 0755 "$(find "$lists/x" -type f -name docker-compose -perm -u+x | head -1)" "$plugins/docker-compose"
 
-# Debian's client before any other, so that client and daemon are of one version.
+# Debian's client comes first, so that client and daemon have the same version.
 export PATH="/usr/bin:$PATH" DOCKER_HOST="unix://$work/docker.sock"
 say "starting dockerd"
 /usr/sbin/dockerd --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/pid" --host "$DOCKER_HOST" \

@@ -1,9 +1,9 @@
-"""Are all services well: Airflow's parts, the portals, the lake and dbt's set-up, in one table.
+"""Check every service: Airflow's parts, the portals, the lake and the set-up of dbt.
 
-    make health                                                    # what listens on http://localhost:8080
+    make health                                                    # Airflow on http://localhost:8080
     .venv/bin/python orchestration/scripts/health_check.py --url http://localhost:8090 --json
 
-Exits with 0 when all is well, else with 1.
+The exit code is 0 when all are healthy, else 1.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ TIMEOUT_S = 10
 
 @dataclass(frozen=True)
 class Health:
-    """How one service is, and what to do when it is not well."""
+    """The state of one service, and what to do when it is not healthy."""
 
     service: str
-    well: bool
+    healthy: bool
     found: str
-    remedy: str = ""
+    hint: str = ""
 
 
 def main() -> int:
-    """Print a line per service."""
+    """Print one line a service."""
     spare_loopback()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--url", default="http://localhost:8080", help="address of the Airflow web interface")
@@ -51,20 +51,19 @@ def main() -> int:
         return error.exit_code
     found = [*airflow(options.url), *portals(settings), *lake(settings), *dbt(settings)]
     if options.json:
-        print(
-            json.dumps({"well": all(one.well for one in found), "services": [asdict(one) for one in found]})
-        )
+        services = [asdict(one) for one in found]
+        print(json.dumps({"healthy": all(one.healthy for one in found), "services": services}))
     else:
         width = max(len(one.service) for one in found)
         for one in found:
-            print(f"{'well ' if one.well else 'WRONG'}  {one.service:<{width}}  {one.found}")
-            if one.remedy:
-                print(f"{'':{width + 7}}  {one.remedy}")
-    return 0 if all(one.well for one in found) else 1
+            print(f"{'healthy  ' if one.healthy else 'UNHEALTHY'}  {one.service:<{width}}  {one.found}")
+            if one.hint:
+                print(f"{'':{width + 11}}  {one.hint}")
+    return 0 if all(one.healthy for one in found) else 1
 
 
 def airflow(url: str) -> list[Health]:
-    """Metadata database, scheduler, triggerer and DAG processor, as the API server sees them."""
+    """Return the state of the API server, and of the parts that it watches."""
     try:
         with urllib.request.urlopen(f"{url}/api/v2/monitor/health", timeout=TIMEOUT_S) as answer:
             parts = json.load(answer)
@@ -76,30 +75,27 @@ def airflow(url: str) -> list[Health]:
     for name, part in parts.items():
         status = part.get("status") or "not running"
         beat = next((value for key, value in part.items() if key.startswith("latest_")), None)
-        remedy = (
-            "" if status == "healthy" else f"See the log of the {name.replace('_', ' ')}, then start it again"
-        )
-        found.append(
-            Health(f"airflow {name}", status == "healthy", f"{status}, last sign {beat or 'none'}", remedy)
-        )
+        healthy = status == "healthy"
+        hint = "" if healthy else f"See the log of the {name.replace('_', ' ')}, then start it again"
+        found.append(Health(f"airflow {name}", healthy, f"{status}, last heartbeat {beat or 'none'}", hint))
     return found
 
 
 def portals(settings: Settings) -> list[Health]:
-    """Whether each portal answers at all; in the demo environment each run brings its own."""
+    """Return whether each portal answers; in the demo environment each run starts its own."""
     if settings.environment == "demo" and settings.portals_are_default:
-        return [Health("portal", True, "the demo environment brings its own")]
+        return [Health("portal", True, "each demo run starts its own")]
     return [_portal(variable, url) for variable, url in settings.base_urls().items()]
 
 
 def _portal(variable: str, url: str) -> Health:
-    """Whether the portal at `url` answers; user and password of the address are neither sent nor shown."""
+    """Request `url`; user and password of the address are neither sent nor shown."""
     url, _ = split_login(url)
     request = urllib.request.Request(url, headers={"User-Agent": user_agent()})
-    # A proxy is not asked for what runs on this machine.
-    straight = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
+    # No proxy for a portal on this machine.
+    direct = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
     try:
-        with urllib.request.build_opener(*straight).open(request, timeout=TIMEOUT_S) as answer:
+        with urllib.request.build_opener(*direct).open(request, timeout=TIMEOUT_S) as answer:
             return Health(variable, True, f"{url} answers {answer.status}")
     except urllib.error.HTTPError as error:
         return Health(variable, error.code < 500, f"{url} answers {error.code}")
@@ -108,7 +104,7 @@ def _portal(variable: str, url: str) -> Health:
 
 
 def lake(settings: Settings) -> list[Health]:
-    """Whether the lake can be read and what it shows."""
+    """Return whether the lake can be read, and its current release."""
     try:
         release = current_release(open_lake(settings.lake))
     except CatalunyaError as error:
@@ -119,10 +115,10 @@ def lake(settings: Settings) -> list[Health]:
 
 
 def dbt(settings: Settings) -> list[Health]:
-    """The looks of `catalunya doctor`."""
-    known = f"{len(loader.load(settings.home / 'datasets'))} definitions are right"
-    looks = [Health(f"dbt {one.what}", one.well, one.found, one.hint) for one in examine(settings)]
-    return [Health("dataset definitions", True, known), *looks]
+    """Return the findings of `catalunya doctor`."""
+    valid = f"{len(loader.load(settings.home / 'datasets'))} definitions are valid"
+    findings = [Health(f"dbt {one.what}", one.well, one.found, one.hint) for one in examine(settings)]
+    return [Health("dataset definitions", True, valid), *findings]
 
 
 if __name__ == "__main__":

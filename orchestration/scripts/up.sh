@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build and start the stack, wait until every service is well, and say what to do when one is not.
+# Build and start the stack, wait until every service is healthy, and print the logs of those that are not.
 #
 #     orchestration/scripts/up.sh                                          # what `make up` runs
 #     orchestration/scripts/up.sh --profile scale --scale airflow-worker=3
@@ -26,12 +26,12 @@ done
 docker info >/dev/null 2>&1 || fail "no container engine answers: start Docker (and see 'docker info'); without a registry see scripts/engine.sh"
 docker compose version >/dev/null 2>&1 || fail "docker compose is missing: install Compose 2.20 or newer"
 if [ -z "$("${compose[@]}" ps --quiet airflow-apiserver 2>/dev/null)" ] && (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-    fail "port $port is in use: end what listens there, or choose another: AIRFLOW_PORT=8081 make up"
+    fail "port $port is in use: stop what listens there, or choose another: AIRFLOW_PORT=8081 make up"
 fi
 if ! "${compose[@]}" up --build --wait --detach "${options[@]}"; then
     for service in $("${compose[@]}" ps --all --format '{{.Service}} {{.State}} {{.ExitCode}} {{.Health}}' \
         | awk '($2 != "running" && $3 != 0) || $4 == "unhealthy" {print $1}'); do
-        say "$service is not well; its last words:"
+        say "$service is not healthy; the end of its log:"
         "${compose[@]}" logs --no-log-prefix --tail 8 "$service" >&2
     done
     fail "the stack did not start; all logs: make logs"

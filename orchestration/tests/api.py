@@ -1,4 +1,4 @@
-"""What tests ask of an Airflow through its API, wherever it runs."""
+"""The API of an Airflow, as tests use it, wherever that Airflow runs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 from orchestration.scripts import airflow_local
 
 PIPELINE = "catalunya_data_pipeline"
-ENDED = {"success", "failed"}
+FINAL_STATES = {"success", "failed"}
 
 
 @dataclass
-class Ended:
+class EndedRun:
     """A DAG run that has ended."""
 
     dag_id: str
@@ -35,52 +35,52 @@ class Ended:
 
 
 @dataclass
-class Api:
+class AirflowApi:
     """The API of a running Airflow, as the development user."""
 
     url: str
     folder: Path
-    """Where what it wrote can be looked at."""
+    """The folder of its logs."""
     token: str = field(default="", kw_only=True)
 
-    def ask(self, path: str, content: Any = None, method: str | None = None) -> Any:
+    def request(self, path: str, content: Any = None, method: str | None = None) -> Any:
         self.token = self.token or airflow_local.token(self.url)
-        return airflow_local.ask(f"{self.url}/api/v2{path}", content, self.token, method)
+        return airflow_local.call_api(f"{self.url}/api/v2{path}", content, self.token, method)
 
     def trigger(self, dag_id: str = PIPELINE, *, name: str | None = None, **conf: Any) -> str:
         content = {"logical_date": None, "conf": conf, **({"dag_run_id": name} if name else {})}
-        return str(self.ask(f"/dags/{dag_id}/dagRuns", content)["dag_run_id"])
+        return str(self.request(f"/dags/{dag_id}/dagRuns", content)["dag_run_id"])
 
-    def run(self, dag_id: str = PIPELINE, **conf: Any) -> Ended:
+    def run(self, dag_id: str = PIPELINE, **conf: Any) -> EndedRun:
         return self.ended(self.trigger(dag_id, **conf), dag_id)
 
-    def ended(self, run_id: str, dag_id: str = PIPELINE, patience_s: float = 240) -> Ended:
+    def ended(self, run_id: str, dag_id: str = PIPELINE, timeout_s: float = 240) -> EndedRun:
         path = f"/dags/{dag_id}/dagRuns/{run_id}"
-        run = self.wait(lambda: self._if_ended(path), f"{dag_id} {run_id} did not end", patience_s)
-        found = self.ask(f"{path}/taskInstances?limit=100")["task_instances"]
+        run = self.wait(lambda: self._if_ended(path), f"{dag_id} {run_id} did not end", timeout_s)
+        found = self.request(f"{path}/taskInstances?limit=100")["task_instances"]
         tasks = {}
         for task in found:
             name = task["task_id"]
             if task["map_index"] >= 0:
                 name += f"[{task['rendered_map_index']}]"
             tasks[name] = task
-        return Ended(dag_id, run_id, run["state"], run["duration"], tasks)
+        return EndedRun(dag_id, run_id, run["state"], run["duration"], tasks)
 
     def _if_ended(self, path: str) -> Any:
-        run = self.ask(path)
-        return run if run["state"] in ENDED else None
+        run = self.request(path)
+        return run if run["state"] in FINAL_STATES else None
 
-    def wait(self, look: Callable[[], Any], complaint: str, patience_s: float = 60) -> Any:
-        give_up = time.monotonic() + patience_s
-        while time.monotonic() < give_up:
+    def wait(self, look: Callable[[], Any], failure: str, timeout_s: float = 60) -> Any:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
             found = look()
             if found:
                 return found
             time.sleep(0.5)
-        pytest.fail(f"{complaint} within {patience_s:g} s; its logs: {self.folder}")
+        pytest.fail(f"{failure} within {timeout_s:g} s; the logs: {self.folder}")
 
-    def log_of(self, ended: Ended, name: str) -> str:
+    def log_of(self, ended: EndedRun, name: str) -> str:
         task = ended.tasks[name]
         path = f"/dags/{ended.dag_id}/dagRuns/{ended.run_id}/taskInstances/{task['task_id']}/logs/{task['try_number']}"
-        content = self.ask(f"{path}?map_index={task['map_index']}&full_content=true")["content"]
+        content = self.request(f"{path}?map_index={task['map_index']}&full_content=true")["content"]
         return "\n".join(str(line["event"]) for line in content)

@@ -1,4 +1,4 @@
-"""The DAG files: read without a word of warning, quickly, and wired as the design says."""
+"""The DAG files: read without a warning, quickly, with the tasks and the order of the design."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from catalunya.publication.demo_notice import NOTICE
 from catalunya.settings import PORTAL_VARIABLES
 from orchestration.scripts import airflow_local
-from orchestration.tests.conftest import NOW
+from orchestration.tests.airflow_instance import NOW
 from tests.conftest import ROOT
 from tests.pipeline.command import CLEAN
 from tests.webhook_sink import WebhookSink
@@ -24,7 +24,7 @@ DAGS = ROOT / "orchestration" / "airflow" / "dags"
 PLUGINS = ROOT / "orchestration" / "airflow" / "plugins"
 FILES = sorted(DAGS.glob("*.py"))
 DATASETS = sorted(path.stem for path in (ROOT / "datasets").glob("*.yml"))
-# One process describes the DAGs once for all these tests.
+# One process describes the DAGs for all these tests.
 pytestmark = pytest.mark.xdist_group("dags")
 CHAIN = [
     "wait_for_new_data", "stage", "run_dbt_transformations", "validate_data_quality", "publish_release",
@@ -83,8 +83,8 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def described(surroundings: dict[str, str]) -> list[dict[str, Any]]:
-    """The DAG files as Airflow reads them, each in a process that has imported nothing but Airflow; the last two are
-    the pipeline's once more, with functions and in production."""
+    """The DAG files as Airflow reads them, each in a process that has imported Airflow only; the last two are the
+    pipeline's again, with functions on AWS and in production."""
     orders: list[tuple[str, dict[str, str]]] = [(str(path), {}) for path in FILES]
     orders.append((str(DAGS / "catalunya_data_pipeline.py"), FUNCTIONS))
     orders.append((str(DAGS / "catalunya_data_pipeline.py"), {"ENVIRONMENT": "production"}))
@@ -135,7 +135,7 @@ def test_the_tasks_and_their_order(pipeline):
     } == {"all_success"}
 
 
-def test_functions_take_the_place_of_two_tasks_and_change_nothing_else(described, pipeline):
+def test_functions_replace_two_tasks_and_change_nothing_else(described, pipeline):
     found = described[-2]["dags"]["catalunya_data_pipeline"]["tasks"]
     kinds = {name: task.pop("kind") for name, task in found.items()}
     asked = {name for name, kind in kinds.items() if kind == "InvokeLambdaOperator"}
@@ -151,12 +151,12 @@ def test_a_dag_of_the_demo_environment_is_tagged_and_documented_as_demo_data(pat
     assert dag["doc"].startswith(f"**{NOTICE}**")
 
 
-def test_a_dag_of_another_environment_says_nothing_of_demo_data(described):
+def test_a_dag_of_another_environment_has_no_mark_of_demo_data(described):
     dag = described[-1]["dags"]["catalunya_data_pipeline"]
     assert (dag["tags"], "DEMO" in dag["doc"]) == (["catalunya"], False)
 
 
-def test_the_maintenance_can_be_asked_to_read_everything(described):
+def test_maintenance_has_a_parameter_to_read_everything(described):
     assert described[FILES.index(DAGS / "catalunya_maintenance.py")]["dags"]["catalunya_maintenance"][
         "params"
     ] == ["full"]
@@ -172,7 +172,7 @@ def test_lineage_leads_from_datasets_to_marts(pipeline):
 
 
 @pytest.mark.slow
-def test_dags_test_ends_in_the_release_of_the_command_and_tells_openlineage_of_every_model(
+def test_dags_test_ends_in_the_release_of_the_command_and_sends_openlineage_events_of_every_model(
     surroundings, tmp_path, demo, first_release, webhook_sink: WebhookSink
 ):
     env = {

@@ -1,4 +1,4 @@
-"""Real DAG runs by the scheduler: the way it should go, and everything that can go wrong."""
+"""DAG runs by a real scheduler: runs that succeed, faults of portals and dbt, killed tasks, alerts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from catalunya.publication.demo_notice import NOTICE
 from catalunya.runs.steps import StepwiseRun
 from catalunya.settings import Settings
 from orchestration.scripts import airflow_local
-from orchestration.tests.conftest import MAINTENANCE, NOW, Ended, first_of, id_in_lake
+from orchestration.tests.airflow_instance import MAINTENANCE, NOW, id_in_lake, scheduled_run
+from orchestration.tests.api import EndedRun
 from tests.conftest import ROOT
 from tests.pipeline.command import files_of, query
 
@@ -65,8 +66,8 @@ def test_every_model_and_test_is_in_the_log_line_by_line_and_as_a_table(airflow,
     )
 
 
-def test_a_release_is_an_event_of_each_mart_with_its_rows_and_starts_who_waits_for_it(airflow, first):
-    events = airflow.ask("/assets/events?limit=100")["asset_events"]
+def test_a_release_is_an_event_of_each_mart_with_its_rows_and_starts_a_dag_that_waits_for_it(airflow, first):
+    events = airflow.request("/assets/events?limit=100")["asset_events"]
     extras = {event["name"]: event["extra"] for event in events}
     release_id = airflow.pointer()
     [(rows,)] = query(
@@ -75,20 +76,20 @@ def test_a_release_is_an_event_of_each_mart_with_its_rows_and_starts_who_waits_f
     assert extras["marts/coverage_comarca"] == {"rows": rows, "release_id": release_id, "demo": True}
     assert extras["landing/population"]["rows"] > 8000
     reader = airflow.wait(
-        lambda: airflow.ask("/dags/reader_of_a_mart/dagRuns")["dag_runs"],
+        lambda: airflow.request("/dags/reader_of_a_mart/dagRuns")["dag_runs"],
         "the reader of a mart did not start",
     )[0]["dag_run_id"]
     path = f"/dags/reader_of_a_mart/dagRuns/{reader}/taskInstances/read/xcomEntries/return_value"
     assert airflow.ended(reader, "reader_of_a_mart").state == "success"
-    assert json.loads(json.dumps(airflow.ask(path)["value"]))[0]["rows"] == rows
+    assert json.loads(json.dumps(airflow.request(path)["value"]))[0]["rows"] == rows
 
 
-def test_airflow_says_demo_data_in_its_title_on_its_first_page_and_with_each_dag(airflow, first):
-    airflow.ask("/version")
-    page = airflow_local.ask(f"{airflow.url}/ui/config", None, airflow.token)
+def test_airflow_marks_demo_data_in_its_title_on_its_first_page_and_in_each_dag(airflow, first):
+    airflow.request("/version")
+    page = airflow_local.call_api(f"{airflow.url}/ui/config", None, airflow.token)
     assert page["instance_name"] == "Catalunya (demo data)"
     assert page["dashboard_alert"] == [{"text": NOTICE, "category": "warning"}]
-    dag = airflow.ask("/dags/catalunya_data_pipeline/details")
+    dag = airflow.request("/dags/catalunya_data_pipeline/details")
     assert "demo data" in {tag["name"] for tag in dag["tags"]}
     assert dag["doc_md"].startswith(f"**{NOTICE}**")
     assert NOTICE in airflow.log_of(first, "publish_release")
@@ -97,11 +98,11 @@ def test_airflow_says_demo_data_in_its_title_on_its_first_page_and_with_each_dag
     assert "<title>DEMO DATA: dbt Docs</title>" in text and f">{NOTICE}</div>" in text
 
 
-def test_nobody_is_told_of_a_run_that_went_well(airflow, first):
+def test_a_successful_run_sends_no_alert(airflow, first):
     assert airflow.webhook_sink.heard == []
 
 
-def test_nothing_new_is_green_and_starts_no_dbt(quiet, first):
+def test_a_run_with_nothing_new_succeeds_and_starts_no_dbt(quiet, first):
     before = quiet.pointer()
     quiet.portal.log.clear()
     ended = quiet.run()
@@ -116,7 +117,7 @@ def test_nothing_new_is_green_and_starts_no_dbt(quiet, first):
     assert quiet.webhook_sink.heard == []
 
 
-def test_each_source_is_tried_alone_and_one_that_is_down_holds_up_nobody_and_is_told_of_once(quiet, first):
+def test_each_source_is_retried_alone_and_one_that_is_down_stops_no_other_and_sends_one_alert(quiet, first):
     """One portal is down, one fails once, one has rows that break its definition."""
     quiet.portal.set_day(date(2026, 2, 1))
     quiet.portal.faults.add("population:down")
@@ -149,7 +150,7 @@ def test_a_portal_that_is_down_with_nothing_else_new_is_a_failed_run(quiet, firs
     assert quiet.pointer() == before
 
 
-def test_a_failed_check_of_dbt_keeps_no_data_from_landing_and_staging_and_is_told_once(quiet, first):
+def test_a_failed_check_of_dbt_does_not_stop_landing_and_staging_and_sends_one_alert(quiet, first):
     quiet.portal.set_day(date(2026, 1, 20))
     landed = set((quiet.lake / "landing" / "social_services").iterdir())
     before = quiet.pointer()
@@ -168,7 +169,7 @@ def test_a_failed_check_of_dbt_keeps_no_data_from_landing_and_staging_and_is_tol
     assert "CATALUNYA_LAKE: trino reads a lake in S3" in alert["message"]
 
 
-def test_a_model_that_does_not_build_then_an_audit_that_refuses_are_named_and_can_be_cleared_once_mended(
+def test_a_model_that_does_not_build_and_an_audit_that_refuses_are_named_and_cleared_after_correction(
     quiet, first
 ):
     project = quiet.home / "dbt" / "mart"
@@ -177,13 +178,13 @@ def test_a_model_that_does_not_build_then_an_audit_that_refuses_are_named_and_ca
     rule.write_text("select * from {{ ref('population') }}")
     before = quiet.pointer()
 
-    def cleared(task: str) -> Ended:
+    def cleared(task: str) -> EndedRun:
         quiet.webhook_sink.heard.clear()
         clear = {
             "dry_run": False, "dag_run_id": ended.run_id, "task_ids": [task],
             "include_downstream": True, "only_failed": False, "reset_dag_runs": True,
         }  # fmt: skip
-        quiet.ask("/dags/catalunya_data_pipeline/clearTaskInstances", clear)
+        quiet.request("/dags/catalunya_data_pipeline/clearTaskInstances", clear)
         return quiet.ended(ended.run_id)
 
     ended = quiet.run()
@@ -215,7 +216,7 @@ def test_a_model_that_does_not_build_then_an_audit_that_refuses_are_named_and_ca
     assert {d["outcome"] for d in corrected["datasets"].values()} == {"unchanged"}
 
 
-def test_a_worker_killed_in_every_task_costs_a_try_and_nothing_else(quiet, first, fork_server):
+def test_a_worker_killed_in_every_task_costs_one_try_only(quiet, first, fork_server):
     quiet.portal.set_day(date(2026, 3, 1))
     assert fork_server.run(quiet.env, ["run", "--json"]).json["status"] == "released"
     expected = quiet.pointer()
@@ -224,7 +225,7 @@ def test_a_worker_killed_in_every_task_costs_a_try_and_nothing_else(quiet, first
         "worker:run_dbt_transformations": 1.2, "validate_data_quality": 0.9, "publish_release": 0.5,
         "generate_dbt_docs": 0.3, "finish_run": 0.0,
     }  # fmt: skip
-    quiet.sabotage.write_text(json.dumps(moments))
+    quiet.kills.write_text(json.dumps(moments))
     ended = quiet.run(force=True)
     assert ended.state == "success", ended.states()
     killed = {name for name, tries in ended.tries().items() if tries == 2}
@@ -240,10 +241,10 @@ def test_a_worker_killed_in_every_task_costs_a_try_and_nothing_else(quiet, first
     assert quiet.webhook_sink.heard == []
 
 
-def test_the_sensor_waits_in_the_triggerer_until_the_last_word(quiet, first):
+def test_the_sensor_waits_in_the_triggerer_for_the_last_result(quiet, first):
     run_id = quiet.trigger("sensor_alone")
     path = f"/dags/sensor_alone/dagRuns/{run_id}/taskInstances/wait_for_new_data"
-    quiet.wait(lambda: quiet.ask(path)["state"] == "deferred", "the sensor did not defer")
+    quiet.wait(lambda: quiet.request(path)["state"] == "deferred", "the sensor did not defer")
     settings = Settings(
         CATALUNYA_LAKE=str(quiet.lake), CATALUNYA_HOME=str(quiet.home), CATALUNYA_NOW=NOW,
         CATALUNYA_SOCRATA_URL=quiet.portal.url, CATALUNYA_IDESCAT_URL=quiet.portal.url,
@@ -252,23 +253,23 @@ def test_the_sensor_waits_in_the_triggerer_until_the_last_word(quiet, first):
     stepwise = StepwiseRun(settings, id_in_lake(run_id, "sensor_alone"), PlainReporter(Console(quiet=True)))
     for dataset_id in DATASETS[:-1]:
         stepwise.ingest(dataset_id)
-    assert quiet.ask(path)["state"] == "deferred"
+    assert quiet.request(path)["state"] == "deferred"
     stepwise.ingest(DATASETS[-1])
     ended = quiet.ended(run_id, "sensor_alone")
     assert ended.states() == {"wait_for_new_data": "skipped"}
 
 
-def test_a_run_that_is_later_than_its_deadline_is_told_of_and_one_that_failed_before_is_not(quiet, first):
+def test_a_run_later_than_its_deadline_sends_an_alert_and_one_that_failed_before_does_not(quiet, first):
     assert quiet.run("always_late", fail=True).state == "failed"
     run_id = quiet.trigger("always_late")
-    quiet.wait(lambda: quiet.webhook_sink.heard, "nobody was told of a late run", patience_s=90)
+    quiet.wait(lambda: quiet.webhook_sink.heard, "no alert of the late run", timeout_s=90)
     [alert] = quiet.webhook_sink.heard
     assert "later than its deadline" in alert["title"]
     assert run_id in alert["title"] and f"/dags/always_late/runs/{run_id}" in alert["message"]
-    quiet.ask(f"/dags/always_late/dagRuns/{run_id}", {"state": "failed"}, "PATCH")
+    quiet.request(f"/dags/always_late/dagRuns/{run_id}", {"state": "failed"}, "PATCH")
 
 
-def test_a_finish_that_fails_by_itself_is_told_of(quiet, first):
+def test_a_failed_finish_sends_an_alert(quiet, first):
     name = "its-record-cannot-be-written"
     block = quiet.lake / layout.ledger(id_in_lake(name))
     block.mkdir()
@@ -279,7 +280,7 @@ def test_a_finish_that_fails_by_itself_is_told_of(quiet, first):
     assert "finish_run failed" in alert["title"]
 
 
-def test_the_backfill_reads_kept_snapshots_and_no_portal(quiet, first):
+def test_the_backfill_reads_kept_snapshots_and_sends_no_request_to_a_portal(quiet, first):
     quiet.portal.log.clear()
     before = quiet.pointer()
     ended = quiet.run("catalunya_backfill")
@@ -290,8 +291,8 @@ def test_the_backfill_reads_kept_snapshots_and_no_portal(quiet, first):
 
 
 def test_maintenance_finds_a_byte_that_was_changed(quiet, first):
-    quiet.wake(MAINTENANCE)
-    assert first_of(quiet, MAINTENANCE).state == "success"
+    quiet.unpause(MAINTENANCE)
+    assert scheduled_run(quiet, MAINTENANCE).state == "success"
     page = next(iter(sorted((quiet.lake / "landing" / "service_users").glob("*/page-00000.json"))))
     good = page.read_bytes()
     page.write_bytes(good.replace(b"1", b"2", 1))
@@ -305,7 +306,7 @@ def test_maintenance_finds_a_byte_that_was_changed(quiet, first):
     assert any("SHA-256" in alert["message"] for alert in quiet.webhook_sink.heard)
 
 
-def test_the_pipeline_asks_for_no_metadata_database(airflow, first):
+def test_no_task_uses_what_airflow_is_about_to_remove(airflow, first):
     logs = "\n".join(
         path.read_text("utf-8", "replace") for path in (airflow.folder / "airflow" / "logs").rglob("*.log")
     )

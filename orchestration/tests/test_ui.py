@@ -1,4 +1,4 @@
-"""The web interface as a person sees it, in a real browser; screenshots are kept in `.artefacts/` or CATALUNYA_ARTEFACTS."""
+"""The web interface in a real browser; screenshots are kept in `.artefacts/` or CATALUNYA_ARTEFACTS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from orchestration.tests.conftest import Airflow, Ended
+from orchestration.tests.airflow_instance import Airflow
+from orchestration.tests.api import EndedRun
 from tests.conftest import ROOT, missing
 
 pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.slow]
@@ -54,7 +55,7 @@ def inside(page: Page, airflow: Airflow) -> Page:
     return page
 
 
-def test_a_wrong_password_is_turned_away(page, airflow, pictures):
+def test_a_wrong_password_is_refused(page, airflow, pictures):
     page.goto(airflow.url)
     page.fill("input[name=username]", "airflow")
     page.fill("input[name=password]", "wrong")
@@ -71,7 +72,7 @@ def test_the_graph_shows_every_task(inside, airflow, first, pictures):
     inside.screenshot(path=pictures / "dag-graph.png")
 
 
-def test_a_finished_run_shows_its_tasks_and_the_log_of_dbt(inside, airflow, first: Ended, pictures):
+def test_a_finished_run_shows_its_tasks_and_the_log_of_dbt(inside, airflow, first: EndedRun, pictures):
     run = f"{airflow.url}/dags/catalunya_data_pipeline/runs/{first.run_id}"
     inside.goto(run)
     expect(inside.get_by_text("validate_data_quality").first).to_be_visible()

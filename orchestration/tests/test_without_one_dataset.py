@@ -1,4 +1,4 @@
-"""A DAG run in which one snapshot is refused: the other datasets are released, and people are told once."""
+"""DAG runs with a refused snapshot: the other datasets are released, and one alert is sent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.slow]
 
 
-def test_a_refused_snapshot_holds_up_no_other_dataset_and_is_told_of_once(quiet, first):
+def test_a_refused_snapshot_stops_no_other_dataset_and_sends_one_alert(quiet, first):
     quiet.portal.set_day(date(2026, 3, 9))
     quiet.portal.faults.add("social_services:missing_column=telefon")
     quiet.portal.faults.add("municipalities:new_column")
@@ -28,7 +28,7 @@ def test_a_refused_snapshot_holds_up_no_other_dataset_and_is_told_of_once(quiet,
     assert "telefon" in alert["message"] and "/dags/catalunya_data_pipeline/" in alert["message"]
 
 
-def test_a_run_whose_only_news_is_refused_fails_and_is_told_of_once(quiet, first):
+def test_a_run_whose_only_new_snapshot_is_refused_fails_and_sends_one_alert(quiet, first):
     quiet.portal.set_day(date(2026, 3, 16))
     quiet.portal.faults.add("social_services:missing_column=nom")
     before = quiet.pointer()

@@ -101,13 +101,15 @@ _NO_CONTENT = (
 def code_digest(home: Path) -> str:
     """Return SHA-256 over all that makes the content of a release, 64 hex digits.
 
-    These are the dbt project, the definitions of the datasets, the modules of this package that type, transform, judge
-    and write, and the versions of DuckDB and dbt.
+    These are the dbt project and its profile, the definitions of the datasets, the modules of this package that type,
+    transform, judge and write, and the versions of DuckDB and dbt.
     """
     digest = hashlib.sha256(_library_digest().encode())
     wanted = {".sql", ".yml", ".csv"}
     generated = {"target", "logs", "dbt_packages"}
-    files = [*(home / "dbt" / "mart").rglob("*"), *(home / "datasets").glob("*.yml")]
+    project = home / "dbt" / "mart"
+    profiles = dbt.profiles_folder(project)
+    files = [*project.rglob("*"), *(home / "datasets").glob("*.yml"), *profiles.glob("*.yml")]
     _add_files(
         digest,
         home,

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         (), validation_alias="CATALUNYA_NOTIFY_URLS", repr=False
     )
     home: Path = Field(ROOT, validation_alias="CATALUNYA_HOME")
-    """Where `datasets/` and `dbt/mart/` lie."""
+    """The folder that holds `datasets/`, `dbt/mart/` and `orchestration/dbt/`."""
     keep_releases: int = Field(30, ge=2, validation_alias="CATALUNYA_KEEP_RELEASES")
     dbt_threads: int = Field(2, ge=1, validation_alias="CATALUNYA_DBT_THREADS")
     """Models built at once; the profile reads the variable itself."""

@@ -1,4 +1,4 @@
-"""An account of AWS on loopback with one of our stacks deployed in it, by the template that a real one would get."""
+"""An account of AWS on loopback with a stack deployed in it, from the template that a real account would get."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import Any
 import boto3
 
 from infrastructure.package import Package
-from tests.aws.conftest import synthesise
+from tests.aws.synthesis import synthesise
 from tests.s3 import S3Emulator, running
 
 UNSUPPORTED = {"AWS::Budgets::Budget"}
-"""What the emulator has no resource for; it is taken out of the template before it is deployed.
+"""Resources that the emulator does not have; they are removed from the template.
 
-The OIDC provider is another such, which the stack leaves out where it is told that the account has one.
+The emulator has no OIDC provider either: the stack omits it when the account has one already.
 """
 _PROVIDER = "arn:aws:iam::000000000000:oidc-provider/token.actions.githubusercontent.com"
 
@@ -39,21 +39,21 @@ class Deployed:
     def client(self, service: str, *, endpoint: str | None = None, access_key: str = "test") -> Any:
         return client(self.emulator, service, endpoint, access_key)
 
-    def give(self, function: str, **variables: str) -> None:
-        """Add to what a function is told by its environment."""
-        asked = self.client("lambda")
-        known = asked.get_function_configuration(FunctionName=function)["Environment"]["Variables"]
-        asked.update_function_configuration(
+    def set_variables(self, function: str, **variables: str) -> None:
+        """Add variables to the environment of a function."""
+        functions = self.client("lambda")
+        known = functions.get_function_configuration(FunctionName=function)["Environment"]["Variables"]
+        functions.update_function_configuration(
             FunctionName=function, Environment={"Variables": {**known, **variables}}
         )
 
     def role_of(self, access_key: str) -> str:
-        """The name of the role that a key was given to; of a key that no role has, what it is called instead."""
+        """Return the name of the role that a key was given to, or the ARN of another owner."""
         arn = str(self.client("sts", access_key=access_key).get_caller_identity()["Arn"])
         return arn.split("/")[1] if ":assumed-role/" in arn else arn
 
     def failed(self, stage: str) -> list[dict[str, Any]]:
-        """The invocations that failed so far, as they lie in the queue; they are taken out of it."""
+        """Return the failed invocations in the queue, and delete them from it."""
         sqs = self.client("sqs")
         url = sqs.get_queue_url(QueueName=f"{self.name}-{stage}-failed")["QueueUrl"]
         found = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
@@ -95,7 +95,7 @@ def _assets(account: str, region: str) -> str:
 
 
 def _bootstrap(emulator: S3Emulator, account: str, out: Path, name: str) -> None:
-    """What `cdk bootstrap` and the upload of `cdk deploy` leave."""
+    """Create what `cdk bootstrap` and the upload of `cdk deploy` create."""
     bucket = _assets(account, emulator.env["AWS_REGION"])
     s3 = client(emulator, "s3")
     s3.create_bucket(Bucket=bucket)
@@ -107,8 +107,8 @@ def _bootstrap(emulator: S3Emulator, account: str, out: Path, name: str) -> None
 
 def _create(emulator: S3Emulator, account: str, out: Path, name: str) -> None:
     template = json.loads((out / f"{name}.template.json").read_text())
-    left_out = [key for key, one in template["Resources"].items() if one["Type"] in UNSUPPORTED]
-    for key in left_out:
+    unsupported = [key for key, one in template["Resources"].items() if one["Type"] in UNSUPPORTED]
+    for key in unsupported:
         del template["Resources"][key]
     bucket = _assets(account, emulator.env["AWS_REGION"])
     client(emulator, "s3").put_object(Bucket=bucket, Key=name, Body=json.dumps(template).encode())
@@ -118,9 +118,9 @@ def _create(emulator: S3Emulator, account: str, out: Path, name: str) -> None:
         TemplateURL=f"{emulator.endpoint}/{bucket}/{name}",
         Capabilities=["CAPABILITY_NAMED_IAM"],
     )
-    give_up = time.monotonic() + 60
+    deadline = time.monotonic() + 60
     while (status := stacks.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"]).endswith("PROGRESS"):
-        assert time.monotonic() < give_up, status
+        assert time.monotonic() < deadline, status
         time.sleep(0.2)
     events = stacks.describe_stack_events(StackName=name)["StackEvents"]
     assert status == "CREATE_COMPLETE", [e for e in events if "FAILED" in e["ResourceStatus"]]

@@ -1,8 +1,8 @@
-"""May role X do action Y on resource Z? Answered from a synthesised template, as IAM would within one account.
+"""Evaluate whether a role may do an action on a resource, from a synthesised template, as IAM does within one account.
 
-An explicit deny of the role's policies or of the bucket's wins; else an allow of the role's policies is needed. What
-IAM knows and this does not (permission boundaries, session policies, organisations) does not occur in the templates;
-an operator or a function that is not known here raises.
+An explicit deny in the policies of the role or of the bucket wins; otherwise an allow in the policies of the role is
+needed. Permission boundaries, session policies and organisations do not occur in the templates and are not evaluated.
+An unknown operator or function raises `NotImplementedError`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NAMES = {
 
 @dataclass
 class Account:
-    """What one template makes of an account."""
+    """An account with the resources of one template."""
 
     template: dict[str, Any]
     resources: dict[str, Any] = field(init=False)
@@ -41,7 +41,7 @@ class Account:
         self.resources = self.template["Resources"]
 
     def of_type(self, kind: str) -> dict[str, Any]:
-        """Logical id to resolved properties."""
+        """Return logical ids to resolved properties."""
         return {
             name: self.resolve(resource.get("Properties", {}))
             for name, resource in self.resources.items()
@@ -80,12 +80,12 @@ class Account:
         return known[1].format(self._name(logical_id)) if known else f"arn:of:{logical_id}"
 
     def roles(self) -> dict[str, str]:
-        """Role name to its ARN."""
+        """Return the names of roles to their ARNs."""
         found = (role["RoleName"] for role in self.of_type("AWS::IAM::Role").values())
         return {name: f"arn:aws:iam::{ACCOUNT}:role/{name}" for name in found}
 
     def statements(self, role: str) -> list[dict[str, Any]]:
-        """What the policies of a role say."""
+        """Return the statements in the policies of a role."""
         found = [
             statement
             for kind in ("AWS::IAM::Policy", "AWS::IAM::ManagedPolicy")
@@ -97,7 +97,7 @@ class Account:
             r.get("ManagedPolicyArns") or r.get("Policies")
             for r in self.of_type("AWS::IAM::Role").values()
             if r["RoleName"] == role
-        ), f"{role} has policies that are not looked at"
+        ), f"{role} has policies that are not evaluated"
         return found
 
     def of_buckets(self) -> Iterator[dict[str, Any]]:
@@ -105,29 +105,29 @@ class Account:
             yield from policy["PolicyDocument"]["Statement"]
 
     def may(self, role: str, action: str, resource: str, **context: str) -> bool:
-        """Whether the role may, over TLS 1.3 unless the context says otherwise."""
+        """Return whether the role may, over TLS 1.3 unless the context has another version."""
         arn = self.roles()[role]
-        said = {"aws:SecureTransport": "true", "s3:TlsVersion": "1.3", "aws:PrincipalArn": arn, **context}
+        known = {"aws:SecureTransport": "true", "s3:TlsVersion": "1.3", "aws:PrincipalArn": arn, **context}
         own = self.statements(role)
-        if _says("Deny", [*own, *self.of_buckets()], action, resource, said):
+        if _matches("Deny", [*own, *self.of_buckets()], action, resource, known):
             return False
-        return _says("Allow", own, action, resource, said)
+        return _matches("Allow", own, action, resource, known)
 
     def administrator_may(self, action: str, resource: str) -> bool:
-        """Whether somebody with all rights in the account may: only a bucket's own policy can forbid it."""
-        said = {
+        """Return whether an administrator may: only the policy of a bucket can deny it."""
+        known = {
             "aws:SecureTransport": "true",
             "s3:TlsVersion": "1.3",
             "aws:PrincipalArn": f"arn:aws:iam::{ACCOUNT}:role/administrator",
         }
-        return not _says("Deny", list(self.of_buckets()), action, resource, said)
+        return not _matches("Deny", list(self.of_buckets()), action, resource, known)
 
 
 def needed(operation: str, content: dict[str, Any], workgroup: str) -> list[str]:
-    """The resources that IAM asks of a request to Athena or Glue.
+    """Return the resources that a role needs for a request to Athena or Glue.
 
-    In Glue that is the resource with all its ancestors, and for what deletes with all its children. Source: AWS Glue's
-    guide, "Specifying resource ARNs". A request that names a query, not a workgroup, is one of `workgroup`.
+    In Glue these are the resource with all its ancestors, and for a delete with all its children. Source: AWS Glue's
+    guide, "Specifying resource ARNs". A request that names a query, not a workgroup, belongs to `workgroup`.
     """
     service, _, name = operation.partition(":")
     where = f"arn:aws:{service}:{REGION}:{ACCOUNT}"
@@ -154,7 +154,7 @@ def _name_in(content: dict[str, Any], part: str) -> str:
     return str(content.get(part, content)["Name"])
 
 
-def _says(effect: str, statements: list[Any], action: str, resource: str, context: dict[str, str]) -> bool:
+def _matches(effect: str, statements: list[Any], action: str, resource: str, context: dict[str, str]) -> bool:
     return any(
         one["Effect"] == effect
         and _any(one["Action"], action, ignore_case=True)

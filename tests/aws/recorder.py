@@ -1,4 +1,4 @@
-"""What the pipeline asks of S3, as the actions that AWS would look for in a role: heard by a proxy on the way."""
+"""Record the requests of the pipeline to S3, in a proxy, as the actions that AWS would require of a role."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.lake.faulty import FaultyFront
 
-Asked = tuple[str, str]
-"""An action and the key it is done to; a bucket's own actions have the key ""."""
+Action = tuple[str, str]
+"""An action and its key; actions on the bucket have the key ""."""
 
 
-def asked(method: str, path: str, body: bytes) -> list[Asked]:
-    """The actions of one request to S3, by AWS's table of the permissions that its operations need."""
+def actions_of(method: str, path: str, body: bytes) -> list[Action]:
+    """Return the actions of one request to S3, by AWS's table of the permissions that its operations need."""
     parts = urlsplit(path)
     query = parse_qs(parts.query, keep_blank_values=True)
     _, bucket, key = [*unquote(parts.path).split("/", 2), "", ""][:3]
@@ -30,21 +30,21 @@ def asked(method: str, path: str, body: bytes) -> list[Asked]:
 
 
 class Recorder:
-    """A proxy before an S3 server that keeps apart what each duty asked for."""
+    """A proxy of an S3 server that records the actions of each role."""
 
     def __init__(self, backend: str) -> None:
-        self.heard: dict[str, set[Asked]] = {}
-        self._duty = "nobody"
+        self.actions: dict[str, set[Action]] = {}
+        self._role = "nobody"
         self.front = FaultyFront(backend)
-        self.front.listener = self._hear
+        self.front.listener = self._record
 
     @contextmanager
-    def duty(self, name: str) -> Iterator[None]:
-        before, self._duty = self._duty, name
+    def role(self, name: str) -> Iterator[None]:
+        before, self._role = self._role, name
         try:
             yield
         finally:
-            self._duty = before
+            self._role = before
 
-    def _hear(self, method: str, path: str, body: bytes) -> None:
-        self.heard.setdefault(self._duty, set()).update(asked(method, path, body))
+    def _record(self, method: str, path: str, body: bytes) -> None:
+        self.actions.setdefault(self._role, set()).update(actions_of(method, path, body))

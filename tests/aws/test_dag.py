@@ -1,7 +1,7 @@
-"""The DAG in production: a lake in S3, functions for reading and staging, Athena, a role a task; AWS is an emulator.
+"""The DAG in production: a lake in S3, functions that ingest and stage, Athena, a role for each task; AWS is emulated.
 
-One emulator holds the deployed stack. Before it stands a server that can throttle, beside it Athena's stand-in, which
-works in the stack's own workgroups, buckets and schemas.
+One emulator holds the deployed stack, behind a proxy that can throttle. The emulator of Athena works in the workgroups,
+buckets and schemas of the stack.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,21 +24,24 @@ from catalunya.release import Release, current_release
 from catalunya.runs import record
 from catalunya.runs.record import RunRecord
 from infrastructure.package import Package
-from orchestration.tests.conftest import Airflow, Ended, first_of, started
-from standin.install import NotInstalled
-from standin.stand import Stand, running
+from orchestration.tests.airflow_instance import Airflow, scheduled_run, start_airflow
+from orchestration.tests.api import EndedRun
 from tests.aws import policy
-from tests.aws.conftest import DAY
 from tests.aws.emulator import Deployed, deployed
+from tests.aws.invocation import DAY
 from tests.conftest import ROOT, missing
 from tests.lake.faulty import SLOW_DOWN, FaultyFront
+from tools.athena_emulator.install import NotInstalled
+
+if TYPE_CHECKING:
+    from tools.athena_emulator.environment import Environment
 
 pytestmark = [pytest.mark.aws, pytest.mark.xdist_group("aws")]
 
 DATASETS = sorted(path.stem for path in (ROOT / "datasets").glob("*.yml"))
 SCHEMA = "catalunya_production_marts"
 READER = "reader"
-"""The access key of people who query; nothing of the pipeline has it."""
+"""The access key of people who query; no part of the pipeline has it."""
 
 
 @pytest.fixture(scope="module")
@@ -57,31 +60,38 @@ def stack(
 
 @pytest.fixture(scope="module")
 def front(stack: Deployed) -> Iterator[FaultyFront]:
-    """What everybody takes for AWS, the functions too; it can throttle."""
+    """A proxy of the emulator that can throttle; all clients use it, the functions too."""
     with FaultyFront(stack.emulator.endpoint) as server:
         for stage in ("ingest", "stage"):
-            stack.give(f"{stack.name}-{stage}", AWS_ENDPOINT_URL=server.endpoint)
+            stack.set_variables(f"{stack.name}-{stage}", AWS_ENDPOINT_URL=server.endpoint)
         yield server
 
 
 @pytest.fixture(scope="module")
-def stand(tmp_path_factory: pytest.TempPathFactory, stack: Deployed, front: FaultyFront) -> Iterator[Stand]:
+def athena(
+    tmp_path_factory: pytest.TempPathFactory, stack: Deployed, front: FaultyFront
+) -> Iterator[Environment]:
     """Athena over the emulator that holds the stack."""
+    from tools.athena_emulator.environment import running
+
     region = stack.emulator.env["AWS_REGION"]
     try:
-        with running(tmp_path_factory.mktemp("standin"), aws=front.endpoint, region=region) as up:
-            yield up
-    except NotInstalled as fault:
-        missing(str(fault))
+        with running(tmp_path_factory.mktemp("athena"), aws=front.endpoint, region=region) as environment:
+            yield environment
+    except NotInstalled as error:
+        missing(str(error))
 
 
 @pytest.fixture(scope="module")
 def production(
-    tmp_path_factory: pytest.TempPathFactory, stack: Deployed, stand: Stand, portals: portal.RunningPortal
+    tmp_path_factory: pytest.TempPathFactory,
+    stack: Deployed,
+    athena: Environment,
+    portals: portal.RunningPortal,
 ) -> Iterator[Airflow]:
     """Airflow with the variables of docs/aws.md."""
     more = {
-        **{name: value for name, value in stand.env().items() if name.startswith("AWS_")},
+        **{name: value for name, value in athena.variables().items() if name.startswith("AWS_")},
         "ENVIRONMENT": "production",
         "CATALUNYA_LAKE": stack.lake,
         "CATALUNYA_NOW": "",
@@ -92,13 +102,13 @@ def production(
         "CATALUNYA_ATHENA_WORKGROUP": f"{stack.name}-build",
         "CATALUNYA_ATHENA_POLL": "0.1",
     }
-    with started(tmp_path_factory.mktemp("production"), portals, more) as airflow:
+    with start_airflow(tmp_path_factory.mktemp("production"), portals, more) as airflow:
         yield airflow
 
 
 @pytest.fixture(scope="module")
-def first(production: Airflow) -> Ended:
-    return first_of(production, patience_s=600)
+def first(production: Airflow) -> EndedRun:
+    return scheduled_run(production, timeout_s=600)
 
 
 @pytest.fixture
@@ -108,38 +118,38 @@ def lake(stack: Deployed, monkeypatch: pytest.MonkeyPatch) -> Storage:
     return open_lake(stack.lake)
 
 
-def run(production: Airflow, **conf: Any) -> Ended:
+def run(production: Airflow, **conf: Any) -> EndedRun:
     """A run; on a busy machine one that builds on Trino takes minutes."""
-    return production.ended(production.trigger(**conf), patience_s=600)
+    return production.ended(production.trigger(**conf), timeout_s=600)
 
 
-def read(stack: Deployed, stand: Stand, sql: str) -> list[tuple[Any, ...]]:
-    """What a person reads of what is published, in the workgroup for people."""
+def read(stack: Deployed, athena: Environment, sql: str) -> list[tuple[Any, ...]]:
+    """Query the published marts in the workgroup for people."""
     from pyathena import connect
 
     with connect(
-        work_group=f"{stack.name}-read", schema_name=SCHEMA, region_name=stand.region, poll_interval=0.1,
-        aws_access_key_id=READER, aws_secret_access_key=READER, endpoint_url=stand.athena,
+        work_group=f"{stack.name}-read", schema_name=SCHEMA, region_name=athena.region, poll_interval=0.1,
+        aws_access_key_id=READER, aws_secret_access_key=READER, endpoint_url=athena.athena,
     ) as con:  # fmt: skip
         return list(con.cursor().execute(sql).fetchall())
 
 
-def rows_shown(stack: Deployed, stand: Stand, marts: Any) -> dict[str, int]:
+def rows_shown(stack: Deployed, athena: Environment, marts: Any) -> dict[str, int]:
     """Published view to its number of rows."""
     counts = " union all ".join(
         f"select '{mart}' as mart, count(*) as n from {mart}" for mart in sorted(marts)
     )
-    return dict(read(stack, stand, counts))
+    return dict(read(stack, athena, counts))
 
 
-def executions(stack: Deployed, stand: Stand) -> list[str]:
-    """Every query that Athena ever received, in whichever workgroup."""
-    athena = stack.client("athena", endpoint=stand.athena, access_key=READER)
+def executions(stack: Deployed, athena: Environment) -> list[str]:
+    """Return the ids of all queries that Athena received, in all workgroups."""
+    client = stack.client("athena", endpoint=athena.athena, access_key=READER)
     groups = ("primary", f"{stack.name}-build", f"{stack.name}-read")
     pages = [
         page
         for group in groups
-        for page in athena.get_paginator("list_query_executions").paginate(WorkGroup=group)
+        for page in client.get_paginator("list_query_executions").paginate(WorkGroup=group)
     ]
     return sorted(query_id for page in pages for query_id in page["QueryExecutionIds"])
 
@@ -161,8 +171,8 @@ def counted(lake: Storage) -> dict[str, int]:
     return {name: len(snapshot.ids(lake, name)) for name in DATASETS}
 
 
-def test_functions_read_and_stage_athena_builds_and_the_run_ends_in_a_release(
-    production, first, stack, stand, lake
+def test_functions_ingest_and_stage_athena_builds_and_the_run_ends_in_a_release(
+    production, first, stack, athena, lake
 ):
     assert first.state == "success", first.states()
     assert {state for name, state in first.states().items()} == {"success"}
@@ -177,31 +187,31 @@ def test_functions_read_and_stage_athena_builds_and_the_run_ends_in_a_release(
     assert counted(lake) == dict.fromkeys(DATASETS, 1)
     assert lake.folders(layout.RUNS) == lake.folders(layout.CANDIDATES) == []
     for stage in ("ingest", "stage"):
-        said = production.log_of(first, f"{stage}[population]")
-        assert f"asked {stack.name}-{stage}" in said
+        log = production.log_of(first, f"{stage}[population]")
+        assert f"asked {stack.name}-{stage}" in log
         assert stack.failed(stage) == []
-    assert rows_shown(stack, stand, release.rows) == release.rows
+    assert rows_shown(stack, athena, release.rows) == release.rows
     assert sum(release.rows.values()) > 10_000
 
 
-def test_a_run_that_finds_nothing_new_stages_nothing_starts_no_dbt_and_asks_athena_for_nothing(
-    production, first, stack, stand, lake
+def test_a_run_that_finds_nothing_new_stages_nothing_and_starts_neither_dbt_nor_a_query(
+    production, first, stack, athena, lake
 ):
-    before, queries, asked = shown(lake), executions(stack, stand), len(stand.asked)
+    before, queries, count = shown(lake), executions(stack, athena), len(athena.requests)
     again = run(production)
     assert again.state == "success"
     states = again.states()
     assert {states[f"ingest[{name}]"] for name in DATASETS} == {"success"}
     assert states["wait_for_new_data"] == states["run_dbt_transformations"] == "skipped"
-    assert {one.operation for one in stand.asked[asked:]} == {"athena:GetWorkGroup"}
-    assert executions(stack, stand) == queries
+    assert {one.operation for one in athena.requests[count:]} == {"athena:GetWorkGroup"}
+    assert executions(stack, athena) == queries
     kept = newest(lake)
     assert (kept.status, kept.cost) == ("unchanged", None)
     assert shown(lake) == before
 
 
 def test_one_change_at_a_portal_is_one_snapshot_and_readers_see_it(
-    production, first, stack, stand, lake, portals
+    production, first, stack, athena, lake, portals
 ):
     before = shown(lake)
     portals.set_day(date(2026, 2, 2))
@@ -211,14 +221,14 @@ def test_one_change_at_a_portal_is_one_snapshot_and_readers_see_it(
     release = shown(lake)
     assert release.release_id > before.release_id
     assert release.run_id == newest(lake).run_id
-    assert rows_shown(stack, stand, release.rows) == release.rows
+    assert rows_shown(stack, athena, release.rows) == release.rows
     found = read(
-        stack, stand, "select snapshot_id from data_quality where dataset_id = 'social_services' order by 1"
+        stack, athena, "select snapshot_id from data_quality where dataset_id = 'social_services' order by 1"
     )
     assert [snapshot_id for (snapshot_id,) in found] == snapshot.ids(lake, "social_services")
 
 
-def test_a_function_that_fails_is_tried_again_then_told_and_holds_up_nobody(
+def test_a_function_that_fails_is_retried_then_alerted_and_blocks_no_other_dataset(
     production, first, stack, lake, portals
 ):
     before = counted(lake)
@@ -237,12 +247,12 @@ def test_a_function_that_fails_is_tried_again_then_told_and_holds_up_nobody(
 
 
 class Throttle:
-    """S3 that answers "slow down" to the first two requests for every third address of each prefix."""
+    """Answer "slow down" to the first two requests for every third address of each prefix."""
 
     def __init__(self, buckets: str) -> None:
         self.buckets = buckets
-        self.asked: dict[str, int] = {}
-        self.places: dict[tuple[str, str, str], int] = {}
+        self.requests: dict[str, int] = {}
+        self.addresses: dict[tuple[str, str, str], int] = {}
         self._one_at_a_time = threading.Lock()
 
     def __call__(self, method: str, path: str) -> tuple[int, bytes] | None:
@@ -252,19 +262,19 @@ class Throttle:
         place = (method, bucket, key.split("/")[0].split("?")[0])
         with self._one_at_a_time:
             address = f"{method} {path}"
-            if address not in self.asked:
-                number = self.places[place] = self.places.get(place, 0) + 1
-                self.asked[address] = 0 if number % 3 == 1 else 2
-            self.asked[address] += 1
-            return (503, SLOW_DOWN) if self.asked[address] <= 2 else None
+            if address not in self.requests:
+                number = self.addresses[place] = self.addresses.get(place, 0) + 1
+                self.requests[address] = 0 if number % 3 == 1 else 2
+            self.requests[address] += 1
+            return (503, SLOW_DOWN) if self.requests[address] <= 2 else None
 
     def throttled(self, method: str) -> set[str]:
         """The prefixes of the lake in which requests of a method were throttled."""
-        return {prefix for (by, bucket, prefix) in self.places if by == method and "-lake-" in bucket}
+        return {prefix for (by, bucket, prefix) in self.addresses if by == method and "-lake-" in bucket}
 
 
-def test_a_throttled_s3_costs_time_and_neither_loses_nor_doubles_anything(
-    production, first, stack, stand, front, lake, portals
+def test_a_throttled_s3_costs_time_and_neither_loses_nor_duplicates_anything(
+    production, first, stack, athena, front, lake, portals
 ):
     before = counted(lake)
     portals.set_day(date(2026, 4, 6))
@@ -286,17 +296,17 @@ def test_a_throttled_s3_costs_time_and_neither_loses_nor_doubles_anything(
         assert all(lake.exists(layout.landing(name, one, "manifest.json")) for one in landed)
         assert all(lake.exists(layout.staged(name, one)) for one in landed)
     assert lake.folders(layout.RUNS) == lake.folders(layout.CANDIDATES) == []
-    assert rows_shown(stack, stand, release.rows) == release.rows
+    assert rows_shown(stack, athena, release.rows) == release.rows
     same = command(production, "run", "--force", CATALUNYA_ENGINE="duckdb")
     assert same["status"] == "released", same
     assert counted(lake)["social_services"] == before["social_services"] + 1
     assert same["release_id"].split("-")[1] == release.release_id.split("-")[1]
 
 
-def command(production: Airflow, *words: str, **more: str) -> dict[str, Any]:
-    """What a person's `catalunya` answers on the same lake, portals unchanged."""
+def command(production: Airflow, *arguments: str, **more: str) -> dict[str, Any]:
+    """Run `catalunya` on the same lake, with unchanged portals."""
     done = subprocess.run(
-        [sys.executable, "-m", "catalunya", *words, "--json"],
+        [sys.executable, "-m", "catalunya", *arguments, "--json"],
         env={**production.env, **more}, cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout, done.stderr
@@ -304,11 +314,11 @@ def command(production: Airflow, *words: str, **more: str) -> dict[str, Any]:
     return answer
 
 
-def test_an_audit_that_refuses_leaves_pointer_and_views_and_is_told_of_once(
-    production, first, stack, stand, lake
+def test_an_audit_that_refuses_leaves_pointer_and_views_and_sends_one_alert(
+    production, first, stack, athena, lake
 ):
     before = shown(lake)
-    views = rows_shown(stack, stand, before.rows)
+    views = rows_shown(stack, athena, before.rows)
     production.webhook_sink.heard.clear()
     broken = production.home / "dbt" / "mart" / "tests" / "broken_audit.sql"
     broken.write_text("select * from {{ ref('population') }}")
@@ -326,21 +336,21 @@ def test_an_audit_that_refuses_leaves_pointer_and_views_and_is_told_of_once(
     assert kept.status == "refused"
     assert kept.cost is not None and kept.cost.queries > 50
     assert shown(lake) == before
-    assert rows_shown(stack, stand, before.rows) == views
+    assert rows_shown(stack, athena, before.rows) == views
     [alert] = [alert for alert in production.webhook_sink.heard if "refused" in alert["title"]]
     assert "broken_audit" in alert["message"]
     assert not [alert for alert in production.webhook_sink.heard if "failed" in alert["title"]]
 
 
-def test_each_role_may_ask_athena_and_glue_for_what_it_asked_in_these_runs(
-    production, first, stack, stand, templates
+def test_each_role_may_do_in_athena_and_glue_what_it_did_in_these_runs(
+    production, first, stack, athena, templates
 ):
-    heard = {one.access_key for one in stand.asked} - {"trino", READER}
-    roles = {key: stack.role_of(key) for key in heard}
+    keys = {one.access_key for one in athena.requests} - {"trino", READER}
+    roles = {key: stack.role_of(key) for key in keys}
     assert set(roles.values()) == {f"{stack.name}-build", f"{stack.name}-publish"}
     refused = {
         (roles[one.access_key], one.operation, resource)
-        for one in stand.asked
+        for one in athena.requests
         if one.access_key in roles
         for resource in policy.needed(one.operation, one.content, f"{stack.name}-build")
         if not templates["production"].may(roles[one.access_key], one.operation, resource)
@@ -348,10 +358,10 @@ def test_each_role_may_ask_athena_and_glue_for_what_it_asked_in_these_runs(
     assert refused == set()
 
 
-def test_a_function_that_is_gone_is_told_of_by_its_name(production, first, stack, lake):
+def test_a_function_that_does_not_exist_is_named_in_the_alert(production, first, stack, lake):
     stack.client("lambda").delete_function(FunctionName=f"{stack.name}-ingest")
     ended = run(production, datasets=["population"])
     assert ended.states()["ingest[population]"] == "failed"
-    told = [str(alert) for alert in production.webhook_sink.heard if "could not be asked" in str(alert)]
-    assert len(told) == 1
-    assert f"{stack.name}-ingest" in told[0]
+    alerts = [str(alert) for alert in production.webhook_sink.heard if "could not be asked" in str(alert)]
+    assert len(alerts) == 1
+    assert f"{stack.name}-ingest" in alerts[0]

@@ -1,4 +1,4 @@
-"""The stack deployed to an emulator of AWS, and its functions asked as the DAG asks them."""
+"""The stack deployed to an emulator of AWS, and its functions invoked the way the DAG invokes them."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from catalunya.lake.storage import Storage
 from catalunya.runs import aws_lambda
 from catalunya.runs.record import RunRecord
 from infrastructure.package import Package
-from tests.aws.conftest import DAY
 from tests.aws.emulator import UNSUPPORTED, Deployed, deployed
+from tests.aws.invocation import DAY
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.aws
@@ -52,17 +52,17 @@ def lake(stack: Deployed, monkeypatch: pytest.MonkeyPatch) -> Storage:
     return open_lake(stack.lake)
 
 
-def ask(stack: Deployed, stage: str, **order: Any) -> None:
+def invoke(stack: Deployed, stage: str, **event: Any) -> None:
     answer = stack.client("lambda").invoke(
-        FunctionName=f"{stack.name}-{stage}", InvocationType="Event", Payload=json.dumps(order)
+        FunctionName=f"{stack.name}-{stage}", InvocationType="Event", Payload=json.dumps(event)
     )
     assert answer["StatusCode"] == 202
 
 
-def wait(look: Callable[[], Any], what: str, patience_s: float = 60) -> Any:
-    give_up = time.monotonic() + patience_s
-    while not (found := look()):
-        assert time.monotonic() < give_up, f"no {what} within {patience_s:g} s"
+def wait(find: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := find()):
+        assert time.monotonic() < deadline, f"no {what} within {timeout_s:g} s"
         time.sleep(0.2)
     return found
 
@@ -73,14 +73,14 @@ def result(lake: Storage, run_id: str, stage: aws_lambda.Stage, dataset: str) ->
     return RunRecord.model_validate_json(lake.read(key))
 
 
-def test_only_what_the_emulator_lacks_was_left_out_of_the_stack(stack, templates):
+def test_only_what_the_emulator_does_not_have_is_missing_in_the_stack(stack, templates):
     found = stack.client("cloudformation").list_stack_resources(StackName=stack.name)
     kinds = {resource["ResourceType"] for resource in found["StackResourceSummaries"]}
     whole = {resource["Type"] for resource in templates["production"].template["Resources"].values()}
     assert whole - kinds == UNSUPPORTED | {"AWS::IAM::OIDCProvider"}
 
 
-def test_the_catalogue_and_the_workgroups_are_there(stack):
+def test_the_tables_and_the_workgroups_exist(stack):
     glue = stack.client("glue")
     tables = {t["Name"] for t in glue.get_tables(DatabaseName="catalunya_production_staging")["TableList"]}
     assert tables == set(loader.load(ROOT / "datasets"))
@@ -88,13 +88,13 @@ def test_the_catalogue_and_the_workgroups_are_there(stack):
     assert group["Configuration"]["EnforceWorkGroupConfiguration"] is True
 
 
-def test_a_function_asked_twice_lands_once_and_the_other_stages_it(stack, lake, portals):
+def test_a_function_invoked_twice_lands_once_and_the_other_stages_it(stack, lake, portals):
     run_id = layout.make_id(datetime.now(UTC), "1a2b3c4d")
     for _ in range(2):
-        ask(stack, "ingest", run_id=run_id, dataset="social_services")
+        invoke(stack, "ingest", run_id=run_id, dataset="social_services")
     read = result(lake, run_id, "ingest", "social_services")
     assert aws_lambda.parse_result("ingest", "social_services", read).outcome == "new"
-    ask(stack, "stage", run_id=run_id, dataset="social_services")
+    invoke(stack, "stage", run_id=run_id, dataset="social_services")
     staged = aws_lambda.parse_result(
         "stage", "social_services", result(lake, run_id, "stage", "social_services")
     )
@@ -104,23 +104,23 @@ def test_a_function_asked_twice_lands_once_and_the_other_stages_it(stack, lake, 
     assert stack.failed("ingest") == stack.failed("stage") == []
 
 
-def test_a_failure_is_on_record_and_in_the_queue_and_the_next_try_mends_it(stack, lake, portals):
+def test_a_failure_is_recorded_and_queued_and_the_next_invocation_succeeds(stack, lake, portals):
     run_id = layout.make_id(datetime.now(UTC), "2b3c4d5e")
     portals.faults.add("population:cut_json")
-    ask(stack, "ingest", run_id=run_id, dataset="population")
+    invoke(stack, "ingest", run_id=run_id, dataset="population")
     failed = result(lake, run_id, "ingest", "population")
     assert failed.datasets["population"].outcome == "unreadable"
     (message,) = wait(lambda: stack.failed("ingest"), "failed invocation")
     assert message["requestPayload"] == {"run_id": run_id, "dataset": "population"}
     portals.faults.clear()
     lake.delete(layout.part(run_id, "ingest.population"))
-    ask(stack, "ingest", run_id=run_id, dataset="population")
+    invoke(stack, "ingest", run_id=run_id, dataset="population")
     assert result(lake, run_id, "ingest", "population").datasets["population"].outcome == "new"
 
 
 @pytest.fixture
 def as_airflow(stack: Deployed, lake: Storage, monkeypatch: pytest.MonkeyPatch) -> Deployed:
-    """The environment of Airflow's tasks, and its plugins to be imported."""
+    """The stack, with the environment of Airflow's tasks and its plugins on the import path."""
     monkeypatch.syspath_prepend(ROOT / "orchestration" / "airflow" / "plugins")
     for name, value in {
         "ENVIRONMENT": "production",
@@ -138,25 +138,25 @@ def context(name: str) -> dict[str, Any]:
     run = SimpleNamespace(
         dag_id="catalunya_data_pipeline", run_id=name, run_after=datetime(2026, 1, 5, tzinfo=UTC)
     )
-    told = SimpleNamespace(events=[], add=lambda asset, extra: told.events.append((asset.name, extra)))
-    return {"params": {}, "dag_run": run, "outlet_events": {assets.landed: told}}
+    outlet = SimpleNamespace(events=[], add=lambda asset, extra: outlet.events.append((asset.name, extra)))
+    return {"params": {}, "dag_run": run, "outlet_events": {assets.landed: outlet}}
 
 
 def perform(task: Any, given: dict[str, Any]) -> Any:
-    """What Airflow does with a task: its beginning, its trigger where it has one, its end."""
+    """Do what Airflow does with a task: execute it, run its trigger if it defers, and resume it."""
     from airflow.sdk.exceptions import TaskDeferred
 
     try:
         return type(task).execute.__wrapped__(task, given)
     except TaskDeferred as deferred:
-        kind, words = deferred.trigger.serialize()
-        assert kind == "catalunya_airflow.functions.StepResultTrigger"
-        event = asyncio.run(anext(aiter(type(deferred.trigger)(**words).run())))
+        kind, arguments = deferred.trigger.serialize()
+        assert kind == "catalunya_airflow.triggers.StepResultTrigger"
+        event = asyncio.run(anext(aiter(type(deferred.trigger)(**arguments).run())))
         return getattr(task, deferred.method_name)(given, event=event.payload)
 
 
-def test_a_task_asks_a_function_waits_for_its_word_and_answers_as_if_it_had_done_it(as_airflow, lake):
-    from catalunya_airflow.functions import InvokeLambdaOperator
+def test_a_task_invokes_a_function_waits_for_its_result_and_returns_it(as_airflow, lake):
+    from catalunya_airflow.operators import InvokeLambdaOperator
 
     given = context("first")
     read = perform(
@@ -174,10 +174,8 @@ def test_a_task_asks_a_function_waits_for_its_word_and_answers_as_if_it_had_done
     assert again == read
 
 
-def test_a_task_whose_function_fails_says_where_to_look_and_its_next_try_asks_again(
-    as_airflow, lake, portals
-):
-    from catalunya_airflow.functions import FunctionSilent, InvokeLambdaOperator
+def test_a_task_whose_function_fails_names_the_log_and_its_retry_invokes_again(as_airflow, lake, portals):
+    from catalunya_airflow.operators import InvokeLambdaOperator, NoResult
 
     given = context("second")
     task = InvokeLambdaOperator(task_id="ingest", stage="ingest", dataset_id="service_users", poll_s=0.2)
@@ -188,21 +186,21 @@ def test_a_task_whose_function_fails_says_where_to_look_and_its_next_try_asks_ag
     assert perform(task, given)["outcome"] == "new"
     as_airflow.failed("ingest")
     silent = InvokeLambdaOperator(
-        task_id="silent", stage="stage", dataset_id="boundaries", patience_s=0, poll_s=0.01
+        task_id="silent", stage="stage", dataset_id="boundaries", timeout_s=0, poll_s=0.01
     )
     where = r"/catalunya/catalunya-production-stage.*catalunya-production-stage-failed"
-    # Somebody else does this part just now, and the function waits for them.
+    # Another invocation holds the lock of this step, and the function waits for it.
     held = lake_lock(lake, "20260105T230000Z-00000000", "call-stage-boundaries")
-    with held, pytest.raises(FunctionSilent, match=where):
+    with held, pytest.raises(NoResult, match=where):
         perform(silent, given)
 
 
-def test_a_task_works_under_the_role_of_its_duty_and_gives_it_back(as_airflow, lake):
-    from catalunya_airflow import roles
+def test_a_task_assumes_its_role_and_restores_the_environment(as_airflow, lake):
+    from catalunya_airflow.assume_role import assume_role
 
     boto3.client("sts", region_name="us-east-1").get_caller_identity()
     before = dict(os.environ)
-    with roles.assume_role("build"):
+    with assume_role("build"):
         assert os.environ["AWS_ACCESS_KEY_ID"] != before["AWS_ACCESS_KEY_ID"]
         # A client of the session that boto3 shares, which others of this process use.
         used = boto3.client("s3", region_name="us-east-1")._request_signer._credentials

@@ -1,4 +1,4 @@
-"""The functions on AWS, called as AWS calls them, on a lake in S3 and portals on loopback."""
+"""The functions on AWS, called the way AWS calls them, on a lake in S3 and portals on loopback."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from catalunya.runs import aws_lambda, steps
 from catalunya.runs.record import RunRecord
-from tests.aws.conftest import Invocation, order, variables
+from tests.aws.invocation import Invocation, event, variables
 
 CALL = """
 import json, sys
 from catalunya.runs import aws_lambda
 from catalunya.runs.record import RunRecord
-from tests.aws.conftest import Invocation
+from tests.aws.invocation import Invocation
 print("ANSWER", json.dumps(getattr(aws_lambda, sys.argv[1])(json.loads(sys.argv[2]), Invocation())))
 """
 
@@ -47,27 +47,27 @@ def versions(lake: Storage) -> dict[str, str]:
 
 
 def record_of(lake: Storage, part: str) -> RunRecord:
-    return RunRecord.model_validate_json(lake.read(layout.part(order("x")["run_id"], part)))
+    return RunRecord.model_validate_json(lake.read(layout.part(event("x")["run_id"], part)))
 
 
-def test_a_second_invocation_of_the_same_key_asks_no_portal_and_writes_nothing(lake, demo):
-    first = aws_lambda.ingest(order("population"), Invocation())
-    staged = aws_lambda.stage(order("population"), Invocation())
+def test_a_second_invocation_of_the_same_key_sends_no_request_and_writes_nothing(lake, demo):
+    first = aws_lambda.ingest(event("population"), Invocation())
+    staged = aws_lambda.stage(event("population"), Invocation())
     assert (first["outcome"], staged["outcome"]) == ("new", "staged")
     assert staged["rows_staged"] + staged["rows_quarantined"] + staged["rows_duplicated"] == first["rows_in"]
-    before, asked = versions(lake), len(demo.log)
+    before, requests = versions(lake), len(demo.log)
     for function in (aws_lambda.ingest, aws_lambda.stage):
-        again = function(order("population", force=True), Invocation())
+        again = function(event("population", force=True), Invocation())
         assert again["outcome"] == "done before"
         assert again["snapshot_id"] == first["snapshot_id"]
-    assert (versions(lake), len(demo.log)) == (before, asked)
+    assert (versions(lake), len(demo.log)) == (before, requests)
 
 
 def test_two_invocations_of_one_key_at_once_do_the_work_once(lake, demo):
-    words = [sys.executable, "-c", CALL, "ingest", json.dumps(order("social_services"))]
-    both = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=600)[0] for process in both]
-    answers = [json.loads(text.split("ANSWER ")[1]) for text in said]
+    command = [sys.executable, "-c", CALL, "ingest", json.dumps(event("social_services"))]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate(timeout=600)[0] for process in both]
+    answers = [json.loads(text.split("ANSWER ")[1]) for text in outputs]
     assert sorted(answer["outcome"] for answer in answers) == ["done before", "new"]
     assert len(snapshot.ids(lake, "social_services")) == 1
     pages = [path for _, path, _ in demo.log if "ivft-vegh" in path and "offset" in path]
@@ -75,80 +75,80 @@ def test_two_invocations_of_one_key_at_once_do_the_work_once(lake, demo):
     assert len(pages) == len(set(pages))
 
 
-def test_an_invocation_that_finds_its_key_under_way_for_long_ends_quietly_and_another_run_does_not(
+def test_an_invocation_whose_key_is_locked_for_long_ends_as_under_way_and_one_of_another_run_raises(
     lake, demo, monkeypatch
 ):
     monkeypatch.setattr(steps, "LOCK_TIMEOUT_S", 0.0)
-    with lake_lock(lake, order("population")["run_id"], "call-ingest-population"):
-        assert aws_lambda.ingest(order("population"), Invocation())["outcome"] == "under way"
+    with lake_lock(lake, event("population")["run_id"], "call-ingest-population"):
+        assert aws_lambda.ingest(event("population"), Invocation())["outcome"] == "under way"
         with pytest.raises(LakeBusy):
-            aws_lambda.ingest({**order("population"), "run_id": "20260105T120000Z-00000000"}, Invocation())
+            aws_lambda.ingest({**event("population"), "run_id": "20260105T120000Z-00000000"}, Invocation())
     assert demo.log == []
 
 
 def test_a_portal_that_is_down_is_raised_and_recorded_and_the_next_try_reads_it(lake, demo):
     demo.faults.add("population:down")
     with pytest.raises(SourceUnreadable, match="population"):
-        aws_lambda.ingest(order("population"), Invocation())
+        aws_lambda.ingest(event("population"), Invocation())
     assert record_of(lake, "ingest.population").datasets["population"].outcome == "unreadable"
     demo.faults.clear()
-    assert aws_lambda.ingest(order("population"), Invocation())["outcome"] == "new"
+    assert aws_lambda.ingest(event("population"), Invocation())["outcome"] == "new"
 
 
-def test_a_fault_of_the_code_is_raised_recorded_and_tried_again(lake, demo, monkeypatch):
+def test_an_unexpected_error_is_raised_and_the_next_invocation_does_the_work(lake, demo, monkeypatch):
     with monkeypatch.context() as broken:
         broken.setattr("catalunya.runs.pipeline.ingest", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            aws_lambda.ingest(order("population"), Invocation())
-    assert aws_lambda.ingest(order("population"), Invocation())["outcome"] == "new"
+            aws_lambda.ingest(event("population"), Invocation())
+    assert aws_lambda.ingest(event("population"), Invocation())["outcome"] == "new"
 
 
-def test_a_source_that_drifted_is_an_answer_and_on_record_and_not_read_again(lake, demo, monkeypatch):
+def test_a_source_that_drifted_is_returned_recorded_and_not_read_again(lake, demo, monkeypatch):
     drifted = Ingested("boundaries", "drifted", None, {}, 1, 1, "boundaries: CODICOMAR is gone")
     monkeypatch.setattr("catalunya.runs.pipeline.ingest", lambda *_, **__: drifted)
-    first = aws_lambda.ingest(order("boundaries"), Invocation())
+    first = aws_lambda.ingest(event("boundaries"), Invocation())
     assert (first["outcome"], first["message"]) == ("refused", drifted.message)
     monkeypatch.undo()
     assert aws_lambda.is_done("ingest", "boundaries", record_of(lake, "ingest.boundaries"))
 
 
-def test_a_snapshot_that_drifted_is_an_answer_and_on_record_and_not_staged_again(lake, demo):
+def test_a_snapshot_that_drifted_is_returned_recorded_and_not_staged_again(lake, demo):
     demo.faults.add("social_services:missing_column=telefon")
-    aws_lambda.ingest(order("social_services"), Invocation())
-    first = aws_lambda.stage(order("social_services"), Invocation())
+    aws_lambda.ingest(event("social_services"), Invocation())
+    first = aws_lambda.stage(event("social_services"), Invocation())
     assert first["outcome"] == "refused"
     assert "telefon" in first["message"]
     assert list(snapshot.refused(lake, "social_services")) == snapshot.ids(lake, "social_services")
     before = versions(lake)
-    assert aws_lambda.stage(order("social_services"), Invocation())["outcome"] == "done before"
+    assert aws_lambda.stage(event("social_services"), Invocation())["outcome"] == "done before"
     assert versions(lake) == before
 
 
 def test_an_invocation_that_comes_after_its_run_has_ended_does_nothing(lake, demo):
-    lake.put(layout.ledger(order("population")["run_id"]), b"{}")
+    lake.put(layout.ledger(event("population")["run_id"]), b"{}")
     before = versions(lake)
-    assert aws_lambda.ingest(order("population"), Invocation())["outcome"] == "ended"
+    assert aws_lambda.ingest(event("population"), Invocation())["outcome"] == "ended"
     assert (versions(lake), demo.log) == (before, [])
 
 
 @pytest.mark.parametrize(
-    ("event", "words"),
+    ("payload", "message"),
     [
         ({"run_id": "yesterday", "dataset": "population"}, "run_id"),
-        ({"run_id": order("x")["run_id"]}, "dataset"),
-        (order("population", forced=True), "forced"),
-        (order("weather"), "no dataset weather"),
+        ({"run_id": event("x")["run_id"]}, "dataset"),
+        (event("population", forced=True), "forced"),
+        (event("weather"), "no dataset weather"),
     ],
 )
-def test_an_event_that_is_no_order_is_named(lake, event, words):
-    with pytest.raises(UsageError, match=words):
-        aws_lambda.ingest(event, Invocation())
+def test_an_invalid_event_payload_is_named(lake, payload, message):
+    with pytest.raises(UsageError, match=message):
+        aws_lambda.ingest(payload, Invocation())
 
 
 def test_the_log_is_json_with_run_time_and_memory(lake, capsys):
-    aws_lambda.ingest(order("population"), Invocation())
+    aws_lambda.ingest(event("population"), Invocation())
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {line["run_id"] for line in lines} == {order("population")["run_id"]}
+    assert {line["run_id"] for line in lines} == {event("population")["run_id"]}
     ended = next(line for line in lines if line["event"] == "ended")
     assert {
         "dataset": "population",
@@ -160,10 +160,10 @@ def test_the_log_is_json_with_run_time_and_memory(lake, capsys):
     assert ended["tmp_free_mb"] > 0
 
 
-def test_a_killed_invocation_leaves_no_word_and_the_next_takes_over(lake, demo):
+def test_a_killed_invocation_leaves_no_result_and_the_next_one_does_the_work(lake, demo):
     demo.faults.add("population:slow=30")
-    words = [sys.executable, "-c", CALL, "ingest", json.dumps(order("population"))]
-    killed = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-c", CALL, "ingest", json.dumps(event("population"))]
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     seen = threading.Event()
     while not demo.log and not seen.wait(0.05):
         assert killed.poll() is None
@@ -171,7 +171,7 @@ def test_a_killed_invocation_leaves_no_word_and_the_next_takes_over(lake, demo):
     killed.wait()
     demo.faults.clear()
     assert lake.list(layout.RUNS) == []
-    # What a minute does to a lease that nobody renews.
+    # A lease that is not renewed expires after a minute.
     for key in [entry.key for entry in lake.list("locks")]:
         lake.delete(key)
-    assert aws_lambda.ingest(order("population"), Invocation())["outcome"] == "new"
+    assert aws_lambda.ingest(event("population"), Invocation())["outcome"] == "new"

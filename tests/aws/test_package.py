@@ -1,4 +1,4 @@
-"""The package of the functions: small enough, the same twice, and complete by itself."""
+"""The package of the functions: small enough, reproducible, and complete by itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from catalunya.staging import row_sql
 from infrastructure import package
 from infrastructure.package import MOST_BYTES, Package, PackageError
-from tests.aws.conftest import order, variables
+from tests.aws.invocation import event, variables
 from tests.factories import DEFINITIONS
 
 pytestmark = pytest.mark.aws
@@ -53,7 +53,7 @@ def test_a_package_is_the_same_bytes_again(tmp_path, packages):
 
 
 @pytest.mark.parametrize("architecture", package.ARCHITECTURES)
-def test_a_package_is_small_enough_and_holds_what_is_needed_alone(packages, architecture):
+def test_a_package_is_small_enough_and_holds_only_what_is_needed(packages, architecture):
     first = packages[architecture]
     assert first.unzipped_bytes < MOST_BYTES
     with zipfile.ZipFile(first.path) as archive:
@@ -84,7 +84,7 @@ def test_the_functions_run_from_their_package_alone_by_the_same_rules_as_here(
         archive.extractall(tmp_path / "task")
     env = {"PATH": os.environ["PATH"], **s3_emulator.env, **variables(s3_bucket, demo.url)}
     done = subprocess.run(
-        [sys._base_executable, "-I", "-S", "-c", ALONE, str(tmp_path / "task"), json.dumps(order("population"))],
+        [sys._base_executable, "-I", "-S", "-c", ALONE, str(tmp_path / "task"), json.dumps(event("population"))],
         env=env, cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

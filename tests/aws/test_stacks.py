@@ -1,4 +1,4 @@
-"""The templates: who may do what and who may not, and what the resources are."""
+"""The templates: the permissions of each role, and the resources."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from catalunya.datasets import loader
-from tests.aws.conftest import synthesise
 from tests.aws.policy import ACCOUNT, REGION, Account
+from tests.aws.synthesis import synthesise
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.aws
@@ -26,13 +26,13 @@ INDEX = "staging/population/_index.json"
 RECORD = f"ledger/{SNAPSHOT}.json"
 ARCHIVE = "ledger/archive/2026-01.jsonl"
 STAGED = f"staging/population/snapshot_date=2026-01-05/{SNAPSHOT}.parquet"
-SET_ASIDE = f"quarantine/population/snapshot_date=2026-01-05/{SNAPSHOT}.parquet"
+QUARANTINED = f"quarantine/population/snapshot_date=2026-01-05/{SNAPSHOT}.parquet"
 CANDIDATE = f"candidates/{SNAPSHOT}/candidate.duckdb"
 RELEASE = f"releases/{SNAPSHOT}/csv/population.csv"
 MART = f"releases/{SNAPSHOT}/parquet/population.parquet"
 COPY = f"published/files/{SNAPSHOT}/population/population.parquet"
 KEYS = (
-    PAGE, MANIFEST, REFUSED, ACCEPTED, STAGED, SET_ASIDE, CANDIDATE, RELEASE, INDEX, "current.json", RECORD, ARCHIVE,
+    PAGE, MANIFEST, REFUSED, ACCEPTED, STAGED, QUARANTINED, CANDIDATE, RELEASE, INDEX, "current.json", RECORD, ARCHIVE,
     f"runs/{SNAPSHOT}/ingest.population.json", f"runs/{SNAPSHOT}/stage.population.json", f"runs/{SNAPSHOT}/wait.json",
     f"runs/{SNAPSHOT}/build.json", f"runs/{SNAPSHOT}/publish.json", "alerts/1a2b.json", f"docs/{SNAPSHOT}/index.html",
     COPY, "locks/run.json", "locks/dataset-population.json", "locks/call-ingest-population.json",
@@ -44,7 +44,7 @@ PUTS = {
         "locks/call-ingest-population.json",
     },
     "stage": {
-        REFUSED, STAGED, INDEX, SET_ASIDE, f"runs/{SNAPSHOT}/stage.population.json", "locks/dataset-population.json",
+        REFUSED, STAGED, INDEX, QUARANTINED, f"runs/{SNAPSHOT}/stage.population.json", "locks/dataset-population.json",
         "locks/call-stage-population.json",
     },
     "build": {
@@ -74,15 +74,15 @@ DELETES = {
 }  # fmt: skip
 READS_DATA = {
     "ingest": {PAGE, MANIFEST, REFUSED, ACCEPTED, INDEX},
-    "stage": {PAGE, MANIFEST, REFUSED, ACCEPTED, STAGED, SET_ASIDE, INDEX},
-    "build": {MANIFEST, REFUSED, ACCEPTED, STAGED, SET_ASIDE, CANDIDATE, MART, INDEX},
+    "stage": {PAGE, MANIFEST, REFUSED, ACCEPTED, STAGED, QUARANTINED, INDEX},
+    "build": {MANIFEST, REFUSED, ACCEPTED, STAGED, QUARANTINED, CANDIDATE, MART, INDEX},
     "publish": {MANIFEST, REFUSED, ACCEPTED, CANDIDATE, RELEASE, MART, INDEX},
     "monitor": {PAGE, MANIFEST, REFUSED, ACCEPTED, INDEX},
     "steward": {MANIFEST, REFUSED, ACCEPTED, INDEX},
     "orchestrator": set(),
     "deployment": set(),
 }
-DATA = (PAGE, MANIFEST, REFUSED, ACCEPTED, INDEX, STAGED, SET_ASIDE, CANDIDATE, RELEASE, MART)
+DATA = (PAGE, MANIFEST, REFUSED, ACCEPTED, INDEX, STAGED, QUARANTINED, CANDIDATE, RELEASE, MART)
 
 
 @pytest.fixture(params=["development", "production"])
@@ -99,21 +99,21 @@ def in_lake(environment: str, key: str) -> str:
     return f"arn:aws:s3:::catalunya-{environment}-lake-{ACCOUNT}/{key}"
 
 
-def allowed(account: Account, environment: str, duty: str, action: str, keys: tuple[str, ...]) -> set[str]:
-    role = f"catalunya-{environment}-{duty}"
+def allowed(account: Account, environment: str, name: str, action: str, keys: tuple[str, ...]) -> set[str]:
+    role = f"catalunya-{environment}-{name}"
     return {key for key in keys if account.may(role, action, in_lake(environment, key))}
 
 
-def test_there_is_a_role_for_each_duty_and_no_other(account, environment):
-    assert set(account.roles()) == {f"catalunya-{environment}-{duty}" for duty in PUTS}
+def test_there_are_these_roles_and_no_others(account, environment):
+    assert set(account.roles()) == {f"catalunya-{environment}-{name}" for name in PUTS}
 
 
-@pytest.mark.parametrize("duty", PUTS)
-def test_a_role_may_write_delete_and_read_what_its_duty_needs_and_nothing_else(account, environment, duty):
-    conditional = {"locks/probe.json"} if PUTS[duty] else set()
-    assert allowed(account, environment, duty, "s3:PutObject", KEYS) == PUTS[duty] | conditional
-    assert allowed(account, environment, duty, "s3:DeleteObject", KEYS) == DELETES.get(duty, set())
-    assert allowed(account, environment, duty, "s3:GetObject", DATA) == READS_DATA[duty]
+@pytest.mark.parametrize("name", PUTS)
+def test_a_role_may_write_delete_and_read_what_its_steps_need_and_nothing_else(account, environment, name):
+    conditional = {"locks/probe.json"} if PUTS[name] else set()
+    assert allowed(account, environment, name, "s3:PutObject", KEYS) == PUTS[name] | conditional
+    assert allowed(account, environment, name, "s3:DeleteObject", KEYS) == DELETES.get(name, set())
+    assert allowed(account, environment, name, "s3:GetObject", DATA) == READS_DATA[name]
 
 
 def test_no_role_but_publish_and_no_administrator_can_move_the_pointer(account, environment):
@@ -124,7 +124,7 @@ def test_no_role_but_publish_and_no_administrator_can_move_the_pointer(account, 
         assert not account.administrator_may(action, pointer)
 
 
-def test_nobody_can_delete_what_landed_an_administrator_neither(account, environment):
+def test_nobody_can_delete_what_landed_not_even_an_administrator(account, environment):
     for key in (PAGE, MANIFEST, ACCEPTED):
         for action in ("s3:DeleteObject", "s3:DeleteObjectVersion"):
             arn = in_lake(environment, key)
@@ -141,43 +141,43 @@ def test_nothing_is_allowed_without_tls(account, environment):
     assert not account.may(role, "s3:GetObject", arn, **{"s3:TlsVersion": "1.1"})
 
 
-def test_the_orchestrator_asks_the_functions_and_takes_the_roles_of_its_tasks(account, environment):
+def test_the_orchestrator_invokes_the_functions_and_assumes_the_roles_of_its_tasks(account, environment):
     role = f"catalunya-{environment}-orchestrator"
     function = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:catalunya-{environment}-"
     assert account.may(role, "lambda:InvokeFunction", f"{function}ingest")
     assert account.may(role, "lambda:InvokeFunction", f"{function}stage")
     assert not account.may(role, "lambda:InvokeFunction", f"{function}other")
     assert not account.may(role, "lambda:UpdateFunctionCode", f"{function}ingest")
-    taken = {other for other, arn in account.roles().items() if account.may(role, "sts:AssumeRole", arn)}
-    assert taken == {f"catalunya-{environment}-{duty}" for duty in ("build", "publish", "monitor")}
+    assumed = {other for other, arn in account.roles().items() if account.may(role, "sts:AssumeRole", arn)}
+    assert assumed == {f"catalunya-{environment}-{name}" for name in ("build", "publish", "monitor")}
 
 
-def trusted(account: Account, duty: str, environment: str) -> str:
+def trusted(account: Account, name: str, environment: str) -> str:
     roles = account.of_type("AWS::IAM::Role").values()
-    role = next(r for r in roles if r["RoleName"] == f"catalunya-{environment}-{duty}")
+    role = next(r for r in roles if r["RoleName"] == f"catalunya-{environment}-{name}")
     return json.dumps(role["AssumeRolePolicyDocument"]["Statement"])
 
 
 def test_roles_trust_the_service_the_orchestrator_or_people_with_a_second_factor(account, environment):
     orchestrator = f"role/catalunya-{environment}-orchestrator"
-    for duty in ("ingest", "stage"):
-        assert "lambda.amazonaws.com" in trusted(account, duty, environment)
-        assert f":iam::{ACCOUNT}:" not in trusted(account, duty, environment)
-    for duty in ("build", "publish", "monitor"):
-        assert orchestrator in trusted(account, duty, environment)
+    for name in ("ingest", "stage"):
+        assert "lambda.amazonaws.com" in trusted(account, name, environment)
+        assert f":iam::{ACCOUNT}:" not in trusted(account, name, environment)
+    for name in ("build", "publish", "monitor"):
+        assert orchestrator in trusted(account, name, environment)
     assert "root" not in trusted(account, "build", environment)
-    for duty in ("publish", "steward"):
-        assert '"aws:MultiFactorAuthPresent": "true"' in trusted(account, duty, environment)
+    for name in ("publish", "steward"):
+        assert '"aws:MultiFactorAuthPresent": "true"' in trusted(account, name, environment)
 
 
-def test_a_deployment_is_trusted_from_its_repository_and_environment_alone_and_takes_cdks_roles(
+def test_a_deployment_is_trusted_from_its_repository_and_environment_alone_and_assumes_cdks_roles(
     account, environment
 ):
-    said = trusted(account, "deployment", environment)
-    assert '"token.actions.githubusercontent.com:aud": "sts.amazonaws.com"' in said
+    trust = trusted(account, "deployment", environment)
+    assert '"token.actions.githubusercontent.com:aud": "sts.amazonaws.com"' in trust
     assert (
         f'"token.actions.githubusercontent.com:sub": "repo:catalunya/pipeline:environment:{environment}"'
-        in said
+        in trust
     )
     role = f"catalunya-{environment}-deployment"
     for kind in ("deploy", "file-publishing", "lookup"):
@@ -186,12 +186,12 @@ def test_a_deployment_is_trusted_from_its_repository_and_environment_alone_and_t
     assert not account.may(role, "sts:AssumeRole", f"arn:aws:iam::{ACCOUNT}:role/administrator")
 
 
-def test_build_changes_candidates_and_publish_the_marts_in_the_catalogue(account, environment):
+def test_build_changes_candidates_and_publish_changes_the_marts_in_glue(account, environment):
     database = f"catalunya_{environment}"
     glue = f"arn:aws:glue:{REGION}:{ACCOUNT}"
 
-    def may(duty: str, action: str, resource: str) -> bool:
-        return account.may(f"catalunya-{environment}-{duty}", action, f"{glue}:{resource}")
+    def may(name: str, action: str, resource: str) -> bool:
+        return account.may(f"catalunya-{environment}-{name}", action, f"{glue}:{resource}")
 
     candidate = f"table/{database}_marts_candidate_20260105t060000z_1a2b3c4d/population"
     for action in ("glue:CreateTable", "glue:DeleteTable"):
@@ -205,10 +205,10 @@ def test_build_changes_candidates_and_publish_the_marts_in_the_catalogue(account
     assert not may("build", "glue:GetTable", "table/somebody_elses/population")
     assert not may("publish", "glue:CreateTable", f"table/{database}_staging/population")
     group = f"arn:aws:athena:{REGION}:{ACCOUNT}:workgroup/"
-    for duty in PUTS:
-        role = f"catalunya-{environment}-{duty}"
+    for name in PUTS:
+        role = f"catalunya-{environment}-{name}"
         may_query = account.may(role, "athena:StartQueryExecution", f"{group}catalunya-{environment}-build")
-        assert may_query == (duty in {"build", "publish"})
+        assert may_query == (name in {"build", "publish"})
         assert not account.may(role, "athena:StartQueryExecution", f"{group}primary")
 
 
@@ -226,7 +226,7 @@ def test_no_statement_allows_every_action_or_every_resource(account):
             )
 
 
-def test_the_lake_is_private_encrypted_versioned_and_each_prefix_has_a_life_of_its_own(account, environment):
+def test_the_lake_is_private_encrypted_versioned_and_each_prefix_has_its_own_lifecycle(account, environment):
     buckets = {b["BucketName"].split("-")[2]: b for b in account.of_type("AWS::S3::Bucket").values()}
     assert set(buckets) == {"lake", "results", "logs"}
     for bucket in buckets.values():
@@ -247,7 +247,7 @@ def test_the_lake_is_private_encrypted_versioned_and_each_prefix_has_a_life_of_i
     assert kept["DeletionPolicy"] == ("Retain" if environment == "production" else "Delete")
 
 
-def test_a_table_per_card_has_its_columns_and_finds_its_partitions_by_rule(account, environment):
+def test_a_table_per_dataset_has_its_columns_and_finds_its_partitions_by_rule(account, environment):
     tables = {t["TableInput"]["Name"]: t for t in account.of_type("AWS::Glue::Table").values()}
     definitions = loader.load(ROOT / "datasets")
     assert set(tables) == set(definitions)
@@ -263,7 +263,7 @@ def test_a_table_per_card_has_its_columns_and_finds_its_partitions_by_rule(accou
         assert [key["Name"] for key in table["PartitionKeys"]] == ["snapshot_date"]
 
 
-def test_queries_have_a_limit_and_readers_no_choice_of_where_results_go(account, environment):
+def test_queries_have_a_limit_and_the_workgroup_of_readers_enforces_its_location(account, environment):
     groups = {
         g["Name"]: g["WorkGroupConfiguration"] for g in account.of_type("AWS::Athena::WorkGroup").values()
     }
@@ -275,7 +275,7 @@ def test_queries_have_a_limit_and_readers_no_choice_of_where_results_go(account,
         assert group["ResultConfiguration"]["EncryptionConfiguration"]["EncryptionOption"] == "SSE_S3"
 
 
-def test_the_functions_are_small_end_in_a_queue_and_are_not_tried_again_by_aws(account, environment):
+def test_the_functions_have_queues_for_failures_and_alarms_and_aws_does_not_retry_them(account, environment):
     functions = {f["FunctionName"]: f for f in account.of_type("AWS::Lambda::Function").values()}
     assert set(functions) == {f"catalunya-{environment}-{stage}" for stage in ("ingest", "stage")}
     for function in functions.values():
@@ -299,12 +299,12 @@ def test_the_functions_are_small_end_in_a_queue_and_are_not_tried_again_by_aws(a
 def test_cfn_lint_finds_nothing(templates, tmp_path):
     for name, account in templates.items():
         (tmp_path / f"{name}.template.json").write_text(json.dumps(account.template))
-    words = [
+    command = [
         str(Path(sys.executable).with_name("cfn-lint")),
         "--",
         *map(str, sorted(tmp_path.glob("*.json"))),
     ]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 

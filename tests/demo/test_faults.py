@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-import time
 from datetime import datetime
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from catalunya.demo.errors import PortTaken, UnknownFault
+from catalunya.demo.faults import middleware
 from catalunya.demo.faults.switches import FAULTS, Faults
 from catalunya.demo.server import RunningPortal, running, serve
 
@@ -52,18 +53,34 @@ def test_a_fault_can_be_kept_to_one_dataset(portal: RunningPortal, http: Client)
     assert (http.get(REGISTER).status_code, http.get("/taules/v2").status_code) == (200, 500)
 
 
-def test_slow_delays_and_drip_gives_small_pieces(portal: RunningPortal, http: Client) -> None:
+@pytest.fixture
+def delays(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that the portal would have waited; it waits none of them."""
+    asked: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        asked.append(seconds)
+
+    monkeypatch.setattr(middleware, "asyncio", SimpleNamespace(sleep=sleep))
+    return asked
+
+
+@pytest.mark.parametrize(("fault", "seconds"), [("slow", 1.0), ("slow=0.3", 0.3)])
+def test_slow_delays_each_response(
+    portal: RunningPortal, http: Client, delays: list[float], fault: str, seconds: float
+) -> None:
+    portal.faults.add(fault)
+    assert [http.get(OTHER).status_code for _ in range(2)] == [200, 200]
+    assert delays == [seconds, seconds]
+
+
+def test_drip_sends_small_parts_with_a_pause_after_each(
+    portal: RunningPortal, http: Client, delays: list[float]
+) -> None:
     whole = http.get(OTHER).content
-    portal.faults.add("slow=0.3")
-    started = time.perf_counter()
-    http.get(OTHER)
-    assert time.perf_counter() - started >= 0.3
-    portal.faults.clear()
     portal.faults.add("drip=0.01")
-    with http.stream("GET", OTHER, headers={"Accept-Encoding": "identity"}) as response:
-        pieces = list(response.iter_raw())
-    assert len(pieces) > 5
-    assert b"".join(pieces) == whole
+    assert http.get(OTHER, headers={"Accept-Encoding": "identity"}).content == whole
+    assert delays == [0.01] * middleware.DRIP_PARTS
 
 
 def test_throttling_spares_those_with_a_token(portal: RunningPortal, http: Client) -> None:
@@ -112,7 +129,7 @@ def test_reordered_pages_overlap(portal: RunningPortal, http: Client) -> None:
     assert len({row[":id"] for row in rows}) < len(rows)
 
 
-def test_shifting_loses_a_row_and_tells_only_by_the_date(portal: RunningPortal, http: Client) -> None:
+def test_shifting_loses_a_row_and_shows_it_only_in_the_date(portal: RunningPortal, http: Client) -> None:
     honest = [row[":id"] for row in rows_of(http)]
     portal.faults.add("shifting")
     first = http.get("/api/views/ivft-vegh.json").json()["rowsUpdatedAt"]
@@ -145,7 +162,7 @@ def test_columns_come_go_and_change_type(portal: RunningPortal, http: Client) ->
     assert {row["total"] for row in http.get("/resource/yavr-pn8q.json").json()} == {"sí"}
 
 
-def test_doubled_rows_are_the_same_each_time_and_counted(portal: RunningPortal, http: Client) -> None:
+def test_duplicate_rows_are_the_same_each_time_and_counted(portal: RunningPortal, http: Client) -> None:
     honest = rows_of(http)
     portal.faults.add("doubled_rows")
     once, again = rows_of(http), rows_of(http)
@@ -155,7 +172,7 @@ def test_doubled_rows_are_the_same_each_time_and_counted(portal: RunningPortal, 
     assert http.get(REGISTER, params={"$select": "count(*)"}).json() == [{"count": str(len(once))}]
 
 
-def test_bad_rows_break_the_declaration_in_some_rows_only(portal: RunningPortal, http: Client) -> None:
+def test_bad_rows_break_the_definition_in_some_rows_only(portal: RunningPortal, http: Client) -> None:
     portal.faults.add("bad_rows")
     bad = [row for row in rows_of(http) if row.get("capacitat") == "n/d"]
     assert 20 < len(bad) < 30
@@ -164,7 +181,7 @@ def test_bad_rows_break_the_declaration_in_some_rows_only(portal: RunningPortal,
 @pytest.mark.parametrize(
     "spec", ["htpp_500", "nowhere:slow", "slow=soon", "http_500=-1", "html_error=x", "reordered=3"]
 )
-def test_a_mistyped_fault_is_refused_and_the_known_ones_named(spec: str) -> None:
+def test_an_unknown_fault_is_refused_and_the_known_ones_are_named(spec: str) -> None:
     with pytest.raises(UnknownFault, match=r"known are|takes"):
         Faults.parse([spec])
     assert issubclass(UnknownFault, ValueError)
@@ -175,7 +192,7 @@ def test_every_fault_can_be_given_by_name() -> None:
     assert Faults.parse(["social_services:http_500=2"]).active[0].dataset == "ivft-vegh"
 
 
-def test_a_taken_port_is_told_clearly(portal: RunningPortal) -> None:
+def test_a_port_in_use_is_named(portal: RunningPortal) -> None:
     port = int(portal.url.rpartition(":")[2])
     with pytest.raises(PortTaken, match=str(port)):
         serve(port=port)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from catalunya.demo.errors import FilesIncomplete
-from catalunya.demo.server import create_app, running
+from catalunya.demo.server import running
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +69,14 @@ def test_borders_are_the_bytes_of_the_file_and_nothing_is_marked_as_demo(
 
 
 def test_what_is_missing_is_named(shared: Path, tmp_path: Path) -> None:
-    with pytest.raises(FilesIncomplete, match="no folder"):
-        create_app(files=tmp_path / "nowhere")
+    with pytest.raises(FilesIncomplete, match="no folder"), running(files=tmp_path / "nowhere"):
+        pass
     shutil.copytree(shared / "services", tmp_path / "services")
-    with pytest.raises(FilesIncomplete, match=r"9aju-tpwc.*b4rr-d25b.*comarques.*municipis"):
-        create_app(files=tmp_path)
+    with (
+        pytest.raises(FilesIncomplete, match=r"9aju-tpwc.*b4rr-d25b.*comarques.*municipis"),
+        running(files=tmp_path),
+    ):
+        pass
 
 
 def test_a_file_that_is_no_json_is_named(shared: Path, tmp_path: Path) -> None:
@@ -81,5 +84,5 @@ def test_a_file_that_is_no_json_is_named(shared: Path, tmp_path: Path) -> None:
     broken = tmp_path / "data" / "municipalities" / "9aju-tpwc_2024-12.rows.json"
     broken.chmod(0o644)
     broken.write_text("{broken")
-    with pytest.raises(FilesIncomplete, match=broken.name):
-        create_app(files=tmp_path / "data")
+    with pytest.raises(FilesIncomplete, match=broken.name), running(files=tmp_path / "data"):
+        pass

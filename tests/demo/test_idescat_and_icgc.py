@@ -1,14 +1,10 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import httpx
 import pytest
-
-from catalunya.demo.data.boundaries import cells
-from catalunya.demo.data.territory import municipality_by_id
 
 TABLE = "/taules/v2/censph/540/19948/mun"
 FOLDER = "/datacloud/divisions-administratives/vigent/json_unzip/divisions-administratives-"
@@ -83,22 +79,3 @@ def test_properties_are_those_of_the_real_files(http: httpx.Client, shared: Path
 
 def test_a_scale_that_does_not_exist_is_not_found(http: httpx.Client) -> None:
     assert http.get(f"{FOLDER}comarques-7.json").status_code == 404
-
-
-def turns(ring: list[tuple[float, float]], x: float, y: float) -> list[float]:
-    """Positive where the point lies to the left of each edge."""
-    return [(x2 - x1) * (y - y1) - (y2 - y1) * (x - x1) for (x1, y1), (x2, y2) in pairwise(ring)]
-
-
-def test_cells_are_convex_hold_their_own_centre_and_do_not_overlap() -> None:
-    places = municipality_by_id()
-    for code, ring in cells().items():
-        own = places[code]
-        assert min(turns(ring, own.longitude, own.latitude)) > 0
-        assert all(min(turns(ring, x, y)) > -1e-6 for x, y in ring)
-        for other in places.values():
-            if (
-                other is not own
-                and abs(other.longitude - own.longitude) + abs(other.latitude - own.latitude) < 0.3
-            ):
-                assert not any(min(turns(ring, x, y)) > 0 for x, y in cells()[other.municipality_id])

@@ -10,23 +10,25 @@ from collections.abc import Iterator
 
 import pytest
 
+from tools.processes import free_port
+
 ROWS = 200_000
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")
 def long_register() -> Iterator[int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = free_port()
     code = f"from catalunya.demo.server import serve; serve(port={port}, rows={ROWS})"
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
-        for _ in range(3000):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
+        while not listens(port):
+            assert process.poll() is None, "the portal did not start"
+            time.sleep(0.1)
         yield port
     finally:
         process.terminate()

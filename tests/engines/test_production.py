@@ -14,7 +14,7 @@ from catalunya.lake import layout
 from catalunya.lake.opening import open_lake
 from catalunya.settings import Settings
 from catalunya.warehouse.engines import open_engine
-from tests.engines.conftest import Command, client, new_bucket
+from tests.engines.command import Command, client, new_bucket
 
 pytestmark = pytest.mark.aws
 
@@ -22,12 +22,12 @@ ELSEWHERE = "landing/population/keep.json"
 
 
 @pytest.fixture(scope="module")
-def command(stand) -> Command:
-    return Command(stand, new_bucket(stand), {"ENVIRONMENT": "production"})
+def command(emulator) -> Command:
+    return Command(emulator, new_bucket(emulator), {"ENVIRONMENT": "production"})
 
 
 def objects(command: Command, prefix: str) -> dict[str, bytes]:
-    s3 = client(command.stand, "s3")
+    s3 = client(command.emulator, "s3")
     found = {}
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=command.bucket, Prefix=f"lake/{prefix}"):
         for entry in page.get("Contents", []):
@@ -54,22 +54,22 @@ def read(command: Command, sql: str) -> list[tuple[Any, ...]]:
 
 def databases(command: Command) -> set[str]:
     own = command.variables()["CATALUNYA_SCHEMA"]
-    found = client(command.stand, "glue").get_databases()["DatabaseList"]
+    found = client(command.emulator, "glue").get_databases()["DatabaseList"]
     return {database["Name"] for database in found if database["Name"].startswith(own)}
 
 
 def queries(command: Command) -> int:
-    athena = client(command.stand, "athena")
+    athena = client(command.emulator, "athena")
     pages = athena.get_paginator("list_query_executions").paginate(WorkGroup="primary")
     return sum(len(page["QueryExecutionIds"]) for page in pages)
 
 
 def test_production_runs_on_athena_and_on_trino_end_in_duckdbs_release(command, demo, aws):
-    command.at(demo.url)
+    command.read_from(demo.url)
     schema = command.variables()["CATALUNYA_SCHEMA"]
 
     first = command("run", CATALUNYA_ENGINE="athena")
-    assert (first.code, first.json["status"]) == (0, "released"), first.words
+    assert (first.code, first.json["status"]) == (0, "released"), first.stderr
     cost = first.json["cost"]
     assert cost["queries"] > 50 and cost["bytes_scanned"] > 1_000_000 and cost["usd"] > 0
     ledger = json.loads(objects(command, f"ledger/{first.json['run_id']}.json")[""])
@@ -81,22 +81,22 @@ def test_production_runs_on_athena_and_on_trino_end_in_duckdbs_release(command, 
 
     before = queries(command)
     again = command("run", CATALUNYA_ENGINE="athena")
-    assert (again.json["status"], again.json["cost"]) == ("unchanged", None), again.words
+    assert (again.json["status"], again.json["cost"]) == ("unchanged", None), again.stderr
     assert queries(command) == before
 
     demo.set_day(date(2026, 3, 2))
     second = command("run", CATALUNYA_ENGINE="trino")
-    assert (second.code, second.json["status"]) == (0, "released"), second.words
+    assert (second.code, second.json["status"]) == (0, "released"), second.stderr
     assert second.json["cost"]["bytes_scanned"] > 1_000_000 and second.json["cost"]["usd"] is None
     assert second.json["versions"]["dbt-trino"]
     assert read(command, "select count(*) from data_quality") == [(6,)]
 
     same = command("run", "--force", CATALUNYA_ENGINE="duckdb")
-    assert same.json["status"] == "released", same.words
+    assert same.json["status"] == "released", same.stderr
     assert marts(command, same.json["release"]) == marts(command, second.json["release"])
 
     back = command("rollback", "--to", first.json["release_id"], CATALUNYA_ENGINE="trino")
-    assert back.code == 0, back.words
+    assert back.code == 0, back.stderr
     assert read(command, "select count(*) from data_quality") == [(5,)]
     assert read(command, "select count(*) from coverage_comarca") == [(rows,)]
 
@@ -104,15 +104,15 @@ def test_production_runs_on_athena_and_on_trino_end_in_duckdbs_release(command, 
 def test_a_refused_snapshot_leaves_readers_their_release_and_is_not_read_again(command, demo, aws):
     shown = read(command, "select snapshot_id from data_quality order by 1")
     with server.running(rows=4000, day=date(2026, 3, 2)) as shrunk:
-        command.at(shrunk.url)
+        command.read_from(shrunk.url)
         answer = command("run", CATALUNYA_ENGINE="trino")
-    assert (answer.code, answer.json["status"]) == (3, "refused"), answer.words
+    assert (answer.code, answer.json["status"]) == (3, "refused"), answer.stderr
     [refused] = answer.json["refused"]
     assert read(command, "select snapshot_id from data_quality order by 1") == shown
     demo.set_day(date(2026, 5, 4))
-    command.at(demo.url)
+    command.read_from(demo.url)
     healed = command("run", CATALUNYA_ENGINE="trino")
-    assert (healed.code, healed.json["status"]) == (0, "released"), healed.words
+    assert (healed.code, healed.json["status"]) == (0, "released"), healed.stderr
     assert objects(command, layout.staged("social_services", refused))
     assert read(command, f"select count(*) from data_quality where snapshot_id = '{refused}'") == [(0,)]
     assert read(command, "select count(*) from data_quality")[0][0] > len(shown)
@@ -120,18 +120,18 @@ def test_a_refused_snapshot_leaves_readers_their_release_and_is_not_read_again(c
 
 
 def test_a_refused_snapshot_is_left_out_and_another_that_changed_is_released_by_the_same_run(
-    stand, demo, aws
+    emulator, demo, aws
 ):
-    command = Command(stand, new_bucket(stand), {"ENVIRONMENT": "production"})
-    command.at(demo.url)
+    command = Command(emulator, new_bucket(emulator), {"ENVIRONMENT": "production"})
+    command.read_from(demo.url)
     first = command("run", CATALUNYA_ENGINE="duckdb")
-    assert first.json["status"] == "released", first.words
+    assert first.json["status"] == "released", first.stderr
     schema = command.variables()["CATALUNYA_SCHEMA"]
     with server.running(rows=4200, day=date(2026, 6, 1)) as shrunk:
         shrunk.faults.add("municipalities:new_column")
-        command.at(shrunk.url)
+        command.read_from(shrunk.url)
         answer = command("run", CATALUNYA_ENGINE="trino")
-    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr
     [refused] = answer.json["refused"]
     stages = [stage["name"] for stage in answer.json["stages"]]
     assert stages == ["ingest", "stage", "build", "audit", "build", "audit", "publish"]
@@ -143,14 +143,14 @@ def test_a_refused_snapshot_is_left_out_and_another_that_changed_is_released_by_
     assert objects(command, "candidates/") == {}
     assert databases(command) == {schema, f"{schema}_releases"}
     same = command("run", "--force", CATALUNYA_ENGINE="duckdb")
-    assert same.json["status"] == "released", same.words
+    assert same.json["status"] == "released", same.stderr
     assert marts(command, same.json["release"]) == marts(command, answer.json["release"])
 
 
 @pytest.mark.parametrize("name", ["athena", "trino"])
-def test_clean_up_touches_nothing_outside_the_runs_own_prefix(stand, aws, monkeypatch, name):
-    bucket = new_bucket(stand)
-    for variable, value in Command(stand, bucket).variables().items():
+def test_clean_up_touches_nothing_outside_the_runs_own_prefix(emulator, aws, monkeypatch, name):
+    bucket = new_bucket(emulator)
+    for variable, value in Command(emulator, bucket).variables().items():
         if variable.startswith("CATALUNYA_"):
             monkeypatch.setenv(variable, value)
     monkeypatch.setenv("CATALUNYA_ENGINE", name)
@@ -163,10 +163,12 @@ def test_clean_up_touches_nothing_outside_the_runs_own_prefix(stand, aws, monkey
     kept = {ELSEWHERE: b"{}", "releases/20260101T000000Z-00000000/parquet/population.parquet": b"PAR1"}
     for key, data in kept.items():
         lake.put(key, data)
-    plant(stand, engine.schema(run), "evil", f"{settings.lake}/landing/population", "MANAGED_TABLE")
-    plant(stand, engine.schema(run), "own", f"{settings.lake}/candidates/{run}/tables", "MANAGED_TABLE")
-    plant(stand, engine.staging_schema(run), "rows", f"{settings.lake}/releases", "EXTERNAL_TABLE")
-    plant(stand, engine.staging_schema(run), "evil", f"{settings.lake}/landing/population", "MANAGED_TABLE")
+    plant(emulator, engine.schema(run), "evil", f"{settings.lake}/landing/population", "MANAGED_TABLE")
+    plant(emulator, engine.schema(run), "own", f"{settings.lake}/candidates/{run}/tables", "MANAGED_TABLE")
+    plant(emulator, engine.staging_schema(run), "rows", f"{settings.lake}/releases", "EXTERNAL_TABLE")
+    plant(
+        emulator, engine.staging_schema(run), "evil", f"{settings.lake}/landing/population", "MANAGED_TABLE"
+    )
 
     engine.discard(run)
 
@@ -178,9 +180,9 @@ def test_clean_up_touches_nothing_outside_the_runs_own_prefix(stand, aws, monkey
     assert {entry.key for entry in lake.list()} == set(found)
 
 
-def plant(stand, schema: str, table: str, location: str, kind: str) -> None:
+def plant(emulator, schema: str, table: str, location: str, kind: str) -> None:
     """A table in a candidate's schema whose files lie somewhere else."""
-    glue = client(stand, "glue")
+    glue = client(emulator, "glue")
     if schema not in {database["Name"] for database in glue.get_databases()["DatabaseList"]}:
         glue.create_database(DatabaseInput={"Name": schema})
     glue.create_table(
@@ -197,30 +199,30 @@ def plant(stand, schema: str, table: str, location: str, kind: str) -> None:
     )  # fmt: skip
 
 
-def test_a_workgroup_that_insists_on_its_own_place_is_refused_before_anything_is_made(stand):
-    command = Command(stand, new_bucket(stand))
-    client(stand, "athena").create_work_group(
-        Name="insists",
+def test_a_workgroup_that_enforces_its_location_is_refused_before_anything_is_made(emulator):
+    command = Command(emulator, new_bucket(emulator))
+    client(emulator, "athena").create_work_group(
+        Name="enforced",
         Configuration={
             "ResultConfiguration": {"OutputLocation": f"s3://{command.bucket}/results/"},
             "EnforceWorkGroupConfiguration": True,
         },
     )
-    answer = command("build", CATALUNYA_ENGINE="athena", CATALUNYA_ATHENA_WORKGROUP="insists")
+    answer = command("build", CATALUNYA_ENGINE="athena", CATALUNYA_ATHENA_WORKGROUP="enforced")
     assert answer.code == 2
-    assert "CATALUNYA_ATHENA_WORKGROUP: insists" in answer.json["message"]
+    assert "CATALUNYA_ATHENA_WORKGROUP: enforced" in answer.json["message"]
     assert databases(command) == set()
 
 
 @pytest.mark.parametrize(
-    ("variables", "words"),
+    ("variables", "message"),
     [
         ({"CATALUNYA_ENGINE": "trino", "CATALUNYA_TRINO_URL": ""}, "CATALUNYA_TRINO_URL"),
         ({"CATALUNYA_ENGINE": "trino", "CATALUNYA_LAKE": "./data"}, "CATALUNYA_LAKE"),
         ({"CATALUNYA_ENGINE": "trino", "CATALUNYA_TRINO_PASSWORD": "x"}, "CATALUNYA_TRINO_PASSWORD"),
     ],
 )
-def test_an_engine_that_lacks_a_setting_says_which(stand, variables, words):
-    answer = Command(stand, new_bucket(stand))("build", **{"ENVIRONMENT": "development", **variables})
+def test_an_engine_that_lacks_a_setting_says_which(emulator, variables, message):
+    answer = Command(emulator, new_bucket(emulator))("build", **{"ENVIRONMENT": "development", **variables})
     assert answer.code == 2
-    assert words in answer.json["message"]
+    assert message in answer.json["message"]

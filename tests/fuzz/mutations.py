@@ -1,4 +1,4 @@
-"""Good HTTP answers made odd: the same seed makes the same answer."""
+"""Valid HTTP answers made invalid: the same seed makes the same answer."""
 
 from __future__ import annotations
 
@@ -46,54 +46,54 @@ def answer(body: bytes, headers: tuple[bytes, ...] = (), status: bytes = b"HTTP/
     )
 
 
-def mutated(chance: random.Random, body: bytes) -> tuple[str, bytes]:
+def mutated(rng: random.Random, body: bytes) -> tuple[str, bytes]:
     """What was done to the good answer of `body`, and the answer."""
-    change = chance.choice([*_BYTES, *[_tree] * 8, _header, _header, _status])
-    return change.__name__.strip("_"), change(chance, body)
+    change = rng.choice([*_BYTES, *[_tree] * 8, _header, _header, _status])
+    return change.__name__.strip("_"), change(rng, body)
 
 
-def _truncated(chance: random.Random, body: bytes) -> bytes:
-    return answer(body[: chance.randrange(len(body))])
+def _truncated(rng: random.Random, body: bytes) -> bytes:
+    return answer(body[: rng.randrange(len(body))])
 
 
-def _cut_off(chance: random.Random, body: bytes) -> bytes:
-    return answer(body)[: -chance.randrange(1, len(body))]
+def _cut_off(rng: random.Random, body: bytes) -> bytes:
+    return answer(body)[: -rng.randrange(1, len(body))]
 
 
-def _flipped(chance: random.Random, body: bytes) -> bytes:
+def _flipped(rng: random.Random, body: bytes) -> bytes:
     changed = bytearray(body)
-    for _ in range(chance.choice([1, 1, 3, 50])):
-        changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
+    for _ in range(rng.choice([1, 1, 3, 50])):
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
     return answer(bytes(changed))
 
 
-def _encoded(chance: random.Random, body: bytes) -> bytes:
-    codec = chance.choice(["latin-1", "cp1252", "utf-16", "utf-16-le", "utf-32", "utf-7", "utf-8-sig"])
+def _encoded(rng: random.Random, body: bytes) -> bytes:
+    codec = rng.choice(["latin-1", "cp1252", "utf-16", "utf-16-le", "utf-32", "utf-7", "utf-8-sig"])
     return answer(body.decode().encode(codec, "replace"))
 
 
-def _inserted(chance: random.Random, body: bytes) -> bytes:
-    at = chance.choice([0, len(body), chance.randrange(len(body))])
-    odd = chance.choice(
+def _inserted(rng: random.Random, body: bytes) -> bytes:
+    at = rng.choice([0, len(body), rng.randrange(len(body))])
+    odd = rng.choice(
         [b"\x00", b"\xef\xbb\xbf", b"\xff", b"\xed\xa0\x80", b"\n,{", b"]", b"}", b'"', b"\\", b"garbage"]
     )
     return answer(body[:at] + odd + body[at:])
 
 
-def _html(chance: random.Random, body: bytes) -> bytes:
+def _html(rng: random.Random, body: bytes) -> bytes:
     return answer(HTML, (b"Content-Type: text/html",))
 
 
-def _other(chance: random.Random, body: bytes) -> bytes:
-    return answer(chance.choice([b"", b" ", *(text.encode() for text in ODD_TEXTS)]))
+def _other(rng: random.Random, body: bytes) -> bytes:
+    return answer(rng.choice([b"", b" ", *(text.encode() for text in ODD_TEXTS)]))
 
 
-def _header(chance: random.Random, body: bytes) -> bytes:
-    return answer(body, (chance.choice(ODD_HEADERS),))
+def _header(rng: random.Random, body: bytes) -> bytes:
+    return answer(body, (rng.choice(ODD_HEADERS),))
 
 
-def _status(chance: random.Random, body: bytes) -> bytes:
-    return answer(body, status=chance.choice(ODD_STATUSES))
+def _status(rng: random.Random, body: bytes) -> bytes:
+    return answer(body, status=rng.choice(ODD_STATUSES))
 
 
 _BYTES: list[Callable[[random.Random, bytes], bytes]] = [
@@ -101,23 +101,21 @@ _BYTES: list[Callable[[random.Random, bytes], bytes]] = [
 ]  # fmt: skip
 
 
-def _tree(chance: random.Random, body: bytes) -> bytes:
+def _tree(rng: random.Random, body: bytes) -> bytes:
     """One place of the JSON made odd, or the same odd thing in all places of its name."""
     tree = json.loads(body)
-    holder, key = chance.choice(_places(tree, depth=chance.randrange(1, 7)))
-    odd = chance.choice(ODD_TEXTS)
-    kind = chance.choice(["odd", "odd", "odd everywhere", "missing", "doubled", "reordered", "renamed"])
+    holder, key = rng.choice(_places(tree, depth=rng.randrange(1, 7)))
+    odd = rng.choice(ODD_TEXTS)
+    kind = rng.choice(["odd", "odd", "odd everywhere", "missing", "duplicated", "reordered", "renamed"])
     if kind == "missing":
         del holder[key]
     elif kind == "renamed" and isinstance(holder, dict):
-        holder[chance.choice(["level", "geometry", "status", ":id", "", "a\x00b", "x" * 300])] = holder.pop(
-            key
-        )
-    elif kind == "doubled" and isinstance(holder, dict):
-        holder[key + _MARK] = chance.choice(list(holder.values()))
+        holder[rng.choice(["level", "geometry", "status", ":id", "", "a\x00b", "x" * 300])] = holder.pop(key)
+    elif kind == "duplicated" and isinstance(holder, dict):
+        holder[key + _MARK] = rng.choice(list(holder.values()))
         return answer(_text(tree).replace("\\ue000", "").encode())
     elif kind == "reordered" and isinstance(holder, list):
-        chance.shuffle(holder)
+        rng.shuffle(holder)
     elif kind == "odd everywhere":
         for place, name in _places(tree, depth=9):
             if name == key and isinstance(place, dict):

@@ -1,4 +1,4 @@
-"""Odd answers of every kind, through ingest and stage as a run does it: none ends in an unexplained error."""
+"""Invalid answers of every kind, through ingest and stage as in a run: none ends in an unexplained error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from catalunya.lake.opening import open_lake
 from catalunya.lake.staged import Staged, staged_record
 from catalunya.lake.storage import Storage
 from catalunya.settings import PORTAL_VARIABLES, Settings
-from catalunya.sources import Http, idescat, socrata
+from catalunya.sources import Http, base
 from tests.factories import DEFINITIONS
 from tests.fuzz.mutations import answer, mutated
 
@@ -167,8 +167,7 @@ def settings_for(url: str, *, timeout_s: float) -> Settings:
 @pytest.fixture(autouse=True)
 def without_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Http, "pause", lambda *_: None)
-    monkeypatch.setattr(socrata, "TRIES", 1)
-    monkeypatch.setattr(idescat, "TRIES", 1)
+    monkeypatch.setattr(base, "TRIES", 1)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -181,9 +180,9 @@ def test_no_odd_answer_ends_in_an_unexplained_error_and_the_good_one_after_it_is
     with serving(portal) as url:
         hasty, patient = settings_for(url, timeout_s=1), settings_for(url, timeout_s=60)
         for seed in range(PER_SOURCE):
-            chance = random.Random(f"{source} {seed}")
-            path = chance.choice(list(good))
-            kind, odd = mutated(chance, good[path].replace(b'"@day"', b"1700000000"))
+            rng = random.Random(f"{source} {seed}")
+            path = rng.choice(list(good))
+            kind, odd = mutated(rng, good[path].replace(b'"@day"', b"1700000000"))
             said = f"seed {seed}: {kind} of {path}"
             lake = open_lake(str(tmp_path / "lake"))
             try:
@@ -200,14 +199,14 @@ def test_no_odd_answer_ends_in_an_unexplained_error_and_the_good_one_after_it_is
                     continue
                 portal.odd, portal.day = {}, 1
                 later = NOW + timedelta(days=1)
-                again = ingest(lake, dataset, patient, run_id="r", now=later)
-                assert again.outcome in {"new", "unchanged"}, f"{said}: {again.message}"
+                second = ingest(lake, dataset, patient, run_id="r", now=later)
+                assert second.outcome in {"new", "unchanged"}, f"{said}: {second.message}"
                 last = snapshot.latest(lake, dataset.id)
                 assert last is not None
                 stage.stage(lake, dataset, run_id="r", now=later)
                 record = staged_record(lake, dataset.id, last.snapshot_id)
                 assert record is not None, said
-                if again.outcome == "new":
+                if second.outcome == "new":
                     assert (record.rows_quarantined, record.rows_duplicated) == (0, 0), said
             except Exception as error:
                 raise AssertionError(f"{said}: {type(error).__name__}: {error}") from error

@@ -48,7 +48,7 @@ def test_an_accepted_snapshot_tells_exactly_the_services_that_opened_closed_and_
         command.url = before.url
         first = command.run().json
     monkeypatch.setitem(
-        rows._DISTORTIONS,
+        rows._ROW_FAULTS,
         "bad_rows",
         lambda dataset, _: replace(dataset, rows=lambda: new_law([*dataset.rows()])),
     )

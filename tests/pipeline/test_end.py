@@ -197,7 +197,7 @@ main()
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize(
-    ("module", "then"), [("typer", "pass"), ("duckdb", "pass"), ("httpx", "raise ImportError")]
+    ("module", "then"), [("typer", "pass"), ("duckdb", "pass"), ("urllib3", "raise ImportError")]
 )
 def test_a_signal_while_the_command_is_imported_is_one_object_and_one_line(command, number, module, then):
     code = STOPPED_WHILE_IMPORTED.format(module=module, number=int(number), then=then)

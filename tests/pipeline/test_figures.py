@@ -32,11 +32,11 @@ def wrong(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Row], Row]], s
     """A fault of the demo portal that changes every row of the register."""
 
     def fault(change: Callable[[Row], Row]) -> str:
-        def distorted(dataset: Any, _: str) -> Any:
+        def changed(dataset: Any, _: str) -> Any:
             original = dataset.rows
             return replace(dataset, rows=lambda: map(change, original()))
 
-        monkeypatch.setitem(rows._DISTORTIONS, "bad_rows", distorted)
+        monkeypatch.setitem(rows._ROW_FAULTS, "bad_rows", changed)
         return "ivft-vegh:bad_rows"
 
     return fault
@@ -98,7 +98,7 @@ def test_a_town_in_another_comarca_is_refused_and_released_once_it_is_accepted(
     shutil.copytree(small_release.lake, tmp_path / "lake")
     small = Command(str(tmp_path / "lake"), None)
     monkeypatch.setitem(
-        rows._DISTORTIONS,
+        rows._ROW_FAULTS,
         "bad_rows",
         lambda dataset, _: replace(
             dataset,

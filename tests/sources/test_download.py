@@ -1,56 +1,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from catalunya.datasets.sources import DownloadFile, DownloadSource
 from catalunya.errors import SourceUnreadable
-from catalunya.sources import Fetched, Http, download
-
-from .conftest import Answering, Asked, Reply, Server
-
-SOURCE = DownloadSource(
-    protocol="download",
-    files=(
-        DownloadFile(path="/comarques.json", level="comarca"),
-        DownloadFile(path="/municipis.json", level="municipality"),
-    ),
-)
-Serve = Callable[[Answering], Server]
+from catalunya.sources import Fetched, Http
+from tests.sources.portals import FILES, Files, Reply, Request, Serve, Server, fetch
 
 
-def geojson(*properties: dict[str, str]) -> dict[str, Any]:
-    point = {"type": "Point", "coordinates": [1, 41]}
-    features = [{"type": "Feature", "properties": one, "geometry": point} for one in properties]
-    return {"type": "FeatureCollection", "features": features}
-
-
-class Files:
-    """A file server with ETags, as ICGC's."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, Any] = {
-            "/comarques.json": geojson({"CODICOMAR": "01"}, {"CODICOMAR": "02", "NOMCOMAR": "Alt Empordà"}),
-            "/municipis.json": geojson({"CODIMUNI": "080018", "CODICOMAR": "41"}),
-        }
-        self.tags = {"/comarques.json": '"a"', "/municipis.json": '"b"'}
-
-    def __call__(self, asked: Asked) -> Reply:
-        tag = self.tags.get(asked.path)
-        if tag and asked.headers.get("if-none-match") == tag:
-            return Reply(status=304)
-        headers = {"ETag": tag, "Last-Modified": "Tue, 20 Jan 2026 08:00:00 GMT"} if tag else {}
-        return Reply(self.files[asked.path], headers=headers)
-
-
-def read(server: Server, http: Http, spool: Path, known: dict[str, Any] | None = None) -> Fetched | None:
-    return download.fetch(
-        SOURCE, base_url=server.url, http=http, spool=spool, known=known, dataset="boundaries"
-    )
+def read(server: Server, http: Http, spool: Path, previous: dict[str, Any] | None = None) -> Fetched | None:
+    return fetch(FILES, server.url, http, spool, previous_validators=previous, dataset="boundaries")
 
 
 def test_files_are_landed_whole_with_their_features_and_properties(
@@ -63,7 +25,7 @@ def test_files_are_landed_whole_with_their_features_and_properties(
         ("page-00000.json", 2),
         ("page-00001.json", 1),
     ]
-    assert json.loads(result.files[1].path.read_bytes()) == portal.files["/municipis.json"]
+    assert json.loads((tmp_path / result.files[1].name).read_bytes()) == portal.files["/municipis.json"]
     assert [c.name for c in result.columns] == ["level", "geometry", "CODICOMAR", "NOMCOMAR", "CODIMUNI"]
     assert (result.rows, result.rows_before, result.rows_after) == (3, None, None)
 
@@ -72,11 +34,11 @@ def test_unchanged_files_cost_one_conditional_request_each(serve: Serve, http: H
     server = serve(Files())
     first = read(server, http, tmp_path)
     assert first is not None
-    known = json.loads(json.dumps(first.validators))
-    assert read(server, http, tmp_path, known) is None
-    assert len(server.asked) == http.requests == 4
-    assert server.asked[3].headers["if-none-match"] == '"b"'
-    assert server.asked[3].headers["if-modified-since"] == "Tue, 20 Jan 2026 08:00:00 GMT"
+    previous = json.loads(json.dumps(first.validators))
+    assert read(server, http, tmp_path, previous) is None
+    assert len(server.requests) == http.requests == 4
+    assert server.requests[3].headers["if-none-match"] == '"b"'
+    assert server.requests[3].headers["if-modified-since"] == "Tue, 20 Jan 2026 08:00:00 GMT"
 
 
 def test_when_one_file_changed_both_are_landed(serve: Serve, http: Http, tmp_path: Path) -> None:
@@ -88,7 +50,7 @@ def test_when_one_file_changed_both_are_landed(serve: Serve, http: Http, tmp_pat
     second = read(server, http, tmp_path / "2", first.validators)
     assert second is not None
     assert [file.sha256 for file in second.files] == [file.sha256 for file in first.files]
-    assert all(file.path.is_file() for file in second.files)
+    assert all((tmp_path / "2" / file.name).is_file() for file in second.files)
     assert second.validators["files"]["/municipis.json"]["etag"] == '"c"'
 
 
@@ -106,23 +68,23 @@ def test_a_server_without_validators_is_read_every_time(serve: Serve, http: Http
     [
         (b"<html>Not today</html>", "a page of HTML"),
         (b'{"type": "FeatureCollection", "features": [{"type"', "cut off"),
-        ({"type": "Topology", "objects": {}}, "no GeoJSON FeatureCollection"),
+        ({"type": "Topology", "objects": {}}, "expected a GeoJSON FeatureCollection"),
         ({"type": "Other", "features": []}, "of type 'Other'"),
         ({"type": "FeatureCollection", "features": []}, "without features"),
-        ([1], "no GeoJSON FeatureCollection"),
+        ([1], "expected a GeoJSON FeatureCollection"),
     ],
 )
-def test_what_is_no_collection_of_features_is_asked_again_and_then_refused(
+def test_anything_but_a_feature_collection_is_retried_and_then_refused(
     serve: Serve, http: Http, tmp_path: Path, body: Any, found: str
 ) -> None:
-    server = serve(lambda asked: Reply(body))
+    server = serve(lambda request: Reply(body))
     with pytest.raises(SourceUnreadable, match=f"boundaries: .*comarques.json.*{found}"):
         read(server, http, tmp_path)
-    assert len(server.asked) == 5
+    assert len(server.requests) == 5
 
 
 def test_a_missing_file_is_named(serve: Serve, http: Http, tmp_path: Path) -> None:
-    server = serve(lambda asked: Reply(b"", status=404))
+    server = serve(lambda request: Reply(b"", status=404))
     with pytest.raises(SourceUnreadable, match=r"comarques\.json: status 404, expected 200"):
         read(server, http, tmp_path)
 
@@ -130,8 +92,8 @@ def test_a_missing_file_is_named(serve: Serve, http: Http, tmp_path: Path) -> No
 def test_the_real_divisions_are_read(serve: Serve, shared: Path, http: Http, tmp_path: Path) -> None:
     folder = shared / "boundaries"
 
-    def answer(asked: Asked) -> Reply:
-        return Reply((folder / f"{asked.path[1:-5]}_500000_2026-01.geojson").read_bytes())
+    def answer(request: Request) -> Reply:
+        return Reply((folder / f"{request.path[1:-5]}_500000_2026-01.geojson").read_bytes())
 
     result = read(serve(answer), http, tmp_path)
     assert result is not None

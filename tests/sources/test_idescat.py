@@ -8,99 +8,14 @@ from typing import Any
 
 import pytest
 
-from catalunya.datasets.sources import IdescatSource
 from catalunya.errors import SourceDrift, SourceUnreadable
-from catalunya.sources import Control, Fetched, Http, idescat
-
-from .conftest import Answering, Asked, Reply, Server
-
-SOURCE = IdescatSource(
-    protocol="idescat",
-    table="censph/540/19948/mun",
-    rows=("YEAR", "MUN"),
-    measure="AGE",
-    fixed={"SEX": "TOTAL"},
-    total={"MUN": "TOTAL"},
-)
-WANTED = ("MUN", "MUN.label", "YEAR", "AGE.TOTAL", "AGE.Y_GE065")
-NAMES = {"080018": "Abrera", "080023": "Aguilar de Segarra", "171220": "Palmerola", "TOTAL": "Catalunya"}
-Serve = Callable[[Answering], Server]
-
-
-class Tables:
-    """Idescat's table of people by year, municipality, sex and age, over a formula."""
-
-    def __init__(self) -> None:
-        self.categories: dict[str, list[str]] = {
-            "YEAR": ["2021", "2022", "2023"],
-            "MUN": list(NAMES),
-            "SEX": ["F", "M", "TOTAL"],
-            "AGE": ["Y_LE015", "Y016_064", "Y_GE065", "TOTAL"],
-        }
-        self.updated: str | None = "2026-02-01"
-        self.order = ["YEAR", "MUN", "SEX", "AGE"]
-        self.index_as_object = False
-        self.value_as_object = False
-        self.status: str | list[Any] | None = None
-        self.ignored: set[str] = set()
-        self.limit = 20_000
-
-    def value(self, cell: dict[str, str]) -> int | None:
-        if cell["MUN"] == "171220":
-            return None
-        place = list(NAMES).index(cell["MUN"]) + 1
-        return int(cell["YEAR"]) * 10 + place + (1000 if cell["AGE"] == "TOTAL" else 0)
-
-    def __call__(self, asked: Asked) -> Reply:
-        assert asked.path.startswith("/taules/v2/censph/540/19948/mun")
-        kept = {}
-        for name in self.order:
-            only = asked.query.get(name) if name not in self.ignored else None
-            codes = self.categories[name]
-            kept[name] = [code for code in codes if only is None or code in only.split(",")] or codes
-        sizes = [len(codes) for codes in kept.values()]
-        table: dict[str, Any] = {"version": "2.0", "class": "dataset", "id": self.order, "size": sizes}
-        table["dimension"] = {name: {"category": self._category(name, kept[name])} for name in self.order}
-        if self.updated:
-            table["updated"] = self.updated
-        if asked.path.endswith("/data"):
-            if prod(sizes) > self.limit:
-                error = {
-                    "class": "error",
-                    "status": "416",
-                    "id": "05",
-                    "label": "Nombre màxim de dades superat.",
-                }
-                return Reply(error, status=416)
-            self._fill(table, kept)
-        return Reply(table)
-
-    def _category(self, name: str, codes: list[str]) -> dict[str, Any]:
-        labels = {code: NAMES.get(code, code) for code in codes}
-        index: Any = codes
-        if self.index_as_object:
-            index = dict(reversed([(code, position) for position, code in enumerate(codes)]))
-        return {"index": index, "label": labels}
-
-    def _fill(self, table: dict[str, Any], kept: dict[str, list[str]]) -> None:
-        cells: list[dict[str, str]] = [{}]
-        for name, codes in kept.items():
-            cells = [{**cell, name: code} for cell in cells for code in codes]
-        values = [self.value(cell) for cell in cells]
-        missing = {str(n): ".." for n, value in enumerate(values) if value is None}
-        table["value"] = (
-            {str(n): value for n, value in enumerate(values) if value is not None}
-            if self.value_as_object
-            else values
-        )
-        table["status"] = (
-            [missing.get(str(n)) for n in range(len(values))] if self.status == [] else self.status or missing
-        )
+from catalunya.sources import Control, Fetched, Http, idescat, idescat_rows
+from tests.sources.portals import TABLE, WANTED, Reply, Request, Serve, Server, Tables, fetch
 
 
 def read(server: Server, http: Http, spool: Path, **more: Any) -> Fetched | None:
     more = {"wanted": WANTED, "dataset": "population", **more}
-    return idescat.fetch(SOURCE, base_url=server.url, http=http, spool=spool, **more)
+    return fetch(TABLE, server.url, http, spool, **more)
 
 
 def fetched(server: Server, http: Http, spool: Path, **more: Any) -> Fetched:
@@ -109,8 +24,9 @@ def fetched(server: Server, http: Http, spool: Path, **more: Any) -> Fetched:
     return result
 
 
-def rows(result: Fetched) -> list[dict[str, Any]]:
-    return list(idescat.rows([file.path for file in result.files], SOURCE))
+def rows(result: Fetched, spool: Path) -> list[dict[str, Any]]:
+    tables = [idescat_rows.load(spool / file.name) for file in result.files]
+    return [row for table in tables for row in idescat_rows.rows(table, TABLE)]
 
 
 EXPECTED = [
@@ -137,7 +53,7 @@ def test_rows_are_municipalities_and_years_without_the_total(
     serve: Serve, http: Http, tmp_path: Path
 ) -> None:
     result = fetched(serve(Tables()), http, tmp_path)
-    found = rows(result)
+    found = rows(result, tmp_path)
     assert found[:3] == EXPECTED
     assert len(found) == result.rows == 9
     assert [column.name for column in result.columns] == [
@@ -152,15 +68,15 @@ def test_rows_are_municipalities_and_years_without_the_total(
 
 def test_the_published_total_is_a_control_and_no_row(serve: Serve, http: Http, tmp_path: Path) -> None:
     result = fetched(serve(Tables()), http, tmp_path)
-    found = idescat.controls([file.path for file in result.files], SOURCE)
+    found = list(idescat_rows.controls(idescat_rows.load(tmp_path / result.files[0].name), TABLE))
     assert found[:2] == [Control("AGE.Y_GE065", "2021", 20214), Control("AGE.TOTAL", "2021", 21214)]
     assert len(found) == 6
 
 
-def test_filters_are_asked_for_in_the_query(serve: Serve, http: Http, tmp_path: Path) -> None:
+def test_filters_are_sent_in_the_query(serve: Serve, http: Http, tmp_path: Path) -> None:
     server = serve(Tables())
     fetched(server, http, tmp_path)
-    assert [asked.query for asked in server.asked] == [
+    assert [request.query for request in server.requests] == [
         {"SEX": "TOTAL"},
         {"SEX": "TOTAL", "AGE": "Y_GE065,TOTAL", "YEAR": "2021,2022,2023"},
     ]
@@ -182,14 +98,14 @@ def test_every_form_of_json_stat_gives_the_same_rows(
     tables = Tables()
     tables.index_as_object, tables.value_as_object = index_as_object, value_as_object
     tables.status, tables.order = status, order
-    assert rows(fetched(serve(tables), http, tmp_path))[:3] == EXPECTED
+    assert rows(fetched(serve(tables), http, tmp_path), tmp_path)[:3] == EXPECTED
 
 
 def test_an_unchanged_table_costs_one_request(serve: Serve, http: Http, tmp_path: Path) -> None:
     server = serve(Tables())
-    known = json.loads(json.dumps(fetched(server, http, tmp_path).validators))
-    assert read(server, http, tmp_path, known=known) is None
-    assert len(server.asked) == 3
+    previous = json.loads(json.dumps(fetched(server, http, tmp_path).validators))
+    assert read(server, http, tmp_path, previous_validators=previous) is None
+    assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("change", ["updated", "category"])
@@ -198,35 +114,35 @@ def test_a_table_with_a_new_date_or_category_is_read_again(
 ) -> None:
     tables = Tables()
     server = serve(tables)
-    known = fetched(server, http, tmp_path).validators
+    previous = fetched(server, http, tmp_path).validators
     if change == "updated":
         tables.updated = "2026-06-01"
     else:
         tables.categories["YEAR"].append("2024")
-    assert read(server, http, tmp_path, known=known) is not None
+    assert read(server, http, tmp_path, previous_validators=previous) is not None
 
 
 def test_a_table_without_a_date_is_never_called_unchanged(serve: Serve, http: Http, tmp_path: Path) -> None:
     tables = Tables()
     tables.updated = None
     server = serve(tables)
-    known = fetched(server, http, tmp_path).validators
-    assert read(server, http, tmp_path, known=known) is not None
+    previous = fetched(server, http, tmp_path).validators
+    assert read(server, http, tmp_path, previous_validators=previous) is not None
 
 
-def test_a_filter_that_is_ignored_in_silence_is_noticed(serve: Serve, http: Http, tmp_path: Path) -> None:
+def test_a_filter_that_is_ignored_is_noticed(serve: Serve, http: Http, tmp_path: Path) -> None:
     tables = Tables()
     tables.ignored = {"AGE"}
     server = serve(tables)
     with pytest.raises(SourceUnreadable, match=r"4 categories of AGE .*asked for 2 .*not obeyed"):
         read(server, http, tmp_path)
-    assert len(server.asked) == 6
+    assert len(server.requests) == 6
 
 
 def test_a_table_is_split_below_the_limit_of_cells(
     serve: Serve, http: Http, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = rows(fetched(serve(Tables()), http, tmp_path / "whole"))
+    whole = rows(fetched(serve(Tables()), http, tmp_path / "whole"), tmp_path / "whole")
     tables = Tables()
     tables.limit = 16
     server = serve(tables)
@@ -234,38 +150,38 @@ def test_a_table_is_split_below_the_limit_of_cells(
     result = fetched(server, http, tmp_path / "parts")
     assert len(result.files) == 2
     assert [file.rows for file in result.files] == [6, 3]
-    assert rows(result) == whole
+    assert rows(result, tmp_path / "parts") == whole
 
 
 def test_a_year_that_is_too_large_is_split_by_municipality(
     serve: Serve, http: Http, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = rows(fetched(serve(Tables()), http, tmp_path / "whole"))
+    whole = rows(fetched(serve(Tables()), http, tmp_path / "whole"), tmp_path / "whole")
     tables = Tables()
     tables.limit = 5
     server = serve(tables)
     monkeypatch.setattr(idescat, "MOST_CELLS", 5)
     result = fetched(server, http, tmp_path / "parts")
     assert len(result.files) == 6
-    assert rows(result) == whole
-    assert "MUN" in server.asked[1].query
+    assert rows(result, tmp_path / "parts") == whole
+    assert "MUN" in server.requests[1].query
 
 
 def test_parts_are_below_both_limits_for_a_table_of_any_size() -> None:
-    plan: idescat.Box = {
+    selected: idescat.Chunk = {
         "YEAR": tuple(str(year) for year in range(1981, 2027)),
         "MUN": tuple(f"{code:06d}" for code in range(25_000)),
         "SEX": ("TOTAL",),
         "AGE": ("TOTAL", "Y_GE065"),
     }
-    parts = idescat.boxes(plan, SOURCE, 20_000, 6_000)
+    parts = idescat.chunks(selected, TABLE, 20_000, 6_000)
     assert max(prod(map(len, part.values())) for part in parts) <= 20_000
     assert max(len(",".join(part["MUN"])) for part in parts) <= 6_000
     cells = sum(prod(map(len, part.values())) for part in parts)
-    assert cells == prod(map(len, plan.values()))
+    assert cells == prod(map(len, selected.values()))
 
 
-def test_more_cells_than_the_portal_gives_is_told_in_its_words(
+def test_the_portals_message_is_quoted_when_too_many_cells_are_requested(
     serve: Serve, http: Http, tmp_path: Path
 ) -> None:
     tables = Tables()
@@ -313,13 +229,13 @@ def test_a_table_that_is_updated_between_its_parts_is_read_again(
     serve: Serve, http: Http, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables = Tables()
-    calls: list[Asked] = []
+    calls: list[Request] = []
 
-    def answer(asked: Asked) -> Reply:
-        calls.append(asked)
+    def answer(request: Request) -> Reply:
+        calls.append(request)
         if len(calls) == 3:
             tables.updated = "2026-07-01"
-        return tables(asked)
+        return tables(request)
 
     monkeypatch.setattr(idescat, "MOST_CELLS", 16)
     result = fetched(serve(answer), http, tmp_path)
@@ -332,25 +248,25 @@ def test_a_table_that_is_updated_between_its_parts_is_read_again(
     [
         (lambda table: table["value"].pop(), "values for 24 cells"),
         (lambda table: table["size"].__setitem__(0, 9), "not those of the categories"),
-        (lambda table: table.pop("dimension"), "no JSON-stat dataset"),
+        (lambda table: table.pop("dimension"), "expected a JSON-stat dataset"),
         (lambda table: table.pop("value"), "without values"),
     ],
 )
-def test_a_damaged_table_is_asked_for_again_and_then_refused(
+def test_a_damaged_table_is_retried_and_then_refused(
     serve: Serve, http: Http, tmp_path: Path, damage: Callable[[dict[str, Any]], object], found: str
 ) -> None:
     tables = Tables()
 
-    def answer(asked: Asked) -> Reply:
-        reply = tables(asked)
-        if asked.path.endswith("/data"):
+    def answer(request: Request) -> Reply:
+        reply = tables(request)
+        if request.path.endswith("/data"):
             damage(reply.body)
         return reply
 
     server = serve(answer)
     with pytest.raises(SourceUnreadable, match=found):
         read(server, http, tmp_path)
-    assert len(server.asked) == 6
+    assert len(server.requests) == 6
 
 
 def test_the_real_error_body_with_status_200_is_no_table(
@@ -358,4 +274,4 @@ def test_the_real_error_body_with_status_200_is_no_table(
 ) -> None:
     body = (shared / "errors" / "idescat_416_too_many_cells.json").read_bytes()
     with pytest.raises(SourceUnreadable, match="Nombre màxim de dades superat"):
-        read(serve(lambda asked: Reply(body)), http, tmp_path)
+        read(serve(lambda request: Reply(body)), http, tmp_path)

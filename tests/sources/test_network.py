@@ -1,4 +1,4 @@
-"""What lies between the portal and the disk: headers, proxies, passwords, full disks, defects."""
+"""Between the portal and the disk: headers, proxies, passwords, full disks, unexpected errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import io
 import socketserver
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,35 +18,30 @@ from catalunya import ingest as ingesting
 from catalunya.address import is_loopback, redacted, split_login
 from catalunya.errors import SourceUnreadable, UsageError
 from catalunya.ingest import ingest
-from catalunya.lake import snapshot
+from catalunya.lake import scratch, snapshot
 from catalunya.lake.snapshot import Refusal
-from catalunya.settings import PORTAL_VARIABLES, Settings
-from catalunya.sources import Http, download
-from catalunya.sources import http as http_module
+from catalunya.settings import Settings
+from catalunya.sources import Http
+from catalunya.sources.responses import decode
 from catalunya.sources.transport import proxy_of
 from tests.factories import DEFINITIONS, NOW, local_lake
+from tests.sources.portals import (
+    FILES,
+    Answering,
+    Files,
+    InTurn,
+    Register,
+    Reply,
+    Request,
+    Serve,
+    Tables,
+    fetch,
+    settings,
+)
 
-from .conftest import Answering, Asked, Register, Reply, Server
-from .test_download import SOURCE as FILES
-from .test_download import Files
-from .test_idescat import Tables
-
-Serve = Callable[[Answering], Server]
-InTurn = Callable[..., Answering]
 ROWS = [{"registre": f"S{number:05d}", "nom": "Residència", "tipologia": "x"} for number in range(40)]
 COLUMNS = ["registre", "nom", "tipologia", "inscripcio", "capacitat", "adreca", "municipi", "comarca", "cp"]
 COLUMNS += ["telefon", "entitat_titular", "qualificacio", "nif", "districte"]
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def settings(url: str) -> Settings:
-    values: dict[str, Any] = dict.fromkeys(PORTAL_VARIABLES, url)
-    return Settings(**values, CATALUNYA_HTTP_ATTEMPTS=1, CATALUNYA_HTTP_TIMEOUT=20)
 
 
 @contextmanager
@@ -68,50 +63,63 @@ def raw(answer: bytes) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("head", "well"),
+    "head",
     [
-        (b"HTTP/1.1 200 OK\r\nX-Odd: \xff\xe9", True),
-        (b"HTTP/1.1 200 OK\r\nSet-Cookie: \xc5\xb5=\xc5\xb5", True),
-        (b"HTTP/1.1 200 OK\r\n" + b"\r\n".join(b"X-%d: 1" % n for n in range(200)), False),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000, False),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999", False),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6", False),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked", False),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n", False),
-        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip", False),
-        (b"HTTP/1.1 302 Found\r\nLocation: \xff\xfe://", False),
-        (b"HTTP/1.1 302 Found\r\nLocation: mailto:nobody@example.org", False),
-        (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:99999/", False),
-        (b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd", False),
-        (b"HTTP/1.1 429 Slow\r\nRetry-After: Tue, 20 Jan 2026 08:00:00 +99999999", False),
-        (b"HTTP/1.1 429 Slow\r\nRetry-After: Mon, 01 Jan 0001 00:00:00 +2359", False),
-        (b"HTTP/1.1 503 Slow\r\nRetry-After: " + b"9" * 400, False),
-        (b"HTTP/1.1 999 Odd \xff", False),
-        (b"\x00\xff", False),
+        b"HTTP/1.1 200 OK\r\nX-Odd: \xff\xe9",
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: \xc5\xb5=\xc5\xb5",
     ],
 )
-def test_odd_headers_are_an_explained_error_or_none_at_all(head: bytes, well: bool) -> None:
-    with raw(head + b"\r\n\r\n" + b"{}") as url, Http(attempts=2, first_wait_s=0.002, timeout_s=5) as http:
+def test_unusual_headers_are_accepted(head: bytes) -> None:
+    with raw(head + b"\r\n\r\n" + b"{}") as url, Http(attempts=1) as http:
         for _ in range(2):
-            if well:
-                assert http.json(url, dataset="population", expect=dict).data == {}
-            else:
-                with pytest.raises(SourceUnreadable, match="population: GET http"):
-                    http.json(url, dataset="population", expect=dict)
+            assert http.get(url, dataset="population", parse=decode).data == {}
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\n" + b"\r\n".join(b"X-%d: 1" % n for n in range(200)),
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip",
+        b"HTTP/1.1 302 Found\r\nLocation: \xff\xfe://",
+        b"HTTP/1.1 302 Found\r\nLocation: mailto:nobody@example.org",
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:99999/",
+        b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd",
+        b"HTTP/1.1 429 Slow\r\nRetry-After: Tue, 20 Jan 2026 08:00:00 +99999999",
+        b"HTTP/1.1 429 Slow\r\nRetry-After: Mon, 01 Jan 0001 00:00:00 +2359",
+        b"HTTP/1.1 503 Slow\r\nRetry-After: " + b"9" * 400,
+        b"HTTP/1.1 999 Odd \xff",
+        b"\x00\xff",
+    ],
+)
+def test_invalid_headers_are_an_explained_error(head: bytes) -> None:
+    with (
+        raw(head + b"\r\n\r\n" + b"{}") as url,
+        Http(attempts=2, first_wait_s=0.002) as http,
+        pytest.raises(SourceUnreadable, match="population: GET http"),
+    ):
+        http.get(url, dataset="population", parse=decode)
 
 
 def test_a_validator_that_no_request_can_carry_is_not_kept(serve: Serve, http: Http, tmp_path: Path) -> None:
     portal = Files()
     portal.tags = {"/comarques.json": '"caf\u00e9"', "/municipis.json": '"b"'}
     server = serve(portal)
-    found = download.fetch(FILES, base_url=server.url, http=http, spool=tmp_path, dataset="boundaries")
+    found = fetch(FILES, server.url, http, tmp_path, dataset="boundaries")
     assert found is not None
     assert [list(file) for file in found.validators["files"].values()] == [
         ["last_modified", "level"],
         ["etag", "last_modified", "level"],
     ]
-    known = {"files": {file.path: {"etag": '"\u0175"', "level": file.level} for file in FILES.files}}
-    assert download.fetch(FILES, base_url=server.url, http=http, spool=tmp_path, known=known) is not None
+    previous = {"files": {file.path: {"etag": '"\u0175"', "level": file.level} for file in FILES.files}}
+    assert (
+        fetch(FILES, server.url, http, tmp_path, dataset="boundaries", previous_validators=previous)
+        is not None
+    )
 
 
 def test_a_write_that_takes_less_than_it_is_given_is_repeated(
@@ -123,13 +131,13 @@ def test_a_write_that_takes_less_than_it_is_given_is_repeated(
 
     monkeypatch.setattr(Path, "open", lambda path, mode, buffering: Short(path, mode))
     body = b"[" + b"1," * 30_000 + b"1]"
-    http.store(serve(in_turn(Reply(body))).url, tmp_path / "f", dataset="x")
+    http.store(serve(in_turn(Reply(body))).url, tmp_path / "f", dataset="x", parse=lambda path: None)
     monkeypatch.undo()
     assert (tmp_path / "f").read_bytes() == body
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_disk_that_is_full_is_said_of_its_source_and_the_next_one_lands(
+def test_a_full_disk_is_reported_for_its_source_and_the_next_one_lands(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def full(*_: object) -> None:
@@ -137,7 +145,7 @@ def test_a_disk_that_is_full_is_said_of_its_source_and_the_next_one_lands(
 
     lake = local_lake(tmp_path / "lake")
     with monkeypatch.context() as patch:
-        patch.setattr(http_module, "_write", full)
+        patch.setattr(scratch, "write_all", full)
         register = serve(Register(ROWS, COLUMNS))
         found = ingest(lake, DEFINITIONS["social_services"], settings(register.url), run_id="r", now=NOW)
     assert found.outcome == "unreadable"
@@ -150,7 +158,7 @@ def test_a_disk_that_is_full_is_said_of_its_source_and_the_next_one_lands(
 @pytest.mark.parametrize(
     "error", [ZeroDivisionError("x"), RecursionError("y"), MemoryError("z"), KeyError("k")]
 )
-def test_a_defect_met_by_one_source_is_its_outcome_and_logged_with_its_traceback(
+def test_an_unexpected_error_is_the_outcome_of_its_source_and_logged_with_its_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def broken(*_: object, **__: object) -> None:
@@ -173,7 +181,7 @@ def test_a_defect_met_by_one_source_is_its_outcome_and_logged_with_its_traceback
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), UsageError("x")])
-def test_what_ends_a_run_is_no_outcome_of_a_source(
+def test_an_error_that_ends_the_run_is_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     def broken(*_: object, **__: object) -> None:
@@ -203,23 +211,30 @@ def test_a_snapshot_that_could_not_be_decoded_is_read_again_though_the_portal_sa
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "127.8.9.1", "localhost", "LOCALHOST.", "a.localhost", "[::1]", "::1"]
+    "host", ["127.0.0.1", "127.8.9.1", "localhost", "LOCALHOST.", "a.localhost", "[::1]"]
 )
-def test_this_machine_is_never_asked_through_a_proxy(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_this_machine_is_never_requested_through_a_proxy(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
-    assert is_loopback(host)
-    assert not is_loopback("127.example.org")
-    assert not is_loopback("localhost.example.org")
-    address = f"[{host}]" if host == "::1" else host
-    assert proxy_of(http_module.httpx.URL(f"http://{address}/")) is None
-    assert proxy_of(http_module.httpx.URL("http://portal.example/")) == "http://proxy.example:3128"
+    assert proxy_of(f"http://{host}/") is None
+
+
+def test_an_address_without_brackets_is_this_machine() -> None:
+    assert is_loopback("::1")
+    assert is_loopback("::ffff:127.0.0.1")
+
+
+@pytest.mark.parametrize("host", ["portal.example", "127.example.org", "localhost.example.org"])
+def test_another_machine_is_requested_through_the_proxy(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    assert not is_loopback(host)
+    assert proxy_of(f"http://{host}/") == "http://proxy.example:3128"
 
 
 def test_a_portal_on_this_machine_is_read_though_a_proxy_is_set(
     serve: Serve, in_turn: InTurn, http: Http, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    assert http.json(serve(in_turn(Reply({}))).url, dataset="x", expect=dict).data == {}
+    assert http.get(serve(in_turn(Reply({}))).url, dataset="x", parse=decode).data == {}
 
 
 @pytest.mark.parametrize(
@@ -231,18 +246,18 @@ def test_a_portal_on_this_machine_is_read_though_a_proxy_is_set(
     ],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_that_refuses_is_named_without_its_password_and_with_the_remedy(
+def test_a_proxy_that_refuses_is_named_without_its_password_and_with_a_hint(
     monkeypatch: pytest.MonkeyPatch, proxy: str, said: str, scheme: str
 ) -> None:
     monkeypatch.setenv(f"{scheme}_proxy", proxy)
     with Http(attempts=1) as http, pytest.raises(SourceUnreadable, match=said) as caught:
-        http.json(f"{scheme}://portal.example/x", dataset="population", expect=dict)
+        http.get(f"{scheme}://portal.example/x", dataset="population", parse=decode)
     assert "HTTP_PROXY" in str(caught.value)
     assert "NO_PROXY" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
-def test_a_proxy_is_told_the_user_and_password_of_its_address(
+def test_a_proxy_gets_the_user_and_password_of_its_address(
     serve: Serve, in_turn: InTurn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = serve(in_turn(Reply({}, status=407), Reply({"good": 1})))
@@ -251,9 +266,9 @@ def test_a_proxy_is_told_the_user_and_password_of_its_address(
         with pytest.raises(
             SourceUnreadable, match=r"the proxy http://\*\*\*@.* refused: status 407.*NO_PROXY"
         ):
-            http.json("http://portal.example/x", dataset="x", expect=dict)
-        assert http.json("http://portal.example/x", dataset="x", expect=dict).data == {"good": 1}
-    assert proxy.asked[0].headers["proxy-authorization"] == "Basic Ym9zczpzQGNyZXQ="
+            http.get("http://portal.example/x", dataset="x", parse=decode)
+        assert http.get("http://portal.example/x", dataset="x", parse=decode).data == {"good": 1}
+    assert proxy.requests[0].headers["proxy-authorization"] == "Basic Ym9zczpzQGNyZXQ="
 
 
 @pytest.mark.parametrize("login", ["reader:pa55word", "reader:p%40pa55word", "reader:p@pa55word", "pa55word"])
@@ -263,8 +278,8 @@ def test_a_password_in_a_base_url_opens_the_portal_and_is_kept_nowhere(
     makers: dict[str, Any] = {"social_services": Register(ROWS, COLUMNS), "population": Tables()}
     for name, portal in makers.items():
 
-        def guarded(asked: Asked, portal: Answering = portal) -> Reply:
-            return portal(asked) if "authorization" in asked.headers else Reply({}, status=401)
+        def guarded(request: Request, portal: Answering = portal) -> Reply:
+            return portal(request) if "authorization" in request.headers else Reply({}, status=401)
 
         server = serve(guarded)
         url = server.url.replace("//", f"//{login}@")
@@ -276,7 +291,7 @@ def test_a_password_in_a_base_url_opens_the_portal_and_is_kept_nowhere(
         assert manifest is not None
         kept = [manifest.model_dump_json(), str(found), str(events)]
         assert not any("pa55word" in text for text in kept)
-        server.answer = lambda asked: Reply({}, status=500)
+        server.answer = lambda request: Reply({}, status=500)
         with capture_logs() as events:
             failed = ingest(lake, DEFINITIONS[name], settings(url), run_id="r", now=NOW, force=True)
         assert "status 500" in failed.message
@@ -286,7 +301,7 @@ def test_a_password_in_a_base_url_opens_the_portal_and_is_kept_nowhere(
 def test_a_password_in_a_redirect_is_not_shown(serve: Serve, in_turn: InTurn, http: Http) -> None:
     server = serve(in_turn(Reply(b"", status=302, headers={"Location": "ftp://boss:pa55word@host/"})))
     with pytest.raises(SourceUnreadable, match=r"redirected to ftp://\*\*\*@host/, which is no web address"):
-        http.json(server.url, dataset="x", expect=dict)
+        http.get(server.url, dataset="x", parse=decode)
 
 
 @pytest.mark.parametrize(

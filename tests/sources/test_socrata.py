@@ -9,16 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from catalunya.datasets.sources import SocrataSource
 from catalunya.errors import SourceUnreadable
 from catalunya.sources import Fetched, Http, socrata
+from tests.sources.portals import REGISTER, Register, Reply, Request, Serve, Server, fetch
 
-from .conftest import Answering, Asked, Register, Reply, Server
-
-SOURCE = SocrataSource(protocol="socrata", resource="ivft-vegh")
 COLUMNS = ["registre", "nom", "capacitat"]
-
-Serve = Callable[[Answering], Server]
 
 
 def rows(count: int) -> list[dict[str, Any]]:
@@ -40,7 +35,7 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read(server: Server, http: Http, spool: Path, **more: Any) -> Fetched | None:
     more = {"key": ("registre",), "dataset": "social_services", **more}
-    return socrata.fetch(SOURCE, base_url=server.url, http=http, spool=spool, **more)
+    return fetch(REGISTER, server.url, http, spool, **more)
 
 
 def fetched(server: Server, http: Http, spool: Path, **more: Any) -> Fetched:
@@ -49,13 +44,13 @@ def fetched(server: Server, http: Http, spool: Path, **more: Any) -> Fetched:
     return result
 
 
-def landed(result: Fetched) -> list[dict[str, Any]]:
-    return [row for file in result.files for row in json.loads(file.path.read_bytes())]
+def landed(result: Fetched, spool: Path) -> list[dict[str, Any]]:
+    return [row for file in result.files for row in json.loads((spool / file.name).read_bytes())]
 
 
 def page_requests(server: Server) -> list[tuple[int, int]]:
-    asked = [one.query for one in server.asked if "$offset" in one.query]
-    return [(int(query["$offset"]), int(query["$limit"])) for query in asked]
+    queries = [one.query for one in server.requests if "$offset" in one.query]
+    return [(int(query["$offset"]), int(query["$limit"])) for query in queries]
 
 
 def test_every_row_is_landed_once_in_pages_in_order(
@@ -63,7 +58,7 @@ def test_every_row_is_landed_once_in_pages_in_order(
 ) -> None:
     server = serve(register)
     result = fetched(server, http, tmp_path)
-    assert landed(result) == register.rows
+    assert landed(result, tmp_path) == register.rows
     assert [(file.name, file.rows) for file in result.files] == [
         ("page-00000.json", 10),
         ("page-00001.json", 10),
@@ -71,7 +66,7 @@ def test_every_row_is_landed_once_in_pages_in_order(
     ]
     assert (result.rows_before, result.rows_after, result.rows) == (25, 25, 25)
     assert sorted(path.name for path in tmp_path.iterdir()) == [file.name for file in result.files]
-    assert http.requests == len(server.asked) == 2 + 2 + 3
+    assert http.requests == len(server.requests) == 2 + 2 + 3
     assert not result.demo
     msgspec.json.encode([result.validators, result.request])
 
@@ -87,9 +82,9 @@ def test_an_unchanged_dataset_costs_one_request(
     serve: Serve, register: Register, http: Http, tmp_path: Path
 ) -> None:
     server = serve(register)
-    known = json.loads(json.dumps(fetched(server, http, tmp_path).validators))
+    previous = json.loads(json.dumps(fetched(server, http, tmp_path).validators))
     before = http.requests
-    assert read(server, http, tmp_path, known=known) is None
+    assert read(server, http, tmp_path, previous_validators=previous) is None
     assert http.requests == before + 1
 
 
@@ -98,12 +93,12 @@ def test_a_changed_dataset_is_read_again(
     serve: Serve, register: Register, http: Http, tmp_path: Path, change: str
 ) -> None:
     server = serve(register)
-    known = fetched(server, http, tmp_path).validators
+    previous = fetched(server, http, tmp_path).validators
     if change == "rows":
         register.updated = 1_700_000_001
     else:
         register.columns.append("nif")
-    assert read(server, http, tmp_path, known=known) is not None
+    assert read(server, http, tmp_path, previous_validators=previous) is not None
 
 
 def test_a_portal_that_gives_no_date_is_never_called_unchanged(
@@ -111,8 +106,8 @@ def test_a_portal_that_gives_no_date_is_never_called_unchanged(
 ) -> None:
     register.updated = None
     server = serve(register)
-    known = fetched(server, http, tmp_path).validators
-    assert read(server, http, tmp_path, known=known) is not None
+    previous = fetched(server, http, tmp_path).validators
+    assert read(server, http, tmp_path, previous_validators=previous) is not None
 
 
 @pytest.mark.parametrize(
@@ -131,7 +126,7 @@ def test_an_empty_dataset_is_one_empty_page(
 ) -> None:
     register.rows = []
     result = fetched(serve(register), http, tmp_path)
-    assert (result.rows, landed(result), len(result.files)) == (0, [], 1)
+    assert (result.rows, landed(result, tmp_path), len(result.files)) == (0, [], 1)
 
 
 def test_a_server_that_gives_fewer_rows_than_asked_is_followed_at_its_pace(
@@ -140,21 +135,21 @@ def test_a_server_that_gives_fewer_rows_than_asked_is_followed_at_its_pace(
     register.most = 4
     server = serve(register)
     result = fetched(server, http, tmp_path)
-    assert landed(result) == register.rows
+    assert landed(result, tmp_path) == register.rows
     assert len(page_requests(server)) == 8
 
 
 def test_a_single_short_page_in_the_middle_is_completed(
     serve: Serve, register: Register, http: Http, tmp_path: Path
 ) -> None:
-    def answer(asked: Asked) -> Reply:
-        reply = register(asked)
-        if asked.query.get("$offset") == "10" and asked.query["$limit"] == "10":
+    def answer(request: Request) -> Reply:
+        reply = register(request)
+        if request.query.get("$offset") == "10" and request.query["$limit"] == "10":
             reply.body = reply.body[:7]
         return reply
 
     server = serve(answer)
-    assert landed(fetched(server, http, tmp_path)) == register.rows
+    assert landed(fetched(server, http, tmp_path), tmp_path) == register.rows
     assert (17, 3) in page_requests(server)
 
 
@@ -173,38 +168,38 @@ def test_pages_that_settle_are_read_again_until_they_fit(
     serve: Serve, register: Register, http: Http, tmp_path: Path
 ) -> None:
     register.view = lambda page, all_rows: all_rows[::-1] if page == 1 else all_rows
-    assert landed(fetched(serve(register), http, tmp_path)) == register.rows
+    assert landed(fetched(serve(register), http, tmp_path), tmp_path) == register.rows
 
 
-def test_rows_that_the_source_doubles_the_same_way_each_time_are_kept(
+def test_rows_that_the_source_repeats_the_same_way_each_time_are_kept(
     serve: Serve, register: Register, http: Http, tmp_path: Path
 ) -> None:
     register.rows = [*rows(12), *rows(3)]
     server = serve(register)
     result = fetched(server, http, tmp_path)
-    assert landed(result) == register.rows
+    assert landed(result, tmp_path) == register.rows
     # Two pages of a reading are asked for at once.
     assert sorted(page_requests(server)) == sorted([(0, 10), (10, 10), (0, 6), (6, 6), (12, 6)])
 
 
-def test_pages_that_overlap_the_same_way_each_time_are_not_taken_for_doubled_rows(
+def test_pages_that_overlap_the_same_way_each_time_are_not_taken_for_repeated_rows(
     serve: Serve, register: Register, http: Http, tmp_path: Path
 ) -> None:
     """Every page but the first begins one row too early: a row twice, the last one never."""
 
-    def answer(asked: Asked) -> Reply:
-        offset = int(asked.query.get("$offset", 0))
+    def answer(request: Request) -> Reply:
+        offset = int(request.query.get("$offset", 0))
         if offset:
-            asked.query["$offset"] = str(offset - 1)
-            asked.query["$limit"] = str(min(int(asked.query["$limit"]), 24 - offset))
-        return register(asked)
+            request.query["$offset"] = str(offset - 1)
+            request.query["$limit"] = str(min(int(request.query["$limit"]), 24 - offset))
+        return register(request)
 
     register.rows = rows(24)
     with pytest.raises(SourceUnreadable, match="rows come and go between pages"):
         read(serve(answer), http, tmp_path)
 
 
-def test_rows_that_vanish_while_pages_are_read_are_a_fault_until_they_stay(
+def test_pages_are_read_again_when_rows_vanish_meanwhile(
     serve: Serve, register: Register, http: Http, tmp_path: Path
 ) -> None:
     def vanish(page: int, all_rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -214,10 +209,10 @@ def test_rows_that_vanish_while_pages_are_read_are_a_fault_until_they_stay(
 
     register.view = vanish
     result = fetched(serve(register), http, tmp_path)
-    assert (result.rows, landed(result)) == (23, register.rows)
+    assert (result.rows, landed(result, tmp_path)) == (23, register.rows)
 
 
-def test_rows_that_appear_while_pages_are_read_are_a_fault_until_they_stay(
+def test_pages_are_read_again_when_rows_appear_meanwhile(
     serve: Serve, register: Register, http: Http, tmp_path: Path
 ) -> None:
     def appear(page: int, all_rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -227,10 +222,10 @@ def test_rows_that_appear_while_pages_are_read_are_a_fault_until_they_stay(
 
     register.view = appear
     result = fetched(serve(register), http, tmp_path)
-    assert (result.rows, landed(result)) == (26, register.rows)
+    assert (result.rows, landed(result, tmp_path)) == (26, register.rows)
 
 
-def test_a_row_that_goes_while_another_comes_is_a_fault_though_the_count_is_the_same(
+def test_a_row_that_vanishes_while_another_appears_is_noticed_though_the_count_is_the_same(
     serve: Serve, register: Register, http: Http, tmp_path: Path
 ) -> None:
     """The first page shows the new row, the last page still the old one: 25 rows, one of them twice."""
@@ -255,38 +250,43 @@ def test_a_dataset_that_is_updated_while_it_is_read_is_read_again(
     register.view = update
     result = fetched(serve(register), http, tmp_path)
     assert result.validators["rows_updated_at"] == 1_700_000_009
-    assert landed(result) == register.rows
+    assert landed(result, tmp_path) == register.rows
 
 
-def test_a_count_that_the_pages_never_reach_ends_with_the_figures(
+def test_more_rows_than_the_count_end_with_the_figures(
     serve: Serve, register: Register, http: Http, tmp_path: Path
 ) -> None:
     register.count_as = lambda n: [{"count": str(n - 2)}]
-    with pytest.raises(SourceUnreadable, match=r"holds 5 rows where 3 are due .*23 rows counted"):
+    with pytest.raises(SourceUnreadable, match=r"holds 5 rows, expected 3 .*23 rows counted"):
         read(serve(register), http, tmp_path)
+
+
+def test_fewer_rows_than_the_count_end_with_the_figures(
+    serve: Serve, register: Register, http: Http, tmp_path: Path
+) -> None:
     register.count_as = lambda n: [{"count": str(n + 10)}]
     with pytest.raises(SourceUnreadable, match=r"offset \d+ is empty, but 35 rows were counted"):
         read(serve(register), http, tmp_path)
 
 
-def test_a_portal_that_pays_no_heed_to_the_limit_has_sent_everything_at_once(
+def test_a_portal_that_ignores_the_limit_has_sent_everything_at_once(
     serve: Serve, register: Register, http: Http, tmp_path: Path
 ) -> None:
-    server = serve(lambda asked: Reply(register.rows) if "$offset" in asked.query else register(asked))
+    server = serve(lambda request: Reply(register.rows) if "$offset" in request.query else register(request))
     result = fetched(server, http, tmp_path)
-    assert landed(result) == register.rows
+    assert landed(result, tmp_path) == register.rows
     assert len(result.files) == 1
 
 
 def test_a_page_with_more_rows_than_asked_is_refused(
     serve: Serve, register: Register, http: Http, tmp_path: Path
 ) -> None:
-    def answer(asked: Asked) -> Reply:
-        if asked.query.get("$offset") == "0":
+    def answer(request: Request) -> Reply:
+        if request.query.get("$offset") == "0":
             return Reply(register.rows[:12])
-        return register(asked)
+        return register(request)
 
-    with pytest.raises(SourceUnreadable, match="offset 0 holds 12 rows where 10 are due"):
+    with pytest.raises(SourceUnreadable, match="offset 0 holds 12 rows, expected 10"):
         read(serve(answer), http, tmp_path)
 
 
@@ -301,7 +301,7 @@ def test_a_column_that_the_metadata_does_not_name_is_reported(
 
 
 @pytest.mark.parametrize("key", [("registre",), ("registre", "nom")])
-def test_a_register_without_its_key_column_is_landed_for_a_later_stage_to_judge(
+def test_a_register_without_its_key_column_is_landed(
     serve: Serve, register: Register, http: Http, tmp_path: Path, key: tuple[str, ...]
 ) -> None:
     register.columns = ["numero", "nom", "capacitat"]
@@ -312,7 +312,7 @@ def test_a_register_without_its_key_column_is_landed_for_a_later_stage_to_judge(
     assert len(page_requests(server)) == 3
 
 
-def test_rows_without_a_key_are_not_taken_for_doubles(
+def test_rows_without_a_key_are_no_duplicates(
     serve: Serve, register: Register, http: Http, tmp_path: Path
 ) -> None:
     for number in (2, 3):
@@ -323,7 +323,7 @@ def test_rows_without_a_key_are_not_taken_for_doubles(
     assert len(page_requests(server)) == 3
 
 
-def test_keys_of_several_columns_and_of_any_type_are_told_apart(
+def test_keys_of_several_columns_and_of_any_type_are_compared(
     serve: Serve, http: Http, tmp_path: Path
 ) -> None:
     data = [{"any": 2015 + n // 5, "codi": {"code": n % 5}} for n in range(20)]
@@ -352,39 +352,39 @@ def test_the_token_goes_with_every_request_and_into_nothing_that_is_kept(
     server = serve(register)
     with Http(app_token="secret") as http:
         result = fetched(server, http, tmp_path)
-    assert {asked.headers.get("x-app-token") for asked in server.asked} == {"secret"}
+    assert {request.headers.get("x-app-token") for request in server.requests} == {"secret"}
     assert "secret" not in str(result)
 
 
-def test_a_dataset_that_is_gone_is_named_with_the_portals_words(
+def test_a_dataset_that_is_gone_is_named_with_the_portals_message(
     serve: Serve, shared: Path, http: Http, tmp_path: Path
 ) -> None:
     body = (shared / "errors" / "socrata_404_not_found.json").read_bytes()
-    server = serve(lambda asked: Reply(body, status=404))
+    server = serve(lambda request: Reply(body, status=404))
     with pytest.raises(SourceUnreadable, match=r"social_services: .*status 404, Not found.*no longer has"):
         read(server, http, tmp_path)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_an_error_body_in_place_of_rows_is_quoted(
     serve: Serve, register: Register, http: Http, tmp_path: Path
 ) -> None:
-    def answer(asked: Asked) -> Reply:
-        return Reply({"message": "Query timed out"}) if "$offset" in asked.query else register(asked)
+    def answer(request: Request) -> Reply:
+        return Reply({"message": "Query timed out"}) if "$offset" in request.query else register(request)
 
-    with pytest.raises(SourceUnreadable, match="Query timed out where a JSON list of rows is due"):
+    with pytest.raises(SourceUnreadable, match="Query timed out, expected a JSON list of rows"):
         read(serve(answer), http, tmp_path)
 
 
 @pytest.mark.parametrize("fault", ["cut", "cut JSON", "html", "500"])
-def test_a_page_that_fails_once_is_asked_for_again_and_counted_once(
+def test_a_page_that_fails_once_is_retried_and_counted_once(
     serve: Serve, register: Register, http: Http, tmp_path: Path, fault: str
 ) -> None:
     failed: list[str] = []
 
-    def answer(asked: Asked) -> Reply:
-        reply = register(asked)
-        if asked.query.get("$offset") == "10" and not failed:
+    def answer(request: Request) -> Reply:
+        reply = register(request)
+        if request.query.get("$offset") == "10" and not failed:
             failed.append(fault)
             return {
                 "cut": Reply(reply.body, cut=30),
@@ -395,7 +395,7 @@ def test_a_page_that_fails_once_is_asked_for_again_and_counted_once(
         return reply
 
     result = fetched(serve(answer), http, tmp_path)
-    assert landed(result) == register.rows
+    assert landed(result, tmp_path) == register.rows
 
 
 @pytest.mark.parametrize("page", ["623z-r97q", "jj6z-iyrp", "xuwf-dxjd"])
@@ -406,7 +406,7 @@ def test_a_real_page_of_the_portal_is_landed_byte_for_byte(
     body = (shared / "pages" / f"{page}.json").read_bytes()
     data = json.loads(body)
     portal = Register(data, list(data[0]))
-    server = serve(lambda asked: Reply(body) if "$offset" in asked.query else portal(asked))
+    server = serve(lambda request: Reply(body) if "$offset" in request.query else portal(request))
     result = fetched(server, http, tmp_path, key=("data",))
-    assert result.files[0].path.read_bytes() == body
+    assert (tmp_path / result.files[0].name).read_bytes() == body
     assert result.rows == len(data)

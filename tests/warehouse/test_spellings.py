@@ -72,7 +72,7 @@ def _all_named() -> Iterator[Named]:
             for comarca_id in sorted(belonged):
                 here = "name_in_comarca" if comarca_id == m.comarca_id else "name_in_former_comarca"
                 how = here if name == m.name else "former_name"
-                yield Named(m.municipality_id, name, comarques()[comarca_id].name, how)
+                yield Named(m.municipality_id, name, comarques()[comarca_id], how)
 
 
 GEMINATE = Named("081496", "Vil·la d'Olost, la", "Lluçanès", "former_name")
@@ -81,7 +81,7 @@ NAMED = [*_all_named(), GEMINATE]
 KEYS = {place_key(named.name) for named in NAMED} | {place_key(m.former_name) for m in municipalities()}
 SHORT = {without_article(key) for key in KEYS}
 """Names without their article, which are known within a comarca."""
-COMARQUES = [comarca.name for comarca in comarques().values()]
+COMARQUES = list(comarques().values())
 
 
 class Matcher:
@@ -125,7 +125,7 @@ def matcher(tmp_path_factory: pytest.TempPathFactory, work: Path) -> Iterator[Ma
             (before, m.former_name or m.name, m.former_comarca_id or m.comarca_id),
             (after, m.name, m.comarca_id),
         ):
-            rows.append(municipality(m.municipality_id, name, comarca_id, comarques()[comarca_id].name))
+            rows.append(municipality(m.municipality_id, name, comarca_id, comarques()[comarca_id]))
     warehouse.add("municipalities", "2022-05-15", [geminate])
     warehouse.add("municipalities", "2023-05-15", before)
     warehouse.add("municipalities", "2024-12-19", after)

@@ -46,7 +46,7 @@ def _invoke(path: Path, work: Path, command: tuple[str, ...], manifest: Any) -> 
     arguments = [
         *command,
         "--project-dir", str(PROJECT),
-        "--profiles-dir", str(PROJECT),
+        "--profiles-dir", str(dbt.profiles_folder(PROJECT)),
         "--target-path", str(work / "target"),
         "--log-path", str(work / "logs"),
         "--log-level", "none",

@@ -1,7 +1,7 @@
-"""The pipeline as an Airflow DAG: from the portals to a published release, every six hours.
+"""The pipeline as a DAG: from the portals to a published release, every six hours.
 
-A source that cannot be read does not hold up the others; a run that finds nothing new skips the rest and ends
-green. Every part of the work is in the library `catalunya`; here is its order alone.
+A source that cannot be read does not stop the others. A run that finds nothing new skips its other tasks and succeeds.
+The library `catalunya` does the work; the DAG defines the order.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from datetime import datetime
 
 from airflow.sdk import Param, dag, task
 
-from catalunya_airflow import assets, steps, wiring
+from catalunya_airflow import assets, dag_parts, tasks
 from catalunya_airflow.deadline import deadline
-from catalunya_airflow.sensor import WaitForNewData
+from catalunya_airflow.sensors import WaitForNewData
 
 
 @dag(
@@ -22,7 +22,7 @@ from catalunya_airflow.sensor import WaitForNewData
     start_date=datetime(2024, 1, 1),
     catchup=False,
     max_active_runs=1,
-    default_args=wiring.DEFAULTS,
+    default_args=dag_parts.DEFAULTS,
     deadline=deadline(),
     params={
         "datasets": Param(
@@ -30,29 +30,31 @@ from catalunya_airflow.sensor import WaitForNewData
             type="array",
             items={"type": "string", "enum": assets.DATASETS},
             examples=assets.DATASETS,
-            description="Read only these sources; none means all.",
+            description="Read only these datasets; an empty list means all.",
         ),
         "force": Param(
-            False, type="boolean", description="Read everything, publish although nothing is new."
+            False, type="boolean", description="Read all rows again, and publish even if nothing is new."
         ),
         "full_rebuild": Param(
-            False, type="boolean", description="Stage every kept snapshot again from its bytes, and publish."
+            False,
+            type="boolean",
+            description="Stage every kept snapshot again from its landed files, and publish.",
         ),
-        "engine": wiring.ENGINE,
+        "engine": dag_parts.ENGINE,
     },
-    tags=wiring.TAGS,
-    doc_md=wiring.documentation(__doc__),
+    tags=dag_parts.TAGS,
+    doc_md=dag_parts.documentation(__doc__),
 )
 def catalunya_data_pipeline() -> None:
-    """Read each source, wait for what is new, transform, judge, publish."""
-    checked = task(steps.check_dbt_connection)()
-    read = wiring.by_dataset("ingest", outlets=[assets.landed])
-    # It begins when both have ended, well or not: a broken dbt does not keep data from landing nor from being
-    # staged, and a dataset without a result then, because its task was killed, never gets one.
+    """Define the tasks: ingest each dataset, wait for new data, stage, build, audit, publish."""
+    checked = task(tasks.check_dbt_connection)()
+    read = dag_parts.by_dataset("ingest", outlets=[assets.landed])
+    # It starts when both have ended, with success or not: a broken dbt must not stop landing and staging, and a
+    # dataset that has no result by then, because its task was killed, never gets one.
     waited = WaitForNewData(
-        task_id="wait_for_new_data", trigger_rule="all_done", poke_interval=5, patience_s=30
+        task_id="wait_for_new_data", trigger_rule="all_done", poke_interval=5, timeout_s=30
     )
-    staged, built, finished = wiring.stage_to_release()
+    staged, built, finished = dag_parts.stage_to_release()
     [checked, read] >> waited >> [staged, finished]
     checked >> built
 

@@ -1,7 +1,7 @@
-"""Once a day: delete old releases, fold the ledger, compare kept bytes with their checksums, look for silent portals.
+"""Every day: delete old releases, archive the ledger, compare landed files with their checksums, find overdue portals.
 
-Each day reads a share of the landed snapshots, so that all are read within 30 days, and always the newest of each
-dataset. Started by hand with `full` it reads all.
+Each day reads the newest snapshot of each dataset and a share of the others, so that all are read within 30 days.
+Started by hand with `full`, it reads all.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from datetime import datetime
 
 from airflow.sdk import Param, dag, task
 
-from catalunya_airflow import assets, steps, wiring
+from catalunya_airflow import assets, dag_parts, tasks
 
 
 @dag(
@@ -20,18 +20,18 @@ from catalunya_airflow import assets, steps, wiring
     start_date=datetime(2024, 1, 1),
     catchup=False,
     max_active_runs=1,
-    default_args=wiring.DEFAULTS,
+    default_args=dag_parts.DEFAULTS,
     params={
-        "full": Param(False, type="boolean", description="Compare every kept byte, not only today's share.")
+        "full": Param(False, type="boolean", description="Compare every landed file, not only today's share.")
     },
-    tags=wiring.TAGS,
-    doc_md=wiring.documentation(__doc__),
+    tags=dag_parts.TAGS,
+    doc_md=dag_parts.documentation(__doc__),
 )
 def catalunya_maintenance() -> None:
-    """Three duties that do not wait for each other."""
-    task(steps.apply_retention)()
-    task(map_index_template=wiring.BY_DATASET)(steps.verify_snapshots).expand(dataset_id=assets.DATASETS)
-    task(steps.check_freshness)()
+    """Define three tasks that do not depend on each other."""
+    task(tasks.apply_retention)()
+    task(map_index_template=dag_parts.BY_DATASET)(tasks.verify_snapshots).expand(dataset_id=assets.DATASETS)
+    task(tasks.check_freshness)()
 
 
 catalunya_maintenance()

@@ -1,5 +1,4 @@
-"""Makes the deadline's reference known to Airflow, loads what every task needs in the scheduler, which forks tasks, and
-marks the first page of demo data."""
+"""The plugin of Airflow: registers the deadline, warms up processes that fork tasks, and marks demo data."""
 
 from __future__ import annotations
 
@@ -10,25 +9,25 @@ from airflow.plugins_manager import AirflowPlugin
 
 from catalunya.publication.demo_notice import NOTICE
 from catalunya_airflow.deadline import SinceCreation
-from catalunya_airflow.preload import preload
+from catalunya_airflow.warm_up import warm_up
 
 
 class Catalunya(AirflowPlugin):
-    """What Airflow has to know of the pipeline beside its DAGs."""
+    """Registers what Airflow needs of the pipeline besides its DAGs."""
 
     name = "catalunya"
     deadline_references: ClassVar = [SinceCreation]
 
     @classmethod
     def on_load(cls, *args: Any, **kwargs: Any) -> None:
-        """Load what tasks need, in a process that forks them, and mark Airflow's first page of demo data."""
-        preload()
+        """Warm up in a process that forks tasks, and mark demo data in the web interface."""
+        warm_up()
         if os.environ.get("ENVIRONMENT") == "demo":
-            _mark()
+            _mark_demo_data()
 
 
-def _mark() -> None:
-    """Put the notice of demo data on Airflow's first page; the pages of each DAG have it in their documentation."""
+def _mark_demo_data() -> None:
+    """Put the notice on the first page; the page of each DAG has it in its documentation."""
     from airflow import settings
     from airflow.api_fastapi.common.types import UIAlert
 

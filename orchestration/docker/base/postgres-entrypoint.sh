@@ -1,5 +1,5 @@
 #!/bin/bash
-# What the official image's entrypoint does, as far as this stack needs it: a database made on the first start.
+# The part of the official image's entrypoint that this stack needs: create the database on the first start.
 set -euo pipefail
 if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
     if [ -n "${POSTGRES_PASSWORD_FILE:-}" ]; then POSTGRES_PASSWORD=$(cat "$POSTGRES_PASSWORD_FILE"); fi

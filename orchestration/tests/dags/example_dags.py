@@ -1,4 +1,4 @@
-"""DAGs beside the pipeline's, for the tests: one waits for a mart, one for readings, one is always late."""
+"""DAGs of the tests: one waits for a mart, one for the results of ingest, one is always late."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow.sdk import dag, get_current_context, task
 
 from catalunya_airflow import assets
 from catalunya_airflow.deadline import deadline
-from catalunya_airflow.sensor import WaitForNewData
+from catalunya_airflow.sensors import WaitForNewData
 
 
 @dag(dag_id="reader_of_a_mart", schedule=[assets.mart("coverage_comarca")], catchup=False)
@@ -24,7 +24,7 @@ def reader_of_a_mart() -> None:
 
 @dag(dag_id="sensor_alone", schedule=None, catchup=False, params={"datasets": [], "force": False})
 def sensor_alone() -> None:
-    WaitForNewData(task_id="wait_for_new_data", poke_interval=4, patience_s=60)
+    WaitForNewData(task_id="wait_for_new_data", poke_interval=4, timeout_s=60)
 
 
 os.environ["CATALUNYA_DEADLINE_MINUTES"] = "0.05"

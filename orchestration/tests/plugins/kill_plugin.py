@@ -1,7 +1,7 @@
-"""Kills tasks of the tests' Airflow, as a machine that runs out of memory would: SIGKILL, in the middle.
+"""Kill tasks of the tests' Airflow with SIGKILL, as the kernel does when memory runs out.
 
-Reads the file that CATALUNYA_SABOTAGE names: task id to seconds from the task's beginning, first tries only;
-`worker:<task id>` kills the executor's worker that watches over the task, not the task itself.
+The file that CATALUNYA_KILLS names holds seconds from the start of a task by task id; only first tries are killed.
+`worker:<task id>` kills the worker process of the executor that supervises the task, not the task itself.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from airflow.plugins_manager import AirflowPlugin
 
 @hookimpl
 def on_task_instance_running(previous_state: Any, task_instance: Any) -> None:
-    orders = Path(os.environ["CATALUNYA_SABOTAGE"])
-    if not orders.exists() or task_instance.try_number != 1:
+    moments_file = Path(os.environ["CATALUNYA_KILLS"])
+    if not moments_file.exists() or task_instance.try_number != 1:
         return
-    moments = json.loads(orders.read_text())
+    moments = json.loads(moments_file.read_text())
     for name, victim in (
         (task_instance.task_id, os.getpid()),
         (f"worker:{task_instance.task_id}", os.getppid()),
@@ -32,6 +32,6 @@ def on_task_instance_running(previous_state: Any, task_instance: Any) -> None:
             threading.Timer(moments[name], os.kill, (victim, signal.SIGKILL)).start()
 
 
-class Saboteur(AirflowPlugin):
+class KillPlugin(AirflowPlugin):
     name = "kill_plugin"
     listeners: ClassVar = [sys.modules[__name__]]

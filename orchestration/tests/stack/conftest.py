@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from orchestration.tests.stack.stack import CLEAN, Stack, removed_at_the_end
 from tests.conftest import missing
+from tools.processes import free_port
 
 IMAGE = "catalunya/airflow:test"
 
@@ -62,10 +62,3 @@ def stack(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stac
     with removed_at_the_end(make_stack("test", image, folder)) as found:
         found.up("--build")
         yield found
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""The stack in containers as tests hold it: compose, its containers, and the API in front."""
+"""The stack in containers: Compose, its containers, and the API of its Airflow."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.tests.api import PIPELINE, Api, Ended
+from orchestration.tests.api import PIPELINE, AirflowApi, EndedRun
 from tests.conftest import ROOT
 
 ORCHESTRATION = ROOT / "orchestration"
 HURRY = Path(__file__).with_name("hurry.yml")
-"""What makes Airflow notice killed tasks in seconds; laid over the stack's own files."""
+"""Makes Airflow notice killed tasks in seconds; merged over the files of the stack."""
 
 DEVELOPMENT = (
     ORCHESTRATION / "docker-compose.yml",
@@ -35,7 +35,7 @@ CLEAN = {
 
 
 @dataclass
-class Stack(Api):
+class Stack(AirflowApi):
     """One compose project on a port of its own."""
 
     project: str
@@ -45,7 +45,7 @@ class Stack(Api):
     env_file: Path | None = None
 
     def compose(self, *words: str, check: bool = True, timeout_s: float = 300) -> str:
-        """What `docker compose` prints; fails with all it said."""
+        """Return what `docker compose` prints; fails with its whole output."""
         named = [word for path in self.files for word in ("--file", str(path))]
         chosen = [word for name in self.profiles for word in ("--profile", name)]
         if self.env_file:
@@ -54,7 +54,7 @@ class Stack(Api):
         return docker(command, self.env, check=check, timeout_s=timeout_s)
 
     def up(self, *options: str) -> float:
-        """Start everything and wait until all is well; returns the seconds it took."""
+        """Start everything and wait until all is healthy; returns the seconds."""
         began = time.monotonic()
         self.compose("up", "--wait", "--wait-timeout", "240", *options)
         return time.monotonic() - began
@@ -64,7 +64,7 @@ class Stack(Api):
         self.compose("down", "--timeout", "20", "--remove-orphans", *options)
 
     def containers(self) -> list[dict[str, Any]]:
-        """What the engine knows of every container of the project, ended ones too."""
+        """Return the description of every container of the project, ended ones too."""
         label = f"label=com.docker.compose.project={self.project}"
         ids = docker(["docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", label], self.env).split()
         if not ids:
@@ -77,41 +77,43 @@ class Stack(Api):
         return [one for one in self.containers() if service_of(one) == service]
 
     def inside(self, service: str, *command: str, check: bool = True) -> str:
-        """What a command prints that is run in a container of a service."""
+        """Return what a command prints in a container of a service."""
         return self.compose("exec", "--no-TTY", service, *command, check=check)
 
     def kill(self, container: dict[str, Any]) -> None:
-        """SIGKILL to the main process, as if it had crashed: the engine does not know that it was us."""
+        """Send SIGKILL to the main process, so that the engine takes it for a crash."""
         os.kill(container["State"]["Pid"], signal.SIGKILL)
 
     def is_back(self, before: dict[str, Any]) -> bool:
-        """True when a container that was killed runs again and is well."""
+        """Tell whether a container that was killed runs again and is healthy."""
         found = json.loads(docker(["docker", "inspect", before["Id"]], self.env))[0]
         again = found["RestartCount"] > before["RestartCount"]
         return bool(again and found["State"].get("Health", {}).get("Status") == "healthy")
 
-    def ask(self, path: str, content: Any = None, method: str | None = None) -> Any:
-        """Like `Api.ask`, patient with an API server that is away for a while."""
-        give_up = time.monotonic() + 120
+    def request(self, path: str, content: Any = None, method: str | None = None) -> Any:
+        """Like `AirflowApi.request`, but waits for an API server that is down for a while."""
+        deadline = time.monotonic() + 120
         while True:
             try:
-                return super().ask(path, content, method)
+                return super().request(path, content, method)
             except (urllib.error.HTTPError, OSError) as error:
-                away = not isinstance(error, urllib.error.HTTPError) or error.code >= 500
-                if not away or time.monotonic() > give_up:
+                down = not isinstance(error, urllib.error.HTTPError) or error.code >= 500
+                if not down or time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
 
-    def running(self, run_id: str, task_id: str, patience_s: float = 90) -> dict[str, Any]:
-        """The instance of a task as soon as it runs."""
+    def running(self, run_id: str, task_id: str, timeout_s: float = 90) -> dict[str, Any]:
+        """Return the instance of a task as soon as it runs."""
 
         def look() -> Any:
-            found = self.ask(f"/dags/{PIPELINE}/dagRuns/{run_id}/taskInstances?limit=100")["task_instances"]
+            found = self.request(f"/dags/{PIPELINE}/dagRuns/{run_id}/taskInstances?limit=100")[
+                "task_instances"
+            ]
             return next(
                 (task for task in found if task["task_id"] == task_id and task["state"] == "running"), None
             )
 
-        found: dict[str, Any] = self.wait(look, f"{task_id} of {run_id} did not run", patience_s)
+        found: dict[str, Any] = self.wait(look, f"{task_id} of {run_id} did not run", timeout_s)
         return found
 
     def pointer(self) -> str:
@@ -120,14 +122,14 @@ class Stack(Api):
         return str(found["release_id"])
 
     def assert_release_is_whole(self) -> None:
-        """Every file of the release that readers see is what its checksums say."""
+        """Compare every file of the current release with its checksum."""
         folder = f"/var/lib/catalunya/lake/releases/{self.pointer()}"
         script = f"cd {folder} && sha256sum --check --quiet SHA256SUMS && wc -l < SHA256SUMS"
         assert int(self.inside("airflow-scheduler", "sh", "-c", script)) > 20
 
-    def ends_well_or_the_next_run_does(self, run_id: str) -> Ended:
-        """A run that something happened to ends; right, or so that the next run corrects it."""
-        ended = self.ended(run_id, patience_s=300)
+    def assert_this_or_the_next_run_succeeds(self, run_id: str) -> EndedRun:
+        """Wait for the end of a disturbed run; if it failed, the next run must succeed."""
+        ended = self.ended(run_id, timeout_s=300)
         if ended.state != "success":
             corrected = self.run(force=True)
             assert corrected.state == "success", (ended.states(), corrected.states())
@@ -143,7 +145,7 @@ def service_of(container: dict[str, Any]) -> str:
 def docker(
     command: list[str], env: dict[str, str] | None = None, *, check: bool = True, timeout_s: float = 300
 ) -> str:
-    """What a command prints; on a bad end an error with all it said, unless it is not `check`ed."""
+    """Return what a command prints; with `check`, fail with its whole output when it fails."""
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, check=False)
     if done.returncode and check:
         raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
@@ -152,7 +154,7 @@ def docker(
 
 @contextmanager
 def removed_at_the_end(stack: Stack) -> Iterator[Stack]:
-    """A stack of which nothing is left at the end; its logs are kept in its folder."""
+    """Remove the stack at the end; its logs are kept in its folder."""
     try:
         yield stack
     finally:

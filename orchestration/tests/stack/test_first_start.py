@@ -1,4 +1,4 @@
-"""From no container to a release, down and up again; what runs, as whom, with what and for whom to reach."""
+"""The first start to a release, stop and second start; users, rights, limits and ports of the containers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST_IDLE_MIB = 1536
 UNITS = {"B": 1 / 2**20, "KiB": 1 / 2**10, "MiB": 1.0, "GiB": 2.0**10}
 
 
-def test_every_service_is_well_and_none_but_init_has_ended(stack):
+def test_every_service_is_healthy_and_none_but_init_has_ended(stack):
     containers = {service_of(one): one for one in stack.containers()}
     assert set(containers) == SERVICES
     for name in INITS:
@@ -42,7 +42,7 @@ def test_every_service_is_well_and_none_but_init_has_ended(stack):
 
 def test_the_first_run_starts_by_itself_and_ends_in_a_release(stack):
     [run] = stack.wait(
-        lambda: stack.ask(f"/dags/{PIPELINE}/dagRuns")["dag_runs"], "no run was scheduled", patience_s=90
+        lambda: stack.request(f"/dags/{PIPELINE}/dagRuns")["dag_runs"], "no run was scheduled", timeout_s=90
     )
     ended = stack.ended(run["dag_run_id"])
     assert ended.state == "success", ended.states()
@@ -51,7 +51,7 @@ def test_the_first_run_starts_by_itself_and_ends_in_a_release(stack):
     assert status["release_id"] == stack.pointer()
 
 
-def test_dbt_and_duckdb_are_sized_by_what_the_container_was_given(stack):
+def test_dbt_and_duckdb_are_sized_by_the_limits_of_the_container(stack):
     [scheduler] = stack.of("airflow-scheduler")
     given = scheduler["HostConfig"]["Memory"]
     main = "tr '\\0' '\\n' < /proc/$(cat /proc/1/task/1/children | cut -d' ' -f1)/environ"
@@ -75,10 +75,10 @@ def test_dbt_and_duckdb_are_sized_by_what_the_container_was_given(stack):
 
 def test_log_in_unpause_trigger_success_through_the_api_within_the_database_s_connections(stack):
     with pytest.raises(urllib.error.HTTPError, match="401"):
-        airflow_local.ask(f"{stack.url}/auth/token", {"username": "airflow", "password": "wrong"})
-    stack.ask(f"/dags/{PIPELINE}?update_mask=is_paused", {"is_paused": True}, "PATCH")
-    assert stack.ask(f"/dags/{PIPELINE}")["is_paused"] is True
-    stack.ask(f"/dags/{PIPELINE}?update_mask=is_paused", {"is_paused": False}, "PATCH")
+        airflow_local.call_api(f"{stack.url}/auth/token", {"username": "airflow", "password": "wrong"})
+    stack.request(f"/dags/{PIPELINE}?update_mask=is_paused", {"is_paused": True}, "PATCH")
+    assert stack.request(f"/dags/{PIPELINE}")["is_paused"] is True
+    stack.request(f"/dags/{PIPELINE}?update_mask=is_paused", {"is_paused": False}, "PATCH")
     before = stack.pointer()
     with Connections(stack) as connections:
         ended = stack.run(force=True)
@@ -132,11 +132,11 @@ class Connections:
 def pool_limits() -> dict[str, int]:
     """What size_pools allows each service in development, for both engines of its process."""
     text = (ORCHESTRATION / "docker" / "entrypoint.sh").read_text()
-    declared = re.search(r"local pool=(\d+) rush=(\d+)", text)
+    declared = re.search(r"local pool=(\d+) overflow=(\d+)", text)
     assert declared is not None
     limits = dict.fromkeys(("dag-processor", "triggerer", "init"), 2 * sum(map(int, declared.groups())))
-    for name, pool, rush in re.findall(r"\*:([a-z-]+)\) pool=(\d+) rush=(\d+)", text):
-        limits[name] = 2 * (int(pool) + int(rush))
+    for name, pool, overflow in re.findall(r"\*:([a-z-]+)\) pool=(\d+) overflow=(\d+)", text):
+        limits[name] = 2 * (int(pool) + int(overflow))
     assert set(limits) == {"dag-processor", "triggerer", "init", "api-server", "scheduler"}
     return {**limits, "health": 3}
 
@@ -158,7 +158,7 @@ def test_a_person_logs_in_and_sees_the_dags(stack):
 
 
 def test_the_idle_stack_takes_at_most_one_and_a_half_gigabytes(stack):
-    stack.wait(lambda: not busy(stack), "runs are still going on", patience_s=120)
+    stack.wait(lambda: not busy(stack), "runs are still going on", timeout_s=120)
     names = [one["Name"].lstrip("/") for one in stack.containers() if one["State"]["Running"]]
     lines = docker(["docker", "stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *names])
     used = {}
@@ -171,7 +171,7 @@ def test_the_idle_stack_takes_at_most_one_and_a_half_gigabytes(stack):
 
 
 def busy(stack) -> bool:
-    return bool(stack.ask("/dags/~/dagRuns?state=running&state=queued")["dag_runs"])
+    return bool(stack.request("/dags/~/dagRuns?state=running&state=queued")["dag_runs"])
 
 
 def test_nothing_listens_beyond_loopback_runs_as_root_or_can_write_its_own_code(stack):
@@ -204,6 +204,7 @@ def test_no_file_of_the_image_s_code_can_be_written_by_the_user_it_runs_as(stack
         "dbt/mart",
         "orchestration/airflow/dags",
         "orchestration/config",
+        "orchestration/dbt",
         ".venv",
     ):
         said = stack.inside("airflow-scheduler", "touch", f"/opt/catalunya/{folder}/x", check=False)
@@ -224,8 +225,8 @@ def test_no_secret_is_in_the_image_or_the_files(stack):
 
 
 def test_down_and_up_again_keeps_users_runs_variables_and_releases(stack):
-    stack.ask("/variables", {"key": "kept", "value": "yes"})
-    runs = {run["dag_run_id"] for run in stack.ask(f"/dags/{PIPELINE}/dagRuns")["dag_runs"]}
+    stack.request("/variables", {"key": "kept", "value": "yes"})
+    runs = {run["dag_run_id"] for run in stack.request(f"/dags/{PIPELINE}/dagRuns")["dag_runs"]}
     release, before = stack.pointer(), stack.containers()
     pids = [one["State"]["Pid"] for one in before if one["State"]["Running"]]
     stack.inside(
@@ -238,9 +239,11 @@ def test_down_and_up_again_keeps_users_runs_variables_and_releases(stack):
     label = f"label=com.docker.compose.project={stack.project}"
     assert docker(["docker", "network", "ls", "--quiet", "--filter", label]) == ""
     stack.up()
-    assert stack.ask("/variables/kept")["value"] == "yes"
-    assert runs <= {run["dag_run_id"] for run in stack.ask(f"/dags/{PIPELINE}/dagRuns")["dag_runs"]}
+    assert stack.request("/variables/kept")["value"] == "yes"
+    assert runs <= {run["dag_run_id"] for run in stack.request(f"/dags/{PIPELINE}/dagRuns")["dag_runs"]}
     assert stack.pointer() == release
-    assert airflow_local.ask(f"{stack.url}/auth/token", {"username": "guest", "password": "of the house"})
+    assert airflow_local.call_api(
+        f"{stack.url}/auth/token", {"username": "guest", "password": "of the house"}
+    )
     names = docker(["docker", "ps", "--all", "--format", "{{.Names}}", "--filter", label]).split()
     assert len(names) == len(SERVICES)

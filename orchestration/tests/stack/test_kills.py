@@ -1,4 +1,4 @@
-"""Every service is killed in turn while a run goes on; the database is away for a minute."""
+"""Each service is killed during a run; the database is down for a minute."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 BUILD = "run_dbt_transformations"
-AWAY_S = 60
+DOWN_S = 60
 
 
 @pytest.mark.parametrize("service", ["airflow-scheduler", "airflow-apiserver", "postgres"])
-def test_a_service_that_runs_depend_on_is_killed_and_the_run_ends_right_or_the_next_one_does(stack, service):
+def test_a_killed_service_that_runs_need_costs_at_most_one_run(stack, service):
     [before] = stack.of(service)
     run_id = stack.trigger(force=True)
     stack.running(run_id, BUILD)
     stack.kill(before)
-    stack.wait(lambda: stack.is_back(before), f"{service} did not come back", patience_s=120)
-    stack.ends_well_or_the_next_run_does(run_id)
+    stack.wait(lambda: stack.is_back(before), f"{service} did not come back", timeout_s=120)
+    stack.assert_this_or_the_next_run_succeeds(run_id)
 
 
-def test_services_that_runs_can_do_without_are_killed_in_turn_and_come_back(stack):
+def test_killed_services_that_runs_do_not_need_come_back(stack):
     run_id = stack.trigger(force=True)
     killed = []
     for service, task_id in (
@@ -37,15 +37,15 @@ def test_services_that_runs_can_do_without_are_killed_in_turn_and_come_back(stac
         killed.append(before)
     for before in killed:
         stack.wait(lambda before=before: stack.is_back(before), f"{before['Name']} did not come back", 120)
-    stack.ends_well_or_the_next_run_does(run_id)
+    stack.assert_this_or_the_next_run_succeeds(run_id)
 
 
-def test_a_database_that_is_away_for_a_minute_in_the_middle_of_a_run_loses_nothing(stack):
+def test_a_database_that_is_down_for_a_minute_in_the_middle_of_a_run_loses_nothing(stack):
     before = stack.pointer()
     run_id = stack.trigger(force=True)
     stack.running(run_id, BUILD)
     stack.compose("stop", "postgres")
-    time.sleep(AWAY_S)
+    time.sleep(DOWN_S)
     stack.compose("start", "postgres")
     stack.wait(
         lambda: all(
@@ -54,7 +54,7 @@ def test_a_database_that_is_away_for_a_minute_in_the_middle_of_a_run_loses_nothi
             if one["State"]["Running"] or one["State"]["ExitCode"]
         ),
         "not every service came back",
-        patience_s=180,
+        timeout_s=180,
     )
-    ended = stack.ends_well_or_the_next_run_does(run_id)
+    ended = stack.assert_this_or_the_next_run_succeeds(run_id)
     assert stack.pointer() != before, ended.states()

@@ -1,4 +1,4 @@
-"""Production starts with secrets of its own or not at all; what stands in the way of a start is said plainly."""
+"""Production starts only with its own secrets; errors before the start name their cause."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ SECRETS = sorted(set(proper()) - {"ENVIRONMENT"})
 
 
 def start(image: str, env: dict[str, str], *options: str) -> tuple[int, str]:
-    """How `secrets` of one container of the image ends, and what it says."""
+    """Return the exit code and the output of `secrets` in a container of the image."""
     named = [word for name, value in env.items() for word in ("--env", f"{name}={value}")]
     command = ["docker", "run", "--rm", "--network", "none", *options, *named, image, "secrets"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -64,7 +64,7 @@ def start(image: str, env: dict[str, str], *options: str) -> tuple[int, str]:
 
 
 def named(said: str) -> list[str]:
-    """The variables that the entrypoint asks to be set."""
+    """Return the variables that the entrypoint requires."""
     return sorted(set(re.findall(r"entrypoint: set (\w+)", said)))
 
 
@@ -122,7 +122,7 @@ def test_the_stack_in_production_does_not_start_with_defaults_and_does_with_sett
             states
         )
         login = {"username": "chief", "password": settings["AIRFLOW_ADMIN_PASSWORD"]}
-        assert airflow_local.ask(f"{stack.url}/auth/token", login)["access_token"]
+        assert airflow_local.call_api(f"{stack.url}/auth/token", login)["access_token"]
 
 
 @pytest.mark.parametrize("environment", ["development", "production"])
@@ -134,7 +134,7 @@ def test_the_example_of_an_environment_is_a_configuration_that_compose_reads(eng
     assert not {"demo-portal", "airflow-worker"} & set(docker([*command, "--services"], CLEAN).split())
 
 
-def test_a_port_that_is_in_use_is_named_with_what_to_do(image):
+def test_a_port_in_use_is_named_with_what_to_do(image):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -146,13 +146,13 @@ def test_a_port_that_is_in_use_is_named_with_what_to_do(image):
     assert f"port {port} is in use" in done.stderr and "AIRFLOW_PORT=" in done.stderr
 
 
-def test_too_little_memory_is_said_before_anything_is_made(image):
+def test_too_little_memory_is_reported_before_anything_is_created(image):
     code, said = start(image, {"CATALUNYA_LEAST_MEMORY_MB": "99999999"})
     assert code == 1
     assert "MB of memory are free and the stack needs 99999999" in said and "give Docker more" in said
 
 
-def test_a_lake_that_cannot_be_written_is_said_with_the_command_that_mends_it(image, tmp_path):
+def test_a_lake_that_cannot_be_written_is_reported_with_the_command_that_corrects_it(image, tmp_path):
     folder = tmp_path / "lake"
     folder.mkdir(mode=0o755)
     os.chown(folder, 0, 0)

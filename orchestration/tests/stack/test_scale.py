@@ -1,4 +1,4 @@
-"""With workers: tasks are handed over Redis to three of them, and a killed one loses nothing."""
+"""Three workers: tasks reach them over Redis, and a killed worker loses nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def scaled(stack):
 def test_a_run_s_tasks_ran_on_more_than_one_worker(scaled):
     workers = {one["Config"]["Hostname"] for one in scaled.of("airflow-worker")}
     assert len(workers) == WORKERS
-    ended = scaled.ended(scaled.trigger(force=True), patience_s=300)
+    ended = scaled.ended(scaled.trigger(force=True), timeout_s=300)
     assert ended.state == "success", ended.states()
     hosts = {task["hostname"] for task in ended.tasks.values()}
     assert len(hosts) > 1 and hosts <= workers, hosts
@@ -34,7 +34,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(scaled):
     task = scaled.running(run_id, "run_dbt_transformations")
     [worker] = [one for one in scaled.of("airflow-worker") if one["Config"]["Hostname"] == task["hostname"]]
     scaled.kill(worker)
-    ended = scaled.ended(run_id, patience_s=300)
+    ended = scaled.ended(run_id, timeout_s=300)
     assert ended.state == "success", ended.states()
     assert ended.tries()["run_dbt_transformations"] > 1
     assert scaled.pointer() != before

@@ -1,4 +1,4 @@
-"""The demo environment brings its own portal when no base URL is set."""
+"""The demo environment starts its own portal when no base URL is set."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from catalunya.settings import PORTALS, Settings
 
 
 def is_unknown(settings: Settings, dataset_id: str) -> bool:
-    """True for a dataset that the demo portal does not know, such as a new definition's: the demo is made without it."""
+    """True for a dataset without demo data, such as that of a new definition: demo runs leave it out."""
     return settings.environment == "demo" and dataset_id not in SCOPES
 
 
 @contextmanager
 def portals(settings: Settings) -> Iterator[Settings]:
-    """The settings to read with: those given, or with a demo portal that runs in this process meanwhile."""
+    """Yield the settings given, or in the demo environment settings that name a portal in this process."""
     if settings.environment != "demo" or not settings.portals_are_default:
         yield settings
         return

@@ -1,4 +1,4 @@
-"""Errors of the demo portal. Each is a usage error: nothing was served."""
+"""Errors of the demo portal. Each is a usage error: the portal did not start."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from catalunya.errors import UsageError
 
 
 class UnknownFault(UsageError, ValueError):
-    """A fault was asked for that the portal does not know."""
+    """The portal has no fault of that name, or the fault does not take that value."""
 
 
 class PortTaken(UsageError):
-    """The address the portal should listen on belongs to somebody else."""
+    """Another process listens on the address of the portal."""
 
 
 class FilesIncomplete(UsageError):
-    """The folder given to serve lacks a file that a dataset needs, or holds one that cannot be read."""
+    """The folder to serve lacks a file of a dataset, or holds one that cannot be read."""
 
 
 class ReferenceMissing(UsageError):
-    """A table that the demo data are compiled from is not where the repository keeps it."""
+    """A reference table of the demo data is not in its place in the repository."""

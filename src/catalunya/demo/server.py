@@ -1,4 +1,4 @@
-"""The demo portal: three protocols on one address, run in a thread for tests or in front for people."""
+"""The demo portal: three protocols on one address, run in a thread for tests or in the foreground for people."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import msgspec
@@ -22,167 +22,127 @@ from catalunya.demo.api.icgc import FOLDER, DownloadPortal
 from catalunya.demo.api.idescat import IdescatPortal
 from catalunya.demo.api.socrata import SocrataPortal
 from catalunya.demo.data.boundaries import boundaries
-from catalunya.demo.data.datasets import REGISTER, demo_datasets
-from catalunya.demo.data.files import FilesPortal, read_files
-from catalunya.demo.data.population import population_table
+from catalunya.demo.data.datasets import REGISTER, Dataset, demo_datasets
+from catalunya.demo.data.files import read_files
+from catalunya.demo.data.population import PopulationTable, population_table
 from catalunya.demo.data.register import EPOCH
 from catalunya.demo.errors import PortTaken
 from catalunya.demo.faults.middleware import FaultMiddleware, LogEntry
 from catalunya.demo.faults.switches import Faults
 
 START_SECONDS = 120
+BOUNDARIES_MODIFIED = datetime(2024, 1, 15, 8, 0, tzinfo=UTC)
 
 
-class Portal:
-    """What the portal serves at present. `set_day` moves it in time; `faults` may be changed at any moment."""
+class RunningPortal:
+    """A portal on its address: what it serves at present, the requests it saw, and its faults.
 
-    def __init__(self, day: date, faults: Faults, files: Path | None, rows: int | None) -> None:
-        self.faults = faults
+    `day` is the day of the generated data (default: the epoch of the register), `files` a folder of real files to
+    serve instead, and `rows` makes the register that long. Raises UnknownFault, FilesIncomplete and PortTaken.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        day: date | None,
+        faults: Sequence[str],
+        files: Path | None,
+        rows: int | None,
+    ) -> None:
+        self.faults = Faults.parse(faults)
         self.log: list[LogEntry] = []
-        self.server: uvicorn.Server | None = None
-        self._files: FilesPortal | None = read_files(files) if files is not None else None
+        self._day = day or EPOCH
+        self._files = read_files(files) if files is not None else None
         self._rows = rows
-        self.set_day(day)
-
-    @property
-    def demo(self) -> bool:
-        """Whether the data are generated."""
-        return self._files is None
+        self._socrata = SocrataPortal(self._datasets, self.faults)
+        if rows is not None:
+            self._socrata.publish(REGISTER)
+        self.socket = _listen(host, port)
+        self.url = f"http://{host}:{self.socket.getsockname()[1]}"
+        self.server = uvicorn.Server(
+            uvicorn.Config(
+                self._app(),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                timeout_graceful_shutdown=1,
+            )
+        )
 
     def set_day(self, day: date) -> None:
-        """Serve what the portals would have on that day; files given are served as they are."""
-        self.day = day
-        if self._files is not None:
-            self.socrata = SocrataPortal(self._files.datasets, self.faults)
-            self.idescat = IdescatPortal(self._files.population)
-            self.icgc = DownloadPortal(self._files.boundaries, self._files.boundaries_modified)
-            return
-        self.socrata = SocrataPortal(demo_datasets(day, self._rows), self.faults)
-        if self._rows is not None:
-            self.socrata.show(REGISTER)
-        self.idescat = IdescatPortal(population_table(day))
-        self.icgc = DownloadPortal(lambda level, scale: msgspec.json.encode(boundaries(level, scale)))
+        """Serve what the portals would have on that day; real files are served as they are."""
+        self._day = day
 
-    def cut(self, client: tuple[str, int] | None) -> bool:
-        """Close the connection of a client without an answer; False where that is not in our hands."""
-        if self.server is None or client is None:
-            return False
+    def _datasets(self) -> dict[str, Dataset]:
+        return self._files.datasets if self._files else demo_datasets(self._day, self._rows)
+
+    def _population(self) -> PopulationTable:
+        return self._files.population if self._files else population_table(self._day)
+
+    def _app(self) -> Starlette:
+        files = self._files
+        idescat = IdescatPortal(self._population)
+        icgc = (
+            DownloadPortal(files.boundaries, files.boundaries_modified)
+            if files
+            else DownloadPortal(
+                lambda level, scale: msgspec.json.encode(boundaries(level, scale)), BOUNDARIES_MODIFIED
+            )
+        )
+
+        async def health(_: Request) -> Response:
+            return JSONResponse({"status": "ok", "demo": files is None, "day": self._day.isoformat()})
+
+        return Starlette(
+            routes=[
+                Route("/resource/{name}", self._socrata.resource),
+                Route("/api/views/{name}/columns.json", self._socrata.columns),
+                Route("/api/views/{name}", self._socrata.view),
+                Route("/taules/v2", idescat.answer),
+                Route("/taules/v2/{path:path}", idescat.answer),
+                Route(FOLDER + "/{name}", icgc.answer),
+                Route("/health", health),
+            ],
+            middleware=[
+                Middleware(
+                    FaultMiddleware,
+                    faults=self.faults,
+                    log=self.log,
+                    demo=files is None,
+                    disconnect=self._disconnect,
+                )
+            ],
+        )
+
+    def _disconnect(self, client: tuple[str, int] | None) -> bool:
+        """Close the connection of a client without an answer; False where it is not found."""
         for connection in list(self.server.server_state.connections):
             transport = getattr(connection, "transport", None)
-            if transport is not None and transport.get_extra_info("peername")[:2] == tuple(client):
+            if client and transport and transport.get_extra_info("peername")[:2] == tuple(client):
                 transport.abort()
                 return True
         return False
 
 
-def create_app(
-    *,
-    day: date | None = None,
-    faults: Faults | None = None,
-    files: Path | None = None,
-    rows: int | None = None,
-) -> Starlette:
-    """Return the portal as an ASGI application, as of `day` (default: the epoch of the demo data).
-
-    `files` is a folder of real files to serve instead of generated data; `rows` makes the register that long.
-    Raises FilesIncomplete.
-    """
-    portal = Portal(day or EPOCH, faults if faults is not None else Faults(), files, rows)
-
-    async def resource(request: Request) -> Response:
-        return await portal.socrata.resource(request)
-
-    async def view(request: Request) -> Response:
-        return await portal.socrata.view(request)
-
-    async def columns(request: Request) -> Response:
-        return await portal.socrata.columns(request)
-
-    async def tables(request: Request) -> Response:
-        return await portal.idescat.answer(request)
-
-    async def file(request: Request) -> Response:
-        return await portal.icgc.answer(request)
-
-    async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok", "demo": portal.demo, "day": portal.day.isoformat()})
-
-    app = Starlette(
-        routes=[
-            Route("/resource/{name}", resource),
-            Route("/api/views/{name}/columns.json", columns),
-            Route("/api/views/{name}", view),
-            Route("/taules/v2", tables),
-            Route("/taules/v2/{path:path}", tables),
-            Route(FOLDER + "/{name}", file),
-            Route("/health", health),
-        ],
-        middleware=[
-            Middleware(
-                FaultMiddleware,
-                faults=lambda: portal.faults,
-                log=portal.log,
-                demo=portal.demo,
-                cut=portal.cut,
-            )
-        ],
-    )
-    app.state.portal = portal
-    return app
-
-
-class RunningPortal:
-    """A portal that runs in a thread: its address, the requests it saw, and its faults."""
-
-    def __init__(self, portal: Portal, url: str) -> None:
-        self.portal = portal
-        self.url = url
-
-    @property
-    def log(self) -> list[LogEntry]:
-        """Requests seen: method, path with query, status (0 where there was no answer)."""
-        return self.portal.log
-
-    @property
-    def faults(self) -> Faults:
-        """The faults, to be changed while it runs."""
-        return self.portal.faults
-
-    @faults.setter
-    def faults(self, faults: Faults) -> None:
-        self.portal.faults.active = faults.active
-
-    def set_day(self, day: date) -> None:
-        """Move the portal to another day."""
-        self.portal.set_day(day)
-
-
 @contextmanager
 def running(
-    app: Starlette | None = None,
-    *,
-    host: str = "127.0.0.1",
-    port: int = 0,
-    day: date | None = None,
-    faults: Faults | None = None,
-    files: Path | None = None,
-    rows: int | None = None,
+    *, port: int = 0, day: date | None = None, files: Path | None = None, rows: int | None = None
 ) -> Iterator[RunningPortal]:
-    """Run a portal on a thread, port 0 for any free one, and stop it at the end; raises PortTaken."""
-    app = app or create_app(day=day, faults=faults, files=files, rows=rows)
-    listening = _listen(host, port)
-    server = _server(app)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    """Run a portal in a thread on loopback, port 0 for any free one, and stop it at the end."""
+    portal = RunningPortal("127.0.0.1", port, day, (), files, rows)
+    thread = threading.Thread(target=portal.server.run, kwargs={"sockets": [portal.socket]}, daemon=True)
     thread.start()
     deadline = time.monotonic() + START_SECONDS
-    while not server.started and thread.is_alive() and time.monotonic() < deadline:
+    while not portal.server.started and thread.is_alive() and time.monotonic() < deadline:
         time.sleep(0.005)
     try:
-        yield RunningPortal(app.state.portal, f"http://{host}:{listening.getsockname()[1]}")
+        yield portal
     finally:
-        server.should_exit = server.force_exit = True
+        portal.server.should_exit = portal.server.force_exit = True
         thread.join(timeout=START_SECONDS)
-        listening.close()
+        portal.socket.close()
 
 
 def serve(
@@ -194,34 +154,17 @@ def serve(
     faults: Sequence[str] = (),
     rows: int | None = None,
 ) -> None:
-    """Serve until interrupted; raises UnknownFault, PortTaken and FilesIncomplete before it listens."""
-    app = create_app(day=day, faults=Faults.parse(faults), files=files, rows=rows)
-    listening = _listen(host, port)
-    try:
-        _server(app).run(sockets=[listening])
-    finally:
-        listening.close()
-
-
-def _server(app: Starlette) -> uvicorn.Server:
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
-    app.state.portal.server = server
-    return server
+    """Serve until interrupted; raises UnknownFault, FilesIncomplete and PortTaken before it listens."""
+    portal = RunningPortal(host, port, day, faults, files, rows)
+    with portal.socket:
+        portal.server.run(sockets=[portal.socket])
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
-        listening.listen(128)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
-        listening.close()
         raise PortTaken(
             f"the demo portal cannot listen on {host}:{port} ({error.strerror}); stop what uses the port or give another"
         ) from error
-    return listening

@@ -93,7 +93,8 @@ def _dbt_project(settings: Settings) -> Path:
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise _Wrong(
-            f"{path} is missing", "Set CATALUNYA_HOME to the folder that holds `datasets/` and `dbt/mart/`"
+            f"{path} is missing",
+            "Set CATALUNYA_HOME to a checkout: it holds `datasets/`, `dbt/mart/` and `orchestration/dbt/`",
         )
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
@@ -115,7 +116,7 @@ def _project(settings: Settings) -> str:
 
 def _profile(settings: Settings) -> str:
     wanted = str(_read_yaml(_dbt_project(settings) / "dbt_project.yml").get("profile"))
-    path = _dbt_project(settings) / "profiles.yml"
+    path = dbt.profiles_folder(_dbt_project(settings)) / "profiles.yml"
     profile = _read_yaml(path).get(wanted)
     if not isinstance(profile, dict):
         raise _Wrong(f"{path} has no profile {wanted!r}, which the project names", _HINT)

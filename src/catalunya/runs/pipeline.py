@@ -108,7 +108,7 @@ class Run(RunState):
             settings,
             run_id=self.record.run_id,
             now=self.now,
-            known=state.validators if state and is_current else None,
+            previous_validators=state.validators if state and is_current else None,
             force=force or not self._is_settled(dataset.id, newest),
             progress=lambda done, total: self.reporter.step("ingest", dataset.id, done, total),
         )

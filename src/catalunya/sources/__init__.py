@@ -1,35 +1,27 @@
-"""The protocols by which sources are read, each in the module of its name: Socrata, Idescat Tables v2, downloads.
+"""The protocols of the portals, each in the module of its name: Socrata, Idescat Tables v2, downloads.
 
-`fetch` reads any declared source into a spool folder. Imports `datasets`, `settings` and `errors`; knows nothing of
-stages or of the lake.
+`fetch` reads any declared source into a folder. The package knows nothing of stages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from catalunya.errors import SnapshotUnreadable, SourceDrift
-from catalunya.sources.base import (
-    Control,
-    Fetched,
-    Landed,
-    LandedPage,
-    Progress,
-    SourceColumn,
-    SourceFile,
-    SourceProtocol,
-)
-from catalunya.sources.http import Http, InvalidResponse
+from catalunya.lake.snapshot import LandedFile
+from catalunya.sources.base import Control, Fetched, FetchRequest, LandedPage, Progress, SourceProtocol
+from catalunya.sources.http import Http
+from catalunya.sources.responses import InvalidResponse
 
 if TYPE_CHECKING:
     from catalunya.datasets.sources import Source
 
-__all__ = ["Control", "Fetched", "Http", "Landed", "Progress", "SourceColumn", "SourceFile", "SourceProtocol"]
+__all__ = ["Control", "FetchRequest", "Fetched", "Http", "Progress", "SourceProtocol"]
 
 _Item = TypeVar("_Item")
 
@@ -40,50 +32,20 @@ def protocol(name: str) -> SourceProtocol:
     return found
 
 
-def fetch(
-    source: Source,
-    *,
-    base_url: str,
-    http: Http,
-    spool: Path,
-    known: dict[str, Any] | None = None,
-    key: tuple[str, ...] = (),
-    wanted: tuple[str, ...] = (),
-    progress: Progress | None = None,
-    dataset: str = "",
-) -> Fetched | None:
-    """Read `source` from the portal at `base_url` into `spool`; None when nothing changed since `known`.
-
-    Args:
-        source: Where the dataset is read from.
-        base_url: Address of the portal. A user and password in it go into the requests and into nothing that is kept.
-        http: The client to ask with.
-        spool: Folder for the answers.
-        known: Validators of the last reading.
-        key: The source's names of the key columns.
-        wanted: The source's names of every declared column.
-        progress: Called with the rows read so far.
-        dataset: The name that errors give.
+def fetch(request: FetchRequest[Any]) -> Fetched | None:
+    """Read a source into the folder of `request`; None when its validators say that nothing changed.
 
     Raises:
         SourceUnreadable: No complete and consistent reading could be had.
         SourceDrift: Declared parts of the source are gone.
     """
-    return protocol(source.protocol).fetch(
-        source,
-        base_url=http.sign_in(base_url),
-        http=http,
-        spool=spool,
-        known=known,
-        key=key,
-        wanted=wanted,
-        progress=progress,
-        dataset=dataset,
-    )
+    request.spool.mkdir(parents=True, exist_ok=True)
+    public = replace(request, base_url=request.http.sign_in(request.base_url))
+    return protocol(request.source.protocol).fetch(public)
 
 
 def rows(
-    source: Source, files: Sequence[Landed], paths: Sequence[Path], request: Mapping[str, Any]
+    source: Source, files: Sequence[LandedFile], paths: Sequence[Path], request: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]] | None:
     """Return the rows in the landed `files` of one snapshot, which lie at `paths`, under the source's names.
 
@@ -94,16 +56,16 @@ def rows(
     return None if read is None else _read_each(read, source, files, paths, request)
 
 
-def controls(source: Source, files: Sequence[Landed], paths: Sequence[Path]) -> list[Control]:
-    """Return the totals published in the landed `files` of one snapshot; raises `SnapshotUnreadable`."""
+def controls(source: Source, files: Sequence[LandedFile], paths: Sequence[Path]) -> list[Control]:
+    """Return the totals published in the landed `files` of one snapshot; raise `SnapshotUnreadable`."""
     read = protocol(source.protocol).controls
     return [] if read is None else list(_read_each(read, source, files, paths, {}))
 
 
 def updated(name: str, validators: Mapping[str, Any], *, demo: bool) -> datetime | None:
-    """When the publisher last changed the data, as a source of the protocol `name` says it; None when it does not.
+    """Return when the publisher last changed the data, by the validators of a source of the protocol `name`.
 
-    None for demo data as well: the dates of a demo portal are made up.
+    None when the source does not say it, and for demo data, whose dates are made up.
     """
     if demo:
         return None
@@ -116,19 +78,15 @@ def updated(name: str, validators: Mapping[str, Any], *, demo: bool) -> datetime
 def _read_each(
     read: Callable[[Any, LandedPage], Iterable[_Item]],
     source: Source,
-    files: Sequence[Landed],
+    files: Sequence[LandedFile],
     paths: Sequence[Path],
     request: Mapping[str, Any],
 ) -> Iterator[_Item]:
     for number, (file, path) in enumerate(zip(files, paths, strict=True)):
-        yield from _readable(file, partial(read, source, LandedPage(file, number, path, request)))
-
-
-def _readable(file: Landed, read: Callable[[], Iterable[_Item]]) -> Iterator[_Item]:
-    try:
-        yield from read()
-    except (InvalidResponse, SourceDrift) as error:
-        found = str(error).removeprefix(f"{file.name}: ").rstrip(".")
-        raise SnapshotUnreadable(
-            f"{file.name}: {found}; the bytes stay in landing, the next good snapshot takes its place"
-        ) from error
+        try:
+            yield from read(source, LandedPage(file, number, path, request))
+        except (InvalidResponse, SourceDrift) as error:
+            found = str(error).removeprefix(f"{file.name}: ").rstrip(".")
+            raise SnapshotUnreadable(
+                f"{file.name}: {found}; the bytes stay in landing, the next good snapshot takes its place"
+            ) from error

@@ -1,9 +1,10 @@
-"""GeoJSON files fetched whole, each with one conditional request."""
+"""GeoJSON files that are read whole, each by one conditional request."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -13,25 +14,18 @@ from urllib.parse import urlsplit
 import msgspec
 
 from catalunya.errors import SnapshotUnreadable, SourceDrift
-from catalunya.sources.base import (
-    Fetched,
-    LandedPage,
-    Progress,
-    SourceColumn,
-    SourceFile,
-    SourceProtocol,
-    file_name,
-)
-from catalunya.sources.http import UNDECODABLE, Answer, Http, InvalidResponse, decode, not_json
+from catalunya.lake.snapshot import LandedColumn, LandedFile
+from catalunya.sources.base import Fetched, FetchRequest, LandedPage, SourceProtocol, file_name
+from catalunya.sources.http import Answer
+from catalunya.sources.responses import InvalidResponse, decode
 
 if TYPE_CHECKING:
-    from catalunya.datasets.sources import DownloadSource
-
+    from catalunya.datasets.sources import DownloadFile, DownloadSource
 
 OWN = ("level", "geometry")
-"""Columns that the definition brings; a property of the source with such a name is left out."""
+"""Columns that the definition adds; a property of the source with such a name is left out."""
 
-_WORLD = re.compile(r"(.*\W)?(CRS:?84|EPSG(:[\d.]*:|[:/]|/0/)4326)", re.IGNORECASE)
+_LONGITUDE_LATITUDE = re.compile(r"(.*\W)?(CRS:?84|EPSG(:[\d.]*:|[:/]|/0/)4326)", re.IGNORECASE)
 """Names of longitude and latitude in degrees on WGS 84."""
 
 
@@ -47,94 +41,80 @@ class _Collection(msgspec.Struct):
     crs: msgspec.Raw = msgspec.Raw(b"null")
 
 
-def fetch(
-    source: DownloadSource,
-    *,
-    base_url: str,
-    http: Http,
-    spool: Path,
-    known: dict[str, Any] | None = None,
-    key: tuple[str, ...] = (),
-    wanted: tuple[str, ...] = (),
-    progress: Progress | None = None,
-    dataset: str = "",
-) -> Fetched | None:
-    """The files of `source`, whole; None when the server says of every one that it is unchanged.
+@dataclass(frozen=True)
+class _Summary:
+    features: int
+    properties: dict[str, None]
+
+
+def fetch(request: FetchRequest[DownloadSource]) -> Fetched | None:
+    """Read the files of a source; None when the server says of every one that it is unchanged.
 
     Rows are features. Columns are `level`, `geometry` and every property of any feature. A server that
     gives neither ETag nor Last-Modified is read every time. Raises `SourceUnreadable`, and `SourceDrift`
     when coordinates are not longitude and latitude in degrees.
     """
-    dataset = dataset or source.files[0].path
-    spool.mkdir(parents=True, exist_ok=True)
-    validators: dict[str, dict[str, str]] = (known or {}).get("files", {})
-    if validators.keys() != {file.path for file in source.files}:
+    files = request.source.files
+    validators: dict[str, dict[str, str]] = (request.previous_validators or {}).get("files", {})
+    if validators.keys() != {file.path for file in files}:
         validators = {}
-    paths = [spool / file_name(number) for number in range(len(source.files))]
-    found: list[_Found] = []
 
-    def get(number: int, conditions: dict[str, str]) -> Answer:
-        return http.store(
-            base_url + source.files[number].path,
-            paths[number],
-            dataset=dataset,
+    def get(number: int, file: DownloadFile, conditions: dict[str, str]) -> Answer:
+        return request.http.store(
+            request.base_url + file.path,
+            request.spool / file_name(number),
+            dataset=request.dataset,
             headers=conditions,
-            check=lambda path: check(path, dataset),
+            parse=lambda path: _summary(read_collection(path, request.dataset)),
         )
 
     answers = [
-        get(number, _conditions(validators.get(file.path, {}), file.level))
-        for number, file in enumerate(source.files)
+        get(number, file, _conditions(validators.get(file.path, {}), file.level))
+        for number, file in enumerate(files)
     ]
     if all(answer.unchanged for answer in answers):
         return None
     demo = any(answer.demo for answer in answers)
-    answers = [get(n, {}) if answer.unchanged else answer for n, answer in enumerate(answers)]
-    for path in paths:
-        found.append(_read(path))
-        if progress is not None:
-            progress(sum(one.features for one in found), None)
-    names = [*OWN, *dict.fromkeys(name for one in found for name in one.properties)]
+    landed: list[LandedFile] = []
+    kept: dict[str, dict[str, str]] = {}
+    names = dict.fromkeys(OWN)
+    for number, (file, first) in enumerate(zip(files, answers, strict=True)):
+        answer = get(number, file, {}) if first.unchanged else first
+        summary: _Summary = answer.data
+        landed.append(answer.landed_file(file_name(number), summary.features, file.level))
+        found = {"etag": answer.headers.get("etag"), "last_modified": answer.headers.get("last-modified")}
+        kept[file.path] = {**_printable(found), "level": file.level}
+        names |= summary.properties
+        demo = demo or answer.demo
+        request.progress(sum(one.rows or 0 for one in landed), None)
     return Fetched(
-        files=tuple(
-            SourceFile(path.name, path, answer.url, answer.size, answer.sha256, one.features, file.level)
-            for path, answer, one, file in zip(paths, answers, found, source.files, strict=True)
-        ),
-        columns=tuple(SourceColumn(name, None) for name in dict.fromkeys(names)),
-        validators={
-            "files": {
-                file.path: {**_validators(answer), "level": file.level}
-                for file, answer in zip(source.files, answers, strict=True)
-            }
-        },
-        request={"urls": [base_url + file.path for file in source.files]},
-        rows_before=None,
-        rows_after=None,
-        rows=sum(one.features for one in found),
-        demo=demo or any(answer.demo for answer in answers),
+        files=tuple(landed),
+        columns=tuple(LandedColumn(name=name) for name in names),
+        validators={"files": kept},
+        request={"urls": [request.base_url + file.path for file in files]},
+        demo=demo,
     )
 
 
-def rows(paths: Sequence[Path], levels: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The features in landed files, each with the level of its file; the geometry comes last."""
-    for path, level in zip(paths, levels, strict=True):
-        for feature in check(path, path.name).features:
-            properties = (feature.properties or {}).items()
-            own = {name: value for name, value in properties if name not in OWN}
-            yield {"level": level, **own, "geometry": feature.geometry}
+def rows(path: Path, level: str) -> Iterator[dict[str, Any]]:
+    """Yield the features in a landed file, each with `level`; the geometry comes last."""
+    for feature in read_collection(path, path.name).features:
+        properties = (feature.properties or {}).items()
+        own = {name: value for name, value in properties if name not in OWN}
+        yield {"level": level, **own, "geometry": feature.geometry}
 
 
-def check(path: Path, where: str) -> _Collection:
-    """The collection in the file at `path`; `InvalidResponse` when it is none, `SourceDrift` when it is in another CRS."""
-    collection: _Collection = _decode(path)
+def read_collection(path: Path, where: str) -> _Collection:
+    """Return the collection in a file; raise `InvalidResponse` for anything else, `SourceDrift` for another CRS."""
+    collection: _Collection = decode(path.read_bytes(), _Collection, "a GeoJSON FeatureCollection")
     if collection.type != "FeatureCollection":
         raise InvalidResponse(f"found GeoJSON of type {collection.type[:80]!r}, expected a FeatureCollection")
     if not collection.features:
         raise InvalidResponse("found a FeatureCollection without features")
-    named = decode(collection.crs)
-    inner = named.get("properties") if isinstance(named, dict) else None
-    name = inner.get("name", named) if isinstance(inner, dict) else named
-    if name is not None and not (isinstance(name, str) and _WORLD.fullmatch(name)):
+    crs = decode(collection.crs)
+    inner = crs.get("properties") if isinstance(crs, dict) else None
+    name = inner.get("name", crs) if isinstance(inner, dict) else crs
+    if name is not None and not (isinstance(name, str) and _LONGITUDE_LATITUDE.fullmatch(name)):
         raise _other_crs(where, f"coordinates in {str(name)[:80]}")
     try:
         for feature in collection.features:
@@ -146,9 +126,14 @@ def check(path: Path, where: str) -> _Collection:
     return collection
 
 
+def _summary(collection: _Collection) -> _Summary:
+    names = dict.fromkeys(name for feature in collection.features for name in feature.properties or ())
+    return _Summary(len(collection.features), names)
+
+
 def _check_geometry(geometry: Any, where: str) -> None:
     if not isinstance(geometry, dict):
-        raise InvalidResponse(f"found {str(geometry)[:80]!r} where a geometry is due")
+        raise InvalidResponse(f"found {str(geometry)[:80]!r}, expected a geometry")
     members = geometry.get("geometries") or []
     if not isinstance(members, list):
         raise InvalidResponse("found a collection of geometries that is no list")
@@ -158,9 +143,9 @@ def _check_geometry(geometry: Any, where: str) -> None:
 
 
 def _check_positions(part: Any, where: str) -> None:
-    """Walk down to the positions, `[longitude, latitude]`, and look at each."""
+    """Check every position, `[longitude, latitude]`, in nested lists of them."""
     if not isinstance(part, list):
-        raise InvalidResponse(f"found {str(part)[:80]!r} where coordinates are due")
+        raise InvalidResponse(f"found {str(part)[:80]!r}, expected coordinates")
     if part and isinstance(part[0], list):
         for one in part:
             _check_positions(one, where)
@@ -168,7 +153,7 @@ def _check_positions(part: Any, where: str) -> None:
     if not part:
         return
     if len(part) < 2 or not all(isinstance(one, int | float) for one in part):
-        raise InvalidResponse(f"found {str(part)[:80]} where longitude and latitude are due")
+        raise InvalidResponse(f"found {str(part)[:80]}, expected longitude and latitude")
     if not (-180 <= part[0] <= 180 and -90 <= part[1] <= 90):
         raise _other_crs(where, f"the position {str(part)[:80]}")
 
@@ -180,57 +165,32 @@ def _other_crs(where: str, found: str) -> SourceDrift:
     )
 
 
-class _Found(msgspec.Struct, frozen=True):
-    features: int
-    properties: tuple[str, ...]
-
-
-def _read(path: Path) -> _Found:
-    collection = _decode(path)
-    names = dict.fromkeys(name for feature in collection.features for name in feature.properties or ())
-    return _Found(len(collection.features), tuple(names))
-
-
-def _decode(path: Path) -> _Collection:
-    body = path.read_bytes()
-    try:
-        return msgspec.json.decode(body, type=_Collection)
-    except msgspec.ValidationError as error:
-        raise InvalidResponse(f"found JSON that is no GeoJSON FeatureCollection ({error})") from None
-    except UNDECODABLE as error:
-        raise InvalidResponse(not_json(body[:200], error)) from None
-
-
-def _conditions(known: dict[str, str], level: str) -> dict[str, str]:
-    """Headers of a conditional request; none when the file was read as another level."""
-    if known.get("level", level) != level:
+def _conditions(previous: dict[str, str], level: str) -> dict[str, str]:
+    """Return the headers of a conditional request; none when the file was read as another level."""
+    if previous.get("level", level) != level:
         return {}
-    headers = {"If-None-Match": known.get("etag"), "If-Modified-Since": known.get("last_modified")}
-    return {name: value for name, value in headers.items() if value and _fits_a_header(value)}
+    return _printable(
+        {"If-None-Match": previous.get("etag"), "If-Modified-Since": previous.get("last_modified")}
+    )
 
 
-def _validators(answer: Answer) -> dict[str, str]:
-    found = {"etag": answer.headers.get("etag"), "last_modified": answer.headers.get("last-modified")}
-    return {name: value for name, value in found.items() if value and _fits_a_header(value)}
-
-
-def _fits_a_header(value: str) -> bool:
-    return value.isascii() and value.isprintable()
+def _printable(headers: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the headers that a request can carry."""
+    return {
+        name: value for name, value in headers.items() if value and value.isascii() and value.isprintable()
+    }
 
 
 def _level(source: DownloadSource, page: LandedPage) -> str:
-    """What the features of a landed file are: as recorded, or by its address in a snapshot that records none."""
+    """Return the level of a landed file: as recorded, or by its address in a snapshot that records none."""
     if page.file.role is not None:
         return page.file.role
     urls = page.request.get("urls")
-    addresses = [
-        page.file.url,
-        urls[page.number] if isinstance(urls, list) and page.number < len(urls) else "",
-    ]
-    for address in addresses:
-        for known in source.files:
-            if urlsplit(str(address)).path.endswith(known.path):
-                return known.level
+    requested = urls[page.number] if isinstance(urls, list) and page.number < len(urls) else ""
+    for address in (page.file.url, requested):
+        for file in source.files:
+            if urlsplit(str(address)).path.endswith(file.path):
+                return file.level
     raise SnapshotUnreadable(
         f"{page.file.name}: nothing says which level its features have, and no file of the definition "
         f"({', '.join(one.path for one in source.files)}) has its address {page.file.url}; name that address under "
@@ -248,5 +208,5 @@ PROTOCOL = SourceProtocol(
     fetch=fetch,
     describe=lambda source: ", ".join(f"`{file.path}`" for file in source.files),
     updated=_updated,
-    rows=lambda source, page: rows([page.path], [_level(source, page)]),
+    rows=lambda source, page: rows(page.path, _level(source, page)),
 )

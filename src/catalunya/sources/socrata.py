@@ -1,265 +1,218 @@
-"""A Socrata dataset, paged in the order of `:id` and proved whole.
+"""A Socrata dataset, read in pages in the order of `:id`, and proved to be complete.
 
 A reading counts only when the portal counts as many rows after the pages as before, the pages hold
-exactly those, its metadata did not move meanwhile, and no row came or went between pages.
+exactly those, its metadata stay the same meanwhile, and no row appears or vanishes between pages.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from catalunya.errors import SourceUnreadable
-from catalunya.sources.base import Fetched, Progress, SourceColumn, SourceFile, SourceProtocol, file_name
-from catalunya.sources.http import Answer, Http, InvalidResponse, Rejected
+import msgspec
+
+from catalunya.lake.snapshot import LandedColumn
+from catalunya.sources.base import (
+    Fetched,
+    FetchRequest,
+    Progress,
+    SourceChanged,
+    SourceProtocol,
+    file_name,
+    read_until_consistent,
+)
+from catalunya.sources.http import Answer
+from catalunya.sources.responses import InvalidResponse, Rejected, decode
 
 if TYPE_CHECKING:
     from catalunya.datasets.sources import SocrataSource
     from catalunya.sources.keys import PageReader
 
 PAGE_ROWS = 50_000
-"""The most that a page of the version 2.0 endpoints holds."""
-
+"""The largest page of the version 2.0 endpoints."""
 MOST_ROWS = 1_000_000_000
-"""A larger count is taken for a mistake of the portal."""
+"""A larger count is taken for an error of the portal."""
 _LAST_SECOND = 253_402_300_800
 """Of the year 9999."""
-TRIES = 4
-IN_FLIGHT = 2
-_PAUSE_S = 1.0
+PARALLEL_REQUESTS = 2
 
 
-class _SourceChanged(Exception):
-    """The dataset changed, or its pages do not fit together: the whole of it is read again."""
+class _Column(msgspec.Struct, rename="camel"):
+    field_name: str
+    data_type_name: str | None = None
 
 
-@dataclass(frozen=True)
-class _Metadata:
-    updated_at: int | str | None
-    columns: tuple[SourceColumn, ...]
-    demo: bool
+class _View(msgspec.Struct, rename="camel"):
+    """The metadata of a dataset."""
+
+    columns: list[_Column]
+    rows_updated_at: Annotated[int, msgspec.Meta(ge=0, lt=_LAST_SECOND)] | str | None = None
+
+    def published(self) -> tuple[LandedColumn, ...]:
+        # A name with a colon is the portal's own (`:id`, `:@computed_region_…`), not the publisher's.
+        own = (column for column in self.columns if not column.field_name.startswith(":"))
+        return tuple(LandedColumn(name=column.field_name, type=column.data_type_name) for column in own)
 
     def validators(self) -> dict[str, Any]:
-        return {
-            "rows_updated_at": self.updated_at,
-            "fields": [[column.name, column.type] for column in self.columns],
-        }
+        fields = [[column.name, column.type] for column in self.published()]
+        return {"rows_updated_at": self.rows_updated_at, "fields": fields}
 
 
 @dataclass(frozen=True)
 class _Page:
     offset: int
-    asked: int
+    limit: int
     rows: int
     path: Path
     answer: Answer
     fields: dict[str, None]
-    """Names that rows of the first page have; of the others none are looked for."""
+    """Names of the fields of its rows; empty for all but the first page."""
 
 
-@dataclass
-class _Reading:
-    """Every page of one attempt, by offset."""
+def fetch(request: FetchRequest[SocrataSource]) -> Fetched | None:
+    """Read every row of a dataset as the portal's own JSON pages; None when the previous validators still hold.
 
-    pages: list[_Page] = field(default_factory=list)
-    seen: dict[str, None] = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        return sum(page.rows for page in self.pages)
-
-
-def fetch(
-    source: SocrataSource,
-    *,
-    base_url: str,
-    http: Http,
-    spool: Path,
-    known: dict[str, Any] | None = None,
-    key: tuple[str, ...] = (),
-    wanted: tuple[str, ...] = (),
-    progress: Progress | None = None,
-    dataset: str = "",
-) -> Fetched | None:
-    """Every row of `source` as the portal's own JSON pages; None when `known` still holds.
-
-    `key` are the portal's names of the key columns. Rows that the portal doubles the same way each time
-    are kept. Raises `SourceUnreadable` when no consistent reading could be had.
+    Rows that the portal repeats in the same way each time are kept. Raises `SourceUnreadable` when no consistent
+    reading could be had.
     """
-    portal = _Portal(http, base_url, source.resource, dataset or source.resource)
-    spool.mkdir(parents=True, exist_ok=True)
-    before = portal.metadata()
-    if known is not None and before.updated_at is not None and before.validators() == known:
-        return None
-    fault = ""
-    for attempt in range(TRIES):
-        if attempt:
-            http.pause(_PAUSE_S * attempt)
-            before = portal.metadata()
-        try:
-            return _read_once(portal, before, spool, key, progress)
-        except _SourceChanged as moved:
-            fault = str(moved)
-    raise SourceUnreadable(
-        f"{portal.dataset}: GET {portal.rows_url}: {fault}; the whole was read {TRIES} times. "
-        "Run again when the portal has finished its update; if it stays so, ask the portal."
-    )
+    portal = _Portal(request)
+    return read_until_consistent(request, portal.rows_url, lambda: _read_once(request, portal))
 
 
-def _read_once(
-    portal: _Portal, before: _Metadata, spool: Path, key: tuple[str, ...], progress: Progress | None
-) -> Fetched:
-    """One consistent reading, or `_SourceChanged`."""
+def _read_once(request: FetchRequest[SocrataSource], portal: _Portal) -> Fetched | None:
     # NumPy takes 0.15 s to import, and most runs read no page.
     from catalunya.sources.keys import KeyCheck, PageReader, fingerprint
 
-    def again(longest_page: int) -> tuple[int, int]:
-        """The fingerprint of a second reading, with other page borders.
-
-        Rows that the source doubles come again whatever the borders; those that a border doubles do not.
-        """
-        limit = max(1, longest_page * 3 // 5)
-        second = _read_pages(portal, counted, spool / "second", PageReader((), None), None, limit)
-        try:
-            return fingerprint(page.path for page in second.pages)
-        finally:
-            shutil.rmtree(spool / "second", ignore_errors=True)
-
+    metadata = portal.metadata()
+    before: _View = metadata.data
+    if before.rows_updated_at is not None and before.validators() == request.previous_validators:
+        return None
+    spool = request.spool
     counted = portal.count()
-    present = {column.name for column in before.columns}
-    usable = key if key and set(key) <= present else ()
+    key = request.key if set(request.key) <= {column.name for column in before.published()} else ()
     with KeyCheck(spool / "keys", counted) as check:
-        reader = PageReader(usable, check)
-        reading = _read_pages(portal, counted, spool / "first", reader, progress, PAGE_ROWS)
+        reader = PageReader(key, check)
+        pages = _read_pages(portal, counted, spool / "first", reader, PAGE_ROWS, request.progress)
         counted_after = portal.count()
-        after = portal.metadata()
-        if after.validators() != before.validators():
-            raise _SourceChanged("the dataset was updated while it was read")
-        if not reading.rows == counted == counted_after:
-            raise _SourceChanged(
-                f"the pages hold {reading.rows} rows, but the portal counted {counted} before and "
+        if portal.metadata().data.validators() != before.validators():
+            raise SourceChanged("the dataset was updated while it was read")
+        rows = sum(page.rows for page in pages)
+        if not rows == counted == counted_after:
+            raise SourceChanged(
+                f"the pages hold {rows} rows, but the portal counted {counted} before and "
                 f"{counted_after} after them"
             )
-        longest = max(page.rows for page in reading.pages)
-        if check.doubled() and fingerprint(page.path for page in reading.pages) != again(longest):
-            raise _SourceChanged(
-                f"{check.doubled()} keys came twice among {reading.rows} rows, and not the same when the "
+        duplicates = check.duplicates()
+    if duplicates:
+        # Other page borders: rows that the source repeats are repeated again, those that a border repeats are not.
+        limit = max(1, max(page.rows for page in pages) * 3 // 5)
+        second = _read_pages(portal, counted, spool / "second", PageReader((), None), limit)
+        if fingerprint(page.path for page in pages) != fingerprint(page.path for page in second):
+            raise SourceChanged(
+                f"{duplicates} keys came twice among {rows} rows, and not the same when the "
                 "pages were read again: rows come and go between pages"
             )
-    return _landed(portal, before, reading, spool, counted, counted_after)
+        shutil.rmtree(spool / "second", ignore_errors=True)
+    return _fetched(portal, metadata, pages, spool, counted)
 
 
-def _landed(
-    portal: _Portal, metadata: _Metadata, reading: _Reading, spool: Path, counted: int, counted_after: int
-) -> Fetched:
+def _fetched(portal: _Portal, metadata: Answer, pages: list[_Page], spool: Path, counted: int) -> Fetched:
+    view: _View = metadata.data
+    columns = view.published()
     files = []
-    for number, page in enumerate(reading.pages):
-        target = spool / file_name(number)
-        page.path.replace(target)
-        answer = page.answer
-        files.append(SourceFile(target.name, target, answer.url, answer.size, answer.sha256, page.rows))
+    for number, page in enumerate(pages):
+        page.path.replace(spool / file_name(number))
+        files.append(page.answer.landed_file(file_name(number), page.rows))
     shutil.rmtree(spool / "first", ignore_errors=True)
-    described = {column.name for column in metadata.columns}
-    strays = (SourceColumn(name, None) for name in reading.seen if name not in described)
+    described = {column.name for column in columns}
+    undescribed = (LandedColumn(name=name) for name in pages[0].fields if name not in described)
     return Fetched(
         files=tuple(files),
-        columns=(*metadata.columns, *strays),
-        validators=metadata.validators(),
+        columns=(*columns, *undescribed),
+        validators=view.validators(),
         request={
             "metadata": portal.metadata_url,
             "rows": portal.rows_url,
             "order": ":id",
-            "pages": [[page.offset, page.asked] for page in reading.pages],
+            "pages": [[page.offset, page.limit] for page in pages],
         },
+        demo=metadata.demo or any(page.answer.demo for page in pages),
         rows_before=counted,
-        rows_after=counted_after,
-        rows=reading.rows,
-        demo=metadata.demo or any(page.answer.demo for page in reading.pages),
+        rows_after=counted,
     )
 
 
 def _read_pages(
-    portal: _Portal, counted: int, folder: Path, reader: PageReader, progress: Progress | None, limit: int
-) -> _Reading:
-    """Pages that together should hold `counted` rows, two at a time.
+    portal: _Portal,
+    counted: int,
+    folder: Path,
+    reader: PageReader,
+    limit: int,
+    progress: Progress = lambda rows, total: None,
+) -> list[_Page]:
+    """Read pages that together should hold `counted` rows, two at a time, in the order of their offsets.
 
-    A page that is shorter than asked, as from a portal that gives fewer rows at most, leaves a gap, which
-    is asked for on its own.
+    A page that is shorter than requested, as from a portal with a lower limit, leaves a gap, which is requested
+    on its own.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    reading = _Reading()
 
-    def keep(page: _Page) -> None:
-        due = min(page.asked, max(0, counted - page.offset))
-        if page.rows > due:
-            raise _SourceChanged(
-                f"the page at offset {page.offset} holds {page.rows} rows where {due} are due "
-                f"($limit={page.asked}, {counted} rows counted)"
-            )
-        if page.rows == 0 and due:
-            raise _SourceChanged(
-                f"the page at offset {page.offset} is empty, but {counted} rows were counted"
-            )
-        reading.pages.append(page)
-        if progress is not None:
-            progress(reading.rows, counted)
+    def read_range(offset: int) -> list[_Page]:
+        pages = []
+        left = limit
+        while left > 0:
+            page = portal.page(offset, left, folder, reader)
+            expected = min(left, max(0, counted - offset))
+            if page.rows == counted:
+                return [page]
+            if page.rows > expected:
+                raise SourceChanged(
+                    f"the page at offset {offset} holds {page.rows} rows, expected {expected} "
+                    f"($limit={left}, {counted} rows counted)"
+                )
+            if page.rows == 0 and expected:
+                raise SourceChanged(f"the page at offset {offset} is empty, but {counted} rows were counted")
+            pages.append(page)
+            offset += page.rows
+            left = expected - page.rows
+        return pages
 
-    def ask(offset: int, asked: int) -> _Page:
-        page = portal.page(offset, asked, folder, reader)
-        if offset == 0:
-            reading.seen = page.fields
-        return page
-
-    todo = [(offset, limit) for offset in range(0, max(counted, 1), limit)][::-1]
-    with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="page") as pool:
-        running: set[Future[_Page]] = set()
+    found: list[_Page] = []
+    with ThreadPoolExecutor(PARALLEL_REQUESTS, thread_name_prefix="page") as pool:
         try:
-            while todo or running:
-                while todo and len(running) < IN_FLIGHT:
-                    offset, asked = todo.pop()
-                    running.add(pool.submit(ask, offset, asked))
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    page = future.result()
-                    if page.rows == counted > page.asked:
-                        # A portal that pays no heed to $limit has sent everything at once.
-                        reading.pages = [page]
-                        return reading
-                    keep(page)
-                    gap = min(page.asked, counted - page.offset) - page.rows
-                    if gap > 0:
-                        todo.append((page.offset + page.rows, gap))
+            for pages in pool.map(read_range, range(0, max(counted, 1), limit)):
+                # One page, or a portal that ignores $limit and has sent everything at once.
+                complete = pages[0].rows == counted
+                found = pages if complete else found + pages
+                progress(sum(page.rows for page in found), counted)
+                if complete:
+                    break
         finally:
-            for future in running:
-                future.cancel()
-    reading.pages.sort(key=lambda page: page.offset)
-    return reading
+            pool.shutdown(cancel_futures=True)
+    return found
 
 
 class _Portal:
-    """The four questions that are asked of one dataset."""
+    """The requests for one dataset."""
 
-    def __init__(self, http: Http, base_url: str, resource: str, dataset: str) -> None:
-        self.dataset = dataset
-        self.metadata_url = f"{base_url}/api/views/{resource}.json"
-        self.rows_url = f"{base_url}/resource/{resource}.json"
-        self._http = http
-        self._headers = {"X-App-Token": http.app_token} if http.app_token else {}
+    def __init__(self, request: FetchRequest[SocrataSource]) -> None:
+        resource = request.source.resource
+        self.metadata_url = f"{request.base_url}/api/views/{resource}.json"
+        self.rows_url = f"{request.base_url}/resource/{resource}.json"
+        self._http = request.http
+        self._dataset = request.dataset
+        self._headers = {"X-App-Token": request.http.app_token} if request.http.app_token else {}
 
-    def metadata(self) -> _Metadata:
+    def metadata(self) -> Answer:
         try:
-            answer = self._http.json(
-                self.metadata_url,
-                dataset=self.dataset,
-                expect=dict,
-                check=_check_metadata,
-                headers=self._headers,
+            return self._http.get(
+                self.metadata_url, dataset=self._dataset, parse=_parse_view, headers=self._headers
             )
         except Rejected as rejected:
             if rejected.status not in {404, 410}:
@@ -268,79 +221,42 @@ class _Portal:
                 f"{rejected} The portal no longer has this dataset under the id of the definition.",
                 rejected.status,
             ) from rejected
-        columns = tuple(
-            SourceColumn(column["fieldName"], column.get("dataTypeName"))
-            for column in answer.data["columns"]
-            # A name with a colon is the portal's own (`:id`, `:@computed_region_…`), not the publisher's.
-            if not column["fieldName"].startswith(":")
-        )
-        return _Metadata(answer.data.get("rowsUpdatedAt"), columns, answer.demo)
 
     def count(self) -> int:
-        answer = self._http.json(
+        rows: int = self._http.get(
             self.rows_url,
-            dataset=self.dataset,
-            expect=object,
+            dataset=self._dataset,
             params={"$select": "count(*)"},
             headers=self._headers,
-            check=_counted,
-        )
-        return _counted(answer.data)
+            parse=_parse_count,
+        ).data
+        return rows
 
     def page(self, offset: int, limit: int, folder: Path, reader: PageReader) -> _Page:
         path = folder / f"{offset:012d}.json"
-        scan = reader.scan()
-        rows = 0
-        fields: dict[str, None] = {}
-
-        def begin() -> Callable[[memoryview | bytes], None]:
-            nonlocal scan
-            scan = reader.scan()
-            return scan.feed
-
-        def check(stored: Path) -> None:
-            nonlocal rows, fields
-            rows = scan.finish(stored)
-            if offset == 0:
-                fields = reader.field_names(stored)
-
         answer = self._http.store(
             self.rows_url,
             path,
-            dataset=self.dataset,
+            dataset=self._dataset,
             params={"$limit": str(limit), "$offset": str(offset), "$order": ":id"},
             headers=self._headers,
-            begin=begin,
-            check=check,
+            parse=lambda stored: (reader.read(stored), {} if offset else reader.field_names(stored)),
         )
+        rows, fields = answer.data
         return _Page(offset, limit, rows, path, answer, fields)
 
 
-def _check_metadata(data: dict[str, Any]) -> None:
-    columns = data.get("columns")
-    if not isinstance(columns, list) or not all(
-        isinstance(column, dict)
-        and isinstance(column.get("fieldName"), str)
-        and isinstance(column.get("dataTypeName"), str | None)
-        for column in columns
-    ):
-        raise InvalidResponse(
-            "found metadata without a list `columns` that gives each a `fieldName` and a type as text"
-        )
-    names = [column["fieldName"] for column in columns]
+def _parse_view(body: bytes) -> _View:
+    view: _View = decode(body, _View, "metadata with `columns` and `rowsUpdatedAt`")
+    names = [column.field_name for column in view.columns]
     if len(set(names)) != len(names):
-        raise InvalidResponse("found metadata that names a column twice")
-    updated = data.get("rowsUpdatedAt")
-    moment = isinstance(updated, int) and not isinstance(updated, bool) and 0 <= updated < _LAST_SECOND
-    if not (moment or isinstance(updated, str | None)):
-        raise InvalidResponse(
-            f"found {str(updated)[:80]!r} as `rowsUpdatedAt`, where seconds since 1970 are due"
-        )
+        raise InvalidResponse("found metadata that name a column twice")
+    return view
 
 
-def _counted(data: Any) -> int:
-    """The number in `[{"count": "27"}]`, `[{"count_1": "27"}]` or `27`; `InvalidResponse` when there is none."""
-    value = data
+def _parse_count(body: bytes) -> int:
+    """Return the number in `[{"count": "27"}]`, `[{"count_1": "27"}]` or `27`; raise `InvalidResponse`."""
+    value = data = decode(body)
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, dict) and len(value) == 1:
@@ -351,7 +267,7 @@ def _counted(data: Any) -> int:
     except ValueError:
         pass
     raise InvalidResponse(
-        f'found {str(data)[:80]!r} where the number of rows is due, such as [{{"count":"27"}}]'
+        f'found {str(data)[:80]!r}, expected the number of rows, such as [{{"count":"27"}}]'
     )
 
 

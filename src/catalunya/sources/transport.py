@@ -1,36 +1,57 @@
-"""urllib3 under httpx: bodies in large pieces, and an end to every response, however slowly it drips.
+"""HTTP exchanges over urllib3: connections, proxies, TLS, and a time limit for every response as a whole.
 
-httpx's own transport parses HTTP/1.1 in Python and hands out 64 KiB at a time; a million rows take it
-twice as long as all else together (`bench/fetch.py`). urllib3 keeps the connections; the bodies are read
-by the `http.client` beneath it into one buffer, outside the interpreter's lock.
+No timeout of urllib3 ends a response that arrives a few bytes at a time, so that a timer closes its socket.
 """
 
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import ssl
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
-import httpx
+import certifi
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProtocolError, ProxyError, ReadTimeoutError
 from urllib3.response import BaseHTTPResponse, HTTPResponse
 
 from catalunya.address import is_loopback, redacted, split_login
 
-_PIECE = 1 << 19
+ASK_PORTAL = "Run again later; if it stays so, ask the portal."
+PROXY_HINT = (
+    "Correct HTTP_PROXY or HTTPS_PROXY (http:// and https:// proxies can be used), or name the portal's host in NO_PROXY "
+    "if it is reached without a proxy."
+)
+_CHUNK = 1 << 19
+_CONNECT_S = 10.0
+_READ_S = 60.0
+_CONNECTIONS = 4
 _current = threading.local()
 
 
+class RequestFailed(Exception):
+    """A failure that may be temporary, so that the request is repeated; the message says what was found.
+
+    `hint` says what to do when it stays, `wait_s` how long the portal asks to wait before the next attempt.
+    """
+
+    def __init__(self, found: str, *, hint: str = ASK_PORTAL, wait_s: float | None = None) -> None:
+        super().__init__(found)
+        self.hint = hint
+        self.wait_s = wait_s
+
+
 class _Deadline:
-    """Cuts one exchange off when its time is over, at whatever point it is."""
+    """Ends one exchange after `seconds`, wherever it is, by shutting its socket down."""
 
     def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
         self.expired = False
-        self._seconds = seconds
         self._socket: socket.socket | None = None
         self._timer = threading.Timer(seconds, self._expire)
         self._timer.daemon = True
@@ -39,11 +60,8 @@ class _Deadline:
         self._socket = connected
         self._timer.start()
 
-    def stop(self) -> None:
+    def cancel(self) -> None:
         self._timer.cancel()
-
-    def fault(self) -> httpx.ReadTimeout:
-        return httpx.ReadTimeout(f"the response was not complete after {self._seconds:g} s")
 
     def _expire(self) -> None:
         self.expired = True
@@ -55,180 +73,161 @@ class _Deadline:
                 self._socket = None
 
 
-class _TimedHTTP(HTTPConnection):
+class _HTTPConnection(HTTPConnection):
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]
-        _current.watch.start(self.sock)
+        _current.deadline.start(self.sock)
         return super().getresponse()
 
 
-class _TimedHTTPS(HTTPSConnection):
+class _HTTPSConnection(HTTPSConnection):
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]
-        _current.watch.start(self.sock)
+        _current.deadline.start(self.sock)
         return super().getresponse()
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _TimedHTTP
+    ConnectionCls = _HTTPConnection
 
 
 class _HTTPSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _TimedHTTPS
+    ConnectionCls = _HTTPSConnection
 
 
-class _Body(httpx.SyncByteStream):
-    def __init__(self, raw: BaseHTTPResponse, watch: _Deadline, received: Callable[[int], None]) -> None:
+class Response:
+    """A response whose body is not read yet."""
+
+    def __init__(self, url: str, raw: BaseHTTPResponse, deadline: _Deadline) -> None:
+        self.url = url
+        self.status: int = raw.status
+        self.headers: Mapping[str, str] = raw.headers
         self._raw = raw
-        self._watch = watch
-        self._received = received
-        self._whole = False
+        self._deadline = deadline
 
-    def __iter__(self) -> Iterator[bytes]:
-        return (bytes(piece) for piece in self.pieces())
-
-    def pieces(self) -> Iterator[memoryview]:
-        """The body as it came, in a buffer that is filled again: a piece is good until the next."""
-        # urllib3's own `read` and `readinto` copy every piece twice.
-        body: http.client.HTTPResponse = self._raw._original_response  # type: ignore[attr-defined]
-        buffer = memoryview(bytearray(_PIECE))
-        try:
-            while size := body.readinto(buffer):
-                self._received(size)
-                yield buffer[:size]
-        except http.client.IncompleteRead as error:
-            raise self._fault(httpx.RemoteProtocolError(_cut_off(error.expected))) from error
-        except (http.client.HTTPException, OSError, ValueError, OverflowError) as error:
-            # The last two: chunk sizes that are no sizes.
-            raise self._fault(_as_httpx(error)) from error
-        if self._watch.expired:
-            raise self._watch.fault()
-        if body.length:
-            raise httpx.RemoteProtocolError(_cut_off(body.length))
-        self._whole = True
-
-    def close(self) -> None:
-        self._watch.stop()
-        if not self._whole:
-            # What is left of the body would be taken for the next answer.
-            self._raw.close()
-        self._raw.release_conn()
-
-    def _fault(self, error: httpx.TransportError) -> httpx.TransportError:
-        return self._watch.fault() if self._watch.expired else error
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the decompressed body; raise `RequestFailed` when it is not complete."""
+        with _explained(self.url, self._deadline):
+            while chunk := self._raw.read(_CHUNK):
+                yield chunk
 
 
-def pieces(response: httpx.Response) -> Iterator[memoryview | bytes]:
-    """The decoded body of a response of this transport; a piece is good until the next is asked for."""
-    if "content-encoding" in response.headers:
-        return response.iter_bytes()
-    body: _Body = response.extensions["body"]
-    return body.pieces()
+class Transport:
+    """Connections to portals; `timeout_s` is the limit of one whole response. Counts the bytes of bodies as sent."""
 
-
-class Transport(httpx.BaseTransport):
-    """An httpx transport over urllib3; `received` is told the bytes of every piece of a body."""
-
-    def __init__(self, *, total_s: float, received: Callable[[int], None], connections: int = 4) -> None:
-        self._total_s = total_s
-        self._received = received
-        self._connections = connections
-        self._ssl: ssl.SSLContext | None = None
-        self._managers: dict[str, urllib3.PoolManager] = {}
+    def __init__(self, *, timeout_s: float) -> None:
+        self.bytes = 0
+        self._timeout_s = timeout_s
+        self._timeout = urllib3.Timeout(connect=min(_CONNECT_S, timeout_s), read=min(_READ_S, timeout_s))
+        self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """The response with its body unread; raises httpx's own exceptions."""
-        limits = request.extensions.get("timeout", {})
-        watch = _Deadline(self._total_s)
-        _current.watch = watch
+    @contextmanager
+    def get(self, url: str, headers: Mapping[str, str]) -> Iterator[Response]:
+        """Send one GET request and give its response, whatever its status; raise `RequestFailed`."""
+        deadline = _current.deadline = _Deadline(self._timeout_s)
+        raw = None
         try:
-            raw = self._manager(request.url).urlopen(
-                request.method,
-                str(request.url),
-                headers=dict(request.headers.items()),
-                timeout=urllib3.Timeout(connect=limits.get("connect"), read=limits.get("read")),
-                retries=False,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
-        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
-            watch.stop()
-            raise (watch.fault() if watch.expired else _as_httpx(error)) from error
-        body = _Body(raw, watch, self._received)
-        return httpx.Response(
-            raw.status,
-            # As bytes: a header may hold any, and httpx takes only ASCII as text. No cookie is kept: it would go
-            # into the next request, and httpx takes only ASCII there too.
-            headers=[
-                (name.encode("latin-1"), value.encode("latin-1"))
-                for name, value in raw.headers.items()
-                if name.lower() != "set-cookie"
-            ],
-            stream=body,
-            extensions={"body": body},
-            request=request,
-        )
+            with _explained(url, deadline):
+                raw = self._pool(url).urlopen(
+                    "GET",
+                    url,
+                    headers=dict(headers),
+                    timeout=self._timeout,
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                )
+            yield Response(url, raw, deadline)
+        finally:
+            deadline.cancel()
+            if raw is not None:
+                with self._lock:
+                    self.bytes += raw.tell()
+                # A connection whose body was read to its end is back in the pool already and stays open.
+                raw.close()
 
     def close(self) -> None:
         """Close every connection."""
-        for manager in self._managers.values():
-            manager.clear()
+        for pool in self._pools.values():
+            pool.clear()
 
-    def _manager(self, url: httpx.URL) -> urllib3.PoolManager:
-        """The pool for `url`: straight, or through the proxy that the environment names for it."""
+    def _pool(self, url: str) -> urllib3.PoolManager:
+        """Return the connections for `url`: direct, or through the proxy that the environment names for it."""
         proxy = proxy_of(url) or ""
+        scheme = url.partition(":")[0]
         with self._lock:
-            if url.scheme == "https" and self._ssl is None:
-                self._ssl = httpx.create_ssl_context()
-            name = f"{url.scheme} {proxy}"
-            if name not in self._managers:
-                self._managers[name] = self._make(proxy)
-            return self._managers[name]
-
-    def _make(self, proxy: str) -> urllib3.PoolManager:
-        manager = (
-            _through(proxy, maxsize=self._connections, ssl_context=self._ssl)
-            if proxy
-            else urllib3.PoolManager(maxsize=self._connections, ssl_context=self._ssl)
-        )
-        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-        return manager
+            pool = self._pools.get((scheme, proxy))
+            if pool is None:
+                tls = _tls_context() if scheme == "https" else None
+                pool = (
+                    _proxied(proxy, tls)
+                    if proxy
+                    else urllib3.PoolManager(ssl_context=tls, maxsize=_CONNECTIONS)
+                )
+                pool.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+                self._pools[scheme, proxy] = pool
+            return pool
 
 
-def proxy_of(url: httpx.URL) -> str | None:
-    """The proxy that the environment names for `url`, its password included; None where it goes straight.
+def _tls_context() -> ssl.SSLContext:
+    """Verify certificates against SSL_CERT_FILE or SSL_CERT_DIR, else against certifi's authorities."""
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if folder and not file:
+        return ssl.create_default_context(capath=folder)
+    return ssl.create_default_context(cafile=file or certifi.where())
 
-    This machine is never asked through a proxy.
+
+def proxy_of(url: str) -> str | None:
+    """Return the proxy that the environment names for `url`, its password included; None for a direct connection.
+
+    A portal on this machine is never requested through a proxy.
     """
-    if is_loopback(url.host) or urllib.request.proxy_bypass(url.host):
+    parts = urllib3.util.parse_url(url)
+    host = parts.host or ""
+    if is_loopback(host) or urllib.request.proxy_bypass(host):
         return None
-    return urllib.request.getproxies().get(url.scheme) or None
+    return urllib.request.getproxies().get(parts.scheme or "") or None
 
 
-def _through(proxy: str, *, maxsize: int, ssl_context: ssl.SSLContext | None) -> urllib3.ProxyManager:
+def _proxied(proxy: str, tls: ssl.SSLContext | None) -> urllib3.ProxyManager:
     try:
         address, login = split_login(proxy if "://" in proxy else f"http://{proxy}")
-        sent = urllib3.make_headers(proxy_basic_auth=":".join(login)) if login else None
-        return urllib3.ProxyManager(address, maxsize=maxsize, ssl_context=ssl_context, proxy_headers=sent)
-    except (urllib3.exceptions.HTTPError, ValueError) as error:
-        raise urllib3.exceptions.ProxyError("no address of a proxy", error) from error
+        headers = urllib3.make_headers(proxy_basic_auth=":".join(login)) if login else None
+        return urllib3.ProxyManager(address, ssl_context=tls, proxy_headers=headers, maxsize=_CONNECTIONS)
+    except (HTTPError, ValueError) as error:
+        raise ProxyError("invalid address of a proxy", error) from error
 
 
-def _as_httpx(error: Exception) -> httpx.TransportError:
-    kinds: list[tuple[type[Exception], type[httpx.TransportError]]] = [
-        (urllib3.exceptions.ProxyError, httpx.ProxyError),
-        (urllib3.exceptions.ConnectTimeoutError, httpx.ConnectTimeout),
-        (urllib3.exceptions.ReadTimeoutError, httpx.ReadTimeout),
-        (urllib3.exceptions.NewConnectionError, httpx.ConnectError),
-        (urllib3.exceptions.ProtocolError, httpx.RemoteProtocolError),
-        (http.client.HTTPException, httpx.RemoteProtocolError),
-        (TimeoutError, httpx.ReadTimeout),
-    ]
-    theirs = next((theirs for ours, theirs in kinds if isinstance(error, ours)), httpx.ReadError)
-    wrapped = isinstance(error, urllib3.exceptions.ProtocolError | urllib3.exceptions.ProxyError)
+@contextmanager
+def _explained(url: str, deadline: _Deadline) -> Iterator[None]:
+    """Raise every failure of an exchange as `RequestFailed`."""
+    try:
+        yield
+    except (HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+        if not deadline.expired:
+            raise _failure(error, url) from error
+    if deadline.expired:
+        late = TimeoutError(f"the response was not complete after {deadline.seconds:g} s")
+        raise _failure(late, url) from late
+
+
+def _failure(error: Exception, url: str) -> RequestFailed:
+    wrapped = isinstance(error, ProtocolError | ProxyError)
     cause = error.args[1] if wrapped and error.args[1:] else error
-    return theirs(redacted(f"{type(cause).__name__}: {cause}"))
-
-
-def _cut_off(missing: int | None) -> str:
-    return f"the body was cut off {missing} bytes before its end" if missing else "the body was cut off"
+    text = redacted(f"{type(cause).__name__}: {cause}")
+    hint = ASK_PORTAL
+    proxy = redacted(proxy_of(url) or "")
+    if isinstance(cause, http.client.IncompleteRead):
+        missing = f" {cause.expected} bytes before its end" if cause.expected else ""
+        text = f"the body was cut off{missing}"
+    elif isinstance(error, ConnectTimeoutError):
+        parts = urllib3.util.parse_url(url)
+        text = f"no connection ({text})"
+        hint = f"Check that {parts.scheme}://{parts.netloc} is right and can be reached from here."
+    elif isinstance(error, ReadTimeoutError | TimeoutError):
+        text = f"timed out ({text})"
+        hint = "Run again later, or raise CATALUNYA_HTTP_TIMEOUT."
+    if isinstance(error, ProxyError):
+        text, hint = f"the proxy {proxy} cannot be used ({text})", PROXY_HINT
+    elif proxy:
+        hint = f"The request went through the proxy {proxy}. {PROXY_HINT}"
+    return RequestFailed(text, hint=hint)

@@ -146,6 +146,11 @@ def document(*, project: Path, digest: str, target: Target, folder: Path) -> Non
         _call(command, project, folder.parent, target.name, manifest=parsed.manifest)
 
 
+def profiles_folder(project: Path) -> Path:
+    """Return the folder of `profiles.yml`: `orchestration/dbt/`, in the home that holds the project as `dbt/mart/`."""
+    return project.parents[1] / "orchestration" / "dbt"
+
+
 @contextlib.contextmanager
 def _connected(target: Target) -> Iterator[None]:
     """The target's variables in the environment; DuckDB's file is let go on leaving."""
@@ -216,7 +221,7 @@ def _call(
     arguments = [
         *command,
         "--project-dir", str(project),
-        "--profiles-dir", str(project),
+        "--profiles-dir", str(profiles_folder(project)),
         "--target", target,
         "--target-path", str(work / "target"),
         "--log-path", str(work / "logs"),

@@ -1,4 +1,4 @@
-"""What is told to people: a task that failed for good, and a run that is late."""
+"""Alerts of Airflow: a task that failed after its last try, and a DAG run that is late."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from catalunya_airflow import steps
+from catalunya_airflow import tasks
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -18,13 +18,13 @@ log = logging.getLogger(__name__)
 
 
 def failed(context: Context) -> None:
-    """Callback of a task that failed after its last try, or at once where another try would not help."""
+    """Send the alert of a task that failed after its last try, or at once where a retry would not help."""
     from catalunya.errors import Refused, SourceUnreadable
     from catalunya.operations.alerts import Alert, unreadable_event
 
     ti = context["ti"]
     error = context.get("exception")
-    if isinstance(error, steps.AlertAlreadySent):
+    if isinstance(error, tasks.AlertAlreadySent):
         return
     causes = (error, getattr(error, "__cause__", None))
     kind = "failed"
@@ -37,7 +37,7 @@ def failed(context: Context) -> None:
     event = f"{kind} {subject} {ti.dag_id} {ti.run_id}"
     if kind != "failed" and dataset_id:
         subject = dataset_id
-        event = unreadable_event(dataset_id, steps.run_id_of(context, steps.settings_of(context)))
+        event = unreadable_event(dataset_id, tasks.run_id_of(context, tasks.settings_of(context)))
     deliver(
         [
             Alert(
@@ -52,21 +52,21 @@ def failed(context: Context) -> None:
 
 
 async def late(context: dict[str, Any], **kwargs: Any) -> None:
-    """Callback of a DAG run that is not done by its deadline."""
+    """Send the alert of a DAG run that has not ended by its deadline."""
     from airflow.configuration import conf
 
     from catalunya.operations.alerts import Alert
 
     run = context.get("dag_run") or {}
     if run.get("state") in {"success", "failed"}:
-        # Airflow does not forget the deadline of a run that failed (apache/airflow#60927).
+        # Airflow keeps the deadline of a run that failed (apache/airflow#60927).
         return
     name = run.get("dag_run_id") or run.get("run_id") or "unknown"
     dag_id = run.get("dag_id", "catalunya_data_pipeline")
     alert = Alert(
         kind="late",
         subject=f"run {name} of {dag_id}",
-        reason=f"It was queued at {run.get('queued_at', 'an unknown time')} and is not done.",
+        reason=f"It was queued at {run.get('queued_at', 'an unknown time')} and has not ended.",
         event=f"late {dag_id} {name}",
         link=f"{conf.get('api', 'base_url', fallback='').rstrip('/')}/dags/{dag_id}/runs/{name}",
     )
@@ -79,7 +79,7 @@ def _dataset_of(context: Context) -> str | None:
 
 
 def deliver(alerts: Iterable[Alert]) -> None:
-    """Send alerts from a task; one that cannot be sent is logged and fails nothing."""
+    """Send alerts from a task; an alert that cannot be sent is logged and does not fail the task."""
     from catalunya.errors import CatalunyaError
     from catalunya.lake.opening import open_lake
     from catalunya.operations import alerts as notify

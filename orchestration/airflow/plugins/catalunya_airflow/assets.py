@@ -1,6 +1,6 @@
-"""The datasets and marts as Airflow's assets, named `landing/<dataset>` and `marts/<mart>`.
+"""The datasets and marts as assets of Airflow, named `landing/<dataset>` and `marts/<mart>`.
 
-Only file names are read: this is imported whenever a DAG file is.
+It reads file names only, because every DAG file imports it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ DATASETS = sorted(path.stem for path in HOME.glob("datasets/*.yml"))
 MARTS = sorted(path.stem for path in HOME.glob("dbt/mart/models/marts/*.sql"))
 
 landed = AssetAlias("landed", group="datasets")
-"""What a task of `ingest` landed; which one is known only when it has run."""
+"""Stands for the dataset of a task of `ingest`, which is known only when the task has run."""
 
 
 def dataset(dataset_id: str) -> Asset:
-    """A dataset as it was landed; an event of it means that its content is new."""
+    """Return the asset of a dataset; its events mean new content."""
     return Asset(f"landing/{dataset_id}", uri=f"x-catalunya://landing/{dataset_id}", group="datasets")
 
 
 def mart(name: str) -> Asset:
-    """A published mart; an event of it means a new release."""
+    """Return the asset of a published mart; its events mean a new release."""
     return Asset(f"marts/{name}", uri=f"x-catalunya://marts/{name}", group="marts")

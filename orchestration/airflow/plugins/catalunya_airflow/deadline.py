@@ -1,4 +1,4 @@
-"""By when a DAG run has to be done, or people are told."""
+"""The deadline of a DAG run, after which an alert goes out."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from catalunya_airflow import alerts
 
 
 class SinceCreation(BaseDeadlineReference):
-    """Counts from the moment that the DAG run is made.
+    """Counts from the creation of the DAG run.
 
-    Airflow's own reference for this, DAGRUN_QUEUED_AT, makes every attempt to clear a task of a run fail with
-    "Internal Server Error" in 3.3 (apache/airflow#70368).
+    With Airflow's own reference, DAGRUN_QUEUED_AT, clearing a task of a run fails with "Internal Server Error"
+    in 3.3 (apache/airflow#70368).
     """
 
     def _evaluate_with(self, **_: Any) -> datetime:
@@ -25,7 +25,7 @@ class SinceCreation(BaseDeadlineReference):
 
 
 def deadline() -> DeadlineAlert | None:
-    """An alert for a run that takes longer than CATALUNYA_DEADLINE_MINUTES, 60 by default; 0 means none.
+    """Return an alert for runs longer than CATALUNYA_DEADLINE_MINUTES (60 by default), None for 0.
 
     `airflow dags test` of Airflow 3.3.2 cannot end a run that has a deadline (apache/airflow#73428).
     """

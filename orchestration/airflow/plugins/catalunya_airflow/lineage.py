@@ -17,7 +17,7 @@ NAMESPACE = "catalunya"
 
 
 def emit(ti: Any, run_id: str, nodes: Iterable[NodeResult]) -> None:
-    """Send a START and a COMPLETE or FAIL of every model and seed; nothing when no transport is configured."""
+    """Send START and COMPLETE or FAIL of every model and seed, if a transport is configured."""
     from airflow.providers.openlineage import conf
 
     if conf.is_disabled():
@@ -30,7 +30,7 @@ def emit(ti: Any, run_id: str, nodes: Iterable[NodeResult]) -> None:
 
 
 def events(ti: Any, run_id: str, nodes: Iterable[NodeResult]) -> Iterator[RunEvent]:
-    """The events of models and seeds, children of the task that ran them."""
+    """Yield the events of models and seeds, as children of the task that ran them."""
     from airflow.providers.openlineage.plugins import macros
     from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState
     from openlineage.client.generated.error_message_run import ErrorMessageRunFacet

@@ -1,40 +1,19 @@
-"""Responses with validators: ETag, Last-Modified, and 304 where the client has them already."""
+"""Responses with ETag and Last-Modified, and 304 for a client that has the version already."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import format_datetime, parsedate_to_datetime
 
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response, StreamingResponse
 
 CHUNK = 1 << 20
 GZIP_UP_TO = 8 << 20
-
-
-class PagesResponse(Response):
-    """A response whose body is made of pieces that exist already; they are sent without being joined."""
-
-    def __init__(
-        self, pieces: Sequence[bytes | memoryview], media_type: str, headers: Mapping[str, str]
-    ) -> None:
-        super().__init__(media_type=media_type, headers=headers)
-        self.pieces = pieces
-        self.headers["content-length"] = str(sum(len(piece) for piece in pieces))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the pieces in chunks that the connection can take."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        if scope["method"] != "HEAD":
-            for piece in self.pieces:
-                for start in range(0, len(piece), CHUNK):
-                    body = piece[start : start + CHUNK]
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+JSON = "application/json; charset=utf-8"
 
 
 def etag_of(*parts: object) -> str:
@@ -48,25 +27,22 @@ def not_modified(request: Request, etag: str, modified: datetime) -> bool:
     sent = request.headers.get("if-none-match")
     if sent is not None:
         return sent.strip() == "*" or etag in (part.strip() for part in sent.split(","))
-    since = request.headers.get("if-modified-since")
-    if since is None:
-        return False
     try:
-        return modified.replace(microsecond=0) <= parsedate_to_datetime(since)
-    except (TypeError, ValueError):
+        return modified.replace(microsecond=0) <= parsedate_to_datetime(request.headers["if-modified-since"])
+    except (KeyError, TypeError, ValueError):
         return False
 
 
 def answer(
     request: Request,
-    pieces: Sequence[bytes | memoryview],
+    parts: Sequence[bytes | memoryview],
     *,
     etag: str,
     modified: datetime,
-    media_type: str = "application/json; charset=utf-8",
+    media_type: str = JSON,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Return the body with its validators, or 304; compressed where asked for and not very large."""
+    """Return the body, given in parts, with its validators, or 304; compressed on request if not very large."""
     validators = {
         "ETag": etag,
         "Last-Modified": format_datetime(modified, usegmt=True),
@@ -75,8 +51,16 @@ def answer(
     }
     if not_modified(request, etag, modified):
         return Response(status_code=304, headers=validators)
-    size = sum(len(piece) for piece in pieces)
+    size = sum(map(len, parts))
     if "gzip" in request.headers.get("accept-encoding", "") and 1_000 < size <= GZIP_UP_TO:
-        pieces = [gzip.compress(b"".join(pieces), compresslevel=1, mtime=0)]
+        parts = [gzip.compress(b"".join(parts), compresslevel=1, mtime=0)]
+        size = len(parts[0])
         validators["Content-Encoding"] = "gzip"
-    return PagesResponse(pieces, media_type, validators)
+    validators["Content-Length"] = str(size)
+    return StreamingResponse(_chunks(parts), headers=validators, media_type=media_type)
+
+
+async def _chunks(parts: Sequence[bytes | memoryview]) -> AsyncIterator[bytes | memoryview]:
+    for part in parts:
+        for start in range(0, len(part), CHUNK):
+            yield part[start : start + CHUNK]

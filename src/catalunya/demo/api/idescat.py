@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, time
 from itertools import product
 from math import prod
@@ -29,105 +29,93 @@ DIMENSION_LABELS = {"YEAR": "any", "MUN": "municipi", "SEX": "sexe", "AGE": "eda
 
 
 class IdescatPortal:
-    """Answers requests for one table; what was rendered is kept."""
+    """Answers requests for one table, whatever `table` returns at present."""
 
-    def __init__(self, table: PopulationTable) -> None:
+    def __init__(self, table: Callable[[], PopulationTable]) -> None:
         self._table = table
-        self._modified = datetime.combine(table.updated, time(7, 0), UTC)
-        self._rendered: dict[str, bytes] = {}
 
     async def answer(self, request: Request) -> Response:
         """Answer any address under `/taules/v2`."""
         path = str(request.path_params.get("path", "")).strip("/")
-        base = f"{request.url.scheme}://{request.url.netloc}/taules/v2"
+        table = self._table()
         if path in LEVELS:
-            return self._send(request, msgspec.json.encode(_collection(path, base)))
-        if path not in (TABLE, f"{TABLE}/data"):
-            return JSONResponse(_error("404", "01", "No s'ha trobat el recurs sol·licitat."), status_code=404)
-        dimensions = self._filtered(dict(parse_qsl(request.url.query, keep_blank_values=True)))
-        if path == TABLE:
-            return self._send(request, msgspec.json.encode(self._dataset(dimensions)))
-        if prod(len(categories) for categories in dimensions.values()) > MAXIMUM_CELLS:
-            return JSONResponse(_error("416", "05", "Nombre màxim de dades superat."), status_code=416)
-        query = request.url.query
-        if query not in self._rendered:
-            self._rendered[query] = msgspec.json.encode(self._dataset(dimensions) | self._values(dimensions))
-        return self._send(request, self._rendered[query])
+            body = _collection(path, f"{request.url.scheme}://{request.url.netloc}/taules/v2")
+        elif path in (TABLE, f"{TABLE}/data"):
+            dimensions = _filtered(table, dict(parse_qsl(request.url.query, keep_blank_values=True)))
+            body = _metadata(table, dimensions)
+            if path != TABLE:
+                if prod(map(len, dimensions.values())) > MAXIMUM_CELLS:
+                    return _error(416, "05", "Nombre màxim de dades superat.")
+                body |= _values(table, dimensions)
+        else:
+            return _error(404, "01", "No s'ha trobat el recurs sol·licitat.")
+        encoded = msgspec.json.encode(body)
+        modified = datetime.combine(table.updated, time(7, 0), UTC)
+        return answer(request, [encoded], etag=etag_of(encoded), modified=modified)
 
-    def _send(self, request: Request, body: bytes) -> Response:
-        return answer(request, [body], etag=etag_of(body), modified=self._modified)
 
-    def _categories(self) -> dict[str, dict[str, str]]:
-        return {
-            "YEAR": {str(year): str(year) for year in self._table.years},
-            "MUN": dict(self._table.territories),
-            "SEX": SEXES,
-            "AGE": AGES,
-        }
+def _filtered(table: PopulationTable, parameters: dict[str, str]) -> dict[str, dict[str, str]]:
+    """Apply the filters that name a dimension; any other is ignored in silence, as Idescat does."""
+    wanted = {name.upper(): value.upper().replace(" ", "").split(",") for name, value in parameters.items()}
+    dimensions = {
+        "YEAR": {str(year): str(year) for year in table.years},
+        "MUN": dict(table.territories),
+        "SEX": SEXES,
+        "AGE": AGES,
+    }
+    for name, categories in dimensions.items():
+        kept = {code: label for code, label in categories.items() if code in wanted.get(name, ())}
+        dimensions[name] = kept or categories
+    return dimensions
 
-    def _filtered(self, parameters: dict[str, str]) -> dict[str, dict[str, str]]:
-        """Apply the filters that name a dimension; any other is ignored in silence, as Idescat does."""
-        wanted = {
-            name.upper(): {part.strip().upper() for part in value.split(",")}
-            for name, value in parameters.items()
-        }
-        dimensions = {}
-        for name, categories in self._categories().items():
-            kept = {code: label for code, label in categories.items() if code in wanted.get(name, ())}
-            dimensions[name] = kept or categories
-        last = parameters.get("_LAST_", "")
-        if last.isdigit() and int(last):
-            dimensions["YEAR"] = dict(list(dimensions["YEAR"].items())[-int(last) :])
-        return dimensions
 
-    def _dataset(self, dimensions: dict[str, dict[str, str]]) -> dict[str, object]:
-        return {
-            "version": "2.0",
-            "class": "dataset",
-            "href": f"{PUBLIC_URL}/{TABLE}/data",
-            "label": self._table.label,
-            "source": "Idescat. Cens de població i habitatges.",
-            "updated": self._table.updated.isoformat(),
-            "id": list(dimensions),
-            "size": [len(categories) for categories in dimensions.values()],
-            "role": {"time": ["YEAR"], "geo": ["MUN"]},
-            "dimension": {
-                name: {
-                    "label": DIMENSION_LABELS[name],
-                    "category": {"index": list(categories), "label": categories},
-                }
-                for name, categories in dimensions.items()
-            },
-            "link": {
-                "alternate": [
-                    {"type": "text/html", "href": "https://www.idescat.cat/dades/taules/v2/" + TABLE},
-                ],
-                "describedby": [{"type": "application/json", "href": f"{PUBLIC_URL}/{TABLE}"}],
-            },
-        }
+def _metadata(table: PopulationTable, dimensions: dict[str, dict[str, str]]) -> dict[str, object]:
+    return {
+        "version": "2.0",
+        "class": "dataset",
+        "href": f"{PUBLIC_URL}/{TABLE}/data",
+        "label": table.label,
+        "source": "Idescat. Cens de població i habitatges.",
+        "updated": table.updated.isoformat(),
+        "id": list(dimensions),
+        "size": [len(categories) for categories in dimensions.values()],
+        "role": {"time": ["YEAR"], "geo": ["MUN"]},
+        "dimension": {
+            name: {
+                "label": DIMENSION_LABELS[name],
+                "category": {"index": list(categories), "label": categories},
+            }
+            for name, categories in dimensions.items()
+        },
+        "link": {
+            "alternate": [{"type": "text/html", "href": f"https://www.idescat.cat/dades/taules/v2/{TABLE}"}],
+            "describedby": [{"type": "application/json", "href": f"{PUBLIC_URL}/{TABLE}"}],
+        },
+    }
 
-    def _values(self, dimensions: dict[str, dict[str, str]]) -> dict[str, object]:
-        values = [
-            of_sex(self._table.value(int(year), territory, age), sex)
-            for year, territory, sex, age in product(*dimensions.values())
-        ]
-        status = {str(position): ".." for position, value in enumerate(values) if value is None}
-        return {"value": values} | ({"status": status} if status else {})
+
+def _values(table: PopulationTable, dimensions: dict[str, dict[str, str]]) -> dict[str, object]:
+    values = [
+        of_sex(table.value(int(year), territory, age), sex)
+        for year, territory, sex, age in product(*dimensions.values())
+    ]
+    status = {str(position): ".." for position, value in enumerate(values) if value is None}
+    return {"value": values} | ({"status": status} if status else {})
 
 
 def _collection(path: str, base: str) -> dict[str, object]:
     label, child, child_label = LEVELS[path]
-    href = "/".join(part for part in (base, path, child) if part)
+    address = f"{base}/{path}".rstrip("/")
     kind = "dataset" if path == "censph/540/19948" else "collection"
-    items: Sequence[dict[str, str]] = [{"class": kind, "href": href, "label": child_label}]
     return {
         "version": "2.0",
         "class": "collection",
-        "href": "/".join(part for part in (base, path) if part),
+        "href": address,
         "label": label,
-        "link": {"item": items},
+        "link": {"item": [{"class": kind, "href": f"{address}/{child}", "label": child_label}]},
     }
 
 
-def _error(status: str, identifier: str, label: str) -> dict[str, str]:
-    return {"version": "2.0", "class": "error", "status": status, "id": identifier, "label": label}
+def _error(status: int, identifier: str, label: str) -> Response:
+    body = {"version": "2.0", "class": "error", "status": str(status), "id": identifier, "label": label}
+    return JSONResponse(body, status_code=status)

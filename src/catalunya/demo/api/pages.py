@@ -1,4 +1,4 @@
-"""Rows rendered once into a file, so that a page of 50,000 is a slice of it and not work."""
+"""The rows of a dataset, rendered once into a file: a page of 50,000 rows is a slice of it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from functools import cached_property, lru_cache
 
 import msgspec
 
+from catalunya.demo.api.soql import SYSTEM_FIELDS
 from catalunya.demo.data.datasets import Dataset
 from catalunya.demo.data.rng import seeded
 from catalunya.demo.data.service import Row
 
 ALPHABET = "23456789abcdefghijkmnpqrstuvwxyz"
-PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
 ID_LENGTH = 18
 SHUFFLED_UP_TO = 100_000
 CHUNK = 1 << 20
@@ -24,22 +24,15 @@ SEPARATOR = b"\n,"
 _decoder = msgspec.json.Decoder(dict[str, object])
 
 
-def row_id(seed: bytes) -> str:
-    """Return a row identifier like `row-b7gk-wcry-jv3b` that depends on the row alone."""
-    return _id_of(int.from_bytes(hashlib.blake2b(seed, digest_size=8).digest()) & ((1 << 60) - 1))
-
-
 def _id_of(number: int) -> str:
-    high, middle, low = number >> 40, number >> 20 & 0xFFFFF, number & 0xFFFFF
-    return f"row-{_letters(high)}-{_letters(middle)}-{_letters(low)}"
-
-
-def _letters(number: int) -> str:
-    return PAIRS[number >> 10] + PAIRS[number & 1023]
+    """Return a row identifier like `row-b7gk-wcry-jv3b` for a number below 2**60."""
+    letters = "".join(ALPHABET[number >> shift & 31] for shift in range(55, -1, -5))
+    return f"row-{letters[:4]}-{letters[4:8]}-{letters[8:]}"
 
 
 @lru_cache(maxsize=8)
 def _rendered(dataset: Dataset) -> Table:
+    """Identifiers depend on the row alone; a row that comes twice gets two of them."""
     seen: dict[bytes, int] = {}
     rendered: list[tuple[str, bytes]] = []
     first = dataset.columns[0].field
@@ -50,12 +43,9 @@ def _rendered(dataset: Dataset) -> Table:
             continue
         key = f"{dataset.id} {row.get(first)} {row.get('any', '')} {row.get('codi', '')}".encode()
         copy = seen[key] = seen.get(key, 0) + 1
-        rendered.append((row_id(b"%b %d" % (key, copy)), msgspec.json.encode(row)))
-    return Table(_stamp(dataset), sorted(rendered))
-
-
-def _stamp(dataset: Dataset) -> str:
-    return dataset.updated.strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        digest = hashlib.blake2b(b"%b %d" % (key, copy), digest_size=8).digest()
+        rendered.append((_id_of(int.from_bytes(digest) & ((1 << 60) - 1)), msgspec.json.encode(row)))
+    return Table(dataset, sorted(rendered))
 
 
 class Table:
@@ -64,8 +54,9 @@ class Table:
     The order without `$order` is another one: complete, but not that of `:id`, as on the real portal.
     """
 
-    def __init__(self, stamp: str, lines: Iterable[tuple[str, bytes]]) -> None:
-        self._stamp = stamp
+    def __init__(self, dataset: Dataset, lines: Iterable[tuple[str, bytes]]) -> None:
+        self._dataset = dataset
+        self._stamp = dataset.updated.strftime("%Y-%m-%dT%H:%M:%S.000Z")
         self._offsets = array("Q", [0])
         identifiers = bytearray()
         with tempfile.TemporaryFile(prefix="catalunya-demo-", buffering=CHUNK) as file:
@@ -80,46 +71,32 @@ class Table:
 
     @classmethod
     def of(cls, dataset: Dataset) -> Table:
-        """Render the rows of a dataset, once for all that show it; a row that comes twice gets two identifiers."""
+        """Render the rows of a dataset, once for all portals that show it."""
         if dataset.lines is None:
             return _rendered(dataset)
-        return cls(_stamp(dataset), ((_id_of(number), line) for number, line in enumerate(dataset.lines())))
+        return cls(dataset, ((_id_of(number), line) for number, line in enumerate(dataset.lines())))
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
-    def identifier(self, index: int) -> str:
-        """Return the `:id` of the row at that place of the `:id` order."""
+    def _id(self, index: int) -> str:
         return self._ids[index * ID_LENGTH : (index + 1) * ID_LENGTH].decode().strip()
 
-    def line(self, index: int) -> bytes:
-        """Return the JSON object of a row."""
+    def _line(self, index: int) -> bytes:
         return bytes(self._bytes[self._offsets[index] : self._offsets[index + 1] - len(SEPARATOR)])
 
     def row(self, index: int) -> Row:
-        """Return a row without its system fields."""
-        return _decoder.decode(self._bytes[self._offsets[index] : self._offsets[index + 1] - len(SEPARATOR)])
-
-    def system_fields(self, index: int) -> Row:
-        """Return the system fields of a row."""
-        identifier = self.identifier(index)
-        return {
-            ":id": identifier,
-            ":version": _version(identifier),
-            ":created_at": self._stamp,
-            ":updated_at": self._stamp,
-        }
+        """Return the row at that place of the `:id` order, with its system fields."""
+        row_id = self._id(index)
+        system_fields = (row_id, "rv-" + row_id[:3:-1], self._stamp, self._stamp)
+        return dict(zip(SYSTEM_FIELDS, system_fields, strict=True)) | _decoder.decode(self._line(index))
 
     def page(self, indexes: Sequence[int]) -> list[bytes | memoryview]:
-        """Return the body of a page as pieces: one slice of the file where the rows lie side by side."""
-        if not indexes:
-            return [b"[]\n"]
-        pieces: list[bytes | memoryview] = [b"["]
-        for first, last in _runs(indexes):
-            pieces.append(self._bytes[self._offsets[first] : self._offsets[last + 1]])
-        pieces[-1] = pieces[-1][: -len(SEPARATOR)]
-        pieces.append(b"]\n")
-        return [b"".join(pieces)] if len(pieces) > 8 else pieces
+        """Return the body of a page in parts: one slice of the file where the rows lie side by side."""
+        if isinstance(indexes, range) and indexes.step == 1 and indexes:
+            rows = self._bytes[self._offsets[indexes[0]] : self._offsets[indexes[-1] + 1] - len(SEPARATOR)]
+            return [b"[", rows, b"]\n"]
+        return [b"[" + SEPARATOR.join(map(self._line, indexes)) + b"]\n"]
 
     @cached_property
     def default_order(self) -> Sequence[int]:
@@ -134,34 +111,5 @@ class Table:
     @cached_property
     def with_system_fields(self) -> Table:
         """The same rows with their system fields in front."""
-        end = f'",":created_at":"{self._stamp}",":updated_at":"{self._stamp}",'.encode()
-        identifiers = map(self.identifier, range(len(self)))
-        return Table(
-            self._stamp,
-            (
-                (
-                    identifier,
-                    b'{":id":"%b",":version":"%b%b%b'
-                    % (identifier.encode(), _version(identifier).encode(), end, self.line(index)[1:]),
-                )
-                for index, identifier in enumerate(identifiers)
-            ),
-        )
-
-
-def _version(identifier: str) -> str:
-    return "rv-" + identifier[:3:-1]
-
-
-def _runs(indexes: Sequence[int]) -> list[tuple[int, int]]:
-    if isinstance(indexes, range) and indexes.step == 1:
-        return [(indexes[0], indexes[-1])]
-    runs: list[tuple[int, int]] = []
-    first = last = indexes[0]
-    for index in indexes[1:]:
-        if index == last + 1:
-            last = index
-            continue
-        runs.append((first, last))
-        first = last = index
-    return [*runs, (first, last)]
+        rows = ((self._id(index), msgspec.json.encode(self.row(index))) for index in range(len(self)))
+        return Table(self._dataset, rows)

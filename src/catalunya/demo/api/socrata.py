@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from email.utils import format_datetime
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -14,21 +15,22 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from catalunya.demo.api import soql
-from catalunya.demo.api.conditional import answer, etag_of
+from catalunya.demo.api.conditional import JSON, answer, etag_of
 from catalunya.demo.api.pages import Table
 from catalunya.demo.data.datasets import Dataset
 from catalunya.demo.data.service import Row
-from catalunya.demo.faults.paging import PageDisorder
-from catalunya.demo.faults.rows import distorted
+from catalunya.demo.faults.paging import PageFaults
+from catalunya.demo.faults.rows import with_faults
 from catalunya.demo.faults.switches import Faults
 
 
-class Shown:
-    """A dataset as it is shown now: its rows rendered, and the orders that were asked for."""
+class PublishedDataset:
+    """A dataset with its present faults: its rows rendered, and the orders that were asked for."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self.table = Table.of(dataset)
+        self.types = {column.field: column.type for column in dataset.columns}
         self._orders: dict[tuple[tuple[str, bool], ...], Sequence[int]] = {}
 
     def indexes(self, query: soql.Query) -> Sequence[int]:
@@ -36,15 +38,8 @@ class Shown:
         ordered = self._ordered(query.order)
         if not query.conditions:
             return ordered
-        return [
-            index
-            for index in ordered
-            if all(condition(self.whole_row(index)) for condition in query.conditions)
-        ]
-
-    def whole_row(self, index: int) -> Row:
-        """Return a row with its system fields."""
-        return self.table.system_fields(index) | self.table.row(index)
+        rows = ((index, self.table.row(index)) for index in ordered)
+        return [index for index, row in rows if all(condition(row) for condition in query.conditions)]
 
     def _ordered(self, order: tuple[tuple[str, bool], ...]) -> Sequence[int]:
         if not order:
@@ -57,97 +52,106 @@ class Shown:
         return self._orders[order]
 
     def _sorted(self, order: tuple[tuple[str, bool], ...]) -> Sequence[int]:
-        types = {column.field: column.type for column in self.dataset.columns}
         indexes = list(self.table.default_order)
-        rows = {index: self.whole_row(index) for index in indexes}
+        rows = {index: self.table.row(index) for index in indexes}
         for field, descending in reversed(order):
-            kind = types.get(field, "text")
+            kind = self.types.get(field, "text")
             indexes.sort(key=lambda index: soql.sort_key(rows[index], field, kind), reverse=descending)
         return indexes
 
 
 class SocrataPortal:
-    """Answers requests for the datasets given; what is rendered is kept until the data or faults change."""
+    """Answers requests for the present datasets; what is rendered is kept while data and faults stay the same."""
 
-    def __init__(self, datasets: dict[str, Dataset], faults: Faults) -> None:
+    def __init__(self, datasets: Callable[[], dict[str, Dataset]], faults: Faults) -> None:
         self._datasets = datasets
         self._faults = faults
-        self._shown: dict[tuple[str, object], Shown] = {}
-        self._disorder: dict[str, PageDisorder] = {}
+        self._published: dict[tuple[Dataset, object], PublishedDataset] = {}
+        self._page_faults: dict[str, PageFaults] = {}
 
-    def show(self, dataset_id: str) -> Shown | None:
-        """Return the dataset with its present faults in it, None where the portal has no such dataset."""
-        if dataset_id not in self._datasets:
+    def publish(self, dataset_id: str) -> PublishedDataset | None:
+        """Return the dataset with its present faults, None where the portal has no such dataset."""
+        dataset = self._datasets().get(dataset_id)
+        if dataset is None:
             return None
-        key = (dataset_id, self._faults.of_data(dataset_id))
-        if key not in self._shown:
-            self._shown[key] = Shown(distorted(self._datasets[dataset_id], key[1]))
-        return self._shown[key]
+        faults = self._faults.of_data(dataset_id)
+        if (dataset, faults) not in self._published:
+            self._published[dataset, faults] = PublishedDataset(with_faults(dataset, faults))
+        return self._published[dataset, faults]
 
     async def resource(self, request: Request) -> Response:
         """Answer `/resource/<id>.<json or csv>`."""
         dataset_id, _, form = str(request.path_params["name"]).partition(".")
-        shown = self.show(dataset_id)
-        if shown is None or form not in ("", "json", "csv"):
+        published = self.publish(dataset_id)
+        if published is None or form not in ("", "json", "csv"):
             return not_found(dataset_id)
         parameters = dict(parse_qsl(request.url.query, keep_blank_values=True))
+        columns = published.dataset.columns
         try:
-            query = soql.parse(parameters, shown.dataset.columns)
+            query = soql.parse(parameters, columns)
         except soql.NoSuchColumn as error:
-            return no_such_column(error, soql.as_text(parameters, shown.dataset.columns))
+            return no_such_column(error, soql.as_text(parameters, columns))
         except soql.Malformed as error:
-            return malformed(error, soql.as_text(parameters, shown.dataset.columns))
-        return self._respond(request, shown, query, form or "json")
+            return malformed(error, soql.as_text(parameters, columns))
+        return self._respond(request, published, query, form or "json")
 
-    def _respond(self, request: Request, shown: Shown, query: soql.Query, form: str) -> Response:
-        dataset = shown.dataset
-        disorder = self._disorder.setdefault(dataset.id, PageDisorder())
-        disorder.look(self._faults, dataset.id, page=not query.aggregates)
-        indexes = disorder.applied(shown.indexes(query))
-        etag = etag_of(
-            dataset.id, dataset.updated, self._faults.of_data(dataset.id), disorder, request.url.query, form
-        )
-        modified = dataset.updated + timedelta(minutes=disorder.changes)
+    def _respond(
+        self, request: Request, published: PublishedDataset, query: soql.Query, form: str
+    ) -> Response:
+        dataset = published.dataset
+        page_faults = self._page_faults.setdefault(dataset.id, PageFaults())
+        page_faults.count_request(self._faults, dataset.id, page=query.count is None)
+        indexes = page_faults.applied(published.indexes(query))
+        modified = dataset.updated + timedelta(minutes=page_faults.changes)
         fields = _fields_of(query, dataset)
-        types = {column.field: column.type for column in dataset.columns}
-        headers = {
-            "X-SODA2-Fields": json.dumps(fields),
-            "X-SODA2-Types": json.dumps([types.get(name, "text") for name in fields]),
-            "X-SODA2-Truth-Last-Modified": modified.strftime("%a, %d %b %Y %H:%M:%S GMT"),
-        }
-        if query.aggregates:
-            pieces: list[bytes | memoryview] = [_rendered([_aggregated(shown, query, indexes)])]
+        if query.count is not None:
+            parts: list[bytes | memoryview] = [_rendered([{query.count: str(len(indexes))}])]
         else:
             page = indexes[query.offset : query.offset + query.limit]
             last = query.offset + len(page) >= len(indexes)
-            pieces = disorder.newcomers(_page(shown, query, page), last=last)
-        media_type = "application/json; charset=utf-8"
+            parts = page_faults.with_new_rows(_page(published.table, query, fields, page), last=last)
+        media_type = JSON
         if form == "csv":
-            pieces, media_type = [_as_csv(pieces, fields)], "text/csv; charset=utf-8"
-        return answer(request, pieces, etag=etag, modified=modified, media_type=media_type, headers=headers)
+            parts, media_type = [_as_csv(parts, fields)], "text/csv; charset=utf-8"
+        return answer(
+            request,
+            parts,
+            etag=etag_of(
+                dataset.id,
+                dataset.updated,
+                self._faults.of_data(dataset.id),
+                page_faults,
+                request.url.query,
+                form,
+            ),
+            modified=modified,
+            media_type=media_type,
+            headers={
+                "X-SODA2-Fields": json.dumps(fields),
+                "X-SODA2-Types": json.dumps([published.types.get(name, "text") for name in fields]),
+                "X-SODA2-Truth-Last-Modified": format_datetime(modified, usegmt=True),
+            },
+        )
 
     async def view(self, request: Request) -> Response:
         """Answer `/api/views/<id>.json`."""
-        shown = self.show(str(request.path_params["name"]).removesuffix(".json"))
-        if shown is None:
-            return not_found(str(request.path_params["name"]).removesuffix(".json"))
-        return self._metadata(request, shown, self._view_of(shown))
+        return self._describe(request, str(request.path_params["name"]).removesuffix(".json"))
 
     async def columns(self, request: Request) -> Response:
         """Answer `/api/views/<id>/columns.json`."""
-        shown = self.show(str(request.path_params["name"]))
-        if shown is None:
-            return not_found(str(request.path_params["name"]))
-        return self._metadata(request, shown, self._view_of(shown)["columns"])
+        return self._describe(request, str(request.path_params["name"]), "columns")
 
-    def _metadata(self, request: Request, shown: Shown, body: object) -> Response:
-        encoded = msgspec.json.encode(body)
-        return answer(request, [encoded], etag=etag_of(encoded), modified=shown.dataset.updated)
+    def _describe(self, request: Request, dataset_id: str, part: str | None = None) -> Response:
+        published = self.publish(dataset_id)
+        if published is None:
+            return not_found(dataset_id)
+        view = self._view_of(published.dataset)
+        body = msgspec.json.encode(view if part is None else view[part])
+        return answer(request, [body], etag=etag_of(body), modified=published.dataset.updated)
 
-    def _view_of(self, shown: Shown) -> dict[str, object]:
-        dataset = shown.dataset
-        disorder = self._disorder.get(dataset.id)
-        updated = int(dataset.updated.timestamp()) + 60 * (disorder.changes if disorder else 0)
+    def _view_of(self, dataset: Dataset) -> dict[str, object]:
+        page_faults = self._page_faults.get(dataset.id, PageFaults())
+        updated = int(dataset.updated.timestamp()) + 60 * page_faults.changes
         number = int.from_bytes(dataset.id.encode()[:3])
         return {
             "id": dataset.id,
@@ -182,46 +186,30 @@ class SocrataPortal:
 
 
 def _fields_of(query: soql.Query, dataset: Dataset) -> list[str]:
-    if query.aggregates:
-        return [aggregate.alias for aggregate in query.aggregates]
+    if query.count is not None:
+        return [query.count]
     fields = [column.field for column in dataset.columns] if query.fields is None else list(query.fields)
     return [*soql.SYSTEM_FIELDS, *fields] if query.system_fields else fields
 
 
-def _page(shown: Shown, query: soql.Query, page: Sequence[int]) -> list[bytes | memoryview]:
+def _page(
+    table: Table, query: soql.Query, fields: Sequence[str], page: Sequence[int]
+) -> list[bytes | memoryview]:
     if query.fields is None:
-        table = shown.table.with_system_fields if query.system_fields else shown.table
-        return table.page(page)
-    wanted = _fields_of(query, shown.dataset)
-    rows = (shown.whole_row(index) for index in page)
-    return [_rendered({name: row[name] for name in wanted if name in row} for row in rows)]
+        return (table.with_system_fields if query.system_fields else table).page(page)
+    rows = map(table.row, page)
+    return [_rendered({name: row[name] for name in fields if name in row} for row in rows)]
 
 
-def _rendered(rows: Iterator[Row] | list[Row]) -> bytes:
-    return b"[" + b"\n,".join(msgspec.json.encode(row) for row in rows) + b"]\n"
+def _rendered(rows: Iterable[Row]) -> bytes:
+    return b"[" + b"\n,".join(map(msgspec.json.encode, rows)) + b"]\n"
 
 
-def _aggregated(shown: Shown, query: soql.Query, indexes: Sequence[int]) -> Row:
-    row: Row = {}
-    for aggregate in query.aggregates:
-        if aggregate.field == "*":
-            row[aggregate.alias] = str(len(indexes))
-            continue
-        values = [
-            value for index in indexes if (value := shown.whole_row(index).get(aggregate.field)) is not None
-        ]
-        if aggregate.function == "count":
-            row[aggregate.alias] = str(len(values))
-        elif values:
-            row[aggregate.alias] = (min if aggregate.function == "min" else max)(map(str, values))
-    return row
-
-
-def _as_csv(pieces: Sequence[bytes | memoryview], fields: Sequence[str]) -> bytes:
+def _as_csv(parts: Sequence[bytes | memoryview], fields: Sequence[str]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, fields, quoting=csv.QUOTE_ALL, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows(msgspec.json.decode(b"".join(pieces), type=list[dict[str, object]]))
+    writer.writerows(msgspec.json.decode(b"".join(parts), type=list[dict[str, object]]))
     return text.getvalue().encode()
 
 

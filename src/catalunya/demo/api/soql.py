@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from catalunya.demo.data.datasets import Column
 from catalunya.demo.data.service import Row
@@ -15,17 +17,25 @@ SYSTEM_FIELDS = (":id", ":version", ":created_at", ":updated_at")
 KNOWN_PARAMETERS = frozenset(
     {"$select", "$where", "$order", "$limit", "$offset", "$$app_token", "$$exclude_system_fields"}
 )
-_TOKEN = re.compile(
-    r"\s*(?:'((?:[^']|'')*)'|(<=|>=|!=|<>|=|<|>|\(|\)|,)|(-?\d+(?:\.\d+)?)(?![\w.])|`?(:?@?[A-Za-z_][\w@:]*)`?)"
+_COUNT = re.compile(r"count\(\s*\*\s*\)(?:\s+as\s+(\w+))?", re.IGNORECASE)
+_CONDITION = re.compile(
+    r"\s*`?(?P<field>:?@?[A-Za-z_][\w@:]*)`?\s*"
+    r"(?:is\s+(?P<negated>not\s+)?(?P<null>null)\b"
+    r"|(?P<operator><=|>=|!=|<>|=|<|>)\s*(?:'(?P<text>(?:[^']|'')*)'|(?P<number>-?\d+(?:\.\d+)?)))"
+    r"\s*(?:and\b|(?P<end>$))",
+    re.IGNORECASE,
 )
-_AGGREGATE = re.compile(r"(count|min|max)\(\s*([:@\w*]+)\s*\)(?:\s+as\s+(\w+))?$", re.IGNORECASE)
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq, "!=": operator.ne, "<>": operator.ne,
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
 Condition = Callable[[Row], bool]
 
 
 class Malformed(Exception):
-    """A query that is no SoQL, or none that this portal understands; `position` is a character."""
+    """A query that is not SoQL, or not the part of it that this portal knows; `position` counts characters."""
 
-    def __init__(self, found: str, expected: str, position: int) -> None:
+    def __init__(self, found: str, expected: str, position: int = 1) -> None:
         super().__init__(f"Expected {expected}, but got `{found}'")
         self.position = position
 
@@ -39,21 +49,12 @@ class NoSuchColumn(Exception):
 
 
 @dataclass(frozen=True)
-class Aggregate:
-    """`count(*)`, `min(field)` or `max(field)`, and the name of the result."""
-
-    function: str
-    field: str
-    alias: str
-
-
-@dataclass(frozen=True)
 class Query:
-    """What a request asks for. `fields` is None for `*`; `conditions` must all hold."""
+    """What a request asks for. `fields` are None for `*`; all `conditions` must hold; `count` names a count of rows."""
 
     fields: tuple[str, ...] | None
     system_fields: bool
-    aggregates: tuple[Aggregate, ...]
+    count: str | None
     conditions: tuple[Condition, ...]
     order: tuple[tuple[str, bool], ...]
     limit: int
@@ -61,23 +62,21 @@ class Query:
 
 
 def parse(parameters: Mapping[str, str], columns: Sequence[Column]) -> Query:
-    """Return the query that the parameters of a request stand for; raises Malformed and NoSuchColumn."""
+    """Return the query of a request's parameters; raises Malformed and NoSuchColumn."""
     types = {column.field: column.type for column in columns} | dict.fromkeys(SYSTEM_FIELDS, "text")
     conditions = list(_where(parameters["$where"], types)) if "$where" in parameters else []
     for name, value in parameters.items():
-        if name.startswith("$"):
-            if name not in KNOWN_PARAMETERS:
-                raise Malformed(name, "a known parameter", 1)
-            continue
-        _check(name, types)
-        conditions.append(_compare(name, "=", value, types[name]))
-    fields, system, aggregates = _select(parameters.get("$select", "*"), types)
-    if parameters.get("$$exclude_system_fields") == "false":
-        system = True
+        if not name.startswith("$"):
+            conditions.append(_compare(_known(name, types), "=", value, types))
+        elif name not in KNOWN_PARAMETERS:
+            raise Malformed(name, "a known parameter")
+    selected = parameters.get("$select", "*")
+    count = _COUNT.fullmatch(selected.strip())
+    fields, system_fields = (None, False) if count else _select(selected, types)
     return Query(
         fields=fields,
-        system_fields=system,
-        aggregates=aggregates,
+        system_fields=system_fields or parameters.get("$$exclude_system_fields") == "false",
+        count=(count[1] or "count") if count else None,
         conditions=tuple(conditions),
         order=tuple(_order(parameters["$order"], types)) if parameters.get("$order") else (),
         limit=min(_whole(parameters, "$limit", DEFAULT_LIMIT), MAXIMUM_LIMIT),
@@ -90,12 +89,10 @@ def as_text(parameters: Mapping[str, str], columns: Sequence[Column]) -> str:
     selected = parameters.get("$select") or ", ".join(f"`{column.field}`" for column in columns)
     filters = [parameters["$where"]] if "$where" in parameters else []
     filters += [f'`{name}` = "{value}"' for name, value in parameters.items() if not name.startswith("$")]
-    text = f"SELECT {selected}"
-    if filters:
-        text += " WHERE " + " AND ".join(filters)
-    if "$order" in parameters:
-        text += f" ORDER BY {parameters['$order']}"
-    return f"{text} LIMIT {parameters.get('$limit', DEFAULT_LIMIT)} OFFSET {parameters.get('$offset', 0)}"
+    where = " WHERE " + " AND ".join(filters) if filters else ""
+    order = f" ORDER BY {parameters['$order']}" if "$order" in parameters else ""
+    limit, offset = parameters.get("$limit", DEFAULT_LIMIT), parameters.get("$offset", 0)
+    return f"SELECT {selected}{where}{order} LIMIT {limit} OFFSET {offset}"
 
 
 def sort_key(row: Row, field: str, kind: str) -> tuple[bool, float | str]:
@@ -109,148 +106,71 @@ def sort_key(row: Row, field: str, kind: str) -> tuple[bool, float | str]:
     return value is None, "" if value is None else str(value)
 
 
-def _check(field: str, types: Mapping[str, str]) -> None:
+def _known(field: str, types: Mapping[str, str]) -> str:
     if field not in types:
         raise NoSuchColumn(field)
+    return field
 
 
 def _whole(parameters: Mapping[str, str], name: str, default: int) -> int:
     text = parameters.get(name, str(default))
     if not text.isdigit():
-        raise Malformed(text, "a whole number", 1)
+        raise Malformed(text, "a whole number")
     return int(text)
 
 
-def _select(
-    text: str, types: Mapping[str, str]
-) -> tuple[tuple[str, ...] | None, bool, tuple[Aggregate, ...]]:
+def _select(text: str, types: Mapping[str, str]) -> tuple[tuple[str, ...] | None, bool]:
+    """Return the fields, None for all, and whether the system fields come before them."""
     items = [item.strip().strip("`") for item in text.split(",")]
-    aggregates = [match for item in items if (match := _AGGREGATE.match(item))]
-    if aggregates:
-        if len(aggregates) < len(items):
-            raise Malformed(text, "either aggregates or columns", 1)
-        for match in aggregates:
-            if match[2] != "*":
-                _check(match[2], types)
-        return None, False, tuple(_aggregate(match[1].lower(), match[2], match[3]) for match in aggregates)
     if set(items) <= {"*", ":*"}:
-        fields = None if "*" in items else ()
-        return fields, ":*" in items, ()
-    fields_asked: list[str] = []
+        return (None if "*" in items else ()), ":*" in items
+    fields: list[str] = []
     for item in items:
         if item == "*":
-            fields_asked += [field for field in types if field not in SYSTEM_FIELDS]
+            fields += [field for field in types if field not in SYSTEM_FIELDS]
         elif item == ":*":
-            fields_asked += SYSTEM_FIELDS
+            fields += SYSTEM_FIELDS
+        elif re.fullmatch(r"[:@\w]+", item):
+            fields.append(_known(item, types))
         else:
-            if not re.fullmatch(r"[:@\w]+", item):
-                raise Malformed(item, "an expression", max(1, text.find(item) + 1))
-            _check(item, types)
-            fields_asked.append(item)
-    return tuple(fields_asked), False, ()
+            raise Malformed(item, "an expression", max(1, text.find(item) + 1))
+    return tuple(fields), False
 
 
-def _aggregate(function: str, field: str, alias: str | None) -> Aggregate:
-    if alias is None:
-        alias = function if field == "*" else f"{function}_{field.lstrip(':')}"
-    return Aggregate(function, field, alias)
-
-
-def _order(text: str, types: Mapping[str, str]) -> list[tuple[str, bool]]:
-    order = []
+def _order(text: str, types: Mapping[str, str]) -> Iterator[tuple[str, bool]]:
+    """Yield each field and whether its order is descending."""
     for item in text.split(","):
-        field, *direction = item.replace("`", "").split()
-        if len(direction) > 1 or (direction and direction[0].lower() not in ("asc", "desc")):
-            raise Malformed(" ".join(direction), "asc or desc", 1)
-        _check(field, types)
-        order.append((field, bool(direction) and direction[0].lower() == "desc"))
-    return order
+        field, _, direction = item.replace("`", "").strip().partition(" ")
+        if direction.strip().lower() not in ("", "asc", "desc"):
+            raise Malformed(direction, "asc or desc")
+        yield _known(field, types), direction.strip().lower() == "desc"
 
 
-def _tokens(text: str) -> list[tuple[str, str, int]]:
-    tokens, position = [], 0
-    while text[position:].strip():
-        match = _TOKEN.match(text, position)
+def _where(text: str, types: Mapping[str, str]) -> Iterator[Condition]:
+    position, end = 0, False
+    while not end:
+        match = _CONDITION.match(text, position)
         if match is None:
-            raise Malformed(text[position:].split(maxsplit=1)[0], "an expression", position + 1)
-        if match[1] is not None:
-            tokens.append(("literal", match[1].replace("''", "'"), position + 1))
-        elif match[2]:
-            tokens.append(("sign", match[2], position + 1))
-        elif match[3]:
-            tokens.append(("literal", match[3], position + 1))
+            raise Malformed(text[position:].strip() or "end of input", "a condition", position + 1)
+        field = _known(match["field"], types)
+        if match["null"]:
+            yield _is_null(field, negated=bool(match["negated"]))
         else:
-            tokens.append(("name", match[4], position + 1))
-        position = match.end()
-    return tokens
-
-
-def _where(text: str, types: Mapping[str, str]) -> list[Condition]:
-    tokens = [*_tokens(text), ("end", "end of input", len(text) + 1)]
-    conditions: list[Condition] = []
-    at = 0
-
-    def take(*kinds: str) -> tuple[str, str, int]:
-        nonlocal at
-        kind, value, position = tokens[at]
-        if kind not in kinds:
-            raise Malformed(value, "an expression", position)
-        at += 1
-        return kind, value, position
-
-    while True:
-        _, field, _ = take("name")
-        _check(field, types)
-        kind, operator, position = take("sign", "name")
-        if kind == "name" and operator.lower() == "is":
-            _, word, _ = take("name")
-            negated = word.lower() == "not"
-            if negated:
-                take("name")
-            conditions.append(_is_null(field, negated=negated))
-        elif kind == "name" and operator.lower() == "in":
-            take("sign")
-            values = [take("literal")[1]]
-            while take("sign")[1] == ",":
-                values.append(take("literal")[1])
-            conditions.append(_one_of(field, frozenset(values)))
-        elif kind == "sign" and operator not in "(),":
-            conditions.append(_compare(field, operator, take("literal")[1], types[field]))
-        else:
-            raise Malformed(operator, "an operator", position)
-        kind, word, position = take("name", "end")
-        if kind == "end":
-            return conditions
-        if word.lower() != "and":
-            raise Malformed(word, "`and' or end of input", position)
+            literal = match["number"] or match["text"].replace("''", "'")
+            yield _compare(field, match["operator"], literal, types)
+        position, end = match.end(), match["end"] is not None
 
 
 def _is_null(field: str, *, negated: bool) -> Condition:
     return lambda row: (row.get(field) is not None) == negated
 
 
-def _one_of(field: str, values: frozenset[str]) -> Condition:
-    return lambda row: row.get(field) in values
-
-
-def _compare(field: str, operator: str, literal: str, kind: str) -> Condition:
+def _compare(field: str, sign: str, literal: str, types: Mapping[str, str]) -> Condition:
+    kind = types[field]
     wanted = sort_key({field: literal}, field, kind)[1]
 
     def holds(row: Row) -> bool:
         missing, value = sort_key(row, field, kind)
-        return not missing and _holds(value, operator, wanted)
+        return not missing and _OPERATORS[sign](value, wanted)
 
     return holds
-
-
-def _holds(value: float | str, operator: str, wanted: float | str) -> bool:
-    if operator == "=":
-        return value == wanted
-    if operator in ("!=", "<>"):
-        return value != wanted
-    smaller = value < wanted  # type: ignore[operator]
-    if operator == "<":
-        return smaller
-    if operator == ">=":
-        return not smaller
-    return value > wanted if operator == ">" else smaller or value == wanted  # type: ignore[operator]

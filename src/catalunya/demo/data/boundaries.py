@@ -1,46 +1,31 @@
-"""Borders of our own making: one cell around each municipality's centre. They are no real borders."""
+"""Boundaries of the demo: a small square at the seat of each municipality. No model reads the shapes."""
 
 from __future__ import annotations
 
-import math
-from functools import cache
-from itertools import pairwise
+from catalunya.demo.data.territory import Municipality, article_in_front, comarques, municipalities
 
-from catalunya.demo.data.territory import PROVINCES, Municipality, article_in_front, comarques, municipalities
-
-SCALES = ("5000", "50000", "100000", "250000", "500000", "1000000")
-REACH_KM = 9.0
-GAP = 0.985
-KM_PER_DEGREE = 111.32
+HALF_SIDE = 0.002
+"""In degrees, about 200 metres."""
 DISAGREEING_COMARCA = {"080142": "24"}
-"""The borders put Aiguafreda in Osona, the municipality list in Vallès Oriental; the demo keeps that."""
+"""The real boundaries put Aiguafreda in Osona, the municipality list puts it in Vallès Oriental."""
 DISAGREEING_NAME = {"431055": "Piles de Gaià, les"}
-VEGUERIES = {
-    "00": "Val d'Aran (entitat territorial singular)",
-    "01": "Barcelona",
-    "02": "Girona",
-    "03": "Lleida",
-    "04": "Camp de Tarragona",
-    "05": "Terres de l'Ebre",
-    "06": "Alt Pirineu",
-    "07": "Catalunya Central",
-    "08": "Penedès",
-}
-VEGUERIA_CAPITALS = {
-    "00": "Vielha",
-    "01": "Barcelona",
-    "02": "Girona",
-    "03": "Lleida",
-    "04": "Tarragona",
-    "05": "Tortosa",
-}
-Point = tuple[float, float]
-Ring = list[Point]
+UNREAD = {
+    "comarques": ("CAPCOMAR", "CAPCOMIND", "AREAC5000"),
+    "municipis": (
+        "NOMMUNIIND", "CAPMUNI", "CAPMUNIIND", "AREAM5000", "CAPCOMAR", "CAPCOMIND",
+        "CODIVEGUE", "NOMVEGUE", "CAPVEGUE", "CODIPROV", "NOMPROV", "CAPPROV",
+    ),
+}  # fmt: skip
+"""Properties of the real files that the definition of the dataset ignores; they have no value here."""
 
 
 def boundaries(level: str, scale: str) -> dict[str, object]:
     """Return the GeoJSON of `comarques` or `municipis` (EPSG:4326); the scale shows in the name only."""
-    features = _municipality_features() if level == "municipis" else _comarca_features()
+    if level == "comarques":
+        members = {id_: [m for m in municipalities() if _comarca_id(m) == id_] for id_ in comarques()}
+        features = [_feature(level, _comarca(id_), found) for id_, found in members.items()]
+    else:
+        features = [_feature(level, _municipality(m), [m]) for m in municipalities()]
     return {
         "type": "FeatureCollection",
         "name": f"divisions-administratives-v2r2-{level}-{scale}-20240101-demo",
@@ -48,123 +33,36 @@ def boundaries(level: str, scale: str) -> dict[str, object]:
     }
 
 
-def _municipality_features() -> list[dict[str, object]]:
-    features = []
-    for municipality in municipalities():
-        comarca = comarques()[_comarca_id(municipality)]
-        name = DISAGREEING_NAME.get(municipality.municipality_id, municipality.name)
-        ring = cells()[municipality.municipality_id]
-        properties = {
-            "CODIMUNI": municipality.municipality_id,
-            "NOMMUNI": article_in_front(name),
-            "NOMMUNIIND": name,
-            "CAPMUNI": article_in_front(name),
-            "CAPMUNIIND": name,
-            "AREAM5000": round(area_km2(ring), 4),
-            "CODICOMAR": comarca.comarca_id,
-            "NOMCOMAR": _comarca_name(comarca.comarca_id),
-            "CAPCOMAR": comarca.capital,
-            "CAPCOMIND": comarca.capital,
-            "CODIVEGUE": municipality.vegueria_id,
-            "NOMVEGUE": VEGUERIES[municipality.vegueria_id],
-            "CAPVEGUE": VEGUERIA_CAPITALS.get(municipality.vegueria_id, "*"),
-            "CODIPROV": municipality.municipality_id[:2],
-            "NOMPROV": PROVINCES[municipality.municipality_id[:2]],
-            "CAPPROV": PROVINCES[municipality.municipality_id[:2]],
-        }
-        features.append(_feature(properties, [ring]))
-    return features
-
-
-def _comarca_features() -> list[dict[str, object]]:
-    features = []
-    for comarca in comarques().values():
-        rings = [cells()[m.municipality_id] for m in municipalities() if _comarca_id(m) == comarca.comarca_id]
-        properties = {
-            "CODICOMAR": comarca.comarca_id,
-            "NOMCOMAR": _comarca_name(comarca.comarca_id),
-            "CAPCOMAR": comarca.capital,
-            "CAPCOMIND": comarca.capital,
-            "AREAC5000": round(sum(map(area_km2, rings)), 4),
-        }
-        features.append(_feature(properties, rings))
-    return features
-
-
-def _feature(properties: dict[str, object], rings: list[Ring]) -> dict[str, object]:
-    coordinates = [[[list(point) for point in ring]] for ring in rings]
+def _municipality(municipality: Municipality) -> dict[str, str]:
+    name = DISAGREEING_NAME.get(municipality.municipality_id, municipality.name)
     return {
-        "type": "Feature",
-        "geometry": {"type": "MultiPolygon", "coordinates": coordinates},
-        "properties": properties,
+        "CODIMUNI": municipality.municipality_id,
+        "NOMMUNI": article_in_front(name),
+        **_comarca(_comarca_id(municipality)),
     }
+
+
+def _comarca(comarca_id: str) -> dict[str, str]:
+    name = "Val d'Aran" if comarca_id == "39" else comarques()[comarca_id]
+    return {"CODICOMAR": comarca_id, "NOMCOMAR": name}
 
 
 def _comarca_id(municipality: Municipality) -> str:
     return DISAGREEING_COMARCA.get(municipality.municipality_id, municipality.comarca_id)
 
 
-def _comarca_name(comarca_id: str) -> str:
-    return "Val d'Aran" if comarca_id == "39" else comarques()[comarca_id].name
+def _feature(level: str, properties: dict[str, str], members: list[Municipality]) -> dict[str, object]:
+    squares = [[_square(municipality)] for municipality in members]
+    return {
+        "type": "Feature",
+        "geometry": {"type": "MultiPolygon", "coordinates": squares},
+        "properties": {**properties, **dict.fromkeys(UNREAD[level])},
+    }
 
 
-@cache
-def cells() -> dict[str, Ring]:
-    """Return a closed ring around each centre: nearer to it than to any other, and at most 9 km away.
-
-    Cells are drawn in a little, so that those of neighbours do not touch and a comarca is a valid shape.
-    """
-    grid: dict[tuple[int, int], list[Municipality]] = {}
-    for municipality in municipalities():
-        grid.setdefault(_square(municipality), []).append(municipality)
-    rings = {}
-    for municipality in municipalities():
-        x, y = _square(municipality)
-        near = [m for dx in (-1, 0, 1) for dy in (-1, 0, 1) for m in grid.get((x + dx, y + dy), ())]
-        rings[municipality.municipality_id] = _cell(municipality, near)
-    return rings
-
-
-def area_km2(ring: Ring) -> float:
-    """Return the area of a closed ring in square kilometres (shoelace on a local plane)."""
-    kx, ky = KM_PER_DEGREE * math.cos(math.radians(ring[0][1])), KM_PER_DEGREE
-    doubled = sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in pairwise(ring))
-    return abs(doubled) / 2 * kx * ky
-
-
-def _square(municipality: Municipality) -> tuple[int, int]:
-    size = 2 * REACH_KM / KM_PER_DEGREE
-    return int(municipality.longitude / (size * 1.4)), int(municipality.latitude / size)
-
-
-def _cell(municipality: Municipality, near: list[Municipality]) -> Ring:
-    kx, ky = KM_PER_DEGREE * math.cos(math.radians(41.8)), KM_PER_DEGREE
-    polygon = [
-        (REACH_KM * math.cos(math.radians(angle)), REACH_KM * math.sin(math.radians(angle)))
-        for angle in range(0, 360, 30)
+def _square(municipality: Municipality) -> list[list[float]]:
+    corners = ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))
+    return [
+        [round(municipality.longitude + x * HALF_SIDE, 5), round(municipality.latitude + y * HALF_SIDE, 5)]
+        for x, y in corners
     ]
-    for other in near:
-        if other is not municipality:
-            dx = (other.longitude - municipality.longitude) * kx
-            dy = (other.latitude - municipality.latitude) * ky
-            if dx * dx + dy * dy < (2 * REACH_KM) ** 2:
-                polygon = _nearer(polygon, dx, dy)
-    ring = [
-        (round(municipality.longitude + GAP * x / kx, 5), round(municipality.latitude + GAP * y / ky, 5))
-        for x, y in polygon
-    ]
-    return [*ring, ring[0]]
-
-
-def _nearer(polygon: list[Point], dx: float, dy: float) -> list[Point]:
-    """Return the part of a polygon that is nearer to the origin than to (dx, dy)."""
-    half = (dx * dx + dy * dy) / 2
-    kept: list[Point] = []
-    for (x1, y1), (x2, y2) in zip(polygon, [*polygon[1:], polygon[0]], strict=True):
-        inside1, inside2 = x1 * dx + y1 * dy <= half, x2 * dx + y2 * dy <= half
-        if inside1:
-            kept.append((x1, y1))
-        if inside1 != inside2:
-            share = (half - x1 * dx - y1 * dy) / ((x2 - x1) * dx + (y2 - y1) * dy)
-            kept.append((x1 + share * (x2 - x1), y1 + share * (y2 - y1)))
-    return kept

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from functools import lru_cache
 
+import msgspec
+
 from catalunya.demo.data import register, service_users
+from catalunya.demo.data.events import last_change
 from catalunya.demo.data.service import SERVICE_FIELDS, Row
 from catalunya.demo.data.territory import LLUCANES_CREATED, municipality_rows_at
 
@@ -19,7 +22,7 @@ ATTRIBUTION = "Dades de demostració generades; no són del registre oficial"
 
 @dataclass(frozen=True)
 class Column:
-    """A column as the portal's metadata describe it."""
+    """A column in the portal's metadata."""
 
     name: str
     field: str
@@ -28,9 +31,9 @@ class Column:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset at one moment: metadata, and a function that makes its rows anew.
+    """A dataset at one moment: metadata, and a function that generates its rows.
 
-    `lines`, where given, makes the same rows as ready JSON objects, for tables of a million rows.
+    `lines`, where given, generates the same rows as JSON text, for tables of a million rows.
     """
 
     id: str
@@ -73,14 +76,15 @@ USER_COLUMNS = (
 @lru_cache(maxsize=16)
 def demo_datasets(day: date, rows: int | None = None) -> dict[str, Dataset]:
     """Return the generated Socrata datasets as of that day; `rows` makes the register that long instead."""
+    decode = msgspec.json.Decoder(Row).decode
     datasets = (
         Dataset(
             id=REGISTER,
             name="Registre d'entitats, serveis i establiments socials" + DEMO_MARK,
             attribution=ATTRIBUTION,
             columns=REGISTER_COLUMNS,
-            updated=_morning(register.changed_on(day)),
-            rows=lambda: register.register_at(day) if rows is None else register.scaled_register(rows),
+            updated=_morning(last_change(day, register.EPOCH)),
+            rows=lambda: register.register_at(day) if rows is None else map(decode, register.scaled_lines(rows)),
             faulted_field="capacitat",
             lines=None if rows is None else (lambda: register.scaled_lines(rows)),
         ),

@@ -1,4 +1,4 @@
-"""What happens to the demo register: every Monday after the epoch services open, close and change."""
+"""Changes of the demo register: every Monday after the epoch services open, close and change."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
-from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -22,24 +21,14 @@ Change = tuple[int, "Service | None"]
 
 def last_change(day: date, epoch: date) -> date:
     """Return the last Monday after the epoch and up to `day`, or the epoch where there is none."""
-    monday = day - timedelta(days=day.weekday())
-    return max(monday, epoch)
-
-
-def _first_monday(epoch: date) -> date:
-    return epoch + timedelta(days=7 - epoch.weekday())
-
-
-@cache
-def _people() -> list[int]:
-    return [municipality.people for municipality in municipalities()]
+    return max(day - timedelta(days=day.weekday()), epoch)
 
 
 class History:
-    """Weeks of changes, made one after the other and kept, so that each is the same whenever it is asked."""
+    """The changes of each week, drawn in order and kept: a week does not depend on the days asked before."""
 
     def __init__(self, base: Sequence[Service], epoch: date) -> None:
-        self._epoch = epoch
+        self._first_monday = epoch + timedelta(days=7 - epoch.weekday())
         self._open = {service.number: service for service in base}
         self._closed: list[Service] = []
         self._next = max(self._open) + 1
@@ -47,10 +36,9 @@ class History:
 
     def until(self, day: date) -> Iterator[Change]:
         """Return what changed after the epoch up to `day`: number and new state, None where it closed."""
-        weeks = max(0, (day - _first_monday(self._epoch)).days // 7 + 1)
+        weeks = max(0, (day - self._first_monday).days // 7 + 1)
         while len(self._weeks) < weeks:
-            monday = _first_monday(self._epoch) + timedelta(weeks=len(self._weeks))
-            self._weeks.append(self._make_week(monday))
+            self._weeks.append(self._make_week(self._first_monday + timedelta(weeks=len(self._weeks))))
         return chain.from_iterable(self._weeks[:weeks])
 
     def _make_week(self, monday: date) -> list[Change]:
@@ -64,11 +52,11 @@ class History:
             changes.append((number, None))
         rest = iter(numbers[closures:])
         for change, times in (
-            (_capacity_changed, rng.randint(4, 8)),
-            (_moved, rng.randint(0, 2)),
-            (_owner_changed, rng.randint(1, 3)),
-            (_renamed, rng.randint(1, 3)),
-            (_type_changed, int(rng.random() < 0.3)),
+            (_change_capacity, rng.randint(4, 8)),
+            (_move, rng.randint(0, 2)),
+            (_change_owner, rng.randint(1, 3)),
+            (_rename, rng.randint(1, 3)),
+            (_change_type, int(rng.random() < 0.3)),
         ):
             for _ in range(times):
                 changed = next((new for number in rest if (new := change(rng, self._open[number]))), None)
@@ -77,13 +65,13 @@ class History:
         if rng.random() < 0.2 and len(self._closed) > closures:
             reopened = self._closed.pop(rng.randrange(len(self._closed) - closures))
             changes.append((reopened.number, reopened))
-        changes += [self._opening(rng, monday) for _ in range(rng.randint(6, 9))]
+        changes += [self._open_service(rng, monday) for _ in range(rng.randint(6, 9))]
         self._open.update({number: state for number, state in changes if state is not None})
         return changes
 
-    def _opening(self, rng: random.Random, monday: date) -> Change:
+    def _open_service(self, rng: random.Random, monday: date) -> Change:
         model = rng.choice(list(self._open.values())[:1000])
-        municipality = rng.choices(municipalities(), _people())[0]
+        municipality = rng.choices(municipalities(), [m.people for m in municipalities()])[0]
         service = replace(
             model,
             number=self._next,
@@ -99,13 +87,13 @@ class History:
         return service.number, service
 
 
-def _capacity_changed(rng: random.Random, service: Service) -> Service | None:
+def _change_capacity(rng: random.Random, service: Service) -> Service | None:
     if not service.places:
         return None
     return replace(service, places=max(3, service.places + rng.choice((-6, -4, -2, 2, 4, 5, 8, 12))))
 
 
-def _moved(rng: random.Random, service: Service) -> Service:
+def _move(rng: random.Random, service: Service) -> Service:
     comarca_id = municipality_by_id()[service.municipality_id].comarca_id
     neighbours = [m for m in municipalities() if m.comarca_id == comarca_id]
     to = rng.choices(neighbours, [m.people for m in neighbours])[0]
@@ -118,20 +106,22 @@ def _moved(rng: random.Random, service: Service) -> Service:
     )
 
 
-def _owner_changed(rng: random.Random, service: Service) -> Service:
+def _change_owner(rng: random.Random, service: Service) -> Service:
     others = [ownership for ownership in vocabulary.OWNERSHIPS if ownership != service.ownership]
-    owner = f"{rng.choice(vocabulary.COMPANIES)} {rng.choice(vocabulary.SURNAMES)} {rng.randint(2, 99)}"
     return replace(
-        service, ownership=rng.choice(others), owner=owner, tax_id=f"B{rng.randint(0, 9_999_999):07d}X"
+        service,
+        owner=f"{rng.choice(vocabulary.COMPANIES)} {rng.choice(vocabulary.SURNAMES)} {rng.randint(2, 99)}",
+        ownership=rng.choice(others),
+        tax_id=f"B{rng.randint(0, 9_999_999):07d}X",
     )
 
 
-def _renamed(rng: random.Random, service: Service) -> Service | None:
+def _rename(rng: random.Random, service: Service) -> Service | None:
     name = f"{service.name.split(' ')[0]} {rng.choice(vocabulary.PLACES)} Nova"
     return None if name == service.name else replace(service, name=name)
 
 
-def _type_changed(_: random.Random, service: Service) -> Service | None:
+def _change_type(_: random.Random, service: Service) -> Service | None:
     if service.group != "home_residence":
         return None
     kind = next(kind for kind, group in service_types().items() if group == "assisted_residence")

@@ -1,4 +1,4 @@
-"""Real files served in place of generated data, recognised by their name or by what is in them."""
+"""Real files to serve instead of generated data, recognised by their names or their columns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from catalunya.demo.data.datasets import MUNICIPALITIES, REGISTER, SERVICE_USERS, Column, Dataset, demo_datasets
+from catalunya.demo.data.datasets import DEMO_MARK, MUNICIPALITIES, REGISTER, SERVICE_USERS, Column, Dataset, demo_datasets
 from catalunya.demo.errors import FilesIncomplete
 from catalunya.demo.data.population import AGES, MIDDLE, OLDEST, TOTAL, YOUNGEST, PopulationTable
 from catalunya.demo.data.register import EPOCH
@@ -21,6 +21,8 @@ AGE_COLUMNS = {
     OLDEST: "Total. De 65 anys i més",
 }
 POPULATION_YEAR = 2019
+POPULATION_FILE = "b4rr-d25b"
+LEVELS = ("comarques", "municipis")
 ATTRIBUTIONS = {
     REGISTER: "Departament de Drets Socials i Inclusió",
     MUNICIPALITIES: "Idescat, ICGC",
@@ -30,7 +32,7 @@ ATTRIBUTIONS = {
 
 @dataclass(frozen=True)
 class FilesPortal:
-    """What a folder of real files gives to serve."""
+    """The contents of a folder of real files."""
 
     datasets: dict[str, Dataset]
     population: PopulationTable
@@ -39,46 +41,38 @@ class FilesPortal:
 
 
 def read_files(folder: Path) -> FilesPortal:
-    """Return what the files of a folder (and those below it) give; raises FilesIncomplete naming what lacks."""
+    """Return what the files in and below a folder hold; raises FilesIncomplete, which names the missing files."""
     if not folder.is_dir():
         raise FilesIncomplete(f"{folder} is no folder; give one that holds the portals' files")
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".json", ".csv", ".geojson"))
-    found: dict[str, Dataset] = {}
-    for dataset_id in (REGISTER, MUNICIPALITIES, SERVICE_USERS):
-        path = _newest(files, dataset_id)
-        if path is not None:
-            found[dataset_id] = _read_dataset(dataset_id, path)
-    population = _newest(files, "b4rr-d25b")
-    borders = {
-        level: path
-        for level in ("comarques", "municipis")
-        if (path := _newest([p for p in files if p.suffix == ".geojson"], level)) is not None
-    }
-    lacking = [f"{dataset_id}*.json or .csv" for dataset_id in ATTRIBUTIONS if dataset_id not in found]
-    lacking += [] if population else ["b4rr-d25b*.csv (people by age)"]
-    lacking += [f"*{level}*.geojson" for level in ("comarques", "municipis") if level not in borders]
-    if population is None or lacking:
-        raise FilesIncomplete(f"{folder} holds {len(files)} data files but lacks {', '.join(lacking)}")
-    modified = max(datetime.fromtimestamp(path.stat().st_mtime, UTC) for path in borders.values())
+    datasets = {name: path for name in ATTRIBUTIONS if (path := _newest(files, name)) is not None}
+    population = _newest(files, POPULATION_FILE)
+    geojson = [path for path in files if path.suffix == ".geojson"]
+    levels = {level: path for level in LEVELS if (path := _newest(geojson, level)) is not None}
+    missing = [f"{name}*.json or .csv" for name in ATTRIBUTIONS if name not in datasets]
+    missing += [] if population else [f"{POPULATION_FILE}*.csv (people by age)"]
+    missing += [f"*{level}*.geojson" for level in LEVELS if level not in levels]
+    if population is None or missing:
+        raise FilesIncomplete(f"{folder} holds {len(files)} data files but lacks {', '.join(missing)}")
     return FilesPortal(
-        datasets=found,
+        datasets={name: _read_dataset(name, path) for name, path in datasets.items()},
         population=_read_population(population),
-        boundaries=lambda level, _: borders[level].read_bytes(),
-        boundaries_modified=modified,
+        boundaries=lambda level, _: levels[level].read_bytes(),
+        boundaries_modified=max(_modified(path) for path in levels.values()),
     )
 
 
 def _newest(files: list[Path], mark: str) -> Path | None:
     """The file whose name holds the mark and sorts last; else a JSON whose rows have the dataset's fields."""
     named = [path for path in files if mark in path.name]
-    if named:
-        return max(named, key=lambda path: path.name.partition(mark)[2])
-    fields = (
-        {column.field for column in demo_datasets(EPOCH)[mark].columns} if mark in ATTRIBUTIONS else set()
-    )
-    return next(
-        (path for path in files if fields and path.suffix == ".json" and _has_fields(path, fields)), None
-    )
+    if named or mark not in ATTRIBUTIONS:
+        return max(named, key=lambda path: path.name.partition(mark)[2], default=None)
+    fields = {column.field for column in demo_datasets(EPOCH)[mark].columns}
+    return next((path for path in files if path.suffix == ".json" and _has_fields(path, fields)), None)
+
+
+def _modified(path: Path) -> datetime:
+    return datetime.fromtimestamp(int(path.stat().st_mtime), UTC)
 
 
 def _has_fields(path: Path, fields: set[str]) -> bool:
@@ -91,12 +85,11 @@ def _has_fields(path: Path, fields: set[str]) -> bool:
 
 def _read_dataset(dataset_id: str, path: Path) -> Dataset:
     model = demo_datasets(EPOCH)[dataset_id]
-    updated = datetime.fromtimestamp(int(path.stat().st_mtime), UTC)
     dataset = replace(
         model,
-        name=model.name.partition(" (dades de demo")[0],
+        name=model.name.removesuffix(DEMO_MARK),
         attribution=ATTRIBUTIONS[dataset_id],
-        updated=updated,
+        updated=_modified(path),
     )
     if path.suffix == ".csv":
         return _from_csv(dataset, path)
@@ -110,15 +103,11 @@ def _read_dataset(dataset_id: str, path: Path) -> Dataset:
 
 
 def _from_csv(dataset: Dataset, path: Path) -> Dataset:
-    by_title = {column.name: column.field for column in dataset.columns}
-    known = {column.field for column in dataset.columns}
+    """Columns are named by their titles or by their fields."""
+    fields = {name: column.field for column in dataset.columns for name in (column.name, column.field)}
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows: list[Row] = [
-            {
-                field: value
-                for title, value in row.items()
-                if (field := by_title.get(title, title)) in known and value
-            }
+            {fields[title]: value for title, value in row.items() if title in fields and value}
             for row in csv.DictReader(file)
         ]
     return replace(dataset, rows=lambda: rows)
@@ -148,12 +137,11 @@ def _from_export(dataset: Dataset, content: dict[str, object], path: Path) -> Da
 
 
 def _export_row(names: Iterable[str | None], values: Iterable[object], points: set[str]) -> Row:
-    row: Row = {}
-    for name, value in zip(names, values, strict=True):
-        if name is None or value is None:
-            continue
-        row[name] = _point(str(value)) if name in points else value
-    return row
+    return {
+        name: _point(str(value)) if name in points else value
+        for name, value in zip(names, values, strict=True)
+        if name is not None and value is not None
+    }
 
 
 def _point(text: str) -> dict[str, object]:
@@ -164,9 +152,9 @@ def _point(text: str) -> dict[str, object]:
 def _read_population(path: Path) -> PopulationTable:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    lacking = [title for title in ("Codi", "Literal", *AGE_COLUMNS.values()) if rows and title not in rows[0]]
-    if not rows or lacking:
-        raise FilesIncomplete(f"{path} has no people by age: it lacks {', '.join(lacking) or 'rows'}")
+    missing = [title for title in ("Codi", "Literal", *AGE_COLUMNS.values()) if rows and title not in rows[0]]
+    if not rows or missing:
+        raise FilesIncomplete(f"{path} has no people by age: it lacks {', '.join(missing) or 'rows'}")
     people = {
         row["Codi"] or TOTAL: {age: int(row[title]) for age, title in AGE_COLUMNS.items()} for row in rows
     }

@@ -1,4 +1,4 @@
-"""People by municipality, year, sex and age group: those of 2019 carried to other years."""
+"""People by municipality, year, sex and age group: those of 2019 scaled to other years."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from catalunya.demo.data.territory import municipalities
 
 FIRST_YEAR, LAST_YEAR = 2015, 2025
 PEOPLE_OF_CATALONIA = {2015: 7_508_106, 2019: 7_675_217, 2025: 8_124_126}
-"""Published totals (Idescat); the years between lie on straight lines."""
+"""Published totals (Idescat); the years between are interpolated."""
 YEARLY_GROWTH_OF_AGED = 1.017
 WOMEN_RATIO = 0.508
 YOUNGEST, MIDDLE, OLDEST, TOTAL = "Y_LT016", "Y016_064", "Y_GE065", "TOTAL"
@@ -70,7 +70,7 @@ def people_of(year: int) -> dict[str, dict[str, int]]:
 
 
 def of_sex(people: int | None, sex: str) -> int | None:
-    """Return the people of one sex, by one ratio for all."""
+    """Return the people of one sex, by the same ratio everywhere."""
     if people is None or sex == TOTAL:
         return people
     women = round(people * WOMEN_RATIO)

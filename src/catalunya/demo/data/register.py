@@ -12,13 +12,12 @@ import msgspec
 
 from catalunya.demo.data import vocabulary
 from catalunya.demo.data.rng import seeded
-from catalunya.demo.data.events import History, last_change
-from catalunya.demo.data.service import RESIDENCE_GROUPS, Row, Service, row_of
+from catalunya.demo.data.events import History
+from catalunya.demo.data.service import Row, Service, row_of
 from catalunya.demo.data.territory import (
     Municipality,
     comarques,
     municipalities,
-    municipality_by_id,
     official_residence_places,
     service_types,
 )
@@ -36,16 +35,17 @@ HEADINGS = {
 
 
 def register_at(day: date) -> list[Row]:
-    """Return the rows of the register as the portal has them on that day, dirt included.
+    """Return the rows of the register as the portal has them on that day, errors included.
 
-    Before EPOCH it is the base state. What a day shows does not depend on the days asked before.
+    Before EPOCH it is the base state. A day does not depend on the days asked before.
     """
     rows = [row_of(service) for service in services_at(day)]
-    return [*rows, *_unmatched_rows(), *_duplicate_rows(rows), *_broken_rows()]
+    duplicates = [dict(rows[index]) for index in (17, 1_234, 5_678)]
+    return [*rows, *_unmatched_rows(), *duplicates, *_broken_rows()]
 
 
 def services_at(day: date) -> list[Service]:
-    """Return the services that are registered on that day as they are in truth, by number."""
+    """Return the services registered on that day with their true values, by number."""
     services = {service.number: service for service in base_services()}
     for number, state in _history().until(day):
         if state is None:
@@ -53,11 +53,6 @@ def services_at(day: date) -> list[Service]:
         else:
             services[number] = state
     return [services[number] for number in sorted(services)]
-
-
-def changed_on(day: date) -> date:
-    """Return the last day up to `day` on which the register changed."""
-    return last_change(day, EPOCH)
 
 
 @cache
@@ -147,7 +142,8 @@ def _companions(rng: random.Random, residences: Sequence[Service]) -> list[Servi
     for group, people_per_place, low, high in (("day_centre", 80, 8, 45), ("sheltered_housing", 420, 6, 50)):
         kind = _kind_of(group)
         for comarca_id in comarques():
-            for places in split_places(rng, _aged(comarca_id) // people_per_place, low, high):
+            aged = sum(_weights(comarca_id)[1])
+            for places in split_places(rng, aged // people_per_place, low, high):
                 municipality = _municipality_of_comarca(rng, comarca_id)
                 service = draw_service(rng, kind, municipality, _ownership(rng))
                 hosts = by_municipality.get(municipality.municipality_id)
@@ -159,14 +155,10 @@ def _companions(rng: random.Random, residences: Sequence[Service]) -> list[Servi
 
 def _former_names(rng: random.Random) -> list[Service]:
     """One service at least in each municipality that was renamed or moved to another comarca."""
-    changed = [
-        municipality
-        for municipality in municipalities()
-        if municipality.former_comarca_id or municipality.municipality_id in vocabulary.RENAMED
-    ]
     return [
         replace(draw_service(rng, "Servei d'ajuda a domicili", municipality, "public"), form=501)
-        for municipality in changed
+        for municipality in municipalities()
+        if municipality.former_comarca_id or municipality.municipality_id in vocabulary.RENAMED
     ]
 
 
@@ -189,17 +181,8 @@ def _other_places(rng: random.Random, kind: str) -> int | None:
 
 
 def _moved_in(service: Service, host: Service) -> Service:
-    return replace(
-        service,
-        name=host.name,
-        address=host.address,
-        district=host.district,
-        postal_code=host.postal_code,
-        phone=host.phone,
-        owner=host.owner,
-        ownership=host.ownership,
-        tax_id=host.tax_id,
-    )
+    shared = ("name", "address", "district", "postal_code", "phone", "owner", "ownership", "tax_id")
+    return replace(service, **{field: getattr(host, field) for field in shared})
 
 
 def _owner(rng: random.Random, ownership: str, municipality: Municipality) -> tuple[str, str]:
@@ -222,26 +205,21 @@ def _inscription(rng: random.Random) -> date:
 
 
 def _unmatched_rows() -> list[Row]:
-    """Services whose municipality nobody can tell."""
+    """Services whose municipality cannot be matched."""
     rng = seeded("unmatched")
-    day_centre = _kind_of("day_centre")
     rows = []
     for index, name in enumerate(
         ("No consta", "No consta", "Vilademostra", "Granolers", "Sant Cuat", "Altres/Diversos")
     ):
-        kind = day_centre if index % 2 else "Servei d'ajuda a domicili"
+        kind = _kind_of("day_centre") if index % 2 else "Servei d'ajuda a domicili"
         service = draw_service(rng, kind, municipalities()[index], "social_initiative")
         row = row_of(replace(service, number=90_001 + index, places=20, form=500))
         rows.append(row | {"municipi": name, "comarca": "No consta" if index < 2 else row["comarca"]})
     return rows
 
 
-def _duplicate_rows(rows: Sequence[Row]) -> list[Row]:
-    return [dict(rows[index]) for index in (17, 1_234, 5_678)]
-
-
 def _broken_rows() -> list[Row]:
-    """Rows that break the declaration of the dataset: in two a required value is missing, in three an optional one bad."""
+    """Rows that break the definition of the dataset: two lack a required value, three have a bad optional value."""
     rng = seeded("broken")
     rows = []
     broken: tuple[Row, ...] = (
@@ -252,9 +230,8 @@ def _broken_rows() -> list[Row]:
         {"capacitat": "-5"},
     )
     for index, change in enumerate(broken):
-        service = draw_service(
-            rng, _kind_of("assisted_residence"), municipalities()[index * 90], "mercantile"
-        )
+        kind = _kind_of("assisted_residence")
+        service = draw_service(rng, kind, municipalities()[index * 90], "mercantile")
         rows.append(row_of(replace(service, number=90_101 + index, places=30, form=500)) | change)
     return rows
 
@@ -271,33 +248,11 @@ def _weights(comarca_id: str) -> tuple[tuple[Municipality, ...], tuple[int, ...]
 
 
 def _municipality_of_comarca(rng: random.Random, comarca_id: str) -> Municipality:
-    members, weights = _weights(comarca_id)
-    return rng.choices(members, weights)[0]
-
-
-@cache
-def _aged(comarca_id: str) -> int:
-    return sum(_weights(comarca_id)[1])
-
-
-def residence_places(services: Sequence[Service]) -> dict[tuple[str, str], int]:
-    """Return the residence places of services by comarca of today and ownership."""
-    places: dict[tuple[str, str], int] = {}
-    for service in services:
-        if service.group in RESIDENCE_GROUPS:
-            key = (municipality_by_id()[service.municipality_id].comarca_id, service.ownership)
-            places[key] = places.get(key, 0) + (service.places or 0)
-    return places
-
-
-def scaled_register(rows: int) -> Iterator[Row]:
-    """Yield `rows` rows shaped like the register, with numbers `S0000001` on, for benchmarks."""
-    for line in scaled_lines(rows):
-        yield msgspec.json.decode(line, type=dict[str, object])
+    return rng.choices(*_weights(comarca_id))[0]
 
 
 def scaled_lines(rows: int) -> Iterator[bytes]:
-    """Yield the rows of `scaled_register` as JSON objects, without keeping them in memory."""
+    """Yield so many rows shaped like the register, with numbers `S0000001` on, as JSON objects, for benchmarks."""
     tails = [msgspec.json.encode(row)[len('{"registre":"S00001"') :] for row in register_at(EPOCH)[:SERVICES]]
     for number in range(1, rows + 1):
         yield b'{"registre":"S%07d"%b' % (number, tails[number % len(tails)])

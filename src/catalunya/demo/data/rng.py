@@ -1,4 +1,4 @@
-"""Chance that comes out the same every time."""
+"""Random numbers that are the same in every process."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import random
 
 
 def seeded(seed: str) -> random.Random:
-    """Return a source of chance that depends on the seed alone."""
+    """Return a random number generator that depends on the seed alone."""
     return random.Random(seed)  # noqa: S311 - invented data, no secrets

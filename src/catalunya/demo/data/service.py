@@ -1,4 +1,4 @@
-"""One registered service of the demo, and the row the portal makes of it, with all its dirt."""
+"""One registered service of the demo, and its row in the register, spelling variants and gaps included."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ SERVICE_FIELDS = (
     "registre", "nom", "tipologia", "inscripcio", "capacitat", "adreca", "municipi", "districte", "cp", "comarca",
     "telefon", "entitat_titular", "qualificacio", "nif",
 )  # fmt: skip
-RESIDENCE_GROUPS = frozenset({"assisted_residence", "home_residence"})
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service as it is in truth: the municipality is a code and the owner has a known kind.
+    """A service with its true values: the municipality as a code, the ownership as one of the known kinds.
 
-    `form` (0 to 999) decides how the register misspells it; `places` is None where the register has none.
+    `form` (0 to 999) selects the spelling in the register; `places` is None where the register has no number.
     """
 
     number: int
@@ -40,11 +39,6 @@ class Service:
     ownership: str
     tax_id: str
     form: int
-
-    @property
-    def service_id(self) -> str:
-        """The number of the service in the register, `S00001`."""
-        return f"S{self.number:05d}"
 
 
 def municipality_form(service: Service) -> str:
@@ -75,7 +69,7 @@ def comarca_form(service: Service) -> str:
         comarca_id = municipality.former_comarca_id
     if comarca_id == "39" and service.form % 2:
         return "Val d'Aran"
-    name = comarques()[comarca_id].name
+    name = comarques()[comarca_id]
     return name.upper() if 200 <= service.form < 215 else name
 
 
@@ -88,7 +82,7 @@ def row_of(service: Service) -> Row:
     if 215 <= form < 225:
         name = unicodedata.normalize("NFD", name)
     row: Row = {
-        "registre": service.service_id,
+        "registre": f"S{service.number:05d}",
         "nom": name,
         "tipologia": service.kind,
         "inscripcio": service.inscribed.isoformat(),

@@ -25,7 +25,7 @@ def service_user_rows() -> list[Row]:
     return [
         _row(year, comarca_id)
         for year in range(FIRST_YEAR, LAST_YEAR + 1)
-        for comarca_id in sorted(comarques(), key=lambda known: comarques()[known].name)
+        for comarca_id in sorted(comarques(), key=lambda known: comarques()[known])
         if comarca_id != "43" or year >= 2023
     ]
 
@@ -43,5 +43,5 @@ def _row(year: int, comarca_id: str) -> Row:
         women_day, men_day, women_day + men_day, women_in, men_in, women_in + men_in,
         women_day + women_in, men_day + men_in, women_day + men_day + women_in + men_in,
     )  # fmt: skip
-    row: Row = {"any": str(year), "codi": comarca_id, "comarca": comarques()[comarca_id].name}
+    row: Row = {"any": str(year), "codi": comarca_id, "comarca": comarques()[comarca_id]}
     return row | {name: str(value) for (_, name), value in zip(MEASURES, values, strict=True) if value}

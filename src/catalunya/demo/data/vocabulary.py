@@ -1,4 +1,4 @@
-"""Word lists that invented names, streets and owners are drawn from. None names a real service."""
+"""Word lists for invented names, streets and owners. None names a real service."""
 
 from __future__ import annotations
 
@@ -40,4 +40,4 @@ RENAMED = {
     "431362": "Sant Carles de la Ràpita",
     "080235": "Bigues i Riells",
 }
-"""Names that some municipalities had before; a register keeps using them for years."""
+"""Former names of municipalities, which the register still uses."""

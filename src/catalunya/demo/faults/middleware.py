@@ -1,11 +1,11 @@
-"""The faults that lie in the way of the bytes: delays, refusals, bodies cut short."""
+"""Faults of the transport: delays, refused requests, closed connections, bodies that are cut short."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,136 +15,122 @@ LogEntry = tuple[str, str, int]
 MAINTENANCE = (
     "<!DOCTYPE html><html><head><title>Manteniment</title></head><body><h1>En manteniment</h1></body></html>"
 )
-DRIP_PIECES = 20
+TOO_MANY = JSONResponse(
+    {"code": "too_many_requests", "error": True, "message": "Too many requests"},
+    status_code=429,
+    headers={"Retry-After": "1"},
+)
+REFUSALS: dict[str, Response] = {
+    "http_429": TOO_MANY,
+    "http_500": JSONResponse(
+        {"code": "internal_error", "error": True, "message": "Internal error"}, status_code=500
+    ),
+    "html_error": HTMLResponse(MAINTENANCE),
+}
+DRIP_PARTS = 20
 
 
 class FaultMiddleware:
-    """Wraps the portal: logs each request, marks demo data, and applies the faults that are switched on."""
+    """Wraps the portal: logs each request, marks demo data, and applies the faults that are switched on.
+
+    `disconnect` closes the connection of a client and returns whether it could.
+    """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        faults: Callable[[], Faults],
+        faults: Faults,
         log: list[LogEntry],
         demo: bool,
-        cut: Callable[[tuple[str, int] | None], bool],
+        disconnect: Callable[[tuple[str, int] | None], bool],
     ) -> None:
         self._app = app
         self._faults = faults
         self._log = log
         self._demo = demo
-        self._cut = cut
+        self._disconnect = disconnect
         self._without_token = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         query = scope["query_string"].decode()
         asked = scope["path"] + (f"?{query}" if query else "")
         entry = len(self._log)
         self._log.append((scope["method"], asked, 0))
 
-        async def marked_send(message: Message) -> None:
+        async def logged_send(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._log[entry] = (scope["method"], asked, message["status"])
                 if self._demo:
-                    message["headers"] = [*message["headers"], (b"x-catalunya-demo", b"true")]
+                    MutableHeaders(scope=message)["x-catalunya-demo"] = "true"
             await send(message)
 
-        await self._answer(scope, receive, marked_send)
+        await self._answer(scope, receive, logged_send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        faults, dataset = self._faults(), dataset_of(scope["path"])
-        if (slow := faults.take("slow", dataset)) is not None:
-            await asyncio.sleep(1.0 if slow.number is None else slow.number)
-        if faults.take("down", dataset) is not None:
-            if self._cut(scope.get("client")):
+        dataset = dataset_of(scope["path"])
+        if slow := self._faults.take("slow", dataset):
+            await asyncio.sleep(slow.number(1.0))
+        if self._faults.take("down", dataset):
+            if not self._disconnect(scope.get("client")):
+                await Response(status_code=503)(scope, receive, send)
+            return
+        for name, refusal in REFUSALS.items():
+            if self._faults.take(name, dataset):
+                await refusal(scope, receive, send)
                 return
-            await Response(status_code=503)(scope, receive, send)
+        if self._is_throttled(scope, dataset):
+            await TOO_MANY(scope, receive, send)
             return
-        refusal = self._refusal(scope, faults, dataset)
-        if refusal is not None:
-            await refusal(scope, receive, send)
-            return
-        cut = next((f for name in ("truncated", "cut_json") if (f := faults.take(name, dataset))), None)
-        drip = faults.take("drip", dataset)
-        if cut is None and drip is None:
+        cut = self._faults.take("truncated", dataset) or self._faults.take("cut_json", dataset)
+        drip = self._faults.take("drip", dataset)
+        if cut or drip:
+            await self._send_damaged(scope, receive, send, cut, drip)
+        else:
             await self._app(scope, receive, send)
-            return
-        start, body = await self._collect(scope, receive)
-        await send_spoiled(start, body, send, cut, drip)
 
-    def _refusal(self, scope: Scope, faults: Faults, dataset: str) -> Response | None:
-        if faults.take("http_429", dataset) is not None or self._throttled(scope, faults, dataset):
-            body = {"code": "too_many_requests", "error": True, "message": "Too many requests"}
-            return JSONResponse(body, status_code=429, headers={"Retry-After": "1"})
-        if faults.take("http_500", dataset) is not None:
-            body = {"code": "internal_error", "error": True, "message": "Internal error"}
-            return JSONResponse(body, status_code=500)
-        if faults.take("html_error", dataset) is not None:
-            return HTMLResponse(MAINTENANCE)
-        return None
-
-    def _throttled(self, scope: Scope, faults: Faults, dataset: str) -> bool:
-        fault = faults.find("throttled", dataset)
+    def _is_throttled(self, scope: Scope, dataset: str) -> bool:
+        fault = self._faults.find("throttled", dataset)
         if fault is None or "x-app-token" in Headers(scope=scope) or b"app_token" in scope["query_string"]:
             return False
         self._without_token += 1
-        return self._without_token % max(1, int(fault.number or 3)) == 0
+        return self._without_token % max(1, int(fault.number(3))) == 0
 
-    async def _collect(self, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
+    async def _send_damaged(
+        self, scope: Scope, receive: Receive, send: Send, cut: Fault | None, drip: Fault | None
+    ) -> None:
+        """Answer without compression; the body ends early, is cut in the middle of its JSON, or comes slowly."""
+        kept = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
         start: Message = {}
-        body: list[bytes] = []
+        body = bytearray()
 
-        async def keep(message: Message) -> None:
+        async def collect(message: Message) -> None:
             if message["type"] == "http.response.start":
                 start.update(message)
             else:
-                body.append(bytes(message.get("body", b"")))
+                body.extend(message.get("body", b""))
 
-        await self._app(scope, receive, keep)
-        return start, b"".join(body)
-
-
-async def send_spoiled(
-    start: Message, body: bytes, send: Send, cut: Fault | None, drip: Fault | None
-) -> None:
-    """Send a response whose body is cut short, cut in the middle of its JSON, or comes in drops."""
-    headers = [(name, value) for name, value in start["headers"] if name != b"content-length"]
-    length = len(body)
-    if cut is not None:
-        compressed = any(name == b"content-encoding" for name, _ in headers)
-        body = (
-            body[: max(1, length * 2 // 3)]
-            if not (compressed and cut.name == "cut_json")
-            else b'[{"registre":"S0'
-        )
-        if cut.name == "cut_json":
-            headers = [(name, value) for name, value in headers if name != b"content-encoding"]
-            length = len(body)
-    if start["status"] != 304:
-        headers.append((b"content-length", str(length).encode()))
-    await send({**start, "headers": headers})
-    pieces = DRIP_PIECES if drip is not None else 1
-    size = max(1, -(-len(body) // pieces))
-    for position in range(0, len(body), size):
-        await send(
-            {"type": "http.response.body", "body": body[position : position + size], "more_body": True}
-        )
-        if drip is not None:
-            await asyncio.sleep(0.02 if drip.number is None else drip.number)
-    if cut is None or cut.name != "truncated":
-        await send({"type": "http.response.body", "body": b""})
+        await self._app({**scope, "headers": kept}, receive, collect)
+        sent = bytes(body[: max(1, len(body) * 2 // 3)]) if cut else bytes(body)
+        if cut and cut.name == "cut_json":
+            MutableHeaders(scope=start)["content-length"] = str(len(sent))
+        await send(start)
+        size = max(1, -(-len(sent) // DRIP_PARTS)) if drip else max(1, len(sent))
+        for position in range(0, len(sent), size):
+            part = sent[position : position + size]
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            if drip:
+                await asyncio.sleep(drip.number(0.02))
+        if not cut or cut.name != "truncated":
+            await send({"type": "http.response.body", "body": b""})
 
 
 def dataset_of(path: str) -> str:
-    """Return the dataset that an address belongs to: a Socrata id, `population` or `boundaries`."""
-    parts = path.strip("/").split("/")
-    if parts[0] == "resource" and len(parts) > 1:
+    """Return the dataset of an address: a Socrata id, `population`, `boundaries`, or nothing."""
+    parts = [*path.strip("/").split("/"), "", ""]
+    if parts[0] == "resource":
         return parts[1].partition(".")[0]
-    if parts[:2] == ["api", "views"] and len(parts) > 2:
+    if parts[:2] == ["api", "views"]:
         return parts[2].partition(".")[0]
     return {"taules": "population", "datacloud": "boundaries"}.get(parts[0], "")

@@ -1,4 +1,4 @@
-"""The two faults that show only between pages: another order each time, and rows that come and go."""
+"""The faults between pages: another order in each (`reordered`), and rows that come and go (`shifting`)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from catalunya.demo.data.service import Row
 from catalunya.demo.faults.switches import Faults
 
 
-class PageDisorder:
-    """How many pages of a dataset were served under `reordered` and `shifting`, and what follows from it."""
+class PageFaults:
+    """Counts the pages of a dataset that were served under `reordered` and `shifting`, and changes the next."""
 
     def __init__(self) -> None:
         self._reordered = 0
         self.changes = 0
         self._pages = 0
 
-    def look(self, faults: Faults, dataset_id: str, *, page: bool) -> None:
-        """Take note of a request; after the first page each further one finds one change more."""
+    def count_request(self, faults: Faults, dataset_id: str, *, page: bool) -> None:
+        """Count a request; after the first page each page finds one more row changed."""
         if faults.find("reordered", dataset_id) is None:
             self._reordered = 0
         elif page:
@@ -43,17 +43,17 @@ class PageDisorder:
             seeded(f"order {self._reordered}").shuffle(indexes)
         return indexes
 
-    def newcomers(self, pieces: list[bytes | memoryview], *, last: bool) -> list[bytes | memoryview]:
-        """Return the page with the rows that appeared in the place of those that vanished, at the very end."""
+    def with_new_rows(self, parts: list[bytes | memoryview], *, last: bool) -> list[bytes | memoryview]:
+        """Return the page; the last one ends with the rows that replace those that vanished."""
         if not (self.changes and last):
-            return pieces
-        rows = msgspec.json.decode(b"".join(pieces), type=list[dict[str, object]])
+            return parts
+        rows = msgspec.json.decode(b"".join(parts), type=list[dict[str, object]])
         changed = min(self.changes, len(rows))
-        rows[len(rows) - changed :] = [_newcomer(row, number) for number, row in enumerate(rows[-changed:])]
+        rows[len(rows) - changed :] = [_new_row(row, number) for number, row in enumerate(rows[-changed:])]
         return [b"[" + b"\n,".join(msgspec.json.encode(row) for row in rows) + b"]\n"]
 
 
-def _newcomer(row: Row, number: int) -> Row:
+def _new_row(row: Row, number: int) -> Row:
     changed = dict(row)
     for field in (":id", "registre", "codi"):
         if field in changed:

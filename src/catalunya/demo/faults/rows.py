@@ -1,34 +1,29 @@
-"""The faults that lie in the rows themselves: columns that come, go or change type, rows doubled or broken."""
+"""Faults of the rows: new, missing or retyped columns, duplicate rows, bad values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from catalunya.demo.data.datasets import Column, Dataset
 from catalunya.demo.data.service import Row
 
-EVERY_DOUBLED = 100
-EVERY_BAD = 500
+DUPLICATE_EVERY = 100
+BAD_EVERY = 500
 _KIND = "tipologia"
-"""A column of the register that each row needs."""
+"""A column that each row of the register must have."""
 
 
-def distorted(dataset: Dataset, faults: tuple[tuple[str, str], ...]) -> Dataset:
-    """Return the dataset with the named faults in it; without any it is returned as it is."""
+def with_faults(dataset: Dataset, faults: tuple[tuple[str, str], ...]) -> Dataset:
+    """Return the dataset with the faults given by name and value."""
     for name, value in faults:
-        dataset = replace(_DISTORTIONS[name](dataset, value or dataset.faulted_field), lines=None)
+        dataset = replace(_ROW_FAULTS[name](dataset, value or dataset.faulted_field), lines=None)
     return dataset
 
 
 def _each_row(dataset: Dataset, change: Callable[[int, Row], Iterable[Row]]) -> Callable[[], Iterable[Row]]:
     original = dataset.rows
-
-    def rows() -> Iterator[Row]:
-        for index, row in enumerate(original()):
-            yield from change(index, row)
-
-    return rows
+    return lambda: (new for index, row in enumerate(original()) for new in change(index, row))
 
 
 def _new_column(dataset: Dataset, _: str) -> Dataset:
@@ -61,29 +56,29 @@ def _retyped_column(dataset: Dataset, field: str) -> Dataset:
     )
 
 
-def _doubled_rows(dataset: Dataset, _: str) -> Dataset:
+def _duplicate_rows(dataset: Dataset, _: str) -> Dataset:
     return replace(
         dataset,
-        rows=_each_row(dataset, lambda index, row: [row, row] if index % EVERY_DOUBLED == 7 else [row]),
+        rows=_each_row(dataset, lambda index, row: [row, row] if index % DUPLICATE_EVERY == 7 else [row]),
     )
 
 
 def _bad_rows(dataset: Dataset, field: str) -> Dataset:
-    """A value that is none, in rows without their kind: a bad value alone would be null, not quarantined."""
+    """Rows without their kind and with a bad value; a bad value alone would become null, not be quarantined."""
 
-    def spoiled(row: Row) -> Row:
+    def bad(row: Row) -> Row:
         return {key: value for key, value in row.items() if key != _KIND} | {field: "n/d"}
 
     return replace(
         dataset,
-        rows=_each_row(dataset, lambda index, row: [spoiled(row) if index % EVERY_BAD == 11 else row]),
+        rows=_each_row(dataset, lambda index, row: [bad(row) if index % BAD_EVERY == 11 else row]),
     )
 
 
-_DISTORTIONS: dict[str, Callable[[Dataset, str], Dataset]] = {
+_ROW_FAULTS: dict[str, Callable[[Dataset, str], Dataset]] = {
     "new_column": _new_column,
     "missing_column": _missing_column,
     "retyped_column": _retyped_column,
-    "doubled_rows": _doubled_rows,
+    "doubled_rows": _duplicate_rows,
     "bad_rows": _bad_rows,
 }

@@ -1,4 +1,4 @@
-"""What can go wrong with a portal, switched on by name: `http_500=2`, `ivft-vegh:missing_column=capacitat`."""
+"""The faults of a portal, switched on by name: `http_500=2`, `ivft-vegh:missing_column=capacitat`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from catalunya.demo.errors import UnknownFault
 
 TRANSPORT_FAULTS = {
     "slow": "SECONDS of delay before each response (default 1)",
-    "drip": "the body comes in small pieces with SECONDS between them (default 0.02)",
+    "drip": "the body comes in 20 parts with SECONDS between them (default 0.02)",
     "http_429": "429 with Retry-After: 1, for the first N requests or for all",
     "http_500": "500, for the first N requests or for all",
     "throttled": "429 for every Nth request that has no application token (default 3)",
@@ -18,18 +18,20 @@ TRANSPORT_FAULTS = {
     "html_error": "200 with a maintenance page in HTML, for N responses or for all",
     "down": "the connection is closed without an answer, for N requests or for all",
 }
-DATA_FAULTS = {
+PAGE_FAULTS = {
     "reordered": "each page is cut from another order of the rows, so that pages overlap",
     "shifting": "between two pages one row vanishes and one appears",
-    "new_column": "a column more than declared",
+}
+ROW_FAULTS = {
+    "new_column": "one more column than declared",
     "missing_column": "the column FIELD is gone",
     "retyped_column": "the column FIELD has another type and other values",
     "doubled_rows": "one row in a hundred comes twice, the same ones each time",
-    "bad_rows": "one row in five hundred holds a value that breaks the declaration",
+    "bad_rows": "one row in five hundred holds a value that breaks the definition",
 }
-FAULTS = TRANSPORT_FAULTS | DATA_FAULTS
-COUNTED = frozenset({"http_429", "http_500", "truncated", "cut_json", "html_error", "down"})
-NUMBERED = COUNTED | {"slow", "drip", "throttled"}
+FAULTS = TRANSPORT_FAULTS | PAGE_FAULTS | ROW_FAULTS
+IN_SECONDS = frozenset({"slow", "drip"})
+COUNTED = TRANSPORT_FAULTS.keys() - IN_SECONDS - {"throttled"}
 FIELDED = frozenset({"missing_column", "retyped_column"})
 SCOPES = {
     "social_services": "ivft-vegh",
@@ -49,46 +51,34 @@ class Fault:
     dataset: str = ""
     left: int | None = None
 
-    @property
-    def number(self) -> float | None:
-        """The value as a number, None where none was given."""
-        return float(self.value) if self.value else None
+    def number(self, default: float) -> float:
+        """Return the value as a number, or the default where none was given."""
+        return float(self.value or default)
 
 
 @dataclass
 class Faults:
-    """The faults of a portal. It may be changed while the portal runs."""
+    """The faults of a portal, which may change while it runs."""
 
     active: list[Fault] = field(default_factory=list)
 
     @classmethod
     def parse(cls, specs: Iterable[str]) -> Faults:
-        """Return the faults that texts like `dataset:name=value` stand for; raises UnknownFault."""
-        faults = cls()
-        for spec in specs:
-            faults.add(spec)
-        return faults
+        """Return the faults of texts like `dataset:name=value`; raises UnknownFault."""
+        return cls([parse_fault(spec) for spec in specs])
 
-    def add(self, spec: str) -> Fault:
-        """Switch one fault on and return it; raises UnknownFault for a name or value that is wrong."""
-        fault = parse_fault(spec)
-        self.active = [*self.active, fault]
-        return fault
+    def add(self, spec: str) -> None:
+        """Switch one fault on; raises UnknownFault."""
+        self.active.append(parse_fault(spec))
 
     def clear(self) -> None:
         """Switch every fault off."""
-        self.active = []
+        self.active.clear()
 
     def find(self, name: str, dataset: str) -> Fault | None:
-        """Return the fault of that name that hits the dataset, without using it up."""
-        return next(
-            (
-                fault
-                for fault in self.active
-                if fault.name == name and fault.dataset in ("", dataset) and fault.left != 0
-            ),
-            None,
-        )
+        """Return the fault of that name that hits the dataset, without counting it down."""
+        hits = (f for f in self.active if f.name == name and f.dataset in ("", dataset) and f.left != 0)
+        return next(hits, None)
 
     def take(self, name: str, dataset: str) -> Fault | None:
         """Return the fault of that name that hits the dataset, and count it down."""
@@ -99,34 +89,33 @@ class Faults:
 
     def of_data(self, dataset: str) -> tuple[tuple[str, str], ...]:
         """Return names and values of the faults that change the rows of a dataset."""
-        lasting = DATA_FAULTS.keys() - {"reordered", "shifting"}
         return tuple(
             (fault.name, fault.value)
             for fault in self.active
-            if fault.name in lasting and fault.dataset in ("", dataset)
+            if fault.name in ROW_FAULTS and fault.dataset in ("", dataset)
         )
 
 
 def parse_fault(spec: str) -> Fault:
-    """Return the fault that `[dataset:]name[=value]` stands for; raises UnknownFault naming those known."""
+    """Return the fault of a text `[dataset:]name[=value]`; raises UnknownFault, which names those known."""
     scoped, _, value = spec.strip().partition("=")
     scope, colon, name = scoped.rpartition(":")
     name = name.strip()
+    scopes = {*SCOPES, *SCOPES.values()}
     if name not in FAULTS:
         raise UnknownFault(
             f"no fault is called {name!r} (in {spec!r}); known are {', '.join(sorted(FAULTS))}"
         )
-    known_scopes = {*SCOPES, *SCOPES.values()}
-    if colon and scope not in known_scopes:
+    if colon and scope not in scopes:
         raise UnknownFault(
-            f"no dataset is called {scope!r} (in {spec!r}); known are {', '.join(sorted(known_scopes))}"
+            f"no dataset is called {scope!r} (in {spec!r}); known are {', '.join(sorted(scopes))}"
         )
-    if value and name in NUMBERED and not _is_number(value, whole=name not in ("slow", "drip")):
-        raise UnknownFault(f"the fault {name} takes a number, not {value!r}: {FAULTS[name]}")
-    if value and name not in NUMBERED | FIELDED:
+    if value and name not in TRANSPORT_FAULTS.keys() | FIELDED:
         raise UnknownFault(f"the fault {name} takes no value, found {value!r}: {FAULTS[name]}")
-    left = int(value) if name in COUNTED and value else None
-    return Fault(name=name, value=value, dataset=SCOPES.get(scope, scope), left=left)
+    if value and name in TRANSPORT_FAULTS and not _is_number(value, whole=name not in IN_SECONDS):
+        raise UnknownFault(f"the fault {name} takes a number, not {value!r}: {FAULTS[name]}")
+    left = int(value) if value and name in COUNTED else None
+    return Fault(name, value, SCOPES.get(scope, scope), left)
 
 
 def _is_number(value: str, *, whole: bool) -> bool:

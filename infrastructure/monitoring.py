@@ -1,0 +1,71 @@
+"""Monitoring: one topic for all alarms, and a budget."""
+
+from __future__ import annotations
+
+from aws_cdk import Aws
+from aws_cdk import aws_budgets as budgets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sns_subscriptions as subscriptions
+from constructs import Construct
+
+from infrastructure.parameters import Parameters
+
+TAG = "project"
+"""The tag that the budget filters by; activate it once in the account as a cost allocation tag."""
+
+
+class Monitoring(Construct):
+    """The topic `<prefix>-alerts` and the budget `<prefix>`."""
+
+    def __init__(self, scope: Construct, name: str, settings: Parameters) -> None:
+        super().__init__(scope, name)
+        self.topic = sns.Topic(self, "Alerts", topic_name=f"{settings.prefix}-alerts", enforce_ssl=True)
+        if settings.alert_email:
+            self.topic.add_subscription(subscriptions.EmailSubscription(settings.alert_email))
+        self._allow_services()
+        self._budget(settings)
+
+    def _allow_services(self) -> None:
+        """Allow CloudWatch and the budget to publish to the topic, for this account only."""
+        for service in ("cloudwatch", "budgets"):
+            self.topic.add_to_resource_policy(
+                iam.PolicyStatement(
+                    principals=[iam.ServicePrincipal(f"{service}.amazonaws.com")],
+                    actions=["sns:Publish"],
+                    resources=[self.topic.topic_arn],
+                    conditions={"StringEquals": {"aws:SourceAccount": Aws.ACCOUNT_ID}},
+                )
+            )
+
+    def _budget(self, settings: Parameters) -> None:
+        def notification(kind: str, percent: int) -> budgets.CfnBudget.NotificationWithSubscribersProperty:
+            return budgets.CfnBudget.NotificationWithSubscribersProperty(
+                notification=budgets.CfnBudget.NotificationProperty(
+                    comparison_operator="GREATER_THAN",
+                    notification_type=kind,
+                    threshold=percent,
+                    threshold_type="PERCENTAGE",
+                ),
+                subscribers=[
+                    budgets.CfnBudget.SubscriberProperty(
+                        address=self.topic.topic_arn, subscription_type="SNS"
+                    )
+                ],
+            )
+
+        budgets.CfnBudget(
+            self,
+            "Budget",
+            budget=budgets.CfnBudget.BudgetDataProperty(
+                budget_name=settings.prefix,
+                budget_type="COST",
+                time_unit="MONTHLY",
+                budget_limit=budgets.CfnBudget.SpendProperty(amount=settings.budget_usd, unit="USD"),
+                cost_filters={"TagKeyValue": [f"user:{TAG}${settings.prefix}"]},
+            ),
+            notifications_with_subscribers=[
+                notification("ACTUAL", 80),
+                notification("FORECASTED", 100),
+            ],
+        )

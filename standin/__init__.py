@@ -1,1 +1,0 @@
-"""A local stand-in for Amazon Athena: Athena's API in front of Trino, over an emulator of S3 and Glue."""

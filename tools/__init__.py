@@ -1,0 +1,1 @@
+"""Programs for development and tests; nothing in `src` imports them."""
