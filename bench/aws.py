@@ -32,7 +32,7 @@ from catalunya.runs.steps import StepwiseRun  # noqa: E402
 from catalunya.settings import PORTAL_VARIABLES, Settings  # noqa: E402
 from infrastructure import costs  # noqa: E402
 from infrastructure.parameters import Parameters  # noqa: E402
-from tests.lake.faulty import FaultyFront  # noqa: E402
+from tests.lake.faulty_proxy import FaultyProxy  # noqa: E402
 from tests.s3 import running  # noqa: E402
 
 SLOWER = 3.0
@@ -65,7 +65,7 @@ class Measured:
 
 
 class Bench:
-    def __init__(self, front: FaultyFront) -> None:
+    def __init__(self, front: FaultyProxy) -> None:
         self.settings = Settings.load()
         self.measured = Measured()
         front.listener = self._hear
@@ -158,7 +158,7 @@ def measure(folder: Path) -> tuple[Measured, costs.Run, costs.Run]:
     """The first run's functions, a run that finds nothing new, and one in which everything is new: the first."""
     with (
         running(folder, "s3") as emulator,
-        FaultyFront(emulator.endpoint) as front,
+        FaultyProxy(emulator.endpoint) as front,
         server.running(day=date(2026, 1, 5)) as demo,
     ):
         lake = f"s3://{emulator.new_bucket()}"

@@ -64,7 +64,7 @@ MOST_STAGED_AGAIN = 1000
 MOST_FLAT = 1.5
 MOST_LINEAR = 2.0
 PAGE = 1000
-LISTS = ("list", "list_after", "folders", "folders_after")
+LISTS = ("list", "folders")
 READS = ("read", "exists", "fetch", "read_tail", "read_versioned", "age_s")
 WRITES = ("put", "put_file", "replace", "copy", "delete", "delete_folder")
 
@@ -203,11 +203,8 @@ def multiply(lake: Path, count: int, home: Path) -> None:
             )
             data = path.read_bytes()
             made[name] = index.Entry(
-                staged=type(note)(**{
-                    **{field: getattr(note, field) for field in note.__struct_fields__},
-                    "size": len(data), "sha256": hashlib.sha256(data).hexdigest(),
-                })
-            )  # fmt: skip
+                staged=replace(note, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+            )
     index.update(storage, REGISTER, lambda known: known.update(made))
     _write_records(lake, RECORDS * count)
     shown = current_release(storage)

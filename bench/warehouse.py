@@ -197,7 +197,15 @@ def write_snapshot(con: Any, storage: Any, dataset: Any, scratch: Path, week: in
     taken_at = FIRST + timedelta(weeks=week)
     snapshot_id = layout.make_id(taken_at, f"{week:08x}")
     staged = Staged(
-        dataset.id, snapshot_id, taken_at, rows, rows, 0, 0, demo=True, digest=row_sql.digest(dataset)
+        dataset_id=dataset.id,
+        snapshot_id=snapshot_id,
+        taken_at=taken_at,
+        rows_in=rows,
+        rows_staged=rows,
+        rows_quarantined=0,
+        rows_duplicated=0,
+        demo=True,
+        digest=row_sql.digest(dataset),
     )
     _write_staged(con, dataset, staged, there, scratch)
     storage.put_file(layout.staged(dataset.id, snapshot_id), scratch)

@@ -32,6 +32,8 @@ def copy_untested(folder: Path) -> Path:
     for file in [
         *(mart / "models" / "intermediate").glob("*.yml"),
         *(mart / "models" / "marts").glob("*.yml"),
+        *(mart / "models" / "staging").glob("stg_*.yml"),
+        mart / "models" / "staging" / "_unit_tests.yml",
         mart / "models" / "exposures.yml",
         *(mart / "tests").glob("*.sql"),
     ]:

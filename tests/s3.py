@@ -1,7 +1,6 @@
-"""A real S3 server on loopback for tests: ministack, in an environment of its own outside the project's.
+"""A pytest plugin: an S3 server on loopback (ministack, in an environment of its own outside the project's).
 
-Use it from a `conftest.py`: `from tests.s3 import S3Emulator, s3_bucket, s3_emulator  # noqa: F401`. `s3_emulator`
-is the server (one a session and worker), `s3_bucket` a fresh bucket whose settings are in the environment.
+`s3_emulator` is the server, one a session and worker; `s3_bucket` is a new bucket to which the environment leads.
 """
 
 from __future__ import annotations
@@ -41,6 +40,15 @@ def s3_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Emulator
         yield emulator
 
 
+@pytest.fixture
+def s3_bucket(s3_emulator: S3Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in s3_emulator.env.items():
+        monkeypatch.setenv(name, value)
+    return s3_emulator.new_bucket()
+
+
 @contextmanager
 def running(folder: Path, *services: str, **more: str) -> Iterator[S3Emulator]:
     """Run a server of these services of AWS (of all when none is named), with `more` in its environment."""
@@ -55,15 +63,6 @@ def running(folder: Path, *services: str, **more: str) -> Iterator[S3Emulator]:
                 "AWS_SECRET_ACCESS_KEY": "test",
             },
         )
-
-
-@pytest.fixture
-def s3_bucket(s3_emulator: S3Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in s3_emulator.env.items():
-        monkeypatch.setenv(name, value)
-    return s3_emulator.new_bucket()
 
 
 def installed() -> Path:

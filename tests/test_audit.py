@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from catalunya.audit import culprits
+from catalunya.audit import _test_findings as findings_of_tests
+from catalunya.audit import culprits, name_of_test
+from catalunya.build import code_digest
+from catalunya.warehouse import dbt
+from tests.conftest import ROOT
 
 SUSPECTS = {"a1": "a", "a2": "a", "b1": "b", "c1": "c"}
 
@@ -46,3 +50,39 @@ def test_without_suspects_nothing_is_tried():
     trials = Trials()
     assert culprits({}, trials, same_code=False) == {}
     assert trials.tried == []
+
+
+@pytest.mark.parametrize(
+    ("accepted", "test"),
+    [
+        (
+            "test.mart.filled_dim_comarca_name__division_on.4d5d092562",
+            "test.mart.not_null_dim_comarca_name__division_on",
+        ),
+        (
+            "test.mart.within_range_dim_municipality_latitude__90___90.8de2beffe9",
+            "test.mart.accepted_range_dim_municipality_latitude__90___90",
+        ),
+        (
+            "test.mart.unique_combination_int_service_wordings_service_id__first_number.04ef6afcd0",
+            "test.mart.unique_combination_of_columns_int_service_distinct_states_service_id__first_number",
+        ),
+    ],
+)
+def test_an_accepted_test_is_still_accepted_after_it_was_renamed(accepted, test):
+    manifest = dbt.parse(ROOT / "dbt" / "mart", code_digest(ROOT)).described
+    [node_id] = [name for name in manifest["nodes"] if name.startswith(f"{test}.")]
+    failed = dbt.NodeResult(node_id, "", "test", "fail", 0.0, "", 1, (), ())
+    outcome = dbt.Outcome((failed,), ())
+    assert [f.severity for f in findings_of_tests(outcome, {"s1": frozenset({"dbt", accepted})})] == ["warn"]
+    assert [f.severity for f in findings_of_tests(outcome, {"s1": frozenset({"dbt"})})] == ["error"]
+
+
+def test_a_test_of_another_name_is_not_accepted_with_it():
+    names = {
+        "test.mart.filled_dim_comarca_name.4d5d092562",
+        "test.mart.not_null_dim_comarca_name__division_on.4d5d092562",
+        "test.mart.every_service_has_a_municipality",
+        "dbt",
+    }
+    assert len({name_of_test(name) for name in names}) == len(names)

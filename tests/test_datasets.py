@@ -99,7 +99,7 @@ def test_loading_a_wrong_card_stops_with_every_mistake(tmp_path):
 
 def test_generated_files_are_not_stale():
     wanted = catalogue.generated_files(ROOT, load(ROOT / "datasets"))
-    assert len(wanted) == 5
+    assert len(wanted) == 5 + 2 * 5
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]
     assert stale == [], "run `catalunya datasets generate`"
 

@@ -148,7 +148,7 @@ def test_without_a_pointer_whole_releases_stay_and_what_is_no_release_is_left_al
     assert discard_unpublished_releases(lake, lock) == [broken]
     assert lake.folders(layout.RELEASES) == [whole, "backup"]
     assert unknown_entries(lake) == ["backup"]
-    assert "releases/latest" in lake.strays
+    assert "releases/latest" in lake.ignored
     assert (tmp_path / "lake" / "releases" / "latest").is_symlink()
     assert newest_whole_release(lake).release_id == whole
 

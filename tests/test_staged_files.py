@@ -114,7 +114,17 @@ def test_a_staged_file_without_its_record_is_named(tmp_path: Path) -> None:
 def record(dataset: Dataset, number: int, quarantined: int, **more: Any) -> Staged:
     moment = NOW + timedelta(days=number)
     snapshot_id = layout.make_id(moment, "00000000")
-    return Staged(dataset.id, snapshot_id, moment, quarantined, 0, quarantined, 0, demo=False, **more)
+    return Staged(
+        dataset_id=dataset.id,
+        snapshot_id=snapshot_id,
+        taken_at=moment,
+        rows_in=quarantined,
+        rows_staged=0,
+        rows_quarantined=quarantined,
+        rows_duplicated=0,
+        demo=False,
+        **more,
+    )
 
 
 def write_quarantine(lake: Storage, staged: Staged, select: str) -> None:

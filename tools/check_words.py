@@ -53,7 +53,8 @@ WORDS = {
     r"\b(disorder|distort|misbehave)s?\b": "faults",
     # dbt
     r"\bwithin_range\b|\bunique_combination\b(?!_of)": "accepted_range, unique_combination_of_columns",
-    r"\bunbroken(_runs)?\b|\bwordings?\b|\brivals?\b|\bread_back\b": "islands, distinct_states, candidate_count, backcast",
+    # `read_back` is a published value of the column `difference_reason`.
+    r"\bunbroken(_runs)?\b|\bwordings?\b|\brivals?\b": "islands, distinct_states, candidate_count",
     # tests
     r"\b(saboteur|Ear)\b": "kill_plugin, webhook_sink",
     # sentences

@@ -61,8 +61,9 @@ def test_every_model_and_test_is_in_the_log_line_by_line_and_as_a_table(airflow,
     assert "model coverage_comarca: OK in" in built
     assert "seed official_residence_places: " in built
     assert "node" in built and "status" in built
-    assert "test unique_combination_service_history_service_id__valid_from: pass in" in airflow.log_of(
-        first, "validate_data_quality"
+    assert (
+        "test unique_combination_of_columns_service_history_service_id__valid_from: pass in"
+        in airflow.log_of(first, "validate_data_quality")
     )
 
 

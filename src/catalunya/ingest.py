@@ -14,7 +14,7 @@ from catalunya import sources
 from catalunya.address import redacted
 from catalunya.datasets.model import Dataset
 from catalunya.errors import CatalunyaError, LakeBusy, LakeCorrupt, SourceDrift, UsageError
-from catalunya.lake import index, layout, scratch, snapshot
+from catalunya.lake import disk, index, layout, snapshot
 from catalunya.lake.lock import LockLost
 from catalunya.lake.snapshot import LandedFile, Manifest
 from catalunya.lake.storage import Storage
@@ -104,7 +104,7 @@ def ingest(
                 wanted=tuple(source_names(dataset)),
                 progress=progress,
             )
-            with scratch.explained(spool):
+            with disk.explained(spool):
                 fetched = sources.fetch(request)
             if fetched is None:
                 return result("unchanged")
@@ -137,8 +137,7 @@ def ingest(
 
 def _is_unreadable(storage: Storage, dataset_id: str, snapshot_id: str) -> bool:
     """Return True when the snapshot is refused because its bytes cannot be decoded."""
-    refusal = index.load(storage, dataset_id).refused.get(snapshot_id) or {}
-    return refusal.get("gate") == snapshot.UNREADABLE
+    return index.load(storage, dataset_id).gate(snapshot_id) == snapshot.UNREADABLE
 
 
 def holds_demo(storage: Storage) -> bool | None:

@@ -17,8 +17,7 @@ from catalunya.audit import Audit, Baseline, Stale, read_verdict
 from catalunya.build import Candidate, reopen
 from catalunya.datasets.model import Dataset
 from catalunya.errors import Refused, UsageError
-from catalunya.lake import layout, pointer, snapshot
-from catalunya.lake.checksum import sha256_file
+from catalunya.lake import disk, layout, pointer, snapshot
 from catalunya.lake.index import CLOCK_TOLERANCE
 from catalunya.lake.lock import Lock
 from catalunya.lake.pointer import Pointer, PointerMoved
@@ -217,7 +216,7 @@ def _digest(folder: Path) -> str:
     """Return SHA-256 over the marts alone, so that the same data have the same hash whenever they are released."""
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("parquet/*"), *folder.glob("csv/*")]):
-        digest.update(f"{path.name} {sha256_file(path)}\n".encode())
+        digest.update(f"{path.name} {disk.sha256(path)}\n".encode())
     return digest.hexdigest()
 
 
@@ -240,14 +239,14 @@ def _write_metadata(
         definitions,
         release_id=release.release_id,
         created=release.released_at.isoformat(),
-        files={name: (path.stat().st_size, sha256_file(path)) for name, path in tables.items()},
+        files={name: (path.stat().st_size, disk.sha256(path)) for name, path in tables.items()},
         demo=release.demo,
     )
     (folder / "datapackage.json").write_text(json.dumps(package, ensure_ascii=False, indent=1) + "\n")
     (folder / "dictionary.md").write_text(catalogue.dictionary(marts, demo=release.demo))
     (folder / "LICENCES.md").write_text(catalogue.licences(definitions, demo=release.demo))
     (folder / RECORD).write_text(release.model_dump_json(indent=1) + "\n")
-    sums = [f"{sha256_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder)]
+    sums = [f"{disk.sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder)]
     (folder / SUMS).write_text("".join(sums))
 
 

@@ -17,7 +17,7 @@ from catalunya.datasets.model import Dataset
 from catalunya.errors import HistoryUnreadable, LakeCorrupt, Refused, SnapshotUnreadable
 from catalunya.lake import index, layout, snapshot
 from catalunya.lake.snapshot import Manifest, Refusal
-from catalunya.lake.staged import Staged, index_entry, staged_record
+from catalunya.lake.staged import Staged, StagedFile, index_entry, staged_record
 from catalunya.lake.storage import Storage
 from catalunya.staging import row_sql
 from catalunya.staging.schema_drift import Drift
@@ -54,12 +54,12 @@ def stage(
     known = _reopened(storage, dataset.id, judged_with)
     if not force:
         known = _with_found_files(storage, dataset.id, known, digest, damaged)
-    due = {name for name in known.usable if force or name in damaged or not _is_staged(known, name, digest)}
+    due = set(known.usable if force else known.due(digest)) | (set(damaged) & set(known.usable))
     # First of all the index forgets the files that are about to be replaced: it never describes a file that is gone.
     _update_index(storage, dataset.id, dict.fromkeys(due))
     done: list[Staged] = []
     refused: dict[str, str] = {}
-    unwritten: dict[str, index.StagedFile | None] = {}
+    unwritten: dict[str, StagedFile | None] = {}
     previous: str | None = None
     try:
         for snapshot_id in known.usable:
@@ -98,13 +98,7 @@ def stage(
     return done
 
 
-def _is_staged(known: index.Index, snapshot_id: str, digest: str) -> bool:
-    """Return whether a snapshot was staged by the rules of `digest`, as far as the index knows."""
-    staged = known.staged(snapshot_id)
-    return staged is not None and staged.digest == digest
-
-
-def _update_index(storage: Storage, dataset_id: str, staged: dict[str, index.StagedFile | None]) -> None:
+def _update_index(storage: Storage, dataset_id: str, staged: dict[str, StagedFile | None]) -> None:
     """Write into the index what was staged, or with None that a snapshot is not staged."""
     if not staged:
         return
@@ -141,8 +135,8 @@ def forget_lost_files(storage: Storage, dataset_id: str) -> list[str]:
 def not_staged(storage: Storage, dataset: Dataset) -> list[str]:
     """Return snapshots in use that today's rules did not stage, or whose staged file is lost; changes nothing."""
     known = index.load(storage, dataset.id)
-    lost, digest = set(_lost_files(storage, dataset.id, known)), row_sql.digest(dataset)
-    return [name for name in known.usable if name in lost or not _is_staged(known, name, digest)]
+    due = {*_lost_files(storage, dataset.id, known), *known.due(row_sql.digest(dataset))}
+    return [name for name in known.usable if name in due]
 
 
 def _lost_files(storage: Storage, dataset_id: str, known: index.Index) -> list[str]:
@@ -174,9 +168,9 @@ def _with_found_files(
     storage: Storage, dataset_id: str, known: index.Index, digest: str, damaged: Collection[str]
 ) -> index.Index:
     """Return the index with the staged files that it lacks: it was made again, or its writer was killed."""
-    unknown = [name for name in known.usable if name not in damaged and not _is_staged(known, name, digest)]
+    unknown = [name for name in known.due(digest) if name not in damaged]
     present = {entry.key for entry in storage.list(f"{layout.STAGING}/{dataset_id}")} if unknown else set()
-    found: dict[str, index.StagedFile | None] = {}
+    found: dict[str, StagedFile | None] = {}
     for name in unknown:
         key = layout.staged(dataset_id, name)
         staged = staged_record(storage, dataset_id, name) if key in present else None

@@ -17,7 +17,6 @@ from infrastructure.package import Package
 from tests.aws.invocation import DAY
 from tests.aws.policy import Account
 from tests.aws.synthesis import synthesise
-from tests.s3 import s3_bucket, s3_emulator  # noqa: F401
 
 
 @pytest.fixture

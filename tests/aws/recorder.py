@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.lake.faulty import FaultyFront
+from tests.lake.faulty_proxy import FaultyProxy
 
 Action = tuple[str, str]
 """An action and its key; actions on the bucket have the key ""."""
@@ -35,7 +35,7 @@ class Recorder:
     def __init__(self, backend: str) -> None:
         self.actions: dict[str, set[Action]] = {}
         self._role = "nobody"
-        self.front = FaultyFront(backend)
+        self.front = FaultyProxy(backend)
         self.front.listener = self._record
 
     @contextmanager

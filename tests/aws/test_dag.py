@@ -30,7 +30,7 @@ from tests.aws import policy
 from tests.aws.emulator import Deployed, deployed
 from tests.aws.invocation import DAY
 from tests.conftest import ROOT, missing
-from tests.lake.faulty import SLOW_DOWN, FaultyFront
+from tests.lake.faulty_proxy import SLOW_DOWN, FaultyProxy
 from tools.athena_emulator.install import NotInstalled
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def stack(
 
 
 @pytest.fixture(scope="module")
-def front(stack: Deployed) -> Iterator[FaultyFront]:
+def front(stack: Deployed) -> Iterator[FaultyProxy]:
     """A proxy of the emulator that can throttle; all clients use it, the functions too."""
-    with FaultyFront(stack.emulator.endpoint) as server:
+    with FaultyProxy(stack.emulator.endpoint) as server:
         for stage in ("ingest", "stage"):
             stack.set_variables(f"{stack.name}-{stage}", AWS_ENDPOINT_URL=server.endpoint)
         yield server
@@ -69,7 +69,7 @@ def front(stack: Deployed) -> Iterator[FaultyFront]:
 
 @pytest.fixture(scope="module")
 def athena(
-    tmp_path_factory: pytest.TempPathFactory, stack: Deployed, front: FaultyFront
+    tmp_path_factory: pytest.TempPathFactory, stack: Deployed, front: FaultyProxy
 ) -> Iterator[Environment]:
     """Athena over the emulator that holds the stack."""
     from tools.athena_emulator.environment import running
@@ -168,7 +168,7 @@ def shown(lake: Storage) -> Release:
 
 def counted(lake: Storage) -> dict[str, int]:
     """Dataset to the number of its snapshots."""
-    return {name: len(snapshot.ids(lake, name)) for name in DATASETS}
+    return {name: len(snapshot.complete(lake, name)) for name in DATASETS}
 
 
 def test_functions_ingest_and_stage_athena_builds_and_the_run_ends_in_a_release(
@@ -225,7 +225,7 @@ def test_one_change_at_a_portal_is_one_snapshot_and_readers_see_it(
     found = read(
         stack, athena, "select snapshot_id from data_quality where dataset_id = 'social_services' order by 1"
     )
-    assert [snapshot_id for (snapshot_id,) in found] == snapshot.ids(lake, "social_services")
+    assert [snapshot_id for (snapshot_id,) in found] == snapshot.complete(lake, "social_services")
 
 
 def test_a_function_that_fails_is_retried_then_alerted_and_blocks_no_other_dataset(
@@ -242,7 +242,7 @@ def test_a_function_that_fails_is_retried_then_alerted_and_blocks_no_other_datas
     assert [stale.dataset_id for stale in shown(lake).stale] == ["population"]
     assert len(stack.failed("ingest")) == 3
     assert counted(lake)["social_services"] == before["social_services"] + 1
-    assert len(snapshot.ids(lake, "population")) == 1
+    assert len(snapshot.complete(lake, "population")) == 1
     assert [alert for alert in production.webhook_sink.heard if "population" in str(alert)]
 
 
@@ -292,7 +292,7 @@ def test_a_throttled_s3_costs_time_and_neither_loses_nor_duplicates_anything(
     assert counted(lake) == {**before, "social_services": before["social_services"] + 1}
     for name in DATASETS:
         landed = lake.folders(f"{layout.LANDING}/{name}")
-        assert landed == snapshot.ids(lake, name)
+        assert landed == snapshot.complete(lake, name)
         assert all(lake.exists(layout.landing(name, one, "manifest.json")) for one in landed)
         assert all(lake.exists(layout.staged(name, one)) for one in landed)
     assert lake.folders(layout.RUNS) == lake.folders(layout.CANDIDATES) == []

@@ -99,7 +99,7 @@ def test_a_function_invoked_twice_lands_once_and_the_other_stages_it(stack, lake
         "stage", "social_services", result(lake, run_id, "stage", "social_services")
     )
     assert staged.rows_in == staged.rows_staged + staged.rows_quarantined + staged.rows_duplicated > 11_000
-    (only,) = snapshot.ids(lake, "social_services")
+    (only,) = snapshot.complete(lake, "social_services")
     assert lake.exists(layout.staged("social_services", only))
     assert stack.failed("ingest") == stack.failed("stage") == []
 

@@ -69,7 +69,7 @@ def test_two_invocations_of_one_key_at_once_do_the_work_once(lake, demo):
     outputs = [process.communicate(timeout=600)[0] for process in both]
     answers = [json.loads(text.split("ANSWER ")[1]) for text in outputs]
     assert sorted(answer["outcome"] for answer in answers) == ["done before", "new"]
-    assert len(snapshot.ids(lake, "social_services")) == 1
+    assert len(snapshot.complete(lake, "social_services")) == 1
     pages = [path for _, path, _ in demo.log if "ivft-vegh" in path and "offset" in path]
     assert pages
     assert len(pages) == len(set(pages))
@@ -118,7 +118,7 @@ def test_a_snapshot_that_drifted_is_returned_recorded_and_not_staged_again(lake,
     first = aws_lambda.stage(event("social_services"), Invocation())
     assert first["outcome"] == "refused"
     assert "telefon" in first["message"]
-    assert list(snapshot.refused(lake, "social_services")) == snapshot.ids(lake, "social_services")
+    assert list(snapshot.refused(lake, "social_services")) == snapshot.complete(lake, "social_services")
     before = versions(lake)
     assert aws_lambda.stage(event("social_services"), Invocation())["outcome"] == "done before"
     assert versions(lake) == before

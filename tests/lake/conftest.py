@@ -7,8 +7,8 @@ import pytest
 
 from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
-from tests.lake.faulty import FaultyFront
-from tests.s3 import S3Emulator, s3_bucket, s3_emulator  # noqa: F401
+from tests.lake.faulty_proxy import FaultyProxy
+from tests.s3 import S3Emulator
 
 
 @pytest.fixture
@@ -17,26 +17,22 @@ def local_lake(tmp_path: Path) -> Storage:
 
 
 @pytest.fixture
-def s3_lake(s3_bucket: str) -> Storage:  # noqa: F811
+def s3_lake(s3_bucket: str) -> Storage:
     return open_lake(f"s3://{s3_bucket}/some/prefix")
 
 
 @pytest.fixture(params=["local_lake", "s3_lake"])
 def lake(request: pytest.FixtureRequest) -> Storage:
-    """The same behaviour is asked of a folder and of a bucket."""
+    """A folder, then a bucket: both must behave alike."""
     storage = request.getfixturevalue(request.param)
     assert isinstance(storage, Storage)
     return storage
 
 
 @pytest.fixture
-def front(
-    s3_emulator: S3Emulator,  # noqa: F811
-    s3_bucket: str,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[FaultyFront]:
-    """A server in front of the S3 emulator that can misbehave; the environment leads to it."""
-    with FaultyFront(s3_emulator.endpoint) as server:
+def proxy(s3_emulator: S3Emulator, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """A server in front of the S3 emulator that can fail; the environment leads to it."""
+    with FaultyProxy(s3_emulator.endpoint) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
         server.lake_url = f"s3://{s3_bucket}/lake"
         yield server

@@ -21,7 +21,7 @@ WATCHED = (
 
 
 def dim_service_type(kept: Kept) -> Iterator[Row]:
-    """One row per kind of service: those of the seed as it words them, then those that only the register has."""
+    """One row per kind of service: those of the seed as it spells them, then those that only the register has."""
     kinds: dict[str, Row] = {}
     for row in seed("service_types"):
         kinds[kind_id(row["service_type"])] = {
@@ -29,15 +29,15 @@ def dim_service_type(kept: Kept) -> Iterator[Row]:
             "service_group": row["service_group"],
             "is_listed": True,
         }
-    worded = {row["service_type"] for s in kept.counting("social_services") for row in s.rows}
-    for wording in sorted(worded):
-        kinds.setdefault(kind_id(wording), {"name": wording, "service_group": "other", "is_listed": False})
+    stated = {row["service_type"] for s in kept.counting("social_services") for row in s.rows}
+    for name in sorted(stated):
+        kinds.setdefault(kind_id(name), {"name": name, "service_group": "other", "is_listed": False})
     for service_type_id, kind in kinds.items():
         yield {"service_type_id": service_type_id, **kind}
 
 
 class Histories:
-    """What became of each service: a list of observed periods, oldest first."""
+    """The observed periods of each service, oldest first."""
 
     def __init__(self, kept: Kept, places: Gazetteer, *, heeds_postal_code: bool) -> None:
         self._places = places

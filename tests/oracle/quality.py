@@ -1,4 +1,4 @@
-"""What came in and what became of it, and the people attended, in plain Python."""
+"""Row counts of every snapshot by outcome, and the people attended, in plain Python."""
 
 from __future__ import annotations
 

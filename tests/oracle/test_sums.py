@@ -13,7 +13,7 @@ from catalunya.build import code_digest
 from catalunya.warehouse import dbt
 from tests.conftest import ROOT
 
-from .conftest import Proof
+from .built import BuiltWarehouse
 
 pytestmark = pytest.mark.xdist_group("dbt")
 
@@ -81,10 +81,10 @@ BROKEN = {
 
 
 @pytest.fixture(scope="module")
-def queries(proof: Proof) -> dict[str, str]:
+def queries(built: BuiltWarehouse) -> dict[str, str]:
     """The compiled SQL of the tests that sum: its rows are what is wrong."""
     project, digest = ROOT / "dbt" / "mart", code_digest(ROOT)
-    target = replace(dbt.DUCKDB, variables=(("CATALUNYA_CANDIDATE", str(proof.path)),))
+    target = replace(dbt.DUCKDB, variables=(("CATALUNYA_CANDIDATE", str(built.path)),))
     command = ["compile", "--select", *SUMS]
     dbt.invoke(command, project=project, digest=digest, target=target, sample=lambda query, most: ())
     nodes = dbt.parse(project, digest, target).manifest.nodes.values()
@@ -92,21 +92,25 @@ def queries(proof: Proof) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def opened(proof: Proof, tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
+def opened(
+    built: BuiltWarehouse, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A copy of the warehouse to break; whoever breaks it rolls it back."""
-    path = tmp_path_factory.mktemp("broken") / proof.path.name
-    path.write_bytes(Path(proof.path).read_bytes())
+    path = tmp_path_factory.mktemp("broken") / built.path.name
+    path.write_bytes(Path(built.path).read_bytes())
     with duckdb.connect(path) as con:
         yield con
 
 
-def test_each_year_has_every_municipality_with_figures_43_comarques_and_none_twice(proof: Proof) -> None:
+def test_each_year_has_every_municipality_with_figures_43_comarques_and_none_twice(
+    built: BuiltWarehouse,
+) -> None:
     """947 municipalities are in the newest list, and one left it without a successor."""
     for mart, territory, count in (
         ("coverage_municipality", "municipality_id", 948),
         ("coverage_comarca", "comarca_id", 43),
     ):
-        found = proof.rows(
+        found = built.rows(
             f"select year, count(*), count(distinct {territory}) from marts.{mart} "
             "group by year, service_group, ownership"
         )

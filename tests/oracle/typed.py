@@ -134,7 +134,7 @@ DEFINITIONS: dict[str, tuple[tuple[str, ...], list[Column]]] = {
 
 @dataclass(frozen=True)
 class Typed:
-    """The sound rows of a snapshot, and what became of the others."""
+    """The valid rows of a snapshot, and the counts of the others."""
 
     rows: list[Row]
     quarantined: int
@@ -165,7 +165,7 @@ def typed(dataset_id: str, sent: list[Row], taken_on: date, lacking: frozenset[s
     for row in sent:
         texts = tuple(_text(row, column) for column in columns)
         try:
-            judged = _judge(texts, columns, key, taken_on, lacking)
+            judged = _checked(texts, columns, key, taken_on, lacking)
         except Bad:
             broken.add(texts)
             refused.update(_whole_key(texts, columns, key, taken_on))
@@ -204,7 +204,7 @@ def _rank(judged: _Judged) -> tuple[int, list[tuple[bool, Any]]]:
     return len(judged.bad), [(value is None, 0 if value is None else value) for value in judged.values]
 
 
-def _judge(
+def _checked(
     texts: tuple[str | None, ...],
     columns: list[Column],
     key: tuple[str, ...],

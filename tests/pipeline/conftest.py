@@ -5,9 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tests.pipeline.command import ForkServer
-from tests.s3 import S3Emulator, s3_bucket, s3_emulator
-
-__all__ = ["S3Emulator", "s3_bucket", "s3_emulator"]
 
 
 @pytest.fixture(scope="session", autouse=True)

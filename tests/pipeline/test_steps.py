@@ -204,7 +204,7 @@ def test_damaged_and_unknown_files_among_the_results_of_a_run_are_named_and_igno
     audited.publish()
     ended = audited.finish()
     assert ended.status == "released"
-    assert storage.strays.keys() == {damaged, layout.part(audited.run_id, "note")}
+    assert storage.ignored.keys() == {damaged, layout.part(audited.run_id, "note")}
 
 
 def test_a_source_that_drifted_is_a_refused_run_also_when_nothing_else_is_new(released, demo, monkeypatch):

@@ -112,6 +112,47 @@ def test_every_mart_can_be_traced(first_release):
         assert set(found.built_from) >= {snapshot.dataset_id for snapshot in found.snapshots}, mart
 
 
+MART = """
+models:
+  - name: people_by_year
+    description: One row per year.
+    config: {{meta: {{provenance: {provenance}}}}}
+    columns:
+      - {{name: year, data_type: integer}}
+      - {{name: people, data_type: bigint}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("provenance", "expected"),
+    [
+        ("[{dataset: population, role: people, rule: year, column: year}]", {"population": "people"}),
+        ("[]", {"population": "all"}),
+    ],
+)
+def test_a_mart_of_one_sql_and_one_yaml_file_can_be_traced(released, home, provenance, expected):
+    marts = home / "dbt" / "mart" / "models" / "marts"
+    (marts / "people_by_year.sql").write_text(
+        "select year, cast(sum(people) as bigint) as people from {{ ref('population') }} group by year"
+    )
+    (marts / "people_by_year.yml").write_text(MART.format(provenance=provenance))
+    released.env = {"CATALUNYA_HOME": str(home)}
+    assert released.run(now="2026-01-05T12:00:00Z").json["status"] == "released"
+    answer = released("trace", "people_by_year", "--year", "2024", "--verify")
+    assert answer.code == 0, answer.words
+    assert answer.json["rows_found"] == 1
+    assert {s["dataset_id"]: s["gives"] for s in answer.json["snapshots"]} == expected
+
+
+def test_a_mart_that_names_a_column_that_it_does_not_have_fails_the_build_by_name(released, home):
+    file = home / "dbt" / "mart" / "models" / "marts" / "population.yml"
+    file.write_text(file.read_text("utf-8").replace("column: snapshot_id}", "column: snapshot}", 1))
+    released.env = {"CATALUNYA_HOME": str(home)}
+    answer = released.run(now="2026-01-05T12:00:00Z")
+    assert answer.code == 1
+    assert "population: provenance names the column snapshot" in answer.json["message"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -114,6 +114,8 @@ class Server:
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
         if tls is not None:
+            # A client that refuses the certificate ends the handshake, which is no error of the server.
+            self._http.handle_error = lambda *_: None  # type: ignore[method-assign]
             # The handshake belongs to the thread of the request, as the first read of it.
             self._http.socket = tls.wrap_socket(
                 self._http.socket, server_side=True, do_handshake_on_connect=False

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from catalunya.sources import keys
 from catalunya.sources.keys import KeyCheck, PageReader, fingerprint
 from catalunya.sources.responses import InvalidResponse
 
@@ -19,7 +21,7 @@ def page(folder: Path, name: str, rows: list[object]) -> Path:
 
 
 @given(pages=st.lists(st.lists(st.integers(-9, 9), max_size=30), max_size=5), rows=st.integers(0, 10**7))
-@settings(max_examples=40)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_duplicates_are_counted_as_a_set_would(
     tmp_path_factory: pytest.TempPathFactory, pages: list[list[int]], rows: int
 ) -> None:
@@ -52,6 +54,41 @@ def test_all_field_names_of_a_small_page_are_found(tmp_path: Path) -> None:
     rows: list[object] = [{"a": 1}] * 5000 + [{"b": 1, ":id": 2}] + [{"a": 1}] * 4000
     reader = PageReader((), None)
     assert list(reader.field_names(page(tmp_path, "1", rows))) == ["a", "b"]
+
+
+@pytest.fixture(autouse=True, params=[7, 1000])
+def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages are read in parts of a few bytes, and whole."""
+    monkeypatch.setattr(keys, "_PART", request.param)
+
+
+PAGES = st.lists(
+    st.dictionaries(
+        st.sampled_from(["k", "other"]),
+        st.none() | st.integers(0, 3) | st.sampled_from(["a", "b", "\n,{", "}]", 'à"\\']) | st.just([{}, {}]),
+    ),
+    max_size=12,
+)
+
+
+@given(rows=PAGES, size=st.integers(1, 40), broken=st.none() | st.integers(1, 300))
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_page_in_parts_is_read_like_the_whole_page(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[object], size: int, broken: int | None
+) -> None:
+    path = tmp_path_factory.mktemp("pages") / "page.json"
+    path.write_bytes(
+        ("[" + "\n,".join(json.dumps(row, ensure_ascii=False) for row in rows) + "]\n").encode()[:broken]
+    )
+
+    def read(part: int) -> tuple[int, int] | str:
+        with KeyCheck(path.parent / "keys", 10) as check, patch.object(keys, "_PART", part):
+            try:
+                return PageReader(("k",), check).read(path), check.duplicates()
+            except InvalidResponse as error:
+                return str(error)
+
+    assert read(size) == read(10_000)
 
 
 @pytest.mark.parametrize(

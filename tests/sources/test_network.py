@@ -18,7 +18,7 @@ from catalunya import ingest as ingesting
 from catalunya.address import is_loopback, redacted, split_login
 from catalunya.errors import SourceUnreadable, UsageError
 from catalunya.ingest import ingest
-from catalunya.lake import scratch, snapshot
+from catalunya.lake import disk, snapshot
 from catalunya.lake.snapshot import Refusal
 from catalunya.settings import Settings
 from catalunya.sources import Http
@@ -145,7 +145,7 @@ def test_a_full_disk_is_reported_for_its_source_and_the_next_one_lands(
 
     lake = local_lake(tmp_path / "lake")
     with monkeypatch.context() as patch:
-        patch.setattr(scratch, "write_all", full)
+        patch.setattr(disk, "write_all", full)
         register = serve(Register(ROWS, COLUMNS))
         found = ingest(lake, DEFINITIONS["social_services"], settings(register.url), run_id="r", now=NOW)
     assert found.outcome == "unreadable"

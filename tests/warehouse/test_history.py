@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import DAYS
+from .register import DAYS
 from .warehouse import Row, Warehouse
 
 pytestmark = pytest.mark.xdist_group("dbt")
@@ -81,7 +81,7 @@ def test_a_later_service_is_opened_and_its_inscription_is_not_read_back(history:
     assert changes(history, "OPENS") == [(D[1], "opened", None, "Residència OPENS")]
 
 
-def test_another_wording_of_the_same_municipality_is_no_change(history: Warehouse) -> None:
+def test_another_spelling_of_the_same_municipality_is_no_change(history: Warehouse) -> None:
     assert periods(history, "WORDED")[1:] == [("observed", D[0], None, 10, True)]
     assert changes(history, "WORDED") == []
 

@@ -1,8 +1,10 @@
-"""Which municipality a service is in: every wording that the real register is known to use, one test each."""
+"""Which municipality a service is in: every spelling that the real register is known to use, one test each."""
 
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,9 +83,21 @@ STATED: dict[str, dict[str, Any]] = {
 }
 
 
+@dataclass(frozen=True)
+class Match:
+    """Where a service is, by the place that it states."""
+
+    municipality_id: str | None
+    comarca_id: str | None
+    municipality_match: str
+    unmatched_reason: str | None = None
+    comarca_contradicts: bool = False
+    postal_code_contradicts: bool = False
+
+
 @pytest.fixture(scope="module")
-def matched(work, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, ...]]:
-    """What became of every stated place, with nothing but today's list and the seeds to go by."""
+def matched(work: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Match]:
+    """The match of every stated place, with nothing but today's list and the seeds to go by."""
     warehouse = Warehouse(tmp_path_factory.mktemp("matching") / "candidate.duckdb", work)
     warehouse.add("municipalities", "2026-09-01", TODAY)
     stated = STATED | {
@@ -95,7 +109,7 @@ def matched(work, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[A
     )
     assert set(results.values()) <= {"success", "pass"}, warehouse.messages
     return {
-        key: found
+        key: Match(*found)
         for key, *found in warehouse.rows(
             "select service_id, municipality_id, comarca_id, municipality_match, unmatched_reason, "
             "comarca_contradicts, postal_code_contradicts from marts.service_history where is_current"
@@ -103,103 +117,103 @@ def matched(work, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[A
     }
 
 
-@pytest.mark.parametrize("wording", ["article behind", "article in front", "capitals"])
-def test_el_prat_de_llobregat_is_found_however_it_is_worded(matched, wording):
-    assert matched[wording] == ["081691", "11", "name_in_comarca", None, False, False]
+@pytest.mark.parametrize("spelling", ["article behind", "article in front", "capitals"])
+def test_el_prat_de_llobregat_is_found_however_it_is_spelled(matched, spelling):
+    assert matched[spelling] == Match("081691", "11", "name_in_comarca")
 
 
-@pytest.mark.parametrize("wording", ["la Bisbal", "la Bisbal, other apostrophe"])
-def test_la_bisbal_d_emporda_is_found_and_no_other_bisbal(matched, wording):
-    assert matched[wording] == ["170221", "10", "name_in_comarca", None, False, False]
+@pytest.mark.parametrize("spelling", ["la Bisbal", "la Bisbal, other apostrophe"])
+def test_la_bisbal_d_emporda_is_found_and_no_other_bisbal(matched, spelling):
+    assert matched[spelling] == Match("170221", "10", "name_in_comarca")
 
 
-@pytest.mark.parametrize("wording", ["Val d'Aran", "Aran"])
-def test_aran_is_one_comarca_under_both_its_names(matched, wording):
-    assert matched[wording] == ["252430", "39", "name_in_comarca", None, False, False]
+@pytest.mark.parametrize("spelling", ["Val d'Aran", "Aran"])
+def test_aran_is_one_comarca_under_both_its_names(matched, spelling):
+    assert matched[spelling] == Match("252430", "39", "name_in_comarca")
 
 
 @pytest.mark.parametrize(
-    ("wording", "municipality_id", "comarca_id"),
+    ("spelling", "municipality_id", "comarca_id"),
     [
         ("Hospitalet without article", "081017", "13"),
         ("Prat without article", "081691", "11"),
         ("former name without article", "430271", "29"),
     ],
 )
-def test_a_name_without_its_article_is_found_in_its_comarca(matched, wording, municipality_id, comarca_id):
-    assert matched[wording] == [municipality_id, comarca_id, "name_without_article", None, False, False]
+def test_a_name_without_its_article_is_found_in_its_comarca(matched, spelling, municipality_id, comarca_id):
+    assert matched[spelling] == Match(municipality_id, comarca_id, "name_without_article")
 
 
-@pytest.mark.parametrize("wording", ["without article, other comarca", "without article, no comarca"])
-def test_a_name_without_its_article_is_not_found_outside_its_comarca(matched, wording):
-    assert matched[wording] == [None, None, "unmatched", "unknown_name", False, False]
+@pytest.mark.parametrize("spelling", ["without article, other comarca", "without article, no comarca"])
+def test_a_name_without_its_article_is_not_found_outside_its_comarca(matched, spelling):
+    assert matched[spelling] == Match(None, None, "unmatched", "unknown_name", False, False)
 
 
 def test_a_postal_code_casts_doubt_on_a_name_without_its_article(matched):
-    assert matched["without article, other province"][0] == "081691"
-    assert matched["without article, other province"][5]
+    assert matched["without article, other province"].municipality_id == "081691"
+    assert matched["without article, other province"].postal_code_contradicts
 
 
 def test_palmerola_is_les_llosses_which_it_was_merged_into(matched):
-    assert matched["Palmerola"] == ["170963", "31", "former_name", None, False, False]
+    assert matched["Palmerola"] == Match("170963", "31", "former_name")
 
 
 def test_castell_platja_d_aro_is_castell_d_aro_platja_d_aro_i_s_agaro(matched):
-    assert matched["Castell-Platja d'Aro"][:3] == ["170486", "10", "former_name"]
+    assert matched["Castell-Platja d'Aro"] == Match("170486", "10", "former_name")
 
 
 def test_masarac_is_masarac_i_vilarnadal(matched):
-    assert matched["Masarac"][:3] == ["171002", "02", "former_name"]
+    assert matched["Masarac"] == Match("171002", "02", "former_name")
 
 
 def test_la_bisbal_de_falset_is_la_bisbal_de_montsant(matched):
-    assert matched["la Bisbal de Falset"][:3] == ["430271", "29", "former_name"]
+    assert matched["la Bisbal de Falset"] == Match("430271", "29", "former_name")
 
 
 def test_sant_carles_de_la_rapita_is_la_rapita(matched):
-    assert matched["Sant Carles de la Ràpita"][:3] == ["431362", "22", "former_name"]
+    assert matched["Sant Carles de la Ràpita"] == Match("431362", "22", "former_name")
 
 
 def test_bigues_i_riells_is_bigues_i_riells_del_fai(matched):
-    assert matched["Bigues i Riells"][:3] == ["080235", "41", "former_name"]
+    assert matched["Bigues i Riells"] == Match("080235", "41", "former_name")
 
 
 @pytest.mark.parametrize(
-    ("wording", "municipality_id", "comarca_id"),
+    ("spelling", "municipality_id", "comarca_id"),
     [("Lluçanès was Osona", "081496", "43"), ("Torà was Segarra", "252234", "35")],
 )
 def test_a_service_that_states_the_comarca_of_before_is_in_that_of_today(
-    matched, wording, municipality_id, comarca_id
+    matched, spelling, municipality_id, comarca_id
 ):
-    assert matched[wording] == [municipality_id, comarca_id, "name_in_former_comarca", None, False, False]
+    assert matched[spelling] == Match(municipality_id, comarca_id, "name_in_former_comarca")
 
 
 def test_a_name_that_is_unique_in_catalonia_needs_no_comarca(matched):
-    assert matched["no comarca"] == ["081691", "11", "name_unique", None, False, False]
+    assert matched["no comarca"] == Match("081691", "11", "name_unique")
 
 
 def test_a_wrong_comarca_alone_casts_doubt(matched):
-    assert matched["wrong comarca"] == ["081496", "43", "name_unique", None, True, False]
+    assert matched["wrong comarca"] == Match("081496", "43", "name_unique", None, True, False)
 
 
 def test_a_postal_code_of_another_province_alone_casts_doubt(matched):
-    assert matched["other postal code"] == ["081496", "43", "name_in_comarca", None, False, True]
+    assert matched["other postal code"] == Match("081496", "43", "name_in_comarca", None, False, True)
 
 
 def test_comarca_and_postal_code_together_refuse_a_name(matched):
-    assert matched["both wrong"] == [None, None, "unmatched", "contradicted", True, True]
+    assert matched["both wrong"] == Match(None, None, "unmatched", "contradicted", True, True)
 
 
 def test_a_postal_code_is_never_the_only_evidence(matched):
-    assert matched["postal code alone"][:4] == [None, None, "unmatched", "no_name"]
+    assert matched["postal code alone"] == Match(None, None, "unmatched", "no_name")
 
 
-@pytest.mark.parametrize("wording", ["part of a name", "typing error"])
-def test_a_name_that_is_nearly_right_is_not_guessed(matched, wording):
-    assert matched[wording][:4] == [None, None, "unmatched", "unknown_name"]
+@pytest.mark.parametrize("spelling", ["part of a name", "typing error"])
+def test_a_name_that_is_nearly_right_is_not_guessed(matched, spelling):
+    assert matched[spelling] == Match(None, None, "unmatched", "unknown_name")
 
 
 @pytest.mark.parametrize("row", SEED, ids=lambda row: row["former_name"])
 def test_every_name_of_the_seed_finds_its_municipality(matched, row):
-    assert matched[row["former_name"]][0] == row["municipality_id"]
+    assert matched[row["former_name"]].municipality_id == row["municipality_id"]
     assert row["source"].startswith(("http", "in INE", "in Socrata", "in ICGC", "Resolució"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from .warehouse import Warehouse
@@ -9,7 +11,7 @@ from .warehouse import Warehouse
 pytestmark = pytest.mark.xdist_group("dbt")
 
 BROKEN = [
-    "unique_combination_dim_comarca_comarca_id",
+    "unique_combination_of_columns_dim_comarca_comarca_id",
     "periods_do_not_overlap_dim_municipality_municipality_id",
     "periods_do_not_overlap_service_history_service_id",
     "relationships_service_history_municipality_id__municipality_id__ref_dim_municipality_",
@@ -22,7 +24,7 @@ BROKEN = [
     "rows_are_all_accounted_for",
     "access_shares_out_every_place_once",
     "every_municipality_has_a_row_per_category",
-    "within_range_dim_municipality_latitude__90___90",
+    "accepted_range_dim_municipality_latitude__90___90",
 ]
 
 
@@ -31,7 +33,7 @@ def test_a_broken_rule_fails_its_test(corrupted: Warehouse, name: str) -> None:
     assert corrupted.results[name] == "fail"
 
 
-@pytest.mark.parametrize("prefix", ["accepted_values_service_changes_change", "filled_dim_service_type"])
+@pytest.mark.parametrize("prefix", ["accepted_values_service_changes_change", "not_null_dim_service_type"])
 def test_a_broken_column_fails_its_test(corrupted: Warehouse, prefix: str) -> None:
     assert [status for name, status in corrupted.results.items() if name.startswith(prefix)] == ["fail"]
 
@@ -67,12 +69,32 @@ def test_every_mart_states_its_grain_and_describes_every_column(history: Warehou
         assert all(column["description"].strip() for column in node["columns"].values()), name
 
 
-def test_the_exposures_name_every_mart(history: Warehouse) -> None:
-    manifest = history.manifest
-    marts = {
-        key
-        for key, n in manifest["nodes"].items()
-        if n["resource_type"] == "model" and n["schema"] == "marts"
+def marts_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: node
+        for key, node in manifest["nodes"].items()
+        if node["resource_type"] == "model" and node["schema"] == "marts"
     }
-    for exposure in manifest["exposures"].values():
-        assert set(exposure["depends_on"]["nodes"]) == marts
+
+
+def test_the_exposure_names_every_mart(history: Warehouse) -> None:
+    [release] = history.manifest["exposures"].values()
+    assert set(release["depends_on"]["nodes"]) == set(marts_of(history.manifest))
+
+
+def test_every_mart_declares_the_snapshots_of_datasets_that_it_depends_on(history: Warehouse) -> None:
+    for key, node in marts_of(history.manifest).items():
+        declared = node["config"]["meta"]["provenance"]
+        datasets = {
+            name for entry in declared for name in ([entry["dataset"]] if entry["dataset"] != "*" else [])
+        }
+        assert declared
+        assert datasets <= upstream_sources(history.manifest, key), key
+        in_table = history.column(f"select distinct role from marts.provenance where mart = '{node['name']}'")
+        assert set(in_table) == {entry["role"] for entry in declared}, key
+
+
+def upstream_sources(manifest: dict[str, Any], key: str) -> set[str]:
+    parents = manifest["parent_map"].get(key, [])
+    own = {parent.rsplit(".", 1)[-1] for parent in parents if parent.startswith("source.")}
+    return own.union(*(upstream_sources(manifest, parent) for parent in parents))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.athena_emulator import api, ministack, trino_server
-from tools.athena_emulator.process import free_port
 from tools.athena_emulator.translate import CATALOG
+from tools.processes import free_port
 
 REGION = "eu-west-1"
 

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-import httpx
+import urllib3
 
 from tools.athena_emulator.translate import AddPartitions, CreateExternalTable, GlueStatement, SetProperties
 from tools.athena_emulator.unsupported import StatementFailed
@@ -25,7 +25,7 @@ class Glue:
     def __init__(self, endpoint: str, region: str) -> None:
         self._endpoint = endpoint
         self._region = region
-        self._http = httpx.Client(timeout=60, trust_env=False)
+        self._http = urllib3.PoolManager(maxsize=40, timeout=60, retries=False)
         session = boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=region)
         self.glue: Any = session.client("glue", endpoint_url=endpoint)
         self.athena: Any = session.client("athena", endpoint_url=endpoint)
@@ -50,12 +50,12 @@ class Glue:
             "X-Amz-Target": target,
             "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=0",
         }
-        response = self._http.post(self._endpoint, content=body, headers=headers)
-        answer = response.json() if response.content else {}
-        if versions and response.is_success:
+        response = self._http.request("POST", self._endpoint, body=body, headers=headers)
+        answer = response.json() if response.data else {}
+        if versions and response.status == 200:
             table = answer["Table"]
             answer = {"TableVersions": [{"Table": table, "VersionId": table.get("VersionId", "1")}]}
-        return response.status_code, json.dumps(_without_empty(answer)).encode()
+        return response.status, json.dumps(_without_empty(answer)).encode()
 
     def run(self, statement: GlueStatement, database: str, output: str) -> None:
         """Carry out a statement; a name without a schema is in `database`, results go to `output`.

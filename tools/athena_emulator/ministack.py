@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tools.athena_emulator import install
-from tools.athena_emulator.process import free_port, server
+from tools.athena_emulator.server import server
+from tools.processes import free_port
 
 SERVICES = ("s3", "glue", "athena", "sts")
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tools.athena_emulator import install
-from tools.athena_emulator.process import server
+from tools.athena_emulator.server import server
 from tools.athena_emulator.translate import CATALOG, ICEBERG
 from tools.athena_emulator.unsupported import MAX_PARTITIONS
 

@@ -9,12 +9,12 @@
 
 
 {#
-  The rows of a dataset that stand in for quarantined ones, as a relation: where a snapshot has a key in quarantine and
-  does not stage it, the row of the last earlier snapshot that stages the key, under the snapshot in which it is
-  missing. A key that no earlier snapshot stages has none. Columns: those of the dataset, `row_key`, `snapshot_id` (the
-  snapshot with the quarantined row) and `source_snapshot_id` (the snapshot that staged the row).
+  The rows of a dataset that replace quarantined ones, as a relation: where a snapshot has a key in quarantine and does
+  not stage it, the row of the last earlier snapshot that stages the key. A key that no earlier snapshot stages has none.
+  Columns: those of the dataset, `row_key`, `snapshot_id` (the snapshot with the quarantined row) and
+  `source_snapshot_id` (the snapshot that staged the row).
 
-  Only rows with the few keys that are in quarantine are looked at, so that it costs next to nothing where none is.
+  Only rows with a key that is in quarantine are read.
 #}
 {% macro carried_forward(dataset_id) -%}
     {%- set declared = declared_datasets()[dataset_id] -%}
@@ -54,66 +54,63 @@
 
 
 {#
-  The rows that a dataset has in each snapshot, as a relation to select from: its staged rows, the earlier rows that
-  stand in for quarantined ones (`carried_forward`), and in both the corrections of known errors. `source_snapshot_id` is
-  the snapshot that staged the row; it differs from `snapshot_id` in rows carried forward.
+  The query of the view `stg_<dataset>`: the rows that a dataset has in each snapshot. These are its staged rows, the
+  earlier rows that replace quarantined ones (`carried_forward`), and in both the corrections of known errors.
+  `source_snapshot_id` is the snapshot that staged the row; it differs from `snapshot_id` in rows carried forward.
 
-  Every model reads a dataset through this macro. Where nothing is in quarantine and nothing is corrected it costs next
-  to nothing. It reads the seed, the quarantined keys and its own source alone, so that a bad snapshot of another dataset
-  is never blamed for what this one does.
+  It reads the seed, the quarantined keys and its own source alone: the audit must not blame a snapshot of one dataset for
+  a fault of another. Where nothing is quarantined and nothing is corrected the joins are with empty tables.
 #}
-{% macro corrected(dataset_id) -%}
+{% macro staged_rows(dataset_id) -%}
     {%- set columns = declared_datasets()[dataset_id]['columns'] -%}
     {%- set key = declared_datasets()[dataset_id]['key'] -%}
-    (
-        select
-            present.snapshot_id,
-            present.source_snapshot_id
-            {%- for column in key %},
-            present.{{ column }}
-            {%- endfor %}
-            {%- for column, type in columns.items() %},
-            case
-                when
-                    corrections.corrects_{{ column }}
-                    and {{ text_of('present.' ~ column) }} = corrections.wrong_{{ column }}
-                    then cast(corrections.right_{{ column }} as {{ type }})
-                else present.{{ column }}
-            end as {{ column }}
-            {%- endfor %}
-        from (
-            select
-                staged.snapshot_id,
-                staged.snapshot_id as source_snapshot_id
-                {%- for column in key + columns.keys() | list %},
-                staged.{{ column }}
-                {%- endfor %}
-            from {{ source('staging', dataset_id) }} as staged
+select
+    present.snapshot_id,
+    present.source_snapshot_id
+    {%- for column in key %},
+    present.{{ column }}
+    {%- endfor %}
+    {%- for column, type in columns.items() %},
+    case
+        when
+            corrections.corrects_{{ column }}
+            and {{ text_of('present.' ~ column) }} = corrections.wrong_{{ column }}
+            then cast(corrections.right_{{ column }} as {{ type }})
+        else present.{{ column }}
+    end as {{ column }}
+    {%- endfor %}
+from (
+    select
+        staged.snapshot_id,
+        staged.snapshot_id as source_snapshot_id
+        {%- for column in key + columns.keys() | list %},
+        staged.{{ column }}
+        {%- endfor %}
+    from {{ source('staging', dataset_id) }} as staged
 
-            union all
+    union all
 
-            select
-                carried.snapshot_id,
-                carried.source_snapshot_id
-                {%- for column in key + columns.keys() | list %},
-                carried.{{ column }}
-                {%- endfor %}
-            from {{ carried_forward(dataset_id) }} as carried
-        ) as present
-        left join (
-            select
-                row_key
-                {%- for column in columns %},
-                max(case when column_name = '{{ column }}' then coalesce(wrong_value, '') end) as wrong_{{ column }},
-                max(case when column_name = '{{ column }}' then right_value end) as right_{{ column }},
-                max(case when column_name = '{{ column }}' then 1 else 0 end) = 1 as corrects_{{ column }}
-                {%- endfor %}
-            from {{ ref('source_corrections') }}
-            where dataset_id = '{{ dataset_id }}'
-            group by row_key
-        ) as corrections
-            on {{ row_key(dataset_id, 'present') }} = corrections.row_key
-    )
+    select
+        carried.snapshot_id,
+        carried.source_snapshot_id
+        {%- for column in key + columns.keys() | list %},
+        carried.{{ column }}
+        {%- endfor %}
+    from {{ carried_forward(dataset_id) }} as carried
+) as present
+left join (
+    select
+        row_key
+        {%- for column in columns %},
+        max(case when column_name = '{{ column }}' then coalesce(wrong_value, '') end) as wrong_{{ column }},
+        max(case when column_name = '{{ column }}' then right_value end) as right_{{ column }},
+        max(case when column_name = '{{ column }}' then 1 else 0 end) = 1 as corrects_{{ column }}
+        {%- endfor %}
+    from {{ ref('source_corrections') }}
+    where dataset_id = '{{ dataset_id }}'
+    group by row_key
+) as corrections
+    on {{ row_key(dataset_id, 'present') }} = corrections.row_key
 {%- endmacro %}
 
 
@@ -151,7 +148,7 @@ union all
 {%- endmacro %}
 
 
-{# Every row that stands in for a quarantined one, in every snapshot of every dataset. #}
+{# Every row that replaces a quarantined one, in every snapshot of every dataset. #}
 {% macro carried_rows() -%}
 {%- for dataset_id in declared_datasets() %}
 select

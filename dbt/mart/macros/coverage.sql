@@ -14,6 +14,32 @@ with territories as (
 
 ),
 
+categories as (
+
+    select
+        year,
+        basis,
+        service_group,
+        ownership
+    from {{ ref('int_coverage_categories') }}
+
+),
+
+population as (
+
+    select
+        territory_id,
+        year,
+        people_aged_65_over,
+        municipalities_without_population,
+        people_aged_65_over_complete,
+        population_year_latest,
+        people_aged_65_over_latest
+    from {{ ref('int_population_by_year') }}
+    where level = '{{ level }}'
+
+),
+
 services as (
 
     select
@@ -51,7 +77,7 @@ covered as (
         coalesce(services.places, 0) as places,
         division.division_on
     from territories
-    cross join {{ ref('int_coverage_categories') }} as categories
+    cross join categories
     cross join division
     left join services
         on
@@ -80,10 +106,9 @@ select
     {%- endif %}
     covered.division_on
 from covered
-left join {{ ref('int_population_by_year') }} as population
+left join population
     on
-        population.level = '{{ level }}'
-        and covered.{{ territory_id }} = population.territory_id
+        covered.{{ territory_id }} = population.territory_id
         and covered.year = population.year
 {%- endmacro %}
 

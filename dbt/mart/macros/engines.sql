@@ -1,4 +1,4 @@
-{# Everything that DuckDB and Trino (also Athena, engine version 3) say differently. #}
+{# What differs between the SQL of DuckDB and that of Trino and Athena (engine version 3). #}
 
 {% macro strip_accents(text) -%}
     {{ return(adapter.dispatch('strip_accents', 'mart')(text)) }}

@@ -1,6 +1,6 @@
 {#
-  DuckDB: schemas are named exactly as configured. Elsewhere all of a candidate is in one schema, which is named after
-  its run; what readers find under `marts` is made from it after the audit.
+  DuckDB: schemas are named as configured. On other engines a candidate is one schema, named after its run; the schema that
+  readers query is made from it after the audit.
 #}
 {% macro generate_schema_name(custom_schema_name, node) -%}
     {{ (custom_schema_name or target.schema) | trim if target.type == 'duckdb' else target.schema }}

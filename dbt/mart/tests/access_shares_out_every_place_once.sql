@@ -1,4 +1,4 @@
--- What all people reach together is what there is: ratios weighted by people add up to the located places.
+-- The ratios, weighted by people, add up to the located places.
 with reached as (
 
     select
@@ -33,5 +33,5 @@ from located
 inner join reached on located.service_group = reached.service_group
 where
     reached.municipalities_without_ratio = 0
-    -- Six decimals of a ratio are good to half a millionth of a place for each person.
+    -- A ratio has six decimals: its error is at most half a millionth of a place for each person.
     and abs(reached.places - located.places) > 1 + reached.people / cast(1000000 as double)

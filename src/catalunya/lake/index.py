@@ -1,16 +1,16 @@
-"""What is known of the snapshots of one dataset, in one small object that is read instead of listing landing.
+"""The index of the snapshots of one dataset: one small object that is read instead of a listing of landing.
 
-The truth lies beside the bytes: `manifest.json` makes a snapshot complete, `refused.json` refuses it,
-`accepted.json` says which gates were lifted by hand. The index repeats it, with the counts of every staged file. It is
-written after them by compare-and-set, so that a process killed between the two leaves an index that is behind,
-never one that is ahead; `load` reads what is newer than it. An index that is missing or damaged is made again from
+The files beside the landed bytes decide: `manifest.json` makes a snapshot complete, `refused.json` refuses it,
+`accepted.json` lists the gates that were lifted by hand. The index repeats them, with the counts of every staged file.
+It is written after them by compare-and-set. So a process that is killed between the two leaves an index that lacks
+snapshots, never one with too many; `load` adds what is newer. An index that is missing or damaged is made again from
 landing.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +20,7 @@ import structlog
 
 from catalunya.errors import LakeBusy
 from catalunya.lake import layout
+from catalunya.lake.staged import UNDECODABLE, StagedFile
 from catalunya.lake.storage import Conflict, MissingKey, Storage
 
 log = structlog.get_logger(__name__)
@@ -30,28 +31,8 @@ ACCEPTED = "accepted.json"
 
 CLOCK_TOLERANCE = timedelta(hours=1)
 """A snapshot that is later than the run's clock by more than this comes from a wrong clock."""
-UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding a damaged record of the lake may raise."""
 _VERSION = 1
 _TRIES = 20
-
-
-class StagedFile(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What staging made of a snapshot, and by which rules."""
-
-    digest: str
-    """Of the typing rules and the definition that staged it (`declaration.digest`)."""
-    size: int
-    sha256: str
-    rows_in: int
-    rows_staged: int
-    rows_quarantined: int
-    rows_duplicated: int
-    quarantine_size: int = 0
-    """Bytes of the file with the quarantined rows; 0 when that is not known."""
-    figures: dict[str, float] = {}
-    reasons: dict[str, int] = {}
-    invalid_values: dict[str, int] = {}
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -64,18 +45,15 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     staged: StagedFile | None = None
 
 
-class _Stored(msgspec.Struct):
-    version: int
-    dataset_id: str
-    snapshots: dict[str, Entry]
-
-
-class Index:
+class Index(msgspec.Struct):
     """The complete snapshots of one dataset, oldest first."""
 
-    def __init__(self, dataset_id: str, snapshots: dict[str, Entry]) -> None:
-        self.dataset_id = dataset_id
-        self.snapshots = dict(sorted(snapshots.items()))
+    dataset_id: str
+    snapshots: dict[str, Entry]
+    version: int = _VERSION
+
+    def __post_init__(self) -> None:
+        self.snapshots = dict(sorted(self.snapshots.items()))
 
     @property
     def complete(self) -> list[str]:
@@ -87,20 +65,22 @@ class Index:
         """Ids of the complete snapshots that are not refused."""
         return [name for name, entry in self.snapshots.items() if entry.refusal is None]
 
-    @property
-    def refused(self) -> dict[str, dict[str, Any]]:
-        """Refusals by id of the snapshot."""
-        return {name: e.refusal for name, e in self.snapshots.items() if e.refusal is not None}
-
     def staged(self, snapshot_id: str) -> StagedFile | None:
         """What staging made of a snapshot; None when it is not staged, or not known to be."""
-        entry = self.snapshots.get(snapshot_id)
-        return entry.staged if entry else None
+        return self.snapshots.get(snapshot_id, Entry()).staged
+
+    def due(self, digest: str) -> list[str]:
+        """Ids of the snapshots in use that are not known to be staged by the rules of `digest`."""
+        files = {name: self.staged(name) for name in self.usable}
+        return [name for name, file in files.items() if file is None or file.digest != digest]
 
     def lifts(self, snapshot_id: str) -> frozenset[str]:
         """Gates and dbt tests that were lifted by hand for a snapshot."""
-        entry = self.snapshots.get(snapshot_id)
-        return frozenset(entry.lifts) if entry else frozenset()
+        return frozenset(self.snapshots.get(snapshot_id, Entry()).lifts)
+
+    def gate(self, snapshot_id: str) -> str | None:
+        """The gate that refuses a snapshot; None when none does."""
+        return (self.snapshots.get(snapshot_id, Entry()).refusal or {}).get("gate")
 
     def later_than(self, now: datetime) -> list[str]:
         """Snapshots that are not refused and come from a clock ahead of `now`."""
@@ -147,9 +127,8 @@ def update(storage: Storage, dataset_id: str, change: Callable[[dict[str, Entry]
         snapshots, version = _read(storage, dataset_id)
         change(snapshots)
         index = Index(dataset_id, snapshots)
-        data = msgspec.json.encode(_Stored(_VERSION, dataset_id, index.snapshots))
         try:
-            storage.replace(layout.index(dataset_id), data, version)
+            storage.replace(layout.index(dataset_id), msgspec.json.encode(index), version)
         except Conflict:
             continue
         memory = _remembered.get()
@@ -186,7 +165,7 @@ def _read(storage: Storage, dataset_id: str) -> tuple[dict[str, Entry], Any]:
     version = found[1] if found else None
     if found is not None:
         try:
-            stored = msgspec.json.decode(found[0], type=_Stored)
+            stored = msgspec.json.decode(found[0], type=Index)
             if stored.version == _VERSION and stored.dataset_id == dataset_id:
                 return _caught_up(storage, dataset_id, stored.snapshots), version
             reason = f"version {stored.version} of {stored.dataset_id}"
@@ -201,11 +180,11 @@ def _caught_up(storage: Storage, dataset_id: str, snapshots: dict[str, Entry]) -
     # Not the last id: one from a clock that was ahead would hide all that landed since.
     known = [name for name, e in snapshots.items() if (e.refusal or {}).get("gate") != "by_hand"]
     after = max(known, default="")
-    for name in storage.folders_after(f"{layout.LANDING}/{dataset_id}", after):
+    for name in storage.folders(f"{layout.LANDING}/{dataset_id}", after=after):
         if name in snapshots or not layout.is_id(name):
             continue
         if storage.exists(layout.landing(dataset_id, name, MANIFEST)):
-            snapshots[name] = _entry(storage, dataset_id, name, refused=None, accepted=None)
+            snapshots[name] = _entry(storage, dataset_id, name)
     return snapshots
 
 
@@ -217,18 +196,20 @@ def _from_landing(storage: Storage, dataset_id: str) -> dict[str, Entry]:
         if layout.is_id(name):
             files.setdefault(name, set()).add(file)
     return {
-        name: _entry(storage, dataset_id, name, refused=REFUSED in found, accepted=ACCEPTED in found)
+        name: _entry(storage, dataset_id, name, found)
         for name, found in sorted(files.items())
         if MANIFEST in found
     }
 
 
 def _entry(
-    storage: Storage, dataset_id: str, snapshot_id: str, *, refused: bool | None, accepted: bool | None
+    storage: Storage, dataset_id: str, snapshot_id: str, files: Container[str] = (REFUSED, ACCEPTED)
 ) -> Entry:
-    """An entry from the markers in landing; None for a marker means that it has to be looked for."""
-    refusal = _marker(storage, dataset_id, snapshot_id, REFUSED) if refused is not False else None
-    acceptance = _marker(storage, dataset_id, snapshot_id, ACCEPTED) if accepted is not False else None
+    """An entry from the markers in landing; only those among `files` are looked for."""
+    refusal, acceptance = (
+        _marker(storage, dataset_id, snapshot_id, name) if name in files else None
+        for name in (REFUSED, ACCEPTED)
+    )
     return Entry(refusal=refusal, lifts=lifts_of(acceptance) if acceptance else ())
 
 

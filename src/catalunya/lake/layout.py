@@ -1,4 +1,4 @@
-"""How things in the lake are named: every key and every id, and nothing else."""
+"""The keys and ids of the lake."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUNS = "runs"
 ALERTS = "alerts"
 DOCS = "docs"
 PUBLISHED = "published"
-"""What a distributed engine's readers read: copies of released files, each in a folder of its own."""
+"""Copies of released files for the readers of Athena and Trino, each in a folder of its own."""
 
 _ID = re.compile(r"([0-9]{8}T[0-9]{6}Z)-[0-9a-f]{8}")
 
@@ -30,21 +30,23 @@ def make_id(moment: datetime, digest: str) -> str:
 
 def moment_of(identifier: str) -> datetime:
     """The UTC moment inside a snapshot, release or run id; `UsageError` when it is none."""
-    if not is_id(identifier):
+    moment = _moment(identifier)
+    if moment is None:
         raise UsageError(f"{identifier!r} is no id such as 20260105T000000Z-1a2b3c4d; see `catalunya status`")
-    return datetime.strptime(identifier[:16], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    return moment
 
 
 def is_id(name: str) -> bool:
     """True for the id of a snapshot, release or run."""
+    return _moment(name) is not None
+
+
+def _moment(name: str) -> datetime | None:
     match = _ID.fullmatch(name)
-    if match is None:
-        return False
     try:
-        datetime.strptime(match[1], "%Y%m%dT%H%M%SZ")
+        return datetime.strptime(match[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) if match else None
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def landing(dataset_id: str, snapshot_id: str, name: str) -> str:
@@ -58,12 +60,12 @@ def staged(dataset_id: str, snapshot_id: str) -> str:
 
 
 def quarantined(dataset_id: str, snapshot_id: str) -> str:
-    """Key of the Parquet file with the rows of a snapshot that broke its declaration."""
+    """Key of the Parquet file with the rows of a snapshot that break its definition."""
     return _by_date(QUARANTINE, dataset_id, snapshot_id)
 
 
 def index(dataset_id: str) -> str:
-    """Key of what is known of all snapshots of a dataset (`catalunya.lake.index`)."""
+    """Key of the index of the snapshots of a dataset (`catalunya.lake.index`)."""
     return f"{STAGING}/{dataset_id}/_index.json"
 
 
@@ -78,12 +80,12 @@ def release(release_id: str, name: str = "") -> str:
 
 
 def published(schema: str) -> str:
-    """Key of the note that says which release the views of a schema show."""
+    """Key of the record of the release that the views of a schema show."""
     return f"{PUBLISHED}/{schema}.json"
 
 
 def published_file(release_id: str, mart: str) -> str:
-    """Key of a released mart as a distributed engine reads it."""
+    """Key of a released mart as Athena and Trino read it."""
     return f"{PUBLISHED}/files/{release_id}/{mart}/{mart}.parquet"
 
 
@@ -93,17 +95,17 @@ def ledger(run_id: str) -> str:
 
 
 def ledger_archive(month: str) -> str:
-    """Key of the older records of the runs of a month, `YYYY-MM`, a line a record."""
+    """Key of the older records of the runs of a month, `YYYY-MM`, one record a line."""
     return f"{LEDGER}/archive/{month}.jsonl"
 
 
 def part(run_id: str, name: str) -> str:
-    """Key of what one process leaves for the next of the same run, until that ends."""
+    """Key of the state that one process of a run leaves for the next, until the run ends."""
     return f"{RUNS}/{run_id}/{name}.json"
 
 
 def alert(digest: str) -> str:
-    """Key of the note that an alert was sent."""
+    """Key of the marker that an alert was sent."""
     return f"{ALERTS}/{digest}.json"
 
 

@@ -17,25 +17,26 @@ from typing_extensions import override
 
 from catalunya.errors import CatalunyaError, UsageError
 from catalunya.lake import layout
-from catalunya.lake.scratch import check_size, explained, fsync, rename_or_copy, write_all
+from catalunya.lake.disk import check_size, copy_file, explained, fsync, rename_or_copy, write_all
 from catalunya.lake.storage import (
+    INVALID_NAME,
     Conflict,
     Entries,
     Entry,
-    KeyExists,
     MissingKey,
     Names,
     Storage,
     Version,
     check_key,
     deletable,
-    expect_size,
     folder_key,
     is_key,
 )
 
 _HIDDEN = ".lake"
-Scanned = list[tuple[os.DirEntry[str], bool]]
+_PATTERNS = re.compile(r"[\[\]?*\\\x00-\x1f\x7f]")
+"""DuckDB reads the first five as patterns, so that it would read other files or none."""
+_Scanned = list[tuple[os.DirEntry[str], bool]]
 
 
 class LocalStorage(Storage):
@@ -46,11 +47,12 @@ class LocalStorage(Storage):
     def __init__(self, root: Path) -> None:
         super().__init__()
         self.root = _readable_path(root)
+        self._hidden = self.root / _HIDDEN
+        self._scratch_base = self._hidden / "scratch"
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            (self.root / _HIDDEN / "locks").mkdir(parents=True, exist_ok=True)
-            (self.root / _HIDDEN / "scratch").mkdir(exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root / _HIDDEN):
+            self._scratch_base.mkdir(parents=True, exist_ok=True)
+            (self._hidden / "locks").mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._hidden):
                 pass
         except OSError as error:
             raise UsageError(
@@ -61,18 +63,17 @@ class LocalStorage(Storage):
 
     def lock_path(self, name: str) -> Path:
         """The file that the lock `name` is taken on."""
-        return self.root / _HIDDEN / "locks" / f"{check_key(name)}.lock"
+        return self._hidden / "locks" / f"{check_key(name)}.lock"
 
     @override
-    def read(self, key: str) -> bytes:
+    def read_versioned(self, key: str) -> tuple[bytes, Version] | None:
         path = self._path(key)
-        try:
-            with explained(path):
-                return path.read_bytes()
-        except CatalunyaError as error:
-            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError | IsADirectoryError):
-                raise MissingKey(f"{path} is not in the lake") from error
-            raise
+        with explained(path):
+            try:
+                data = path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None
+        return data, _version(data)
 
     @override
     def exists(self, key: str) -> bool:
@@ -81,61 +82,50 @@ class LocalStorage(Storage):
             return path.is_file()
 
     @override
-    def folders(self, prefix: str = "") -> Names:
-        return self.folders_after(prefix, "")
+    def list(self, prefix: str = "", *, after: str = "") -> Entries:
+        return sorted(self._walk(self.root / folder_key(prefix), after))
 
     @override
-    def list(self, prefix: str = "") -> Entries:
-        return self.list_after(prefix, "")
-
-    @override
-    def list_after(self, prefix: str, name: str) -> Entries:
-        strays: dict[str, Names] = {}
-        found = sorted(self._walk(self._folder(prefix), strays, name), key=lambda entry: entry.key)
-        self._warn(strays)
-        return found
-
-    @override
-    def files(self, prefix: str = "") -> Names:
-        strays: dict[str, Names] = {}
-        entries = self._scan(self._folder(prefix), strays, "")
-        self._warn(strays)
-        return sorted(entry.name for entry, is_folder in entries if not is_folder)
-
-    @override
-    def folders_after(self, prefix: str, name: str) -> Names:
-        strays: dict[str, Names] = {}
-        entries = self._scan(self._folder(prefix), strays, name)
-        self._warn(strays)
+    def folders(self, prefix: str = "", *, after: str = "") -> Names:
+        entries = self._scan(self.root / folder_key(prefix), after)
         return sorted(entry.name for entry, is_folder in entries if is_folder)
 
     @override
-    def put(self, key: str, data: bytes, *, create: bool = False) -> None:
-        target = self._path(key)
-        with self._staged(target, data) as staged, self._exclusive():
-            if create and target.exists():
-                raise KeyExists(f"{target} is there already; it was left as it was")
-            self._guard()
-            self._move(staged, target)
+    def files(self, prefix: str = "") -> Names:
+        entries = self._scan(self.root / folder_key(prefix))
+        return sorted(entry.name for entry, is_folder in entries if not is_folder)
 
     @override
-    def put_file(self, key: str, path: Path, *, size: int | None = None) -> None:
+    def _overwrite(self, key: str, data: bytes) -> None:
+        target = self._path(key)
+        with self._written(target, data) as temporary, self._exclusive():
+            self._move(temporary, target)
+
+    @override
+    def replace(self, key: str, data: bytes, expected: Version | None) -> Version:
+        target = self._path(key)
+        with self._written(target, data) as temporary, self._exclusive():
+            found = self.read_versioned(key)
+            if (found[1] if found else None) != expected:
+                raise Conflict(f"{target} was changed by somebody else meanwhile; it was left as it is now")
+            self._move(temporary, target)
+        return _version(data)
+
+    @override
+    def put_file(self, key: str, path: Path) -> None:
         target = self._path(key)
         with explained(target):
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-                found = os.fstat(file.fileno())
-            expect_size(path, found.st_size, size)
-            if found.st_dev != self.root.stat().st_dev:
-                with self._staged_copy(path) as staged, self._exclusive():
-                    self._guard()
-                    self._move(staged, target)
+            fsync(path)
+            if path.stat().st_dev != self.root.stat().st_dev:
+                self._copy(path, target)
                 path.unlink()
-            else:
-                with self._exclusive():
-                    self._guard()
-                    self._move(path, target)
-            check_size(target, found.st_size)
+                return
+            with self._exclusive():
+                self._move(path, target)
+
+    @override
+    def copy(self, source: str, target: str) -> None:
+        self._copy(self.fetch(source, self.root), self._path(target))
 
     @override
     def fetch(self, key: str, folder: Path) -> Path:
@@ -153,33 +143,6 @@ class LocalStorage(Storage):
             return size, file.read(count)
 
     @override
-    def copy(self, source: str, target: str) -> None:
-        path = self.fetch(source, self.root)
-        place = self._path(target)
-        with explained(place), self._staged_copy(path) as staged, self._exclusive():
-            self._guard()
-            self._move(staged, place)
-
-    @override
-    def read_versioned(self, key: str) -> tuple[bytes, Version] | None:
-        try:
-            data = self.read(key)
-        except MissingKey:
-            return None
-        return data, _content_version(data)
-
-    @override
-    def replace(self, key: str, data: bytes, expected: Version | None) -> Version:
-        target = self._path(key)
-        with self._staged(target, data) as staged, self._exclusive():
-            found = self.read_versioned(key)
-            if (found[1] if found else None) != expected:
-                raise Conflict(f"{target} was changed by somebody else meanwhile; it was left as it is now")
-            self._guard()
-            self._move(staged, target)
-        return _content_version(data)
-
-    @override
     def delete(self, key: str) -> None:
         path = self._path(key)
         with explained(path), self._exclusive():
@@ -192,106 +155,92 @@ class LocalStorage(Storage):
         folder = self.root / deletable(prefix)
         if not folder.resolve().is_relative_to(self.root):
             raise UsageError(f"{folder} leads out of the lake {self.root}; nothing was deleted")
-        doomed = self.scratch() / uuid.uuid4().hex
+        removed = self.scratch() / uuid.uuid4().hex
         with explained(folder):
             with self._exclusive():
                 if not folder.is_dir():
                     return
                 self._guard()
-                rename_or_copy(folder, doomed)
+                rename_or_copy(folder, removed)
                 self._remove_empty(folder.parent)
-            shutil.rmtree(doomed)
-
-    @override
-    def uri(self, key: str) -> str:
-        check_key(key.replace("*", "x"))
-        return str(self.root / key)
-
-    @override
-    def duckdb_secret_sql(self) -> str | None:
-        return None
-
-    @override
-    def _scratch_base(self) -> Path:
-        return self.root / _HIDDEN / "scratch"
+            shutil.rmtree(removed)
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
 
-    def _folder(self, prefix: str) -> Path:
-        return self.root / folder_key(prefix)
-
-    def _walk(self, folder: Path, strays: dict[str, Names], after: str = "") -> Iterator[Entry]:
-        for entry, is_folder in self._scan(folder, strays, after):
+    def _walk(self, folder: Path, after: str = "") -> Iterator[Entry]:
+        for entry, is_folder in self._scan(folder, after):
             if not is_folder:
                 with contextlib.suppress(FileNotFoundError):
-                    yield Entry(self._shown(entry.path), entry.stat().st_size)
+                    yield Entry(self._relative(entry), entry.stat().st_size)
                 continue
             try:
-                yield from self._walk(Path(entry.path), strays)
+                yield from self._walk(Path(entry.path))
             except CatalunyaError:
-                # What may be a snapshot or a release is never passed over silently.
+                # What may be a snapshot or a release is never ignored.
                 if layout.is_id(entry.name):
                     raise
-                strays.setdefault("a folder that this user cannot read", []).append(self._shown(entry.path))
+                self.ignore([self._relative(entry)], "a folder that this user cannot read")
 
-    def _scan(self, folder: Path, strays: dict[str, Names], after: str) -> Scanned:
-        """What lies directly in a folder, and which of it are folders; `strays` gets what is passed over."""
-        found: Scanned = []
-        try:
-            with explained(folder), os.scandir(folder) as entries:
+    def _scan(self, folder: Path, after: str = "") -> _Scanned:
+        """The entries of a folder, each with whether it is a folder; warns of those that are ignored."""
+        found: _Scanned = []
+        ignored: dict[str, Names] = {}
+        with explained(folder):
+            try:
+                entries = os.scandir(folder)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            with entries:
                 for entry in entries:
                     if entry.name.startswith(".") or entry.name <= after:
                         continue
-                    why = _why_passed_over(entry)
-                    if why:
-                        strays.setdefault(why, []).append(self._shown(entry.path))
+                    reason = _reason_to_ignore(entry)
+                    if reason:
+                        ignored.setdefault(reason, []).append(self._relative(entry))
                     else:
                         found.append((entry, entry.is_dir()))
-        except CatalunyaError as error:
-            if not isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
-                raise
+        for reason, keys in ignored.items():
+            self.ignore(keys, reason)
         return found
 
-    def _shown(self, path: str) -> str:
-        return os.path.relpath(path, self.root)
-
-    def _warn(self, strays: dict[str, Names]) -> None:
-        for why, keys in strays.items():
-            self.stray((key.encode("utf-8", "backslashreplace").decode() for key in keys), why)
+    def _relative(self, entry: os.DirEntry[str]) -> str:
+        path = os.path.relpath(entry.path, self.root)
+        return path.encode("utf-8", "backslashreplace").decode()
 
     @contextlib.contextmanager
-    def _staged(self, target: Path, data: bytes) -> Iterator[Path]:
-        staged = self.scratch() / uuid.uuid4().hex
+    def _temporary(self) -> Iterator[Path]:
+        path = self.scratch() / uuid.uuid4().hex
         try:
-            with explained(target):
-                with staged.open("xb", buffering=0) as file:
-                    write_all(file, data)
-                    os.fsync(file.fileno())
-                check_size(staged, len(data))
-                yield staged
+            yield path
         finally:
-            staged.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _staged_copy(self, path: Path) -> Iterator[Path]:
-        staged = self.scratch() / uuid.uuid4().hex
-        try:
-            shutil.copyfile(path, staged)
-            fsync(staged)
-            check_size(staged, path.stat().st_size)
-            yield staged
-        finally:
-            staged.unlink(missing_ok=True)
+    def _written(self, target: Path, data: bytes) -> Iterator[Path]:
+        """A temporary file with `data` that is on the disk already."""
+        with explained(target), self._temporary() as path:
+            with path.open("xb", buffering=0) as file:
+                write_all(file, data)
+                os.fsync(file.fileno())
+            check_size(path, len(data))
+            yield path
+
+    def _copy(self, path: Path, target: Path) -> None:
+        with explained(target), self._temporary() as temporary:
+            copy_file(path, temporary)
+            with self._exclusive():
+                self._move(temporary, target)
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
         """Hold the lake's write lock: only around a comparison and a rename, never around copying."""
-        with (self.root / _HIDDEN / "write.lock").open("ab") as file:
+        with (self._hidden / "write.lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def _move(self, source: Path, target: Path) -> None:
+        self._guard()
         made = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
         rename_or_copy(source, target)
@@ -309,45 +258,32 @@ class LocalStorage(Storage):
             folder = folder.parent
 
 
-_NOT_IN_A_PATH = re.compile(r"[\[\]?*\\\x00-\x1f\x7f]")
-"""DuckDB reads the first five as patterns, so that it would read other files or none."""
-
-
 def _readable_path(root: Path) -> Path:
     """The absolute path of a lake's folder; `UsageError` for one that the engine could not read as it is."""
-    text = str(root)
-    if "\x00" not in text:
+    with contextlib.suppress(ValueError):
         root = root.expanduser().resolve()
-        text = str(root)
-    wrong = _NOT_IN_A_PATH.search(text)
-    if wrong is None:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise UsageError(
-                f"CATALUNYA_LAKE: the folder {text!r} has a name that is not UTF-8; rename it or choose another folder"
-            ) from None
-        return root
+        str(root).encode()
+        if not _PATTERNS.search(str(root)):
+            return root
     raise UsageError(
-        f"CATALUNYA_LAKE: the folder {text!r} holds {wrong[0]!r}, which the engine reads as a pattern or cannot read; "
-        "choose a folder whose path has none of [ ] ? * \\ nor line breaks"
+        f"CATALUNYA_LAKE: the engine cannot read the folder {str(root)!r}, or would read its name as a pattern; "
+        "choose a folder whose path is UTF-8 and has none of [ ] ? * \\ nor line breaks"
     )
 
 
-def _why_passed_over(entry: os.DirEntry[str]) -> str:
+def _reason_to_ignore(entry: os.DirEntry[str]) -> str:
     """Why an entry of a folder is not the lake's; empty when it is."""
     if not is_key(entry.name):
-        return "a name that the lake never gives"
-    if not entry.is_symlink():
-        return "" if entry.is_file() or entry.is_dir() else "neither a file nor a folder"
-    try:
+        return INVALID_NAME
+    if entry.is_symlink():
+        try:
+            entry.stat()
+        except OSError:
+            return "a symbolic link that leads nowhere"
         if entry.is_dir():
             return "a symbolic link to a folder"
-        entry.stat()
-    except OSError:
-        return "a symbolic link that leads nowhere"
-    return "" if entry.is_file() else "neither a file nor a folder"
+    return "" if entry.is_file() or entry.is_dir() else "neither a file nor a folder"
 
 
-def _content_version(data: bytes) -> Version:
+def _version(data: bytes) -> Version:
     return Version(hashlib.sha256(data).hexdigest())

@@ -1,10 +1,10 @@
-"""One run at a time: an exclusive lock on the lake that frees itself when its holder is killed.
+"""An exclusive lock on the lake that becomes free when its holder is killed.
 
-A local lake uses `flock`, which the kernel drops with the process. S3 has no such thing: there the lock is a
-lease, an object that its holder rewrites every few seconds and that anybody may take over once it has grown
-old. Its age is `Date` minus `Last-Modified` of one response, both of the storage's own clock, and the holder
-measures by its own monotonic clock from before each renewal: no two clocks are ever compared, and the holder
-gives up before anybody else can begin.
+A local lake uses `flock`, which the kernel drops when the process ends. S3 has nothing like it: there the lock is a
+lease, an object that its holder rewrites every few seconds and that another process may take over when it is older
+than the lease. Its age is `Date` minus `Last-Modified` of one response, both by the storage's clock, and the holder
+measures by its own monotonic clock from before each renewal. So times of two clocks are never compared, and the lease
+is over for its holder before it is over for another process.
 
 Readers need no lock.
 """
@@ -27,24 +27,24 @@ import structlog
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from catalunya.errors import CatalunyaError, LakeBusy
+from catalunya.lake.disk import explained, write_all
 from catalunya.lake.local import LocalStorage
 from catalunya.lake.s3 import S3Storage
-from catalunya.lake.scratch import explained, write_all
 from catalunya.lake.storage import Conflict, Storage, Version, check_key
 
 LEASE_S = 60.0
-_PATIENCE_S = 0.3
-"""A look by `lock_owner` keeps a local lock for an instant; a newcomer tries again for so long."""
+LOCK_TIMEOUT_S = 0.3
+"""How long a local lock is tried again: `lock_owner` holds it for an instant to see whether it is free."""
 
 log = structlog.get_logger(__name__)
 
 
 class LockLost(CatalunyaError):
-    """The lock is no longer this run's; it must not publish."""
+    """This run no longer holds the lock; it must not publish."""
 
 
 class Holder(BaseModel):
-    """Who holds a lock, where and since when."""
+    """The run that holds a lock, where and since when."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -66,7 +66,7 @@ class Lock(Protocol):
     holder: Holder
 
     def check(self) -> None:
-        """Raise `LockLost` unless the lock is still ours, as the storage itself says now.
+        """Raise `LockLost` unless the storage says that the lock is still held by this run.
 
         Call it right before the pointer moves and before each deletion (`Storage.guarded` does).
         """
@@ -76,10 +76,10 @@ class Lock(Protocol):
 def lake_lock(
     storage: Storage, holder: str, what: str = "run", *, lease_s: float = LEASE_S
 ) -> Iterator[Lock]:
-    """Hold the lake's lock `what` for run `holder`; raises `LakeBusy`, which names who holds it, at once.
+    """Hold the lake's lock `what` for run `holder`; raises `LakeBusy` at once, which names the holder.
 
-    `lease_s` matters on S3 only: after so many seconds without a sign of life others may take the lock. It
-    is renewed four times as often.
+    `lease_s` is used on S3 only: another process may take the lock so many seconds after the last renewal. The lease
+    is renewed four times in that time.
     """
     check_key(what)
     me = Holder(
@@ -89,25 +89,23 @@ def lake_lock(
         since=datetime.now(UTC).replace(microsecond=0),
     )
     held: contextlib.AbstractContextManager[Lock]
-    if isinstance(storage, LocalStorage):
-        held = _file_lock(storage, me, what)
-    elif isinstance(storage, S3Storage):
+    if isinstance(storage, S3Storage):
         held = _lease_lock(storage, me, what, lease_s)
     else:
-        raise TypeError(f"no lock for {type(storage).__name__}")
+        assert isinstance(storage, LocalStorage)
+        held = _file_lock(storage, me, what)
     with held as lock:
         yield lock
 
 
 def lock_owner(storage: Storage, what: str = "run") -> Holder | None:
-    """Who holds the lock `what` now; None when nobody does. Takes and changes nothing."""
+    """The holder of the lock `what`; None when it is free. Changes nothing."""
     check_key(what)
-    if isinstance(storage, LocalStorage):
-        return _file_holder(storage.lock_path(what))
     if isinstance(storage, S3Storage):
         found = _read_lease(storage, _lease_key(what))
         return found[0].holder if found and _is_alive(storage, what, found[0]) else None
-    raise TypeError(f"no lock for {type(storage).__name__}")
+    assert isinstance(storage, LocalStorage)
+    return _file_owner(storage.lock_path(what))
 
 
 def _busy(storage: Storage, holder: Holder | None) -> LakeBusy:
@@ -149,7 +147,6 @@ def _file_lock(storage: LocalStorage, me: Holder, what: str) -> Iterator[Lock]:
     path = storage.lock_path(what)
     with contextlib.ExitStack() as opened:
         with explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
             file = opened.enter_context(path.open("a+b", buffering=0))
         if not _flock(file):
             raise _busy(storage, _parse_holder(path))
@@ -166,28 +163,25 @@ def _file_lock(storage: LocalStorage, me: Holder, what: str) -> Iterator[Lock]:
 
 
 def _flock(file: BinaryIO) -> bool:
-    give_up = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
     while True:
-        try:
+        with contextlib.suppress(BlockingIOError):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > give_up:
-                return False
-            time.sleep(0.02)
-        else:
             return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
 
 
-def _file_holder(path: Path) -> Holder | None:
-    try:
-        with explained(path), path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except CatalunyaError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
+def _file_owner(path: Path) -> Holder | None:
+    with explained(path):
+        try:
+            with path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
             return None
-        if isinstance(error.__cause__, BlockingIOError):
+        except BlockingIOError:
             return _parse_holder(path)
-        raise
     return None
 
 
@@ -199,7 +193,7 @@ def _parse_holder(path: Path) -> Holder | None:
 
 
 class _Lease(BaseModel):
-    """What lies in the bucket. Its age is that of the object."""
+    """The object in the bucket; its age is the age of the lease."""
 
     holder: Holder
     lease_s: float
@@ -224,7 +218,7 @@ def _read_lease(storage: S3Storage, key: str) -> tuple[_Lease, Version] | None:
 
 
 def _is_alive(storage: S3Storage, what: str, lease: _Lease) -> bool:
-    """Ages come in whole seconds: a lease is over when it is a full second past its time."""
+    """Ages are whole seconds: a lease is over one second after its time."""
     if lease.released:
         return False
     age_s = storage.age_s(_lease_key(what))

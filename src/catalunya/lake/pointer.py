@@ -1,13 +1,14 @@
-"""`current.json`, the one pointer that says which release readers see; moved by compare-and-set."""
+"""`current.json`, the pointer to the release that readers see; moved by compare-and-set."""
 
 from __future__ import annotations
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from catalunya.errors import CatalunyaError, LakeCorrupt
+from catalunya.lake import layout
 from catalunya.lake.storage import Conflict, Storage, Version
 
-KEY = "current.json"
+KEY = layout.CURRENT
 
 
 class PointerMoved(CatalunyaError):
@@ -15,7 +16,7 @@ class PointerMoved(CatalunyaError):
 
 
 class Pointer(BaseModel):
-    """The release that readers see, and how it came to be the one."""
+    """The release that readers see, and which run made it so."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -1,8 +1,8 @@
 """Snapshots in landing and their states.
 
 A snapshot is complete ("landed") when its manifest exists. It is *pending* until a release contains it: then it is
-*accepted*, and part of the history. A gate that finds it wrong makes it *refused* (`refused.json`), and it is passed
-over until the refusal is lifted or the definition or code that made it has changed. docs/snapshots.md has the drawing.
+*accepted*, and part of the history. A gate that it fails makes it *refused* (`refused.json`): it is left out until the
+refusal is lifted or the definition or code that made it has changed. docs/snapshots.md has the drawing.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class LandedColumn(_Record):
 
 
 class Manifest(_Record):
-    """What a snapshot is: written last, so that its existence means the snapshot is whole."""
+    """What a snapshot contains; written last, so that its existence means the snapshot is complete."""
 
     dataset_id: str
     snapshot_id: str
@@ -77,7 +77,7 @@ class Manifest(_Record):
 
 
 class Refusal(_Record):
-    """Why a snapshot is passed over."""
+    """Why a snapshot is left out."""
 
     gate: str
     reason: str
@@ -118,14 +118,13 @@ def write(storage: Storage, manifest: Manifest, spooled: dict[str, Path]) -> Non
     for file in manifest.files:
         key = layout.landing(manifest.dataset_id, manifest.snapshot_id, file.name)
         storage.put_file(key, spooled[file.name])
-    key = layout.landing(manifest.dataset_id, manifest.snapshot_id, MANIFEST)
-    storage.put(key, manifest.model_dump_json(indent=1).encode())
+    _put(storage, manifest.dataset_id, manifest.snapshot_id, MANIFEST, manifest)
     index.set_entry(storage, manifest.dataset_id, manifest.snapshot_id)
 
 
-def ids(storage: Storage, dataset_id: str) -> list[str]:
-    """Every snapshot of a dataset that was begun, complete or not, oldest first; one listing of all of landing."""
-    return [name for name in storage.folders(f"{layout.LANDING}/{dataset_id}") if layout.is_id(name)]
+def _put(storage: Storage, dataset_id: str, snapshot_id: str, name: str, record: _Record) -> None:
+    key = layout.landing(dataset_id, snapshot_id, name)
+    storage.put(key, record.model_dump_json(indent=1).encode())
 
 
 def read(storage: Storage, dataset_id: str, snapshot_id: str) -> Manifest | None:
@@ -145,8 +144,8 @@ def read(storage: Storage, dataset_id: str, snapshot_id: str) -> Manifest | None
 def latest(storage: Storage, dataset_id: str, now: datetime | None = None) -> Manifest | None:
     """The newest complete snapshot, refused or not.
 
-    With `now` none that comes from a clock ahead of it. A folder that was moved out of landing is forgotten. A damaged
-    manifest is passed over once its snapshot is refused for it, so that the source can be read again.
+    With `now` none that comes from a clock ahead of it. A snapshot whose folder was moved out of landing is removed from
+    the index. One with a damaged manifest is left out once it is refused for it, so that the source can be read again.
     """
     limit = now + index.CLOCK_TOLERANCE if now else None
     known = index.load(storage, dataset_id)
@@ -156,7 +155,7 @@ def latest(storage: Storage, dataset_id: str, now: datetime | None = None) -> Ma
         try:
             manifest = read(storage, dataset_id, snapshot_id)
         except LakeCorrupt:
-            if (known.refused.get(snapshot_id) or {}).get("gate") != UNREADABLE:
+            if known.gate(snapshot_id) != UNREADABLE:
                 raise
             continue
         if manifest is not None:
@@ -182,10 +181,10 @@ def refused(storage: Storage, dataset_id: str) -> dict[str, Refusal]:
 
 def refusals(known: index.Index) -> dict[str, Refusal]:
     """The refusals of an index, by id of the snapshot."""
-    return {name: parse_refusal(content) for name, content in known.refused.items()}
+    return {name: _parse_refusal(e.refusal) for name, e in known.snapshots.items() if e.refusal is not None}
 
 
-def parse_refusal(content: dict[str, Any]) -> Refusal:
+def _parse_refusal(content: dict[str, Any]) -> Refusal:
     """A refusal as it is recorded; one that lacks fields is kept, and says so."""
     try:
         return Refusal.model_validate(content)
@@ -214,11 +213,9 @@ def reasons_of_acceptance(storage: Storage, dataset_id: str, snapshot_ids: Itera
 
 
 def refuse(storage: Storage, dataset_id: str, snapshot_id: str, refusal: Refusal) -> None:
-    """Put `refused.json` beside the manifest, and into the index."""
-    key = layout.landing(dataset_id, snapshot_id, REFUSED)
-    content = refusal.model_dump(mode="json")
-    storage.put(key, refusal.model_dump_json(indent=1).encode())
-    index.set_entry(storage, dataset_id, snapshot_id, refusal=content)
+    """Write `refused.json` beside the manifest, and the refusal into the index."""
+    _put(storage, dataset_id, snapshot_id, REFUSED, refusal)
+    index.set_entry(storage, dataset_id, snapshot_id, refusal=refusal.model_dump(mode="json"))
 
 
 def refuse_by_hand(
@@ -255,35 +252,25 @@ def accept(storage: Storage, dataset_ids: Iterable[str], snapshot_id: str, why: 
         refusal = refusals(found).get(snapshot_id)
         if refusal is None:
             continue
-        lifted = Acceptance(
-            why=why, accepted_at=now, refusal=_with_earlier(storage, dataset_id, snapshot_id, refusal)
-        )
-        key = layout.landing(dataset_id, snapshot_id, ACCEPTED)
-        storage.put(key, lifted.model_dump_json(indent=1).encode())
+        if earlier := found.lifts(snapshot_id):
+            all_lifts = [*sorted(earlier), *refusal.figures.get("lifts", [])]
+            refusal = refusal.model_copy(update={"figures": {**refusal.figures, "lifts": all_lifts}})
+        lifted = Acceptance(why=why, accepted_at=now, refusal=refusal)
+        _put(storage, dataset_id, snapshot_id, ACCEPTED, lifted)
         storage.delete(layout.landing(dataset_id, snapshot_id, REFUSED))
         lifts = index.lifts_of(lifted.model_dump(mode="json"))
         index.set_entry(storage, dataset_id, snapshot_id, refusal=None, lifts=lifts)
         return dataset_id
-    held = [name for found in known.values() for name in found.refused]
-    shown = f"refused are: {', '.join(held)}" if held else "no snapshot is refused"
+    refused_ids = [name for found in known.values() for name in refusals(found)]
+    shown = f"refused are: {', '.join(refused_ids)}" if refused_ids else "no snapshot is refused"
     raise UsageError(f"{snapshot_id} is not a refused snapshot; {shown}")
 
 
-def _with_earlier(storage: Storage, dataset_id: str, snapshot_id: str, refusal: Refusal) -> Refusal:
-    """The refusal, with what was lifted of the same snapshot before."""
-    earlier = index.load(storage, dataset_id).lifts(snapshot_id)
-    if not earlier:
-        return refusal
-    lifts = [*sorted(earlier), *refusal.figures.get("lifts", [])]
-    return refusal.model_copy(update={"figures": {**refusal.figures, "lifts": lifts}})
-
-
 def discard_incomplete(storage: Storage, dataset_id: str) -> list[str]:
-    """Delete what killed runs left half landed; returns the ids. Call it only while holding the dataset's lock."""
-    known = index.load(storage, dataset_id).snapshots
-    after = max(known, default="")
-    newer = storage.folders_after(f"{layout.LANDING}/{dataset_id}", after)
-    broken = [name for name in newer if layout.is_id(name)]
-    for snapshot_id in broken:
-        storage.delete_folder(f"{layout.LANDING}/{dataset_id}/{snapshot_id}")
-    return broken
+    """Delete snapshots that killed runs left incomplete; returns their ids. Only the holder of the dataset's lock may."""
+    folder = f"{layout.LANDING}/{dataset_id}"
+    after = max(index.load(storage, dataset_id).snapshots, default="")
+    incomplete = [name for name in storage.folders(folder, after=after) if layout.is_id(name)]
+    for snapshot_id in incomplete:
+        storage.delete_folder(f"{folder}/{snapshot_id}")
+    return incomplete

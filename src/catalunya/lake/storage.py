@@ -1,7 +1,7 @@
-"""One small interface over a local folder or `s3://bucket/prefix`.
+"""One interface over a local folder or `s3://bucket/prefix`.
 
 Keys are relative POSIX paths of plain ASCII names (`landing/population/<id>/manifest.json`). Every write is
-atomic: a reader sees the whole or nothing. `folder.py` and `bucket.py` are its two kinds.
+atomic: a reader sees the whole object or nothing. `local.py` and `s3.py` implement it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NewType, Self
 
 import structlog
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]*")
+INVALID_NAME = "a name that the lake never gives"
 
 
 class MissingKey(CatalunyaError, LookupError):
@@ -32,14 +33,14 @@ class MissingKey(CatalunyaError, LookupError):
 
 
 class KeyExists(CatalunyaError):
-    """A create-only write found something under its key; that was left as it was."""
+    """A create-only write found something under its key and changed nothing."""
 
 
 class Conflict(CatalunyaError):
-    """A compare-and-set found other content than expected; that was left as it was."""
+    """A compare-and-set found other content than expected and changed nothing."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Entry:
     """A stored object and its size in bytes."""
 
@@ -51,12 +52,8 @@ class Entry:
 Entries = list[Entry]
 Names = list[str]
 
-
-@dataclass(frozen=True)
-class Version:
-    """What a compare-and-set compares: the content's SHA-256 on a local lake, the ETag on S3."""
-
-    token: str
+Version = NewType("Version", str)
+"""What a compare-and-set compares: the content's SHA-256 on a local lake, the ETag on S3."""
 
 
 def check_key(key: str) -> str:
@@ -94,75 +91,90 @@ class Storage(ABC):
     url: str
     """Absolute: `/folder` or `s3://bucket/prefix`."""
     is_local: bool
-    strays: dict[str, str]
-    """What was met in the lake and passed over, and why; each was warned of once."""
-    _guard: Callable[[], None]
-    """Called right before every request that changes something; raises when it must not."""
+    _scratch_base: Path
 
     def __init__(self) -> None:
-        self.strays = {}
-        self._guard = _unguarded
+        self.ignored: dict[str, str] = {}
+        """Keys that were found in the lake and ignored, and why; each was warned of once."""
+        self._guard: Callable[[], None] = lambda: None
+        """Called right before every request that changes something; raises when it must not."""
 
     def guarded(self, lock: Lock) -> Self:
-        """The same lake, where each single write and deletion first checks that `lock` is still held.
+        """Return the same lake, where each single write and deletion first checks that `lock` is still held.
 
         Use it for whatever only the holder of a lock may change or remove: each request (of a large deletion
         each 1,000 objects) comes right after a check, and `LockLost` ends the work with nothing more removed. A
         process that is suspended between a check and its request, for longer than the lease has left, can still
         send that one request.
         """
-        held = copy.copy(self)
-        held._guard = lock.check
-        return held
+        guarded = copy.copy(self)
+        guarded._guard = lock.check
+        return guarded
 
-    def stray(self, keys: Iterable[str], why: str) -> None:
-        """Warn once, in one line, of things in the lake that are passed over."""
-        new = sorted(key for key in set(keys) if key not in self.strays)
+    def ignore(self, keys: Iterable[str], reason: str) -> None:
+        """Warn once, in one line, of keys in the lake that are ignored."""
+        new = sorted(set(keys) - self.ignored.keys())
         if new:
-            self.strays.update(dict.fromkeys(new, why))
-            log.warning("passed over in the lake", lake=self.url, what=", ".join(new), why=why)
+            self.ignored.update(dict.fromkeys(new, reason))
+            log.warning("ignored in the lake", lake=self.url, keys=", ".join(new), reason=reason)
 
-    @abstractmethod
     def read(self, key: str) -> bytes:
         """The content under `key`; raises `MissingKey`."""
+        found = self.read_versioned(key)
+        if found is None:
+            raise MissingKey(f"{self.uri(key)} is not in the lake")
+        return found[0]
+
+    @abstractmethod
+    def read_versioned(self, key: str) -> tuple[bytes, Version] | None:
+        """Content and version for a later `replace`; None when nothing is stored."""
 
     @abstractmethod
     def exists(self, key: str) -> bool:
         """True when something is stored under exactly this key."""
 
     @abstractmethod
-    def folders(self, prefix: str = "") -> Names:
-        """Names of the direct sub-folders of `prefix`, sorted."""
+    def list(self, prefix: str = "", *, after: str = "") -> Entries:
+        """List all objects below the folder `prefix` (all folders deep; "" is the whole lake), sorted by key.
 
-    @abstractmethod
-    def list(self, prefix: str = "") -> Entries:
-        """Everything below the folder `prefix` (all folders deep; "" is the whole lake), sorted by key.
-
-        What is not the lake's (links to folders, dangling links, names that are no keys) is passed over with
-        one warning.
+        With `after` only those whose name directly below `prefix` sorts after it: one request when they are few.
+        What is not the lake's (links to folders, dangling links, invalid names) is ignored with one warning.
         """
 
     @abstractmethod
-    def list_after(self, prefix: str, name: str) -> Entries:
-        """As `list`, of what has a name directly below `prefix` that sorts after `name`: one request if little is."""
+    def folders(self, prefix: str = "", *, after: str = "") -> Names:
+        """Names of the direct sub-folders of `prefix` that sort after `after`, sorted."""
 
     @abstractmethod
     def files(self, prefix: str = "") -> Names:
-        """The names of what lies directly below `prefix` and is no folder, sorted."""
+        """Names of the objects directly below `prefix`, sorted."""
 
-    @abstractmethod
-    def folders_after(self, prefix: str, name: str) -> Names:
-        """As `folders`, of the names that sort after `name`: one request if little is."""
-
-    @abstractmethod
     def put(self, key: str, data: bytes, *, create: bool = False) -> None:
         """Write atomically and durably; with `create` raises `KeyExists` rather than overwrite."""
+        if not create:
+            self._overwrite(key, data)
+            return
+        try:
+            self.replace(key, data, None)
+        except Conflict:
+            raise KeyExists(f"{self.uri(key)} is there already; it was left as it was") from None
 
     @abstractmethod
-    def put_file(self, key: str, path: Path, *, size: int | None = None) -> None:
-        """Move a local file into the lake atomically; `path` is gone afterwards, and stays on failure.
+    def _overwrite(self, key: str, data: bytes) -> None: ...
 
-        Raises when the file does not have `size` bytes, where that is known, and when not all of them arrived.
+    @abstractmethod
+    def put_file(self, key: str, path: Path) -> None:
+        """Move a local file into the lake atomically; `path` is gone afterwards, and stays on failure."""
+
+    @abstractmethod
+    def copy(self, source: str, target: str) -> None:
+        """Store the content of `source` under `target` too, on the storage's own side; raises `MissingKey`."""
+
+    @abstractmethod
+    def replace(self, key: str, data: bytes, expected: Version | None) -> Version:
+        """Compare-and-set: write only if the stored version is `expected` (None: nothing is stored).
+
+        Returns the new version; raises `Conflict` and leaves the content as it was.
         """
 
     @abstractmethod
@@ -177,21 +189,6 @@ class Storage(ABC):
         """The size of the content under `key`, and its last `count` bytes at most; raises `MissingKey`."""
 
     @abstractmethod
-    def copy(self, source: str, target: str) -> None:
-        """Store the content of `source` under `target` too, on the storage's own side; raises `MissingKey`."""
-
-    @abstractmethod
-    def read_versioned(self, key: str) -> tuple[bytes, Version] | None:
-        """Content and version for a later `replace`; None when nothing is stored."""
-
-    @abstractmethod
-    def replace(self, key: str, data: bytes, expected: Version | None) -> Version:
-        """Compare-and-set: write only if the stored version is `expected` (None: nothing is stored).
-
-        Returns the new version; raises `Conflict` and leaves the content as it was.
-        """
-
-    @abstractmethod
     def delete(self, key: str) -> None:
         """Remove one object; nothing happens when it is not there."""
 
@@ -199,40 +196,17 @@ class Storage(ABC):
     def delete_folder(self, prefix: str) -> None:
         """Remove everything below the folder `prefix`, nothing else; refuses the lake's root."""
 
-    @abstractmethod
     def uri(self, key: str) -> str:
-        """What DuckDB reads: an absolute path or `s3://bucket/prefix/key`. `key` may hold `*` globs."""
-
-    @abstractmethod
-    def duckdb_secret_sql(self) -> str | None:
-        """The `create secret` statement that lets DuckDB's httpfs read this lake; None on a local lake.
-
-        It holds credentials: execute it, never log it.
-        """
-
-    @abstractmethod
-    def _scratch_base(self) -> Path: ...
+        """The absolute path or the address of an object, as the engines read it."""
+        return f"{self.url}/{check_key(key)}"
 
     def scratch(self) -> Path:
         """This process's own folder for temporary files; removed when the process ends.
 
         On a local lake it is on the lake's own file system, so that `put_file` is a rename.
         """
-        return own_scratch(self._scratch_base())
+        return own_scratch(self._scratch_base)
 
     def clean_scratch(self) -> int:
         """Remove the temporary files of processes that are gone; returns how many processes that were."""
-        return clean_scratch(self._scratch_base())
-
-
-def _unguarded() -> None:
-    """Nothing is held: every write may go on."""
-
-
-def expect_size(path: Path, found: int, expected: int | None) -> None:
-    """Raise unless a file that is about to be stored is as long as its record says."""
-    if expected is not None and found != expected:
-        raise CatalunyaError(
-            f"{path}: it has {found} bytes, {expected} were written to it; nothing was stored: check the disk and its "
-            "free space, then run again"
-        )
+        return clean_scratch(self._scratch_base)

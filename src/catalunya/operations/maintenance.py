@@ -15,8 +15,7 @@ import duckdb
 from catalunya import sources
 from catalunya.datasets.model import Dataset
 from catalunya.errors import LakeCorrupt
-from catalunya.lake import index, layout, snapshot
-from catalunya.lake.checksum import sha256_file
+from catalunya.lake import disk, index, layout, snapshot
 from catalunya.lake.lock import Lock, lake_lock
 from catalunya.lake.snapshot import Manifest
 from catalunya.lake.staged import staged_record
@@ -103,7 +102,7 @@ def verify_staged(storage: Storage, dataset_id: str, snapshot_id: str) -> list[s
     work = storage.scratch() / f"verify-staged-{dataset_id}"
     try:
         path = storage.fetch(layout.staged(dataset_id, snapshot_id), work)
-        staged, sha256 = entry.staged if entry else None, sha256_file(path)
+        staged, sha256 = entry.staged if entry else None, disk.sha256(path)
         if staged is not None and sha256 != staged.sha256:
             faults = [
                 f"has {path.stat().st_size} bytes with SHA-256 {sha256[:16]}…, staging wrote "
@@ -164,7 +163,7 @@ def _faults(storage: Storage, manifest: Manifest, work: Path) -> list[str]:
         except MissingKey:
             found.append(f"{storage.uri(key)} is missing; {hint}")
             continue
-        sha256 = sha256_file(path)
+        sha256 = disk.sha256(path)
         if sha256 != file.sha256:
             found.append(
                 f"{storage.uri(key)} has {path.stat().st_size} bytes with SHA-256 {sha256[:16]}…, the manifest says "

@@ -46,7 +46,7 @@ def describe(storage: Storage, known: dict[str, Dataset], now: datetime) -> dict
     last = record.newest(storage, now)
     released = follows.snapshots if (follows := release or newest_whole_release(storage)) else {}
     states = {name: _dataset_status(storage, name, set(released.get(name, ())), now) for name in known}
-    faults += [f"{storage.url}/{key} was ignored: {why}" for key, why in storage.strays.items()]
+    faults += [f"{storage.url}/{key} was ignored: {why}" for key, why in storage.ignored.items()]
     return {
         "lake": storage.url,
         "release_id": release.release_id if release else None,

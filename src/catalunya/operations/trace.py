@@ -5,11 +5,10 @@ Everything is read from the release itself and from landing, so that an older re
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,14 @@ from pydantic import BaseModel, ConfigDict
 
 from catalunya import sql
 from catalunya.errors import LakeCorrupt, UsageError
-from catalunya.lake import layout, snapshot
+from catalunya.lake import disk, layout, snapshot
 from catalunya.lake.storage import MissingKey, Storage
 from catalunya.operations import maintenance
-from catalunya.operations.provenance import Origin, origins
 from catalunya.release import SUMS, Release, current_release, read_release
 
 MOST_ROWS = 1000
-_TABLES = ("data_quality", "population")
+_PROVENANCE = "provenance"
+"""The mart that tells which snapshots the rows of the others were read from."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,11 @@ class Selection:
 
     def wanted(self) -> dict[str, str | int]:
         """Column to the value it must have."""
-        asked = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in asked.items() if value is not None}
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+_Origin = tuple[str, str, str]
+"""Dataset, snapshot, and what the rows have from it."""
 
 
 class _Record(BaseModel):
@@ -112,8 +114,8 @@ def trace(
         names = [name for name, *_ in con.execute("describe mart").fetchall()]
         _check(con, mart, names, selection)
         rows_found, rows = _rows(con, names, selection)
-        found = origins(con, mart, release.snapshots, release.lineage.get(mart, tuple(release.snapshots)))
-    snapshots = tuple(_snapshot(storage, origin) for origin in found)
+        found = _origins(con, release, mart)
+    snapshots = tuple(_snapshot(storage, *origin) for origin in found)
     files = tuple(
         TracedFile(address=storage.uri(layout.release(release.release_id, name)), sha256=sums[name])
         for name in (f"parquet/{mart}.parquet", f"csv/{mart}.csv")
@@ -158,15 +160,15 @@ def _checksums(storage: Storage, release_id: str) -> dict[str, str]:
 
 @contextmanager
 def _opened(storage: Storage, release: Release, mart: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The mart as the view `mart`, and what tells of its origins under their own names."""
+    """A database with the views `mart` and, where the release has it, `provenance`."""
     work = storage.scratch() / "trace"
     try:
         with duckdb.connect() as con:
-            for table in {mart, *_TABLES} & set(release.rows):
-                key = layout.release(release.release_id, f"parquet/{table}.parquet")
-                path = _fetched(storage, key, work / table)
-                con.execute(f"create view {table} as select * from {sql.read_parquet(path)}")
-            con.execute(f"create view mart as select * from {mart}")
+            for view, table in (("mart", mart), (_PROVENANCE, _PROVENANCE)):
+                if table in release.rows:
+                    key = layout.release(release.release_id, f"parquet/{table}.parquet")
+                    path = _fetched(storage, key, work / view)
+                    con.execute(f"create view {view} as select * from {sql.read_parquet(path)}")
             yield con
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -198,35 +200,51 @@ def _check(con: duckdb.DuckDBPyConnection, mart: str, names: list[str], selectio
 def _rows(
     con: duckdb.DuckDBPyConnection, names: list[str], selection: Selection
 ) -> tuple[int, tuple[dict[str, Any], ...]]:
-    """Keep the selected rows as the table `picked`; returns how many they are, and the first of them."""
+    """Keep the selected rows as the table `selected`; return how many they are, and the first of them."""
     wanted = selection.wanted()
     where = " and ".join(f"{column} = ?" for column in wanted) or "true"
-    con.execute("create table picked as select * from mart where false")
-    con.execute(f"insert into picked select * from mart where {where}", list(wanted.values()))
-    [(total,)] = con.execute("select count(*) from picked").fetchall()
+    con.execute("create table selected as select * from mart where false")
+    con.execute(f"insert into selected select * from mart where {where}", list(wanted.values()))
+    [(total,)] = con.execute("select count(*) from selected").fetchall()
     if not total:
         asked = " and ".join(f"{column} {value}" for column, value in wanted.items())
         raise UsageError(f"no row has {asked} together; leave one out")
-    rows = con.execute(f"select * from picked order by all limit {MOST_ROWS}").fetchall()
+    rows = con.execute(f"select * from selected order by all limit {MOST_ROWS}").fetchall()
     return total, tuple(dict(zip(names, row, strict=True)) for row in rows)
 
 
-def _snapshot(storage: Storage, origin: Origin) -> TracedSnapshot:
-    manifest = snapshot.read(storage, origin.dataset_id, origin.snapshot_id)
+def _origins(con: duckdb.DuckDBPyConnection, release: Release, mart: str) -> list[_Origin]:
+    """The snapshots that the table `selected` was read from, as the release's `provenance` tells.
+
+    Where it tells nothing of the mart, these are all snapshots of the datasets that the mart depends on.
+    """
+    found: set[_Origin] = set()
+    if _PROVENANCE in release.rows:
+        rows = "from provenance where mart = ?"
+        for (column,) in con.execute(f"select distinct column_name {rows}", [mart]).fetchall():
+            same = "" if column == "*" else f"and value in (select cast({column} as varchar) from selected)"
+            query = f"select dataset_id, snapshot_id, role {rows} and column_name = ? {same}"
+            found |= set(con.execute(query, [mart, column]).fetchall())
+    datasets = release.lineage.get(mart, tuple(release.snapshots))
+    return sorted(found or {(name, s, "all") for name in datasets for s in release.snapshots[name]})
+
+
+def _snapshot(storage: Storage, dataset_id: str, snapshot_id: str, role: str) -> TracedSnapshot:
+    manifest = snapshot.read(storage, dataset_id, snapshot_id)
     if manifest is None:
         raise LakeCorrupt(
-            f"landing/{origin.dataset_id}/{origin.snapshot_id} has no manifest.json although a release was made "
-            "of it; restore it from a backup"
+            f"landing/{dataset_id}/{snapshot_id} has no manifest.json although a release was made of it; "
+            "restore it from a backup"
         )
     return TracedSnapshot(
-        dataset_id=origin.dataset_id,
-        snapshot_id=origin.snapshot_id,
-        gives=origin.gives,
+        dataset_id=dataset_id,
+        snapshot_id=snapshot_id,
+        gives=role,
         taken_at=manifest.taken_at,
         request=manifest.request,
         landing=tuple(
             TracedFile(
-                address=storage.uri(layout.landing(origin.dataset_id, origin.snapshot_id, file.name)),
+                address=storage.uri(layout.landing(dataset_id, snapshot_id, file.name)),
                 url=file.url,
                 sha256=file.sha256,
                 size=file.size,
@@ -234,17 +252,15 @@ def _snapshot(storage: Storage, origin: Origin) -> TracedSnapshot:
             )
             for file in manifest.files
         ),
-        staging=_staging(storage, origin),
+        staging=_staging(storage, layout.staged(dataset_id, snapshot_id)),
     )
 
 
-def _staging(storage: Storage, origin: Origin) -> TracedFile | None:
-    key = layout.staged(origin.dataset_id, origin.snapshot_id)
+def _staging(storage: Storage, key: str) -> TracedFile | None:
     work = storage.scratch() / "trace-staging"
     try:
         path = storage.fetch(key, work)
-        size = path.stat().st_size
-        return TracedFile(address=storage.uri(key), sha256=_sha256(path), size=size)
+        return TracedFile(address=storage.uri(key), sha256=disk.sha256(path), size=path.stat().st_size)
     except MissingKey:
         return None
     finally:
@@ -252,7 +268,7 @@ def _staging(storage: Storage, origin: Origin) -> TracedFile | None:
 
 
 def _faults(
-    storage: Storage, release_id: str, mart: str, sums: dict[str, str], found: list[Origin]
+    storage: Storage, release_id: str, mart: str, sums: dict[str, str], found: list[_Origin]
 ) -> Iterator[str]:
     """A sentence for every file whose bytes are not those that were recorded, or that is missing."""
     work = storage.scratch() / "trace-verify"
@@ -260,18 +276,13 @@ def _faults(
         for name in (f"parquet/{mart}.parquet", f"csv/{mart}.csv"):
             key = layout.release(release_id, name)
             try:
-                same = _sha256(storage.fetch(key, work)) == sums[name]
+                same = disk.sha256(storage.fetch(key, work)) == sums[name]
             except MissingKey:
                 same = False
             if not same:
                 yield f"{storage.uri(key)} is not the file that SHA256SUMS names; restore it from a backup"
-        for dataset_id, snapshot_id in dict.fromkeys((o.dataset_id, o.snapshot_id) for o in found):
+        for dataset_id, snapshot_id in dict.fromkeys(origin[:2] for origin in found):
             yield from maintenance.faults(storage, dataset_id, snapshot_id, work)
             yield from maintenance.verify_staged(storage, dataset_id, snapshot_id)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

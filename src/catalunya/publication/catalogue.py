@@ -18,6 +18,7 @@ from catalunya.datasets.staged import ADDED_COLUMNS, TABLES
 from catalunya.datasets.types import frictionless_type
 from catalunya.publication import demo_notice
 from catalunya.publication.dictionary import warehouse_dictionary
+from catalunya.publication.staging_models import staging_models
 from catalunya.warehouse.dbt import Column, Mart
 
 _DEMO_COLUMN = Column(
@@ -137,6 +138,7 @@ def generated_files(home: Path, datasets: dict[str, Dataset]) -> dict[Path, str]
     return {
         home / "dbt" / "mart" / "models" / "staging" / "_sources.yml": dbt_sources(definitions),
         home / "dbt" / "mart" / "macros" / "declared_datasets.sql": dbt_declarations(definitions),
+        **staging_models(home / "dbt" / "mart" / "models" / "staging", definitions),
         home / "docs" / "datasets.md": definition_pages(definitions),
         home / "docs" / "dictionary.md": warehouse_dictionary(home / "dbt" / "mart"),
         home / "docs" / "licences.md": f"<!-- {_GENERATED} -->\n\n{licences(definitions, demo=False)}",

@@ -209,8 +209,7 @@ class Run(RunState):
         if not snapshots.usable:
             return
         newest, used = snapshots.complete[-1], snapshots.usable[-1]
-        refusal = snapshots.refused.get(newest)
-        held_back = newest != used and (refusal or {}).get("gate") != snapshot.BY_HAND
+        held_back = newest != used and snapshots.gate(newest) != snapshot.BY_HAND
         if newest != used:
             self.record.warn(
                 f"{dataset_id}: snapshot {newest} is refused, {used} is used instead; "

@@ -158,7 +158,7 @@ def newest(storage: Storage, now: datetime | None = None) -> RunRecord | None:
         try:
             return RunRecord.model_validate_json(storage.read(entry.key))
         except ValidationError:
-            storage.stray([entry.key], "not a record of a run (cut short, or written by something else)")
+            storage.ignore([entry.key], "not a record of a run (cut short, or written by something else)")
         except MissingKey:
             continue
     return None
@@ -181,15 +181,15 @@ def _newest_first(storage: Storage, now: datetime | None) -> Iterator[Entry]:
     archive = layout.ledger_archive("").rpartition("/")[0] + "/"
     passed: set[str] = set()
     for begin in (*begins, ""):
-        for entry in reversed(storage.list_after(layout.LEDGER, begin)):
+        for entry in reversed(storage.list(layout.LEDGER, after=begin)):
             name = entry.key.removeprefix(f"{layout.LEDGER}/")
             if name in passed or entry.key.startswith(archive):
                 continue
             passed.add(name)
             if not name.endswith(".json") or not layout.is_id(name.removesuffix(".json")):
-                storage.stray([entry.key], "not the name of a run's record")
+                storage.ignore([entry.key], "not the name of a run's record")
             elif last is not None and name.removesuffix(".json") > last:
-                storage.stray([entry.key], "a record from the future: the clock of its run was wrong")
+                storage.ignore([entry.key], "a record from the future: the clock of its run was wrong")
             else:
                 yield entry
 

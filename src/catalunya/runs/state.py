@@ -15,7 +15,7 @@ from catalunya import signals
 from catalunya.build import Candidate, build
 from catalunya.datasets.model import Dataset
 from catalunya.errors import CatalunyaError, Refused, UsageError
-from catalunya.lake import layout, scratch
+from catalunya.lake import disk, layout
 from catalunya.lake.lock import Lock
 from catalunya.lake.storage import Storage
 from catalunya.quality.findings import Stale
@@ -96,7 +96,7 @@ class RunState:
         return self.record
 
     def _finish(self) -> None:
-        for key, why in self.storage.strays.items():
+        for key, why in self.storage.ignored.items():
             self.record.warn(f"{self.storage.url}/{key} was ignored: {why}")
         if self.record.release_id:
             self.record.release = self.storage.uri(layout.release(self.record.release_id))
@@ -170,7 +170,7 @@ class RunState:
         started = time.monotonic()
         status: StageStatus = "failed"
         try:
-            with scratch.explained(self.storage.scratch(), known_only=True):
+            with disk.explained(self.storage.scratch(), known_only=True):
                 yield
             status = "done"
         except Refused:

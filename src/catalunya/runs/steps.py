@@ -243,7 +243,7 @@ class StepwiseRun:
         """Return the records of the steps, in the order of the stages."""
         keys = [entry.key for entry in self.storage.list(f"{layout.RUNS}/{self.run_id}")]
         stages = {key: key.rsplit("/", 1)[-1].split(".", 1)[0] for key in keys}
-        self.storage.stray((key for key in keys if stages[key] not in _ORDER), "it is no step of a run")
+        self.storage.ignore((key for key in keys if stages[key] not in _ORDER), "it is no step of a run")
         known = [key for key in keys if stages[key] in _ORDER]
         found = (self._read_result(key) for key in sorted(known, key=lambda key: _ORDER.index(stages[key])))
         return [result for result in found if result is not None]
@@ -252,7 +252,9 @@ class StepwiseRun:
         try:
             return RunRecord.model_validate_json(self.storage.read(key))
         except ValidationError:
-            self.storage.stray([key], "it is damaged: clear the task that wrote it, so that it is done again")
+            self.storage.ignore(
+                [key], "it is damaged: clear the task that wrote it, so that it is done again"
+            )
             return None
 
     @contextmanager

@@ -22,7 +22,7 @@ from urllib3.util import parse_url
 
 from catalunya.address import Login, is_loopback, redacted, split_login
 from catalunya.errors import SourceUnreadable
-from catalunya.lake import scratch
+from catalunya.lake import disk
 from catalunya.lake.snapshot import LandedFile
 from catalunya.sources.responses import InvalidResponse, body_of, raise_for_status
 from catalunya.sources.transport import RequestFailed, Response, Transport
@@ -154,14 +154,14 @@ class Http(AbstractContextManager["Http"]):
             # msgspec, which decodes the file, does not look at the text of fields that it skips.
             text = codecs.getincrementaldecoder("utf-8")()
             size = 0
-            with scratch.explained(path):
+            with disk.explained(path):
                 file = path.open("wb", buffering=0)
             try:
                 with file:
                     for chunk in response.chunks():
                         digest.update(chunk)
-                        with scratch.explained(path):
-                            scratch.write_all(file, chunk)
+                        with disk.explained(path):
+                            disk.write_all(file, chunk)
                         text.decode(chunk)
                         size += len(chunk)
                 text.decode(b"", final=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
@@ -14,10 +14,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from catalunya.sources.responses import decode
+from catalunya.sources.responses import InvalidResponse, decode
 
 _KEYS_IN_MEMORY = 500_000
 _NAMED_ROWS = 10_000
+_PART = 1 << 19
+_ROW_BORDER = b"\n,{"
+"""How Socrata separates rows. A line break cannot stand inside a JSON text."""
 Hashes = npt.NDArray[np.int64]
 _ABSENT: Hashes = np.array([hash(None), hash(msgspec.UNSET)], dtype=np.int64)
 
@@ -67,8 +70,6 @@ class PageReader:
 
     def __init__(self, key: tuple[str, ...], check: KeyCheck | None) -> None:
         self._check = check if key else None
-        # One page at a time: a decoded page takes several times the memory of its file.
-        self._one_page = threading.Lock()
         self._fields = [f"k{number}" for number in range(len(key))]
         self._row = msgspec.defstruct(
             "Row",
@@ -79,27 +80,63 @@ class PageReader:
 
     def read(self, path: Path) -> int:
         """Return the number of rows in the page at `path`; raise `InvalidResponse` for anything but a list of objects."""
-        with self._one_page:
-            rows = decode(path.read_bytes(), list[self._row], "a JSON list of rows")  # type: ignore[name-defined]
-            if self._check is not None:
-                self._check.add(self._hashes(rows))
-            return len(rows)
+        try:
+            hashes = [self._hashes(rows) for rows in self._parts(path)]
+        except InvalidResponse:
+            # Not in Socrata's form of one row a line, or not a page at all.
+            hashes = [self._hashes(self._decode(path.read_bytes()))]
+        if self._check is not None:
+            self._check.add(np.concatenate(hashes))
+        return sum(map(len, hashes))
+
+    def _decode(self, body: bytes | memoryview) -> list[Any]:
+        rows: list[Any] = decode(body, list[self._row], "a JSON list of rows")  # type: ignore[name-defined]
+        return rows
+
+    def _parts(self, path: Path) -> Iterator[list[Any]]:
+        """Yield the rows of a page in small parts, cut between lines; raise `InvalidResponse` when it has none."""
+        body = bytearray()
+        with path.open("rb") as file:
+            while chunk := file.read(_PART):
+                body += chunk
+                border = body.rfind(_ROW_BORDER)
+                if border >= 0:
+                    rest = body[border + 1 :]
+                    body[border] = ord("]")
+                    yield self._rows(memoryview(body)[: border + 1])
+                    body = rest
+                    body[0] = ord("[")
+        yield self._rows(memoryview(body))
+
+    def _rows(self, body: memoryview) -> list[Any]:
+        rows = self._decode(body)
+        if not rows:
+            raise InvalidResponse("found a part without rows")
+        return rows
 
     def field_names(self, path: Path) -> dict[str, None]:
         """Return the names of fields in the page, in their order, from up to 10,000 rows spread over it."""
         names: dict[str, None] = {}
-        with self._one_page:
-            rows = decode(path.read_bytes(), list[msgspec.Raw])
-            for row in rows[:: len(rows) // _NAMED_ROWS + 1]:
-                names.update(dict.fromkeys(decode(row, dict[str, msgspec.Raw])))
+        rows = decode(path.read_bytes(), list[msgspec.Raw])
+        for row in rows[:: len(rows) // _NAMED_ROWS + 1]:
+            names.update(dict.fromkeys(decode(row, dict[str, msgspec.Raw])))
         return {name: None for name in names if not name.startswith(":")}
 
     def _hashes(self, rows: list[Any]) -> Hashes:
+        if self._check is None:
+            return np.zeros(len(rows), dtype=np.int64)
         key_of = attrgetter(*self._fields)
         try:
             return np.fromiter(map(hash, map(key_of, rows)), np.int64, len(rows))
         except TypeError:
-            return np.fromiter((hash(repr(key_of(row))) for row in rows), np.int64, len(rows))
+            return np.fromiter(map(_hash, map(key_of, rows)), np.int64, len(rows))
+
+
+def _hash(key: object) -> int:
+    try:
+        return hash(key)
+    except TypeError:
+        return hash(repr(key))
 
 
 def fingerprint(pages: Iterable[Path]) -> tuple[int, int]:

@@ -35,7 +35,7 @@ class Rejected(SourceUnreadable):
         self.status = status
 
 
-def decode(body: bytes | msgspec.Raw, kind: Any = Any, expected: str = "JSON") -> Any:
+def decode(body: bytes | memoryview | msgspec.Raw, kind: Any = Any, expected: str = "JSON") -> Any:
     """Decode `body` as JSON of the type `kind`; raise `InvalidResponse`, which says what it is instead."""
     try:
         return msgspec.json.decode(body, type=kind)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC
-from hashlib import file_digest
 from pathlib import Path
 from typing import Literal
 
@@ -22,9 +21,9 @@ import structlog
 from catalunya import sources, sql
 from catalunya.datasets.model import Dataset
 from catalunya.errors import CatalunyaError, LakeCorrupt, SnapshotUnreadable
-from catalunya.lake import index, layout, scratch
+from catalunya.lake import disk, layout
 from catalunya.lake.snapshot import LandedFile, Manifest
-from catalunya.lake.staged import Control, Staged, index_entry, record_of
+from catalunya.lake.staged import Control, Staged, StagedFile, index_entry, record_of
 from catalunya.lake.storage import Storage
 from catalunya.quality.figures import snapshot_figures
 from catalunya.staging import row_sql
@@ -48,7 +47,7 @@ def stage_snapshot(
     *,
     lenient: bool = False,
     compare: bool = True,
-) -> tuple[Staged, index.StagedFile]:
+) -> tuple[Staged, StagedFile]:
     """Stage one complete snapshot, quarantine first and the staged file last; its counts, and its entry for the index.
 
     `previous` is the snapshot whose columns it is compared with; `compare` is False for one that a release contains;
@@ -61,7 +60,7 @@ def stage_snapshot(
     try:
         pages = _pages(storage, manifest, work)
 
-        def attempt(bounded: bool) -> tuple[Staged, index.StagedFile]:
+        def attempt(bounded: bool) -> tuple[Staged, StagedFile]:
             with duckdb.connect(config=_config(work, bounded=bounded)) as con:
                 return _stage_pages(con, storage, dataset, manifest, pages, work, warnings, lenient=lenient)
 
@@ -101,7 +100,7 @@ def _stage_pages(
     warnings: list[str],
     *,
     lenient: bool,
-) -> tuple[Staged, index.StagedFile]:
+) -> tuple[Staged, StagedFile]:
     _type_pages(con, dataset, manifest, _objects(dataset, manifest, pages, work), work)
     typed = sql.read_parquet(work, "typed-*.parquet")
     counts = _judge(con, dataset, typed)
@@ -137,7 +136,7 @@ def _stage_pages(
     )
     _write_quarantine(con, dataset, staged, typed, work / "quarantine.parquet")
     _write_staged(con, dataset, staged, typed, work / "staged.parquet")
-    note = msgspec.structs.replace(
+    note = replace(
         index_entry(staged, work / "staged.parquet"),
         quarantine_size=(work / "quarantine.parquet").stat().st_size,
     )
@@ -162,8 +161,7 @@ def _pages(storage: Storage, manifest: Manifest, work: Path) -> list[Path]:
     def checked(file: LandedFile) -> Path:
         key = layout.landing(manifest.dataset_id, manifest.snapshot_id, file.name)
         path = storage.fetch(key, work / "landing")
-        with path.open("rb") as stream:
-            found = file_digest(stream, "sha256").hexdigest()
+        found = disk.sha256(path)
         if found != file.sha256:
             raise LakeCorrupt(
                 f"{storage.uri(key)}: SHA-256 is {found}, the manifest says {file.sha256}; restore the file "
@@ -194,7 +192,7 @@ def _objects(dataset: Dataset, manifest: Manifest, pages: Sequence[Path], work: 
     if found is None:
         return _Objects(list(pages), "array", _OBJECT_BYTES)
     path, largest = work / "rows.ndjson", _OBJECT_BYTES
-    with scratch.explained(path), path.open("wb") as out:
+    with disk.explained(path), path.open("wb") as out:
         for row in found:
             largest = max(largest, 2 * out.write(msgspec.json.encode(row) + b"\n"))
     return _Objects([path], "newline_delimited", largest)

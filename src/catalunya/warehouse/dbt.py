@@ -164,7 +164,7 @@ def _connected(target: Target) -> Iterator[None]:
             DuckDBConnectionManager.close_all_connections()
 
 
-def preload(project: Path, digest: str) -> None:
+def warm_up(project: Path, digest: str) -> None:
     """Parse the project and import what the commands need, for a process that forks those who run them."""
     for name in LATE:
         importlib.import_module(name)
@@ -327,12 +327,12 @@ def marts(manifest: dict[str, Any]) -> tuple[Mart, ...]:
 
 
 def keys(manifest: dict[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Model or seed to the columns that its test `unique_combination` declares for its key."""
+    """Model or seed to the columns that its test `unique_combination_of_columns` declares for its key."""
     found: dict[str, tuple[str, ...]] = {}
     for node in manifest["nodes"].values():
         test = node.get("test_metadata") or {}
-        if test.get("name") == "unique_combination" and node.get("attached_node"):
-            found[node["attached_node"].rsplit(".", 1)[-1]] = tuple(test["kwargs"]["columns"])
+        if test.get("name") == "unique_combination_of_columns" and node.get("attached_node"):
+            found[node["attached_node"].rsplit(".", 1)[-1]] = tuple(test["kwargs"]["combination_of_columns"])
     return found
 
 

@@ -1,5 +1,27 @@
 -- Both steps of the floating catchment area. Ratios are whole billionths, so that their sum has no order.
-with within_reach as (
+with population as (
+
+    select
+        level,
+        territory_id,
+        year,
+        people_aged_65_over_latest
+    from {{ ref('int_population_by_year') }}
+
+),
+
+sites as (
+
+    select
+        municipality_id,
+        service_group,
+        services,
+        places
+    from {{ ref('int_service_sites') }}
+
+),
+
+within_reach as (
 
     select
         municipality_id,
@@ -12,7 +34,7 @@ with within_reach as (
 newest_year as (
 
     select max(year) as year
-    from {{ ref('int_population_by_year') }}
+    from population
 
 ),
 
@@ -21,7 +43,7 @@ people as (
     select
         population.territory_id as municipality_id,
         population.people_aged_65_over_latest as people_aged_65_over
-    from {{ ref('int_population_by_year') }} as population
+    from population
     inner join newest_year on population.year = newest_year.year
     where population.level = 'municipality'
 
@@ -49,7 +71,7 @@ site_ratios as (
             when people_of_sites.people_aged_65_over > 0
                 then cast(round(sites.places * 1e9 / people_of_sites.people_aged_65_over) as bigint)
         end as places_per_billion
-    from {{ ref('int_service_sites') }} as sites
+    from sites
     left join people_of_sites on sites.municipality_id = people_of_sites.municipality_id
 
 )

@@ -1,16 +1,34 @@
-with names as (
+with comarca_names as (
+
+    select
+        comarca_id,
+        name
+    from {{ ref('comarca_names') }}
+
+),
+
+municipalities as (
+
+    select
+        comarca_id,
+        comarca_name
+    from {{ ref('dim_municipality') }}
+
+),
+
+names as (
 
     select
         {{ place_key('name') }} as comarca_key,
         comarca_id
-    from {{ ref('comarca_names') }}
+    from comarca_names
 
     union distinct
 
     select
         {{ place_key('comarca_name') }} as comarca_key,
         comarca_id
-    from {{ ref('dim_municipality') }}
+    from municipalities
     where comarca_name is not null
 
 )

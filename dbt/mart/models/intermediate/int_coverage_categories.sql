@@ -1,4 +1,13 @@
-with service_groups (service_group) as (
+with years as (
+
+    select
+        year,
+        basis
+    from {{ ref('int_years') }}
+
+),
+
+service_groups (service_group) as (
 
     values
     ('assisted_residence'),
@@ -24,6 +33,6 @@ select
     years.basis,
     service_groups.service_group,
     ownerships.ownership
-from {{ ref('int_years') }} as years
+from years
 cross join service_groups
 cross join ownerships

@@ -1,4 +1,23 @@
-with territories as (
+with municipalities as (
+
+    select
+        municipality_id,
+        comarca_id,
+        is_current
+    from {{ ref('dim_municipality') }}
+
+),
+
+former_comarques as (
+
+    select
+        municipality_id,
+        comarca_id
+    from {{ ref('municipality_former_comarques') }}
+
+),
+
+territories as (
 
     select
         municipality_id,
@@ -13,7 +32,7 @@ memberships as (
         territories.counted_in_id as municipality_id,
         municipalities.comarca_id,
         municipalities.is_current
-    from {{ ref('dim_municipality') }} as municipalities
+    from municipalities
     inner join territories on municipalities.municipality_id = territories.municipality_id
 
     union all
@@ -22,7 +41,7 @@ memberships as (
         territories.counted_in_id as municipality_id,
         former_comarques.comarca_id,
         false as is_current
-    from {{ ref('municipality_former_comarques') }} as former_comarques
+    from former_comarques
     inner join territories on former_comarques.municipality_id = territories.municipality_id
 
 )

@@ -1,18 +1,48 @@
-with days as (
-
-    select distinct division_on
-    from {{ ref('official_residence_places') }}
-
-),
-
--- The seed knows the day of a change; a list only tells that there was one before it.
-former as (
+with former_comarques as (
 
     select
         municipality_id,
         comarca_id,
         valid_to
     from {{ ref('municipality_former_comarques') }}
+
+),
+
+municipalities as (
+
+    select
+        municipality_id,
+        comarca_id,
+        valid_to
+    from {{ ref('dim_municipality') }}
+
+),
+
+territories as (
+
+    select
+        municipality_id,
+        counted_in_id,
+        comarca_id
+    from {{ ref('int_municipality_territories') }}
+
+),
+
+days as (
+
+    select distinct division_on
+    from {{ ref('official_residence_places') }}
+
+),
+
+-- The seed has the day of a change; a list only shows that there was a change before it.
+former as (
+
+    select
+        municipality_id,
+        comarca_id,
+        valid_to
+    from former_comarques
     where valid_to is not null
 
     union all
@@ -21,8 +51,8 @@ former as (
         municipalities.municipality_id,
         municipalities.comarca_id,
         municipalities.valid_to
-    from {{ ref('dim_municipality') }} as municipalities
-    left join {{ ref('municipality_former_comarques') }} as dated
+    from municipalities
+    left join former_comarques as dated
         on
             municipalities.municipality_id = dated.municipality_id
             and municipalities.comarca_id = dated.comarca_id
@@ -53,7 +83,7 @@ select
     territories.municipality_id,
     coalesce(ranked.comarca_id, territories.comarca_id) as comarca_id
 from days
-cross join {{ ref('int_municipality_territories') }} as territories
+cross join territories
 left join ranked
     on
         days.division_on = ranked.division_on

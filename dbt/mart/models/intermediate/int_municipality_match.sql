@@ -1,10 +1,50 @@
-with pairs as (
+with services as (
+
+    select
+        municipality_name,
+        postal_code,
+        comarca_name
+    from {{ ref('stg_social_services') }}
+
+),
+
+comarques as (
+
+    select
+        comarca_key,
+        comarca_id
+    from {{ ref('int_comarca_names') }}
+
+),
+
+names as (
+
+    select
+        municipality_id,
+        name_key,
+        is_current_name,
+        is_without_article
+    from {{ ref('int_municipality_names') }}
+
+),
+
+memberships as (
+
+    select
+        municipality_id,
+        comarca_id,
+        is_current_comarca
+    from {{ ref('int_municipality_comarques') }}
+
+),
+
+pairs as (
 
     select distinct
         services.municipality_name,
         services.comarca_name,
         {{ province_of('services.postal_code') }} as postal_province
-    from {{ corrected('social_services') }} as services
+    from services
 
 ),
 
@@ -42,9 +82,9 @@ candidates as (
         coalesce(memberships.is_current_comarca, false) as is_in_comarca,
         memberships.municipality_id is not null as is_or_was_in_comarca
     from keyed
-    left join {{ ref('int_comarca_names') }} as comarques on keyed.comarca_key = comarques.comarca_key
-    inner join {{ ref('int_municipality_names') }} as names on keyed.name_key = names.name_key
-    left join {{ ref('int_municipality_comarques') }} as memberships
+    left join comarques on keyed.comarca_key = comarques.comarca_key
+    inner join names on keyed.name_key = names.name_key
+    left join memberships
         on
             names.municipality_id = memberships.municipality_id
             and comarques.comarca_id = memberships.comarca_id
@@ -85,7 +125,7 @@ preferred as (
         municipality_id,
         is_or_was_in_comarca,
         municipality_match,
-        count(*) over (partition by stated_place, preference) as rivals,
+        count(*) over (partition by stated_place, preference) as candidate_count,
         rank() over (partition by stated_place order by preference) as place
     from ranked
 
@@ -95,7 +135,7 @@ found as (
 
     select
         stated_place,
-        min(rivals) as rivals,
+        min(candidate_count) as candidate_count,
         min(municipality_id) as municipality_id,
         min(municipality_match) as municipality_match,
         max(case when is_or_was_in_comarca then 1 else 0 end) = 1 as is_or_was_in_comarca
@@ -113,15 +153,15 @@ checked as (
         keyed.name_key,
         keyed.comarca_name,
         keyed.postal_province,
-        found.rivals,
-        case when found.rivals = 1 then found.municipality_id end as municipality_id,
+        found.candidate_count,
+        case when found.candidate_count = 1 then found.municipality_id end as municipality_id,
         found.municipality_match,
         coalesce(
-            found.rivals = 1 and keyed.comarca_key <> 'no consta' and not found.is_or_was_in_comarca,
+            found.candidate_count = 1 and keyed.comarca_key <> 'no consta' and not found.is_or_was_in_comarca,
             false
         ) as comarca_contradicts,
         coalesce(
-            found.rivals = 1 and keyed.postal_province <> substr(found.municipality_id, 1, 2),
+            found.candidate_count = 1 and keyed.postal_province <> substr(found.municipality_id, 1, 2),
             false
         ) as postal_code_contradicts
     from keyed
@@ -129,7 +169,7 @@ checked as (
 
 )
 
--- A name is taken against the stated comarca or against the postal code, never against both.
+-- A match may contradict the stated comarca or the postal code, not both.
 select
     stated_place,
     municipality_name,
@@ -145,7 +185,7 @@ select
         when comarca_contradicts and postal_code_contradicts then 'contradicted'
         when municipality_id is not null then cast(null as varchar)
         when municipality_name is null or name_key = 'no consta' then 'no_name'
-        when rivals > 1 then 'ambiguous_name'
+        when candidate_count > 1 then 'ambiguous_name'
         else 'unknown_name'
     end as unmatched_reason,
     comarca_contradicts,

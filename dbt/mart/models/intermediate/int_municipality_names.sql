@@ -1,4 +1,33 @@
-with territories as (
+with municipalities as (
+
+    select
+        municipality_id,
+        name,
+        is_current
+    from {{ ref('dim_municipality') }}
+
+),
+
+former_names as (
+
+    select
+        municipality_id,
+        former_name
+    from {{ ref('municipality_former_names') }}
+
+),
+
+successions as (
+
+    select
+        municipality_id,
+        name,
+        successor_id
+    from {{ ref('municipality_successions') }}
+
+),
+
+territories as (
 
     select
         municipality_id,
@@ -13,7 +42,7 @@ names as (
         territories.counted_in_id as municipality_id,
         municipalities.name,
         municipalities.is_current as is_current_name
-    from {{ ref('dim_municipality') }} as municipalities
+    from municipalities
     inner join territories on municipalities.municipality_id = territories.municipality_id
 
     union all
@@ -22,7 +51,7 @@ names as (
         territories.counted_in_id as municipality_id,
         former_names.former_name as name,
         false as is_current_name
-    from {{ ref('municipality_former_names') }} as former_names
+    from former_names
     inner join territories on former_names.municipality_id = territories.municipality_id
 
     union all
@@ -31,7 +60,7 @@ names as (
         territories.counted_in_id as municipality_id,
         successions.name,
         false as is_current_name
-    from {{ ref('municipality_successions') }} as successions
+    from successions
     inner join territories
         on
             successions.municipality_id = territories.municipality_id

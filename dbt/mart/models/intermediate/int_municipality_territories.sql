@@ -1,4 +1,27 @@
-with ranked as (
+with municipalities as (
+
+    select
+        municipality_id,
+        comarca_id,
+        comarca_name,
+        valid_from,
+        valid_to,
+        is_current
+    from {{ ref('dim_municipality') }}
+
+),
+
+successions as (
+
+    select
+        municipality_id,
+        successor_id,
+        abolished_on
+    from {{ ref('municipality_successions') }}
+
+),
+
+ranked as (
 
     select
         municipality_id,
@@ -7,7 +30,7 @@ with ranked as (
         valid_to,
         is_current,
         row_number() over (partition by municipality_id order by valid_from desc) as place
-    from {{ ref('dim_municipality') }}
+    from municipalities
 
 ),
 
@@ -32,7 +55,7 @@ comarques as (
 
 ),
 
--- The newest list decides: who is in it is not abolished, and a successor that is not in it succeeds nobody.
+-- The newest list decides: a municipality in it is not abolished, and one that is not in it is no successor.
 succeeded as (
 
     select
@@ -41,7 +64,7 @@ succeeded as (
         successions.abolished_on,
         successors.comarca_id,
         successors.comarca_name
-    from {{ ref('municipality_successions') }} as successions
+    from successions
     inner join listed as successors
         on
             successions.successor_id = successors.municipality_id

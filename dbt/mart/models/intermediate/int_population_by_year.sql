@@ -1,9 +1,39 @@
-with published as (
+with population as (
+
+    select
+        municipality_id,
+        year,
+        people_aged_65_over
+    from {{ ref('population') }}
+
+),
+
+municipalities as (
+
+    select
+        municipality_id,
+        counted_in_id,
+        comarca_id,
+        is_current,
+        abolished_on,
+        left_on
+    from {{ ref('int_municipality_territories') }}
+
+),
+
+years as (
+
+    select year
+    from {{ ref('int_years') }}
+
+),
+
+published as (
 
     select
         municipality_id,
         max(year) as last_year
-    from {{ ref('population') }}
+    from population
     where people_aged_65_over is not null
     group by municipality_id
 
@@ -12,25 +42,25 @@ with published as (
 municipality_years as (
 
     select
-        territories.counted_in_id,
-        territories.comarca_id,
+        municipalities.counted_in_id,
+        municipalities.comarca_id,
         years.year,
         population.people_aged_65_over,
         case
-            when territories.is_current then true
-            when territories.abolished_on is not null
+            when municipalities.is_current then true
+            when municipalities.abolished_on is not null
                 then
                     published.last_year is not null
-                    and cast(cast(years.year as varchar) || '-01-01' as date) < territories.abolished_on
+                    and cast(cast(years.year as varchar) || '-01-01' as date) < municipalities.abolished_on
             when published.last_year is not null then years.year <= published.last_year
-            else coalesce(cast(cast(years.year as varchar) || '-01-01' as date) < territories.left_on, false)
+            else coalesce(cast(cast(years.year as varchar) || '-01-01' as date) < municipalities.left_on, false)
         end as is_expected
-    from {{ ref('int_municipality_territories') }} as territories
-    cross join {{ ref('int_years') }} as years
-    left join published on territories.municipality_id = published.municipality_id
-    left join {{ ref('population') }} as population
+    from municipalities
+    cross join years
+    left join published on municipalities.municipality_id = published.municipality_id
+    left join population
         on
-            territories.municipality_id = population.municipality_id
+            municipalities.municipality_id = population.municipality_id
             and years.year = population.year
 
 ),

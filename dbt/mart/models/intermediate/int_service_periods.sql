@@ -1,9 +1,65 @@
-with service_types as (
+with states as (
+
+    select
+        service_id,
+        first_number,
+        last_number,
+        name,
+        service_type,
+        registered_on,
+        places,
+        address,
+        district,
+        postal_code,
+        municipality_name,
+        comarca_name,
+        owner_name,
+        ownership_name
+    from {{ ref('int_service_states') }}
+
+),
+
+matches as (
+
+    select
+        stated_place,
+        municipality_id,
+        municipality_match,
+        unmatched_reason,
+        comarca_contradicts,
+        postal_code_contradicts
+    from {{ ref('int_municipality_match') }}
+
+),
+
+quarantined as (
+
+    select
+        dataset_id,
+        snapshot_id,
+        row_key
+    from {{ source('staging', 'quarantined') }}
+
+),
+
+snapshots as (
+
+    select
+        snapshot_number,
+        snapshot_id,
+        snapshot_date,
+        next_snapshot_date
+    from {{ ref('int_snapshots') }}
+    where dataset_id = 'social_services'
+
+),
+
+service_types as (
 
     select distinct
         service_type,
         {{ slug('service_type') }} as service_type_id
-    from {{ ref('int_service_states') }}
+    from states
 
 ),
 
@@ -12,7 +68,7 @@ ownership_names as (
     select distinct
         ownership_name,
         {{ comparable_text('ownership_name') }} as ownership_key
-    from {{ ref('int_service_states') }}
+    from states
 
 ),
 
@@ -43,10 +99,10 @@ resolved as (
             when 'entitat privada d''iniciativa mercantil' then 'mercantile'
             else 'unknown'
         end as ownership
-    from {{ ref('int_service_states') }} as states
+    from states
     left join service_types on states.service_type = service_types.service_type
     left join ownership_names on states.ownership_name = ownership_names.ownership_name
-    left join {{ ref('int_municipality_match') }} as matches
+    left join matches
         on {{ stated_place('states', province_of('states.postal_code')) }} = matches.stated_place
 
 ),
@@ -65,9 +121,9 @@ hashed as (
 
 ),
 
-runs as (
+islands as (
 
-    {{ unbroken_runs('hashed', 'service_id') }}
+    {{ islands('hashed', 'service_id') }}
 
 ),
 
@@ -78,7 +134,7 @@ periods as (
         first_number,
         last_number,
         row_number() over (partition by service_id order by first_number) as period_number
-    from runs
+    from islands
 
 ),
 
@@ -87,11 +143,8 @@ in_quarantine as (
     select
         quarantined.row_key,
         snapshots.snapshot_number
-    from {{ source('staging', 'quarantined') }} as quarantined
-    inner join {{ ref('int_snapshots') }} as snapshots
-        on
-            quarantined.snapshot_id = snapshots.snapshot_id
-            and quarantined.dataset_id = snapshots.dataset_id
+    from quarantined
+    inner join snapshots on quarantined.snapshot_id = snapshots.snapshot_id
     where quarantined.dataset_id = 'social_services'
 
 ),
@@ -101,7 +154,7 @@ beginnings as (
     select
         service_id,
         min(first_number) as first_number
-    from {{ ref('int_service_states') }}
+    from states
     group by service_id
 
 ),
@@ -121,18 +174,6 @@ from_the_start as (
         beginnings.service_id,
         beginnings.first_number
     having count(in_quarantine.snapshot_number) = beginnings.first_number - 1
-
-),
-
-snapshots as (
-
-    select
-        snapshot_number,
-        snapshot_id,
-        snapshot_date,
-        next_snapshot_date
-    from {{ ref('int_snapshots') }}
-    where dataset_id = 'social_services'
 
 )
 

@@ -1,21 +1,53 @@
--- Services that left a wording and came back to it are looked at snapshot by snapshot; all others need no such look.
-with interrupted as (
+-- Only services that left a state and came back to it are read snapshot by snapshot.
+with distinct_states as (
 
-    select distinct service_id
-    from {{ ref('int_service_wordings') }}
-    where not is_unbroken
+    select
+        states.service_id,
+        {{ register_columns('states') }},
+        states.first_number,
+        states.last_number,
+        states.is_contiguous
+    from {{ ref('int_service_distinct_states') }} as states
 
 ),
 
-stretches as (
+services as (
 
     select
-        wordings.service_id,
-        {{ register_columns('wordings') }},
-        wordings.first_number,
-        wordings.last_number
-    from {{ ref('int_service_wordings') }} as wordings
-    left join interrupted on wordings.service_id = interrupted.service_id
+        services.snapshot_id,
+        services.service_id,
+        {{ register_columns('services') }}
+    from {{ ref('stg_social_services') }} as services
+
+),
+
+snapshots as (
+
+    select
+        snapshot_id,
+        snapshot_number
+    from {{ ref('int_snapshots') }}
+    where dataset_id = 'social_services'
+
+),
+
+interrupted as (
+
+    select distinct service_id
+    from distinct_states
+    where not is_contiguous
+
+),
+
+state_series as (
+
+    select
+        distinct_states.service_id,
+        {{ register_columns('distinct_states') }},
+        distinct_states.first_number,
+        distinct_states.last_number
+    from distinct_states
+    left join interrupted on distinct_states.service_id = interrupted.service_id
     where interrupted.service_id is null
 
     union all
@@ -25,12 +57,9 @@ stretches as (
         {{ register_columns('services') }},
         snapshots.snapshot_number as first_number,
         snapshots.snapshot_number as last_number
-    from {{ corrected('social_services') }} as services
+    from services
     inner join interrupted on services.service_id = interrupted.service_id
-    inner join {{ ref('int_snapshots') }} as snapshots
-        on
-            services.snapshot_id = snapshots.snapshot_id
-            and snapshots.dataset_id = 'social_services'
+    inner join snapshots on services.snapshot_id = snapshots.snapshot_id
 
 ),
 
@@ -41,23 +70,23 @@ hashed as (
         first_number,
         last_number,
         {{ state_hash(register_column_names()) }} as state_hash
-    from stretches
+    from state_series
 
 ),
 
-runs as (
+islands as (
 
-    {{ unbroken_runs('hashed', 'service_id') }}
+    {{ islands('hashed', 'service_id') }}
 
 )
 
 select
-    runs.service_id,
-    runs.first_number,
-    runs.last_number,
-    {{ register_columns('stretches') }}
-from runs
-inner join stretches
+    islands.service_id,
+    islands.first_number,
+    islands.last_number,
+    {{ register_columns('state_series') }}
+from islands
+inner join state_series
     on
-        runs.service_id = stretches.service_id
-        and runs.first_number = stretches.first_number
+        islands.service_id = state_series.service_id
+        and islands.first_number = state_series.first_number

@@ -1,4 +1,28 @@
-with services as (
+with years as (
+
+    select
+        year,
+        basis,
+        reference_date
+    from {{ ref('int_years') }}
+
+),
+
+history as (
+
+    select
+        service_group,
+        municipality_id,
+        comarca_id,
+        places,
+        ownership,
+        valid_from,
+        valid_to
+    from {{ ref('service_history') }}
+
+),
+
+services as (
 
     select
         years.year,
@@ -8,8 +32,8 @@ with services as (
         history.service_group,
         history.ownership,
         history.places
-    from {{ ref('int_years') }} as years
-    inner join {{ ref('service_history') }} as history
+    from years
+    inner join history
         on
             years.reference_date >= history.valid_from
             and (history.valid_to is null or years.reference_date < history.valid_to)

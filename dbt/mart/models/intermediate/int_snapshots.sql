@@ -1,4 +1,15 @@
-with ranked as (
+with snapshots as (
+
+    select
+        dataset_id,
+        snapshot_id,
+        snapshot_date,
+        source_updated_on
+    from {{ source('staging', 'snapshots') }}
+
+),
+
+ranked as (
 
     select
         dataset_id,
@@ -6,7 +17,7 @@ with ranked as (
         snapshot_date,
         source_updated_on,
         row_number() over (partition by dataset_id, snapshot_date order by snapshot_id desc) as place_of_day
-    from {{ source('staging', 'snapshots') }}
+    from snapshots
 
 )
 

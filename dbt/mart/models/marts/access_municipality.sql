@@ -1,4 +1,60 @@
-with service_groups as (
+with service_history as (
+
+    select
+        service_group,
+        municipality_id,
+        is_current
+    from {{ ref('service_history') }}
+
+),
+
+municipalities as (
+
+    select
+        municipality_id,
+        latitude,
+        longitude,
+        is_current
+    from {{ ref('dim_municipality') }}
+
+),
+
+population as (
+
+    select
+        level,
+        territory_id,
+        year,
+        population_year_latest,
+        people_aged_65_over_latest
+    from {{ ref('int_population_by_year') }}
+
+),
+
+nearest as (
+
+    select
+        municipality_id,
+        service_group,
+        distance_m,
+        nearest_municipality_id
+    from {{ ref('int_nearest_services') }}
+
+),
+
+catchments as (
+
+    select
+        municipality_id,
+        service_group,
+        services,
+        places,
+        places_per_billion
+    from {{ ref('int_catchments') }}
+
+),
+
+service_groups as (
 
     select distinct service_group
     from {{ ref('int_coverage_categories') }}
@@ -10,8 +66,8 @@ not_located as (
     select
         service_history.service_group,
         count(*) as services
-    from {{ ref('service_history') }} as service_history
-    left join {{ ref('dim_municipality') }} as municipalities
+    from service_history
+    left join municipalities
         on
             service_history.municipality_id = municipalities.municipality_id
             and municipalities.is_current
@@ -27,7 +83,7 @@ not_located as (
 newest_year as (
 
     select max(year) as year
-    from {{ ref('int_population_by_year') }}
+    from population
 
 ),
 
@@ -37,7 +93,7 @@ people as (
         population.territory_id as municipality_id,
         population.people_aged_65_over_latest,
         population.population_year_latest
-    from {{ ref('int_population_by_year') }} as population
+    from population
     inner join newest_year on population.year = newest_year.year
     where population.level = 'municipality'
 
@@ -76,14 +132,14 @@ select
     people.population_year_latest,
     cast(coalesce(not_located.services, 0) as bigint) as services_not_located,
     register.register_on
-from {{ ref('dim_municipality') }} as municipalities
+from municipalities
 cross join service_groups
 cross join register
-left join {{ ref('int_nearest_services') }} as nearest
+left join nearest
     on
         municipalities.municipality_id = nearest.municipality_id
         and service_groups.service_group = nearest.service_group
-left join {{ ref('int_catchments') }} as catchments
+left join catchments
     on
         municipalities.municipality_id = catchments.municipality_id
         and service_groups.service_group = catchments.service_group

@@ -1,4 +1,42 @@
-with services as (
+with services_by_municipality as (
+
+    select
+        year,
+        municipality_id,
+        service_group,
+        ownership,
+        services,
+        places
+    from {{ ref('int_services_by_year') }}
+
+),
+
+categories as (
+
+    select
+        year,
+        basis,
+        service_group,
+        ownership
+    from {{ ref('int_coverage_categories') }}
+
+),
+
+population as (
+
+    select
+        level,
+        year,
+        people_aged_65_over,
+        municipalities_without_population,
+        people_aged_65_over_complete,
+        population_year_latest,
+        people_aged_65_over_latest
+    from {{ ref('int_population_by_year') }}
+
+),
+
+services as (
 
     select
         year,
@@ -8,7 +46,7 @@ with services as (
         sum(case when municipality_id is not null then places else 0 end) as places,
         sum(case when municipality_id is null then services else 0 end) as services_unmatched,
         sum(case when municipality_id is null then places else 0 end) as places_unmatched
-    from {{ ref('int_services_by_year') }}
+    from services_by_municipality
     group by
         year,
         service_group,
@@ -34,7 +72,7 @@ covered as (
         coalesce(services.services_unmatched, 0) as services_unmatched,
         coalesce(services.places_unmatched, 0) as places_unmatched,
         division.division_on
-    from {{ ref('int_coverage_categories') }} as categories
+    from categories
     cross join division
     left join services
         on
@@ -61,7 +99,7 @@ select
     population.municipalities_without_population,
     covered.division_on
 from covered
-left join {{ ref('int_population_by_year') }} as population
+left join population
     on
         covered.year = population.year
         and population.level = 'catalonia'

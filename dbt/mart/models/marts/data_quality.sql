@@ -1,4 +1,114 @@
-with places as (
+with services as (
+
+    select
+        snapshot_id,
+        source_snapshot_id,
+        municipality_name,
+        postal_code,
+        comarca_name
+    from {{ ref('stg_social_services') }}
+
+),
+
+matches as (
+
+    select
+        stated_place,
+        municipality_id,
+        comarca_contradicts,
+        postal_code_contradicts
+    from {{ ref('int_municipality_match') }}
+
+),
+
+boundaries as (
+
+    select snapshot_id
+    from {{ ref('int_contradicting_boundaries') }}
+
+),
+
+applied_corrections as (
+
+    select
+        dataset_id,
+        snapshot_id,
+        row_key
+    from {{ ref('int_corrections') }}
+
+),
+
+carried_rows as (
+
+    select
+        dataset_id,
+        snapshot_id
+    from {{ ref('int_carried_rows') }}
+
+),
+
+invalid as (
+
+    select
+        dataset_id,
+        snapshot_id,
+        column_name,
+        rows
+    from {{ source('staging', 'invalid_values') }}
+
+),
+
+published_controls as (
+
+    select
+        dataset_id,
+        snapshot_id,
+        control,
+        period,
+        published,
+        computed
+    from {{ source('staging', 'controls') }}
+
+),
+
+snapshots as (
+
+    select
+        dataset_id,
+        snapshot_id,
+        snapshot_date,
+        rows_in,
+        rows_staged,
+        rows_quarantined,
+        rows_duplicated
+    from {{ source('staging', 'snapshots') }}
+
+),
+
+control as (
+
+    select
+        year,
+        comarca_id,
+        ownership,
+        places_official,
+        places_computed,
+        difference_reason
+    from {{ ref('residence_places_control') }}
+
+),
+
+counted_snapshots as (
+
+    select
+        dataset_id,
+        snapshot_id,
+        is_newest
+    from {{ ref('int_snapshots') }}
+
+),
+
+places as (
 
     select
         services.snapshot_id,
@@ -6,7 +116,7 @@ with places as (
         services.comarca_name,
         {{ province_of('services.postal_code') }} as postal_province,
         count(*) as services
-    from {{ corrected('social_services') }} as services
+    from services
     where services.source_snapshot_id = services.snapshot_id
     group by
         services.snapshot_id,
@@ -25,7 +135,7 @@ matched_services as (
         sum(case when matches.postal_code_contradicts then places.services else 0 end)
             as rows_postal_code_contradicts
     from places
-    inner join {{ ref('int_municipality_match') }} as matches
+    inner join matches
         on {{ stated_place('places', 'places.postal_province') }} = matches.stated_place
     group by places.snapshot_id
 
@@ -36,7 +146,7 @@ contradicting_boundaries as (
     select
         snapshot_id,
         count(*) as rows_unmatched
-    from {{ ref('int_contradicting_boundaries') }}
+    from boundaries
     group by snapshot_id
 
 ),
@@ -69,7 +179,7 @@ corrections as (
         dataset_id,
         snapshot_id,
         count(distinct row_key) as rows_corrected
-    from {{ ref('int_corrections') }}
+    from applied_corrections
     group by
         dataset_id,
         snapshot_id
@@ -82,7 +192,7 @@ carried as (
         dataset_id,
         snapshot_id,
         count(*) as rows_carried_forward
-    from {{ ref('int_carried_rows') }}
+    from carried_rows
     group by
         dataset_id,
         snapshot_id
@@ -97,7 +207,7 @@ invalid_values as (
         sum(invalid.rows) as values_invalid,
         {{ joined_text("invalid.column_name || ': ' || cast(invalid.rows as varchar)", ', ', 'invalid.column_name') }}
             as values_invalid_by_column
-    from {{ source('staging', 'invalid_values') }} as invalid
+    from invalid
     group by
         invalid.dataset_id,
         invalid.snapshot_id
@@ -113,8 +223,8 @@ compared as (
         controls.published,
         controls.computed,
         case when snapshots.rows_quarantined > 0 then 'rows_quarantined' else 'unexplained' end as reason
-    from {{ source('staging', 'controls') }} as controls
-    left join {{ source('staging', 'snapshots') }} as snapshots
+    from published_controls as controls
+    left join snapshots
         on
             controls.dataset_id = snapshots.dataset_id
             and controls.snapshot_id = snapshots.snapshot_id
@@ -129,8 +239,8 @@ compared as (
         control.places_official as published,
         control.places_computed as computed,
         control.difference_reason as reason
-    from {{ ref('residence_places_control') }} as control
-    inner join {{ ref('int_snapshots') }} as newest
+    from control
+    inner join counted_snapshots as newest
         on
             newest.dataset_id = 'social_services'
             and newest.is_newest
@@ -209,8 +319,8 @@ select
     cast(largest.computed as bigint) as largest_difference_computed,
     cast(largest.computed - largest.published as bigint) as largest_difference,
     largest.reason as largest_difference_reason
-from {{ source('staging', 'snapshots') }} as snapshots
-left join {{ ref('int_snapshots') }} as last_of_day
+from snapshots
+left join counted_snapshots as last_of_day
     on
         snapshots.dataset_id = last_of_day.dataset_id
         and snapshots.snapshot_id = last_of_day.snapshot_id

@@ -1,10 +1,20 @@
-with comarques as (
+with territories as (
+
+    select
+        comarca_id,
+        comarca_name,
+        is_current
+    from {{ ref('int_municipality_territories') }}
+
+),
+
+comarques as (
 
     select
         comarca_id,
         max(comarca_name) as name,
         count(*) as municipalities
-    from {{ ref('int_municipality_territories') }}
+    from territories
     where
         is_current
         and comarca_id is not null

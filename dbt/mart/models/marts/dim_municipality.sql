@@ -1,4 +1,30 @@
-with listed as (
+with municipalities as (
+
+    select
+        snapshot_id,
+        municipality_id,
+        name,
+        comarca_id,
+        comarca_name,
+        longitude,
+        latitude
+    from {{ ref('stg_municipalities') }}
+
+),
+
+snapshots as (
+
+    select
+        dataset_id,
+        snapshot_id,
+        snapshot_date,
+        snapshot_number,
+        next_snapshot_date
+    from {{ ref('int_snapshots') }}
+
+),
+
+listed as (
 
     select
         municipalities.municipality_id,
@@ -8,8 +34,8 @@ with listed as (
         municipalities.latitude,
         municipalities.longitude,
         snapshots.snapshot_number
-    from {{ corrected('municipalities') }} as municipalities
-    inner join {{ ref('int_snapshots') }} as snapshots
+    from municipalities
+    inner join snapshots
         on
             municipalities.snapshot_id = snapshots.snapshot_id
             and snapshots.dataset_id = 'municipalities'
@@ -29,7 +55,7 @@ states as (
 
 periods as (
 
-    {{ unbroken_runs('states', 'municipality_id') }}
+    {{ islands('states', 'municipality_id') }}
 
 )
 
@@ -49,11 +75,11 @@ inner join listed
     on
         periods.municipality_id = listed.municipality_id
         and periods.last_number = listed.snapshot_number
-inner join {{ ref('int_snapshots') }} as first_snapshots
+inner join snapshots as first_snapshots
     on
         periods.first_number = first_snapshots.snapshot_number
         and first_snapshots.dataset_id = 'municipalities'
-inner join {{ ref('int_snapshots') }} as last_snapshots
+inner join snapshots as last_snapshots
     on
         periods.last_number = last_snapshots.snapshot_number
         and last_snapshots.dataset_id = 'municipalities'

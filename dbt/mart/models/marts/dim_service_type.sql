@@ -1,10 +1,26 @@
-with stated as (
+with service_types as (
+
+    select
+        service_type,
+        service_group
+    from {{ ref('service_types') }}
+
+),
+
+service_states as (
+
+    select service_type
+    from {{ ref('int_service_states') }}
+
+),
+
+stated as (
 
     select
         service_type as name,
         service_group,
         true as is_listed
-    from {{ ref('service_types') }}
+    from service_types
 
     union all
 
@@ -12,7 +28,7 @@ with stated as (
         service_type as name,
         'other' as service_group,
         false as is_listed
-    from {{ ref('int_service_states') }}
+    from service_states
     where service_type is not null
 
 ),

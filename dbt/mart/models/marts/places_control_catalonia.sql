@@ -1,5 +1,30 @@
 -- A residence is both kinds of it, as in the published table.
-with covered as (
+with coverage_catalonia as (
+
+    select
+        year,
+        service_group,
+        ownership,
+        basis,
+        places,
+        places_unmatched
+    from {{ ref('coverage_catalonia') }}
+
+),
+
+official as (
+
+    select
+        year,
+        facility,
+        ownership,
+        places,
+        source
+    from {{ ref('official_places_catalonia') }}
+
+),
+
+covered as (
 
     select
         year,
@@ -8,7 +33,7 @@ with covered as (
         ownership,
         sum(places) as places,
         sum(places_unmatched) as places_unmatched
-    from {{ ref('coverage_catalonia') }}
+    from coverage_catalonia
     where
         service_group in ('assisted_residence', 'home_residence', 'day_centre')
         and ownership <> 'all'
@@ -40,11 +65,10 @@ compared as (
         covered.basis,
         official.places as places_official,
         covered.places as places_computed,
-        covered.places - official.places as places_difference,
         coalesce(owners_unknown.places, 0) as places_of_unknown_owners,
         covered.places_unmatched,
         official.source
-    from {{ ref('official_places_catalonia') }} as official
+    from official
     left join covered
         on
             official.year = covered.year
@@ -62,21 +86,6 @@ select
     facility,
     ownership,
     basis,
-    cast(places_official as bigint) as places_official,
-    cast(places_computed as bigint) as places_computed,
-    cast(places_difference as bigint) as places_difference,
-    case
-        when abs(places_difference) <= {{ var('control_tolerance_places') }} then true
-        when places_difference is not null
-            then abs(places_difference) <= places_official * cast({{ var('control_tolerance_ratio') }} as double)
-    end as is_within_tolerance,
-    case
-        when places_difference = 0 then cast(null as varchar)
-        when places_difference is null then 'not_covered'
-        when basis = 'inscription' then 'read_back'
-        when places_difference < 0 and places_of_unknown_owners >= -places_difference then 'unknown_ownership'
-        when places_difference < 0 and places_unmatched >= -places_difference then 'unmatched_services'
-        else 'unexplained'
-    end as difference_reason,
+    {{ places_comparison() }},
     source
 from compared

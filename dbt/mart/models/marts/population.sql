@@ -1,4 +1,28 @@
-with published as (
+with population as (
+
+    select
+        snapshot_id,
+        source_snapshot_id,
+        municipality_id,
+        year,
+        name,
+        people,
+        people_aged_65_over
+    from {{ ref('stg_population') }}
+
+),
+
+snapshots as (
+
+    select
+        dataset_id,
+        snapshot_id,
+        snapshot_number
+    from {{ ref('int_snapshots') }}
+
+),
+
+published as (
 
     select
         population.municipality_id,
@@ -9,8 +33,8 @@ with published as (
         population.source_snapshot_id as snapshot_id,
         snapshots.snapshot_number,
         max(snapshots.snapshot_number) over (partition by population.year) as newest_number
-    from {{ corrected('population') }} as population
-    inner join {{ ref('int_snapshots') }} as snapshots
+    from population
+    inner join snapshots
         on
             population.snapshot_id = snapshots.snapshot_id
             and snapshots.dataset_id = 'population'

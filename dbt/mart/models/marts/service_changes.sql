@@ -1,4 +1,46 @@
-with periods as (
+with service_periods as (
+
+    select
+        service_id,
+        period_number,
+        first_number,
+        name,
+        service_type_id,
+        places,
+        address,
+        stated_municipality_name,
+        municipality_id,
+        owner_name,
+        ownership,
+        valid_from,
+        valid_to,
+        known_from,
+        first_snapshot_id
+    from {{ ref('int_service_periods') }}
+
+),
+
+service_types as (
+
+    select
+        service_type_id,
+        name,
+        service_group
+    from {{ ref('dim_service_type') }}
+
+),
+
+snapshots as (
+
+    select
+        dataset_id,
+        snapshot_id,
+        snapshot_date
+    from {{ ref('int_snapshots') }}
+
+),
+
+periods as (
 
     select
         periods.service_id,
@@ -20,8 +62,8 @@ with periods as (
         periods.valid_to,
         periods.known_from,
         periods.first_snapshot_id
-    from {{ ref('int_service_periods') }} as periods
-    left join {{ ref('dim_service_type') }} as service_types
+    from service_periods as periods
+    left join service_types
         on periods.service_type_id = service_types.service_type_id
 
 ),
@@ -89,7 +131,7 @@ endings as (
 
 ),
 
--- Each step is asked for every kind of change at once: engines that compute a CTE anew for each use do so once.
+-- All kinds of change are tested in one pass over the steps, since some engines compute a CTE again for each use.
 changes as (
 
     select
@@ -151,7 +193,7 @@ changes as (
         endings.name_before as before,
         cast(null as varchar) as after
     from endings
-    inner join {{ ref('int_snapshots') }} as snapshots
+    inner join snapshots
         on
             endings.changed_on = snapshots.snapshot_date
             and snapshots.dataset_id = 'social_services'

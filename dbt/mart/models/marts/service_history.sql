@@ -1,4 +1,51 @@
-with timeline as (
+with service_periods as (
+
+    select
+        service_id,
+        name,
+        service_type_id,
+        registered_on,
+        places,
+        address,
+        district,
+        postal_code,
+        stated_municipality_name,
+        stated_comarca_name,
+        municipality_id,
+        municipality_match,
+        unmatched_reason,
+        comarca_contradicts,
+        postal_code_contradicts,
+        owner_name,
+        ownership,
+        valid_from,
+        valid_to,
+        first_snapshot_id,
+        last_snapshot_id,
+        known_from
+    from {{ ref('int_service_periods') }}
+
+),
+
+service_types as (
+
+    select
+        service_type_id,
+        service_group
+    from {{ ref('dim_service_type') }}
+
+),
+
+territories as (
+
+    select
+        municipality_id,
+        comarca_id
+    from {{ ref('int_municipality_territories') }}
+
+),
+
+timeline as (
 
     select
         service_id,
@@ -23,7 +70,7 @@ with timeline as (
         valid_to,
         first_snapshot_id,
         last_snapshot_id
-    from {{ ref('int_service_periods') }}
+    from service_periods
 
     union all
 
@@ -50,7 +97,7 @@ with timeline as (
         known_from as valid_to,
         first_snapshot_id,
         first_snapshot_id as last_snapshot_id
-    from {{ ref('int_service_periods') }}
+    from service_periods
     where registered_on < known_from
 
 )
@@ -82,7 +129,7 @@ select
     timeline.first_snapshot_id,
     timeline.last_snapshot_id
 from timeline
-left join {{ ref('dim_service_type') }} as service_types
+left join service_types
     on timeline.service_type_id = service_types.service_type_id
-left join {{ ref('int_municipality_territories') }} as territories
+left join territories
     on timeline.municipality_id = territories.municipality_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import astuple
 from pathlib import Path
 
 import duckdb
@@ -106,7 +106,7 @@ def create_tables(
         ]
         for s in staged
     ]  # fmt: skip
-    controls = [[s.dataset_id, s.snapshot_id, *asdict(c).values()] for s in staged for c in s.controls]
+    controls = [[s.dataset_id, s.snapshot_id, *astuple(c)] for s in staged for c in s.controls]
     invalid = [
         [s.dataset_id, s.snapshot_id, column, rows]
         for s in staged

@@ -1,9 +1,10 @@
 {#
-  Unbroken runs of one state. `relation` has one row per key and stretch of snapshots: the key columns, `first_number`
-  and `last_number` (snapshot numbers, both included) and `state_hash`. Stretches that follow each other without a gap
-  and with the same hash become one. One pass over the rows, so that hundreds of equal snapshots stay cheap.
+  Gaps and islands: the longest series of snapshots without a gap in which a key has one state. `relation` has one row per
+  key and series of snapshots: the key columns, `first_number` and `last_number` (snapshot numbers, both included) and
+  `state_hash`. Series that follow each other without a gap and with the same hash become one. One pass over the rows, so
+  that the cost does not grow with the number of equal snapshots.
 #}
-{% macro unbroken_runs(relation, key) -%}
+{% macro islands(relation, key) -%}
     select
         {{ key }},
         first_number,
@@ -33,7 +34,7 @@
                     false
                 ) as is_last
             from {{ relation }}
-        ) as stretches
+        ) as bounds
         where is_first or is_last
     ) as ends
     where is_first

@@ -1,4 +1,4 @@
-"""A forwarding HTTP server that fails on demand, as S3 does on a bad day."""
+"""A forwarding HTTP server that fails on demand, to test what a lake does when S3 fails."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONDITIONS = {"if-match", "if-none-match"}
 NO_SUCH_UPLOAD = b"<Error><Code>NoSuchUpload</Code><Message>No such upload</Message></Error>"
 
 
-class FaultyFront:
+class FaultyProxy:
     def __init__(self, backend: str) -> None:
         self.lake_url = ""
         self.requests: list[tuple[str, str]] = []
@@ -27,11 +27,13 @@ class FaultyFront:
         self.lose_answer: Callable[[str, str], bool] = lambda method, path: False
         """True: the request is carried out, its answer replaced by 503."""
         self.listener: Callable[[str, str, bytes], None] = lambda method, path, body: None
-        """Told of every request with its body."""
+        """Called with every request and its body."""
         self.ignore_conditions = False
         """True: `If-Match` and `If-None-Match` are dropped, as by a store that does not know them."""
         self.clock_ahead_s = 0
-        """How far the storage's clock differs from ours."""
+        """How far the storage's clock differs from ours, in all its times."""
+        self.passed_s = 0
+        """How much later the storage says that it is; the times of objects stay."""
         self._server = _server(self, urlsplit(backend).netloc)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -52,35 +54,31 @@ class FaultyFront:
         self.fault = lambda method, path: (503, SLOW_DOWN)
 
 
-def _shifted(headers: dict[str, str], ahead_s: int) -> dict[str, str]:
-    def shift(date: str) -> str:
-        return format_datetime(parsedate_to_datetime(date) + timedelta(seconds=ahead_s), usegmt=True)
-
-    times = {"date", "last-modified"}
-    return {name: shift(value) if name.lower() in times else value for name, value in headers.items()}
+def _later(date: str, seconds: int) -> str:
+    return format_datetime(parsedate_to_datetime(date) + timedelta(seconds=seconds), usegmt=True)
 
 
-def _server(front: FaultyFront, backend: str) -> ThreadingHTTPServer:
+def _server(proxy: FaultyProxy, backend: str) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
-            front.requests.append((self.command, self.path))
-            front.listener(self.command, self.path, body)
-            fault = front.fault(self.command, self.path)
+            proxy.requests.append((self.command, self.path))
+            proxy.listener(self.command, self.path, body)
+            fault = proxy.fault(self.command, self.path)
             if fault is not None:
                 self._answer(fault[0], {}, fault[1])
                 return
             connection = http.client.HTTPConnection(backend, timeout=60)
             sent = dict(self.headers)
-            if front.ignore_conditions:
+            if proxy.ignore_conditions:
                 sent = {name: value for name, value in sent.items() if name.lower() not in _CONDITIONS}
             connection.request(self.command, self.path, body, sent)
             response = connection.getresponse()
             content = response.read()
-            if front.lose_answer(self.command, self.path):
+            if proxy.lose_answer(self.command, self.path):
                 self._answer(503, {}, SLOW_DOWN)
             else:
                 self._answer(response.status, dict(response.getheaders()), content)
@@ -89,8 +87,11 @@ def _server(front: FaultyFront, backend: str) -> ThreadingHTTPServer:
         def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
             self.send_response_only(status)
             length = headers.get("Content-Length") or headers.get("content-length") or str(len(content))
-            for name, value in _shifted(headers, front.clock_ahead_s).items():
-                if name.lower() not in {"content-length", "transfer-encoding", "connection"}:
+            shifts = {"last-modified": proxy.clock_ahead_s, "date": proxy.clock_ahead_s + proxy.passed_s}
+            for name, value in headers.items():
+                if name.lower() in shifts:
+                    self.send_header(name, _later(value, shifts[name.lower()]))
+                elif name.lower() not in {"content-length", "transfer-encoding", "connection"}:
                     self.send_header(name, value)
             self.send_header("Content-Length", length if self.command == "HEAD" else str(len(content)))
             self.end_headers()
