@@ -68,7 +68,7 @@ def wait(find: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
 
 
 def result(lake: Storage, run_id: str, stage: aws_lambda.Stage, dataset: str) -> RunRecord:
-    key = layout.part(run_id, aws_lambda.part_of(stage, dataset))
+    key = layout.part(run_id, aws_lambda.step_name(stage, dataset))
     wait(lambda: lake.exists(key), f"result of {stage}")
     return RunRecord.model_validate_json(lake.read(key))
 
