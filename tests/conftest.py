@@ -9,9 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.project import ROOT, copy_home, copy_untested, missing
-
-__all__ = ["ROOT", "copy_home", "copy_untested", "missing"]
+from tests.project import ROOT, copy_home, missing
 
 # As many tests as there are processors run at once: a second thread of dbt only costs.
 os.environ.setdefault("CATALUNYA_DBT_THREADS", "1")

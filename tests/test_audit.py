@@ -8,7 +8,7 @@ from catalunya.audit import _test_findings as findings_of_tests
 from catalunya.audit import culprits, name_of_test
 from catalunya.build import code_digest
 from catalunya.warehouse import dbt
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 SUSPECTS = {"a1": "a", "a2": "a", "b1": "b", "c1": "c"}
 

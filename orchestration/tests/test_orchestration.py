@@ -16,8 +16,8 @@ from catalunya.publication.demo_notice import NOTICE
 from catalunya.settings import PORTAL_VARIABLES
 from orchestration.scripts import airflow_local
 from orchestration.tests.airflow_instance import NOW
-from tests.conftest import ROOT
 from tests.pipeline.command import CLEAN
+from tests.project import ROOT
 from tests.webhook_sink import WebhookSink
 
 DAGS = ROOT / "orchestration" / "airflow" / "dags"

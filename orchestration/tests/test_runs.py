@@ -16,8 +16,8 @@ from catalunya.settings import Settings
 from orchestration.scripts import airflow_local
 from orchestration.tests.airflow_instance import MAINTENANCE, NOW, id_in_lake, scheduled_run
 from orchestration.tests.api import EndedRun
-from tests.conftest import ROOT
 from tests.pipeline.command import files_of, query
+from tests.project import ROOT
 
 pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.slow]
 

@@ -26,7 +26,7 @@ from catalunya.runs.record import RunRecord
 from infrastructure.package import Package
 from tests.aws.emulator import UNSUPPORTED, Deployed, deployed
 from tests.aws.invocation import DAY
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 pytestmark = pytest.mark.aws
 

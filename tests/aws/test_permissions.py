@@ -25,7 +25,7 @@ from infrastructure.permissions import PROBE, ROLES
 from tests.aws.invocation import DAY, Invocation, variables
 from tests.aws.policy import ACCOUNT
 from tests.aws.recorder import Action, Recorder
-from tests.conftest import ROOT
+from tests.project import ROOT
 from tests.s3 import S3Emulator
 from tests.webhook_sink import listening
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.engines.command import CLEAN, client, new_bucket
+from tests.project import ROOT
 from tools.athena_emulator import results, unsupported
 
 pytestmark = pytest.mark.aws
