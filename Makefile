@@ -67,7 +67,7 @@ package: setup ## The functions for AWS Lambda, as zips in .artefacts/
 test-stack: setup-dev ## The stack in containers, on a real engine; without one: orchestration/scripts/engine.sh make test-stack
 	@.venv/bin/pytest -m stack orchestration/tests/stack $(PYTEST_ARGS)
 
-lint: setup-dev ## ruff, mypy, hadolint, shellcheck, sqlfluff, the rules of the dbt project, and the definitions
+lint: setup-dev ## ruff, mypy, hadolint, shellcheck, sqlfluff, the rules of dbt, imports and words, and the definitions
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
@@ -79,6 +79,7 @@ lint: setup-dev ## ruff, mypy, hadolint, shellcheck, sqlfluff, the rules of the 
 	@.venv/bin/catalunya datasets check
 	@.venv/bin/catalunya datasets generate --check
 	@.venv/bin/lint-imports --no-cache
+	@.venv/bin/python tools/check_words.py
 	@$(REQUIREMENTS) | diff orchestration/requirements.txt - || { echo "orchestration/requirements.txt is stale: make requirements"; exit 1; }
 
 requirements: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv) ## orchestration/requirements.txt, from the lock
