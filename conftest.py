@@ -1,3 +1,3 @@
 """Fixtures that tests of several folders use; each plugin is a module of `tests/`."""
 
-pytest_plugins = ("tests.browser", "tests.s3")
+pytest_plugins = ("tests.browser", "tests.s3", "tests.pipeline.fixtures")

@@ -39,7 +39,6 @@ sys.path.insert(0, str(ROOT))
 from catalunya.build import inputs  # noqa: E402
 from catalunya.datasets import loader  # noqa: E402
 from catalunya.demo import server  # noqa: E402
-from catalunya.demo.environment import portals  # noqa: E402
 from catalunya.lake import index, layout, snapshot  # noqa: E402
 from catalunya.lake.opening import open_lake  # noqa: E402
 from catalunya.lake.staged import record_of, staged_record  # noqa: E402
@@ -47,7 +46,8 @@ from catalunya.lake.storage import Storage  # noqa: E402
 from catalunya.operations.status import describe  # noqa: E402
 from catalunya.release import current_release  # noqa: E402
 from catalunya.runs.pipeline import Run  # noqa: E402
-from catalunya.runs.record import RunRecord, new_run_id  # noqa: E402
+from catalunya.runs.record import RunRecord  # noqa: E402
+from catalunya.runs.reporter import NullReporter  # noqa: E402
 from catalunya.runs.steps import whole_lake  # noqa: E402
 from catalunya.settings import PORTAL_VARIABLES, Settings  # noqa: E402
 from catalunya.sql import quote  # noqa: E402
@@ -83,16 +83,6 @@ class Cost:
     @property
     def requests(self) -> int:
         return self.lists + self.reads + self.writes
-
-
-class Silent:
-    """Tells nobody how a run goes."""
-
-    def begin(self, stage: str) -> None: ...
-
-    def step(self, stage: str, what: str, done: int | None = None, total: int | None = None) -> None: ...
-
-    def end(self, stage: str, status: str, seconds: float) -> None: ...
 
 
 @contextmanager
@@ -137,9 +127,10 @@ def run(settings: Settings, *, force: bool = False, rebuild: bool = False) -> tu
     """A run in this process."""
     known = loader.load(settings.home / "datasets")
     storage = open_lake(settings.lake)
-    run_id = new_run_id(settings.now())
-    with counted(storage) as cost, whole_lake(storage, run_id, known) as lock, portals(settings) as chosen:
-        record = Run(chosen, storage, known, lock, Silent(), run_id).all_stages(force=force, rebuild=rebuild)
+    record = RunRecord.start(settings)
+    with counted(storage) as cost, whole_lake(storage, record.run_id, known) as lock:
+        current = Run(settings, storage, known, lock, NullReporter(), record)
+        current.execute(lambda: current.all_stages(force=force, rebuild=rebuild))
     return record, cost
 
 
@@ -163,10 +154,10 @@ def stage_again(settings: Settings) -> Cost:
     """Every kept snapshot from its landed bytes."""
     known = loader.load(settings.home / "datasets")
     storage = open_lake(settings.lake)
-    run_id = new_run_id(settings.now())
-    with counted(storage) as cost, whole_lake(storage, run_id, known) as lock:
-        current = Run(settings, storage, known, lock, Silent(), run_id)
-        current.stage(again=True, only=(REGISTER,))
+    record = RunRecord.start(settings)
+    with counted(storage) as cost, whole_lake(storage, record.run_id, known) as lock:
+        current = Run(settings, storage, known, lock, NullReporter(), record)
+        current.stage(force=True, only=(REGISTER,))
         current.raise_refusals()
     return cost
 

@@ -16,7 +16,7 @@ from catalunya.lake.opening import open_lake
 from catalunya.lake.snapshot import LandedColumn, LandedFile, Manifest
 from catalunya.lake.storage import Storage
 from catalunya.staging.row_sql import source_names
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 DEFINITIONS = loader.load(ROOT / "datasets")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import missing
+from tests.project import missing
 from tools.athena_emulator import ministack
 from tools.athena_emulator.install import NotInstalled
 from tools.athena_emulator.install import ministack as install_ministack

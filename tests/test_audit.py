@@ -9,7 +9,7 @@ from catalunya.build import code_digest
 from catalunya.warehouse import dbt
 from catalunya.warehouse.dbt_findings import name_of_test
 from catalunya.warehouse.dbt_findings import test_findings as findings_of_tests
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 SUSPECTS = {"a1": "a", "a2": "a", "b1": "b", "c1": "c"}
 

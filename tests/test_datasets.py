@@ -7,9 +7,9 @@ import pytest
 from catalunya.datasets import generate
 from catalunya.datasets.loader import check, load
 from catalunya.errors import UsageError
-from tests.conftest import ROOT
+from tests.project import ROOT
 
-CARD = (ROOT / "datasets" / "municipalities.yml").read_text("utf-8")
+DEFINITION = (ROOT / "datasets" / "municipalities.yml").read_text("utf-8")
 
 
 def write(folder: Path, text: str, name: str = "municipalities.yml") -> Path:
@@ -65,8 +65,8 @@ def test_the_cards_of_the_repository_are_right():
     ],
 )
 def test_a_mistake_is_found_with_its_file_line_and_remedy(tmp_path, before, after, line_holds, words):
-    assert before in CARD
-    text = CARD.replace(before, after, 1)
+    assert before in DEFINITION
+    text = DEFINITION.replace(before, after, 1)
     path = write(tmp_path, text)
     _, mistakes = check(tmp_path)
     assert mistakes, "the mistake was not found"
@@ -86,13 +86,13 @@ def test_a_file_that_is_not_yaml_is_named_with_its_line(tmp_path):
 
 def test_an_empty_folder_and_a_stray_ending_are_mistakes(tmp_path):
     assert check(tmp_path)[1]
-    write(tmp_path, CARD)
-    write(tmp_path, CARD, "towns.yaml")
+    write(tmp_path, DEFINITION)
+    write(tmp_path, DEFINITION, "towns.yaml")
     assert "rename it" in check(tmp_path)[1][0].message
 
 
 def test_loading_a_wrong_card_stops_with_every_mistake(tmp_path):
-    write(tmp_path, CARD.replace("grain:", "grian:"))
+    write(tmp_path, DEFINITION.replace("grain:", "grian:"))
     with pytest.raises(UsageError, match=r"municipalities\.yml:\d+"):
         load(tmp_path)
 

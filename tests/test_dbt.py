@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-from tests.conftest import ROOT, copy_untested
+from tests.project import ROOT, copy_untested
 
 PARSE_FORK_PARSE = """
 import os, shutil, sys

@@ -12,7 +12,7 @@ from catalunya.errors import BuildFailed
 from catalunya.publication import demo_notice
 from catalunya.runs import dbt_docs
 from catalunya.settings import Settings
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 
 def test_dbts_own_page_says_demo_data_in_its_title_and_at_the_top_of_its_body():

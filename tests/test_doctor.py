@@ -11,25 +11,25 @@ import pytest
 from catalunya.operations import doctor
 from catalunya.operations.doctor import examine
 from catalunya.settings import Settings
-from tests.conftest import ROOT, copy_untested
+from tests.project import ROOT, copy_untested
 
-LOOKS = ["dbt-core", "adapter", "project", "profile", "connection", "extensions", "lake"]
+CHECKS = ["dbt-core", "adapter", "project", "profile", "connection", "extensions", "lake"]
 
 
-def looks(home: Path, **more: str) -> dict[str, doctor.Finding]:
+def checks(home: Path, **more: str) -> dict[str, doctor.Finding]:
     lake = str(home.parent / "lake")
     settings = Settings(**{"CATALUNYA_HOME": home, "CATALUNYA_LAKE": lake, **more})
     return {finding.what: finding for finding in examine(settings)}
 
 
-def test_a_good_set_up_is_well_in_every_look(home):
-    found = looks(home)
-    assert list(found) == LOOKS
+def test_a_good_set_up_is_well_in_every_check(home):
+    found = checks(home)
+    assert list(found) == CHECKS
     assert all(finding.well for finding in found.values()), found
 
 
 @pytest.mark.parametrize(
-    ("file", "before", "after", "look", "words"),
+    ("file", "before", "after", "check", "message"),
     [
         (
             "dbt/mart/dbt_project.yml",
@@ -43,20 +43,20 @@ def test_a_good_set_up_is_well_in_every_look(home):
         ("orchestration/dbt/profiles.yml", "    duckdb:", "    duck:", "profile", "no target 'duckdb'"),
     ],
 )
-def test_a_mistake_in_the_project_is_named_with_its_remedy(home, file, before, after, look, words):
+def test_a_mistake_in_the_project_is_named_with_a_hint(home, file, before, after, check, message):
     path = home / file
     assert before in path.read_text()
     path.write_text(path.read_text().replace(before, after, 1))
-    finding = looks(home)[look]
+    finding = checks(home)[check]
     assert not finding.well
-    assert words in finding.found
-    assert finding.remedy
+    assert message in finding.found
+    assert finding.hint
 
 
 def test_a_home_without_a_project_is_named(tmp_path):
-    finding = looks(tmp_path / "empty")["project"]
+    finding = checks(tmp_path / "empty")["project"]
     assert "dbt_project.yml is missing" in finding.found
-    assert "CATALUNYA_HOME" in finding.remedy
+    assert "CATALUNYA_HOME" in finding.hint
 
 
 def test_an_adapter_that_is_missing_or_of_another_version_is_named(home, monkeypatch):
@@ -68,20 +68,20 @@ def test_an_adapter_that_is_missing_or_of_another_version_is_named(home, monkeyp
         return real(name)
 
     monkeypatch.setattr(doctor, "version", absent)
-    finding = looks(home, CATALUNYA_ENGINE="trino")["adapter"]
+    finding = checks(home, CATALUNYA_ENGINE="trino")["adapter"]
     assert "dbt-trino is not installed" in finding.found
-    assert "--group trino" in finding.remedy
+    assert "--group trino" in finding.hint
     monkeypatch.setattr(doctor, "version", lambda name: "1.12.3" if name == "dbt-core" else real(name))
-    finding = looks(home)["dbt-core"]
+    finding = checks(home)["dbt-core"]
     assert not finding.well
     assert "1.12.3" in finding.found and "<1.12" in finding.found
 
 
 def test_a_lake_that_cannot_be_written_is_named(home, tmp_path):
     (tmp_path / "file").write_text("")
-    finding = looks(home, CATALUNYA_LAKE=str(tmp_path / "file"))["lake"]
+    finding = checks(home, CATALUNYA_LAKE=str(tmp_path / "file"))["lake"]
     assert not finding.well
-    assert "CATALUNYA_LAKE" in finding.remedy
+    assert "CATALUNYA_LAKE" in finding.hint
 
 
 def test_the_script_ends_with_2_when_something_is_wrong(tmp_path):

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 ENTRYPOINT = ROOT / "orchestration" / "docker" / "entrypoint.sh"
 

@@ -29,8 +29,8 @@ from catalunya.quality.findings import Finding
 from catalunya.quality.mart_figures import compare_marts, declared_figures, mart_figures
 from catalunya.staging.schema_drift import Drift
 from catalunya.staging.snapshot_typing import stage_snapshot
-from tests.conftest import ROOT
 from tests.factories import DEFINITIONS, land, local_lake
+from tests.project import ROOT
 
 DAY = date(2026, 1, 5)
 NOW = datetime(2026, 1, 5, 6, tzinfo=UTC)
@@ -126,7 +126,7 @@ def lists(taken: Callable[..., Taken]) -> Callable[..., Taken]:
     return of
 
 
-def judged(
+def findings_of(
     dataset_id: str,
     now: Taken,
     before: Taken | None = None,
@@ -238,14 +238,14 @@ def test_a_register_with_wrong_figures_is_refused_with_the_figure_before_and_aft
         if "sheltered" in fault:
             return  # too few services of the kind to be compared
     now = before.altered(tmp_path, select) if share == 1 else before.altered(tmp_path / "name=prova", select)
-    found = errors(judged("social_services", now, before))
+    found = errors(findings_of("social_services", now, before))
     assert figure in found, list(found)
     finding = found[figure]
     assert finding.message.startswith(f"social_services: snapshot {now.staged.snapshot_id}: ")
     assert (finding.dataset_id, finding.snapshot_id) == ("social_services", now.staged.snapshot_id)
     assert {"before", "after", "tolerated"} <= set(finding.figures)
     assert finding.figures["after"] != finding.figures["before"]
-    lifted = judged("social_services", now, before, lifted=frozenset(f.gate for f in found.values()))
+    lifted = findings_of("social_services", now, before, lifted=frozenset(f.gate for f in found.values()))
     assert errors(lifted) == {}
     [accepted] = [f for f in lifted if f.figures.get("figure") == figure]
     assert accepted.message == f"{finding.message}, accepted by hand"
@@ -253,7 +253,7 @@ def test_a_register_with_wrong_figures_is_refused_with_the_figure_before_and_aft
 
 @pytest.mark.parametrize("days", [7, 56, 365])
 def test_the_demo_register_changes_over_weeks_and_over_a_year_without_a_person(register, days):
-    found = judged("social_services", register(DAY + timedelta(days=days)), register(DAY))
+    found = findings_of("social_services", register(DAY + timedelta(days=days)), register(DAY))
     assert errors(found) == {}, errors(found)
 
 
@@ -264,7 +264,7 @@ def test_a_real_change_of_a_few_percent_passes(register, tmp_path):
         "select * replace (cast(places * 1.04 as integer) as places, case when hash(service_id) % 20 = 0 "
         "then 'Nou Barri' else municipality_name end as municipality_name) from {rows} where hash(service_id) % 25 > 0",
     )
-    assert errors(judged("social_services", now, before)) == {}
+    assert errors(findings_of("social_services", now, before)) == {}
 
 
 def test_a_kind_that_is_worded_otherwise_with_few_services_is_only_warned_of_by_its_name(register, tmp_path):
@@ -274,7 +274,7 @@ def test_a_kind_that_is_worded_otherwise_with_few_services_is_only_warned_of_by_
         "select * replace (replace(service_type, 'd''intèrpret per a persones sordes', 'de mediació') as service_type) "
         "from {rows}",
     )
-    found = judged("social_services", now, before)
+    found = findings_of("social_services", now, before)
     assert errors(found) == {}
     [warning] = [f.message for f in found if "service_types" in f.message]
     assert '"Servei de mediació" (' in warning
@@ -288,14 +288,14 @@ def test_other_spelling_of_the_same_values_is_no_change(register, tmp_path):
         "select * replace (upper(strip_accents(service_type)) as service_type, replace(municipality_name, ' ', '  ') "
         "as municipality_name) from {rows}",
     )
-    assert errors(judged("social_services", now, before)) == {}
+    assert errors(findings_of("social_services", now, before)) == {}
 
 
 def test_figures_of_a_column_that_was_accepted_as_missing_are_not_refused_again(register, tmp_path):
     before = register(DAY)
     now = before.altered(tmp_path, "select * exclude (phone) from {rows}")
-    assert list(errors(judged("social_services", now, before))) == ["share of rows without phone"]
-    found = judged("social_services", now, before, lifted=frozenset({"schema"}))
+    assert list(errors(findings_of("social_services", now, before))) == ["share of rows without phone"]
+    found = findings_of("social_services", now, before, lifted=frozenset({"schema"}))
     assert errors(found) == {}
     assert any("phone" in f.message and f.message.endswith(", accepted by hand") for f in found)
 
@@ -303,14 +303,14 @@ def test_figures_of_a_column_that_was_accepted_as_missing_are_not_refused_again(
 def test_rows_are_held_against_the_last_accepted_snapshot(register, tmp_path):
     before = register(DAY)
     now = before.altered(tmp_path, "select * from {rows} limit 4000")
-    found = errors(judged("social_services", now, before))
+    found = errors(findings_of("social_services", now, before))
     finding = found["rows"]
     rows = before.staged.rows_staged
     assert f"has 4000 rows, the last release {rows} (-" in finding.message
     assert "tolerated are -10% to +20%" in finding.message
     assert (finding.figures["rows"], finding.figures["rows_before"]) == (4000, rows)
     assert finding.figures["tolerated"]["decrease_ratio"] == 0.1
-    warned = judged("social_services", now, before, lifted=frozenset({"rows", "figures"}))
+    warned = findings_of("social_services", now, before, lifted=frozenset({"rows", "figures"}))
     assert errors(warned) == {}
     assert any(f.gate == "rows" and f.message.endswith("accepted by hand") for f in warned)
 
@@ -346,7 +346,7 @@ def refusals(snapshots: list[Taken], by_hand: int | None = None) -> list[str | N
     gates: list[str | None] = []
     for index in range(1, len(snapshots)):
         history = tuple(earlier(s, by_hand=i == by_hand) for i, s in enumerate(snapshots[:index]))
-        found = errors(judged("social_services", snapshots[index], snapshots[index - 1], history))
+        found = errors(findings_of("social_services", snapshots[index], snapshots[index - 1], history))
         gates.append(next((f.gate for f in found.values()), None))
     return gates
 
@@ -361,13 +361,15 @@ def test_a_slow_loss_of_rows_is_refused_with_the_largest_its_day_and_snapshot(re
     assert refusals(snapshots, by_hand=3) == [None, None, None, None, None, None]
     history = (earlier(snapshots[0]),)
     [message] = [
-        f.message for f in judged("social_services", snapshots[4], snapshots[3], history) if f.gate == "rows"
+        f.message
+        for f in findings_of("social_services", snapshots[4], snapshots[3], history)
+        if f.gate == "rows"
     ]
     first = snapshots[0].staged
     assert f"the largest of the last 365 days {first.rows_staged}" in message
     assert f"(snapshot {first.snapshot_id} of 2026-01-05, -" in message
     old = (replace(earlier(snapshots[0]), taken_at=NOW - timedelta(days=400)),)
-    assert errors(judged("social_services", snapshots[4], snapshots[3], old)) == {}
+    assert errors(findings_of("social_services", snapshots[4], snapshots[3], old)) == {}
 
 
 def test_a_slow_loss_and_a_slow_growth_of_a_total_are_refused(register, tmp_path):
@@ -393,10 +395,10 @@ def test_the_list_of_42_comarques_is_accepted_and_the_step_to_the_next_passes(sh
     rows = [dict(zip(fields, row, strict=True)) for row in export["data"]]
     wanted = ("codi", "nom", "codi_comarca", "nom_comarca", "longitud", "latitud")
     new = lists([{k: row[k] for k in wanted} for row in rows], NOW + timedelta(days=1))
-    first = judged("municipalities", old)
+    first = findings_of("municipalities", old)
     assert errors(first) == {}
     assert ["distinct values of comarca_id: 42; expected are 43" in f.message for f in first] == [True]
-    assert judged("municipalities", new, old) == []
+    assert findings_of("municipalities", new, old) == []
 
 
 LIST_FAULTS: dict[str, tuple[Change, str]] = {
@@ -458,7 +460,7 @@ def test_a_wrong_municipality_list_is_refused_in_the_first_run(lists, fault):
         with pytest.raises(Drift, match="latitud is mostly invalid"):
             lists(wrong)
         return
-    found = errors(judged("municipalities", lists(wrong)))
+    found = errors(findings_of("municipalities", lists(wrong)))
     assert figure in found, list(found)
     assert {f.gate for f in found.values()} == {"expected"}
 
@@ -467,14 +469,14 @@ def test_legitimate_letters_are_not_called_garbled(lists):
     rows = municipality_rows_at(DAY)
     names = ["SÃO JOÃO", "Â", "L'Ametlla (què?)", "Ãnima", "A&B", "100 % Gràcia", "IRMÃ FIM"]
     changed = [r | ({"nom": names[i]} if i < len(names) else {}) for i, r in enumerate(rows)]
-    assert judged("municipalities", lists(changed)) == []
+    assert findings_of("municipalities", lists(changed)) == []
 
 
 def test_what_was_released_once_is_not_refused_again_for_what_it_always_had(lists):
     wrong = [r | ({"nom": "BrÃ fim"} if i < 5 else {}) for i, r in enumerate(municipality_rows_at(DAY))]
     before = lists(wrong)
     again = lists([*wrong[:-1], wrong[-1] | {"nom": "Altre"}], NOW + timedelta(days=1))
-    found = judged("municipalities", again, before)
+    found = findings_of("municipalities", again, before)
     assert errors(found) == {}
     assert any("are garbled" in f.message for f in found)
 
@@ -502,7 +504,7 @@ def with_coordinates(features: list[Any], east: float, scale: float = 1) -> list
 
 
 def test_the_borders_of_the_demo_are_accepted(taken):
-    assert judged("boundaries", borders(taken, lambda _, features: features)) == []
+    assert findings_of("boundaries", borders(taken, lambda _, features: features)) == []
 
 
 @pytest.mark.parametrize(
@@ -521,7 +523,7 @@ def test_the_borders_of_the_demo_are_accepted(taken):
     ids=["ten degrees to the east", "42 comarques", "900 municipalities"],
 )
 def test_wrong_borders_are_refused_in_the_first_run(taken, change, figure):
-    found = errors(judged("boundaries", borders(taken, change)))
+    found = errors(findings_of("boundaries", borders(taken, change)))
     assert any(name.startswith(figure) for name in found), list(found)
     assert {f.gate for f in found.values()} == {"expected"}
 
@@ -542,10 +544,10 @@ def people(taken: Callable[..., Taken]) -> Callable[..., Taken]:
 def test_a_year_without_370_municipalities_is_refused_also_in_the_first_run(people):
     whole, partial = demo_people(range(2015, 2026)), demo_people(range(2015, 2026))
     partial[2019] = dict(list(partial[2019].items())[370:])
-    [finding] = [f for f in errors(judged("population", people(partial))).values() if "65" in f.message]
+    [finding] = [f for f in errors(findings_of("population", people(partial))).values() if "65" in f.message]
     assert "values of people_aged_65_over in year 2019: 577; expected are 940 to 960" in finding.message
     later = people(partial, NOW + timedelta(days=1))
-    assert "total of people of year 2019" in errors(judged("population", later, people(whole)))
+    assert "total of people of year 2019" in errors(findings_of("population", later, people(whole)))
 
 
 @pytest.mark.parametrize("years", [range(2015, 2026), [2019], [2025]])
@@ -554,19 +556,19 @@ def test_people_of_65_and_over_that_doubled_are_refused_in_old_and_in_new_years(
     table = demo_people(range(2015, 2026))
     for year in years:
         table[year] = {place: (all_, 2 * aged) for place, (all_, aged) in table[year].items()}
-    found = errors(judged("population", people(table, NOW + timedelta(days=1)), before))
+    found = errors(findings_of("population", people(table, NOW + timedelta(days=1)), before))
     assert any(name.startswith("total of people_aged_65_over of year") for name in found), list(found)
 
 
 def test_a_new_year_of_population_passes(people):
     before, now = demo_people(range(2015, 2025)), demo_people(range(2015, 2026))
-    assert judged("population", people(now, NOW + timedelta(days=1)), people(before)) == []
+    assert findings_of("population", people(now, NOW + timedelta(days=1)), people(before)) == []
 
 
 def test_the_27_real_rows_are_only_warned_of_in_the_first_run(shared, taken):
     with (shared / "services/ivft-vegh_sample27_2026-09.csv").open(encoding="utf-8", newline="") as file:
         sample = taken(DEFINITIONS["social_services"], [list(csv.DictReader(file))])
-    found = judged("social_services", sample)
+    found = findings_of("social_services", sample)
     assert [f.severity for f in found] == ["warn"] * len(found)
     assert any(f.message == "social_services: 27 rows, expected are 8000 to 20000" for f in found)
 
@@ -581,14 +583,16 @@ def test_a_dataset_that_declares_no_figures_is_compared_all_the_same(taken, tmp_
         for c in range(1, 44)
     ]
     before = taken(plain, [rows])
-    assert errors(judged("service_users", before.altered(tmp_path, "select * from {rows}"), before)) == {}
+    assert (
+        errors(findings_of("service_users", before.altered(tmp_path, "select * from {rows}"), before)) == {}
+    )
     for wrong, figure in (
         ("people * 2 as people", "total of people of year 2015"),
         ("cast(null as integer) as people", "share of rows without people"),
         ("'Nova ' || comarca_name as comarca_name", "share of comarca_name not seen before"),
     ):
         now = before.altered(tmp_path, f"select * replace ({wrong}) from {{rows}}")
-        assert figure in errors(judged("service_users", now, before))
+        assert figure in errors(findings_of("service_users", now, before))
 
 
 def test_the_stored_figures_are_rows_and_totals_and_few(register, people):
@@ -612,7 +616,7 @@ def test_a_million_rows_are_judged_within_seconds(register, tmp_path):
     )
     assert large.staged.rows_staged > 900_000
     started = time.process_time()
-    judged("social_services", large, large)
+    findings_of("social_services", large, large)
     assert time.process_time() - started < 30
 
 

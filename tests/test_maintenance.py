@@ -64,7 +64,7 @@ def test_a_source_is_as_fresh_as_it_says_itself(lake, dataset_id, validators, da
     assert found.silent is ((now - day).days > DEFINITIONS[dataset_id].cadence_days)
 
 
-def test_a_look_at_freshness_passes_over_a_folder_that_was_moved_away_and_writes_nothing(lake):
+def test_freshness_ignores_a_folder_that_was_moved_away_and_writes_nothing(lake):
     kept = land(lake, DEFINITIONS["population"], [[]])
     moved = land(lake, DEFINITIONS["population"], [[1]], now=NOW + timedelta(days=1))
     lake.delete_folder(f"{layout.LANDING}/population/{moved.snapshot_id}")
@@ -74,11 +74,11 @@ def test_a_look_at_freshness_passes_over_a_folder_that_was_moved_away_and_writes
     assert lake.read(layout.index("population")) == before
 
 
-def test_what_an_abandoned_run_left_goes_after_two_days(lake):
+def test_the_state_of_an_abandoned_run_is_deleted_after_two_days(lake):
     run_id = layout.make_id(NOW, "ab" * 4)
     lake.put(layout.part(run_id, "build"), b"{}")
     assert maintenance.retain(lake, "x", 30, NOW + timedelta(days=1)) == []
-    assert maintenance.retain(lake, "x", 30, NOW + timedelta(days=3)) == [f"parts of run {run_id}"]
+    assert maintenance.retain(lake, "x", 30, NOW + timedelta(days=3)) == [f"steps of run {run_id}"]
     assert lake.folders(layout.RUNS) == []
 
 
@@ -226,7 +226,7 @@ def test_the_newest_record_stays_however_old_it_is(lake):
     assert (archived(lake), alone_of(lake)) == ({"2025-03": [first]}, [last])
 
 
-def test_folding_that_was_killed_between_archive_and_deletion_loses_and_doubles_nothing(lake):
+def test_folding_that_was_killed_between_archive_and_deletion_loses_and_repeats_nothing(lake):
     ids = [put_record(lake, days) for days in (121, 120, 119)]
     last = put_record(lake, 1)
     whole = {name: json.loads(lake.read(layout.ledger(name))) for name in ids}
@@ -248,7 +248,7 @@ def test_a_record_that_was_written_again_replaces_its_line_in_the_archive(lake):
     assert json.loads(line)["message"] == "released"
 
 
-def test_torn_records_and_strange_files_of_the_ledger_are_left_alone_and_named(lake):
+def test_damaged_records_and_unknown_files_of_the_ledger_are_left_alone_and_named(lake):
     whole, torn, strange = (put_record(lake, 120, number=number) for number in range(3))
     put_record(lake, 1)
     lake.put(layout.ledger(torn), lake.read(layout.ledger(torn))[:-9])
@@ -272,7 +272,7 @@ def test_a_damaged_archive_stays_as_it_is_with_the_records_that_would_go_into_it
     assert lake.read(layout.ledger_archive("2025-09")) == b'{"run_id": "x"}\n{"run_i'
 
 
-def test_retention_folds_the_ledger_and_says_so(lake):
+def test_retention_folds_the_ledger_and_reports_it(lake):
     put_record(lake, 120)
     put_record(lake, 1)
     [said] = maintenance.retain(lake, "x", 30, NOW)

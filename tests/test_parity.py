@@ -35,7 +35,7 @@ def test_equal_tables_have_no_difference_whatever_the_order_of_rows(con):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "sentence"),
     [
         (
             "update other.places set places = 11 where year = 2024",
@@ -72,14 +72,14 @@ def test_equal_tables_have_no_difference_whatever_the_order_of_rows(con):
         ),
     ],
 )
-def test_each_kind_of_difference_is_named(con, change, words):
+def test_each_kind_of_difference_is_named(con, change, sentence):
     con.execute(change)
-    assert found(con) == [words]
+    assert found(con) == [sentence]
 
 
 def test_without_a_key_rows_are_matched_whole(con):
     con.execute("update other.places set places = 11 where year = 2024")
-    assert [words.split(":")[0] for words in found(con, ())] == [
+    assert [sentence.split(":")[0] for sentence in found(con, ())] == [
         "places (id=01, year=2024, places=10, share=1.5) the whole row",
         "places (id=01, year=2024, places=11, share=1.5) the whole row",
     ]

@@ -54,7 +54,7 @@ def put_release(
     return release_id
 
 
-def show(lake: Storage, release_id: str, previous: str | None = None) -> None:
+def point_to(lake: Storage, release_id: str, previous: str | None = None) -> None:
     found = pointer.read(lake)
     new = Pointer(release_id=release_id, previous=previous, swapped_at=NOW, run_id=release_id)
     pointer.swap(lake, new, found[1] if found else None)
@@ -68,14 +68,14 @@ def lock(lake: Storage) -> Iterator[Lock]:
 
 def test_retention_keeps_the_newest_the_current_and_the_one_before_it(lake, lock):
     ids = [put_release(lake, number) for number in range(6)]
-    show(lake, ids[1], previous=ids[0])
+    point_to(lake, ids[1], previous=ids[0])
     assert apply_retention(lake, 2, lock) == [ids[2], ids[3]]
     assert lake.folders(layout.RELEASES) == [ids[0], ids[1], ids[4], ids[5]]
 
 
 def test_retention_deletes_nothing_while_there_are_few(lake, lock):
     ids = [put_release(lake, number) for number in range(2)]
-    show(lake, ids[1], previous=ids[0])
+    point_to(lake, ids[1], previous=ids[0])
     assert apply_retention(lake, 2, lock) == []
 
 
@@ -103,7 +103,7 @@ class Losing:
 
 def test_retention_stops_at_the_release_before_which_the_lock_was_lost(lake, lock):
     ids = [put_release(lake, number) for number in range(6)]
-    show(lake, ids[5], previous=ids[4])
+    point_to(lake, ids[5], previous=ids[4])
     with pytest.raises(LockLost):
         apply_retention(lake, 2, Losing(lock.holder, 0))
     assert lake.folders(layout.RELEASES) == ids
@@ -118,12 +118,12 @@ def test_retention_stops_at_the_release_before_which_the_lock_was_lost(lake, loc
 
 def test_retention_reads_the_pointer_again_before_each_release_it_deletes(lake, lock, monkeypatch):
     ids = [put_release(lake, number) for number in range(6)]
-    show(lake, ids[5], previous=ids[4])
+    point_to(lake, ids[5], previous=ids[4])
     is_deletable = _is_deletable
 
     def moved_meanwhile(*args: object) -> bool:
         if ids[0] not in lake.folders(layout.RELEASES) and pointer.read(lake)[0].release_id == ids[5]:
-            show(lake, ids[2], previous=ids[1])
+            point_to(lake, ids[2], previous=ids[1])
         return is_deletable(*args)
 
     monkeypatch.setattr(release, "_is_deletable", moved_meanwhile)
@@ -135,7 +135,7 @@ def test_only_unfinished_releases_are_discarded(lake, lock):
     shown, later, finished, broken = (
         put_release(lake, 0), put_release(lake, 1), put_release(lake, 2), put_release(lake, 3, whole=False),
     )  # fmt: skip
-    show(lake, later, previous=shown)
+    point_to(lake, later, previous=shown)
     roll_back(lake, lock, run_id="r", now=NOW)
     assert discard_unpublished_releases(lake, lock) == [broken]
     assert lake.folders(layout.RELEASES) == [shown, later, finished]
@@ -171,7 +171,7 @@ def test_repair_points_to_the_newest_whole_release_and_only_when_the_pointer_is_
 
 def test_rollback_goes_to_the_one_before_or_to_the_one_named_and_nowhere_else(lake):
     ids = [put_release(lake, number) for number in range(3)]
-    show(lake, ids[2], previous=ids[1])
+    point_to(lake, ids[2], previous=ids[1])
     with lake_lock(lake, "r") as lock:
         assert roll_back(lake, lock, run_id="r", now=NOW)[0].release_id == ids[1]
         assert roll_back(lake, lock, run_id="r", now=NOW, to=ids[0])[0].release_id == ids[0]
@@ -186,7 +186,7 @@ def test_rollback_goes_to_the_one_before_or_to_the_one_named_and_nowhere_else(la
 def test_a_swap_that_somebody_else_won_leaves_their_release_shown(lake):
     ours, theirs = put_release(lake, 0), put_release(lake, 1)
     found = pointer.read(lake)
-    show(lake, theirs)
+    point_to(lake, theirs)
     with pytest.raises(PointerMoved):
         pointer.swap(
             lake,
@@ -196,9 +196,9 @@ def test_a_swap_that_somebody_else_won_leaves_their_release_shown(lake):
     assert current_release(lake).release_id == theirs
 
 
-def test_a_pointer_to_a_release_that_is_gone_is_said_with_the_remedy_and_the_remedy_works(lake):
+def test_a_pointer_to_a_release_that_is_gone_is_reported_with_a_hint_that_works(lake):
     good, gone = put_release(lake, 0), put_release(lake, 1, whole=False)
-    show(lake, gone, previous=good)
+    point_to(lake, gone, previous=good)
     with pytest.raises(LakeCorrupt, match="catalunya repair"):
         current_release(lake)
     with lake_lock(lake, "r") as lock:
@@ -210,7 +210,7 @@ def test_a_rollback_that_was_killed_after_its_swap_is_ended_by_the_same_command(
     definition = DEFINITIONS["social_services"]
     landed = land(lake, definition, [[]]).snapshot_id
     first, second = put_release(lake, 0), put_release(lake, 1, snapshots={definition.id: [landed]})
-    show(lake, second, previous=first)
+    point_to(lake, second, previous=first)
     roll_back(lake, lock, run_id="r", now=NOW)
     assert list(snapshot.refused(lake, definition.id)) == [landed]
 

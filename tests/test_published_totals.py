@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 SEEDS = ROOT / "dbt" / "mart" / "seeds"
 OWNERS = {

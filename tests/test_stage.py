@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 
 from catalunya import stage
 from catalunya.datasets.model import Column, Constraints
-from catalunya.errors import LakeCorrupt, Refused
+from catalunya.errors import Refused
 from catalunya.lake import layout, snapshot
 from catalunya.lake.staged import Staged, staged_record
 from catalunya.lake.storage import Storage
 from catalunya.staging import row_sql, snapshot_typing
-from tests.conftest import ROOT
 from tests.factories import DEFINITIONS, NOW, declared, land, local_lake
 from tests.oracle.typed import typed
+from tests.project import ROOT
 
 REGISTER = DEFINITIONS["social_services"]
 TOWNS = DEFINITIONS["municipalities"]
@@ -310,7 +310,7 @@ def test_quarantined_rows_carry_their_typed_keys_where_the_key_itself_is_sound(l
     ]  # fmt: skip
 
 
-def test_doubled_rows_are_counted_and_kept_once_across_pages(lake):
+def test_duplicate_rows_are_counted_and_kept_once_across_pages(lake):
     staged = stage_rows(lake, [row(1), row(2)], [row(2), row(3), row(1), row(1)])
     assert counts(staged) == (6, 3, 0, 3)
     assert staged_rows(lake, staged, "service_id") == [("S00001",), ("S00002",), ("S00003",)]
@@ -477,7 +477,7 @@ def test_a_source_that_is_quarantined_by_half_or_hardly_has_rows_is_staged(lake)
     assert counts(stage.stage(lake, REGISTER, run_id="r", now=NOW)[0]) == (4, 0, 4, 0)
 
 
-def test_the_share_that_may_be_quarantined_is_the_card_s(lake):
+def test_the_share_that_may_be_quarantined_is_that_of_the_definition(lake):
     strict = REGISTER.model_copy(
         update={"tolerance": REGISTER.tolerance.model_copy(update={"quarantine_ratio": 0.1})}
     )
@@ -512,11 +512,14 @@ def test_a_key_is_needed_even_where_the_snapshot_lacks_its_column(lake):
 def test_bytes_that_changed_in_the_lake_are_not_staged(lake):
     manifest = land(lake, REGISTER, [[row(1)]])
     lake.put(layout.landing(REGISTER.id, manifest.snapshot_id, "page-00000.json"), b"[]")
-    with pytest.raises(LakeCorrupt, match=r"page-00000\.json: SHA-256 is"):
+    with pytest.raises(Refused, match=r"page-00000\.json: SHA-256 is") as refusal:
         stage.stage(lake, REGISTER, run_id="r", now=NOW)
+    assert (
+        list(refusal.value.snapshots) == list(snapshot.refused(lake, REGISTER.id)) == [manifest.snapshot_id]
+    )
 
 
-def test_a_staged_snapshot_is_not_staged_again_until_its_card_changes(lake):
+def test_a_staged_snapshot_is_not_staged_again_until_its_definition_changes(lake):
     stage_rows(lake, [row(1)])
     assert stage.stage(lake, REGISTER, run_id="r", now=NOW) == []
     stricter = REGISTER.model_copy(update={"columns": REGISTER.columns[:-1]})

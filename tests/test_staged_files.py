@@ -185,7 +185,7 @@ def test_a_quarantine_file_that_cannot_be_read_is_named_and_may_be_deleted(tmp_p
     tables(lake, tmp_path, broken).close()
 
 
-def test_invalid_values_are_told_by_snapshot_and_column(tmp_path: Path) -> None:
+def test_invalid_values_are_reported_by_snapshot_and_column(tmp_path: Path) -> None:
     staged = record(REGISTER, 0, 0, invalid_values={"places": 2, "registered_on": 1, "name": 0})
     with tables(local_lake(tmp_path / "lake"), tmp_path, staged) as con:
         assert con.execute(

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import ROOT, copy_home
+from tests.project import ROOT, copy_home
 
 ENTRY = """\
     "boolean": ColumnType(

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from tests.conftest import ROOT, copy_home
+from tests.project import ROOT, copy_home
 
 MODEL = '''\
 class CsvSource(Model):

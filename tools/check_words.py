@@ -18,7 +18,7 @@ WORDS = {
     # runs
     r"\b(Relay|relay(s|ed)?)\b": "StepwiseRun, run in steps",
     r"\bretract(ed|s)?\b": "delete_result",
-    r"\bis_well\b|\bjudged\(": "succeeded, parse_result",
+    r"\bis_well\b|\bdef judged\b": "succeeded, parse_result",
     r"\b_Silent\b": "NullReporter",
     r"\bclass Order\b": "Invocation",
     r"\bclass Seen\b": "SourceState",

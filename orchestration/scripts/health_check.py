@@ -117,7 +117,7 @@ def lake(settings: Settings) -> list[Health]:
 def dbt(settings: Settings) -> list[Health]:
     """Return the findings of `catalunya doctor`."""
     valid = f"{len(loader.load(settings.home / 'datasets'))} definitions are valid"
-    findings = [Health(f"dbt {one.what}", one.well, one.found, one.remedy) for one in examine(settings)]
+    findings = [Health(f"dbt {one.what}", one.well, one.found, one.hint) for one in examine(settings)]
     return [Health("dataset definitions", True, valid), *findings]
 
 

@@ -22,8 +22,8 @@ from catalunya.runs.steps import run_id_of
 from catalunya.settings import PORTAL_VARIABLES, Settings
 from orchestration.scripts import airflow_local
 from orchestration.tests.api import PIPELINE, AirflowApi, EndedRun
-from tests.conftest import ROOT, copy_home
-from tests.pipeline.conftest import CLEAN
+from tests.pipeline.command import CLEAN
+from tests.project import ROOT, copy_home
 from tests.webhook_sink import WebhookSink, listening
 from tools.processes import free_port
 

@@ -9,9 +9,7 @@ import pytest
 from catalunya.demo import server
 from orchestration.tests.airflow_instance import Airflow, scheduled_run, start_airflow
 from orchestration.tests.api import EndedRun
-from tests.pipeline.conftest import DAY, demo, first_release, fork_server, webhook_sink
-
-__all__ = ["demo", "first_release", "fork_server", "webhook_sink"]
+from tests.pipeline.command import DAY
 
 
 @pytest.fixture(scope="package")

@@ -16,8 +16,8 @@ from catalunya.publication.demo_notice import NOTICE
 from catalunya.settings import PORTAL_VARIABLES
 from orchestration.scripts import airflow_local
 from orchestration.tests.airflow_instance import NOW
-from tests.conftest import ROOT
-from tests.pipeline.conftest import CLEAN
+from tests.pipeline.command import CLEAN
+from tests.project import ROOT
 from tests.webhook_sink import WebhookSink
 
 DAGS = ROOT / "orchestration" / "airflow" / "dags"
@@ -194,7 +194,7 @@ def test_dags_test_ends_in_the_release_of_the_command_and_sends_openlineage_even
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    own = first_release[1]
+    own = first_release.answer
     released = json.loads((tmp_path / "lake" / "current.json").read_text())["release_id"]
     assert released == own.json["release_id"]
     sums = [

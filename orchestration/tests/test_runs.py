@@ -16,8 +16,8 @@ from catalunya.settings import Settings
 from orchestration.scripts import airflow_local
 from orchestration.tests.airflow_instance import MAINTENANCE, NOW, id_in_lake, scheduled_run
 from orchestration.tests.api import EndedRun
-from tests.conftest import ROOT
-from tests.pipeline.conftest import files_of, query
+from tests.pipeline.command import files_of, query
+from tests.project import ROOT
 
 pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.slow]
 
@@ -28,7 +28,7 @@ REST = ("run_dbt_transformations", "validate_data_quality", "publish_release", "
 def test_the_first_run_ends_in_the_same_release_as_the_command(airflow, first, first_release):
     assert first.state == "success", first.states()
     assert set(first.states().values()) == {"success"}
-    own = first_release[1]
+    own = first_release.answer
     assert own.json["release_id"] == airflow.pointer()
     for name in ("release.json", "SHA256SUMS", "catalunya.duckdb"):
         assert (airflow.lake / "releases" / own.json["release_id"] / name).exists()

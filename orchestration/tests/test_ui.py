@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from orchestration.tests.airflow_instance import Airflow
 from orchestration.tests.api import EndedRun
-from tests.conftest import ROOT, missing
+from tests.project import ROOT, missing
 
 pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.slow]
 

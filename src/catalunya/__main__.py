@@ -9,7 +9,7 @@ from catalunya import signals
 
 
 def main() -> None:
-    """Entry point of the command; one that is stopped while it is imported says so as it does later."""
+    """Run the command; a signal that comes while it is imported is answered as one that comes later."""
     signals.listen()
     try:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cache
@@ -45,7 +45,7 @@ class Inputs(BaseModel):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     def newest(self) -> dict[str, str]:
-        """Dataset to its newest accepted snapshot, for the datasets that have one."""
+        """Return the newest accepted snapshot of each dataset that has one."""
         return {dataset_id: ids[-1] for dataset_id, ids in self.snapshots.items() if ids}
 
 
@@ -75,7 +75,7 @@ def inputs(
     *,
     leave_out: Collection[str] = (),
 ) -> Inputs:
-    """What a build would read now: every snapshot that is not refused, without those of `leave_out`."""
+    """Return what a build would read now: every snapshot that is not refused, without those of `leave_out`."""
     return Inputs(
         snapshots={
             name: tuple(s for s in snapshot.usable(storage, name) if s not in leave_out)
@@ -85,13 +85,13 @@ def inputs(
     )
 
 
-_PACKAGE = Path(__file__).resolve().parent
 _NO_CONTENT = (
     "cli/",
     "demo/",
     "operations/",
     "runs/aws_lambda.py",
     "runs/record.py",
+    "runs/reporter.py",
     "runs/steps.py",
     "settings.py",
 )
@@ -99,27 +99,22 @@ _NO_CONTENT = (
 
 
 def code_digest(home: Path) -> str:
-    """SHA-256 over all that makes the content of a release, 64 hex digits.
+    """Return SHA-256 over all that makes the content of a release, 64 hex digits.
 
     These are the dbt project and its profile, the definitions of the datasets, the modules of this package that type,
     transform, judge and write, and the versions of DuckDB and dbt.
     """
     digest = hashlib.sha256(_library_digest().encode())
-    project = home / "dbt" / "mart"
     wanted = {".sql", ".yml", ".csv"}
     generated = {"target", "logs", "dbt_packages"}
-    files = [
-        path
-        for path in [
-            *project.rglob("*"),
-            *(home / "datasets").glob("*.yml"),
-            *dbt.profiles_folder(project).glob("*.yml"),
-        ]
-        if path.suffix in wanted and not generated & set(path.relative_to(home).parts)
-    ]
-    for path in sorted(files):
-        digest.update(f"{path.relative_to(home).as_posix()}\n".encode())
-        digest.update(path.read_bytes())
+    project = home / "dbt" / "mart"
+    profiles = dbt.profiles_folder(project)
+    files = [*project.rglob("*"), *(home / "datasets").glob("*.yml"), *profiles.glob("*.yml")]
+    _add_files(
+        digest,
+        home,
+        (f for f in files if f.suffix in wanted and not generated & set(f.relative_to(home).parts)),
+    )
     return digest.hexdigest()
 
 
@@ -130,12 +125,20 @@ def _library_digest() -> str:
         # The functions on AWS come without dbt.
         with contextlib.suppress(PackageNotFoundError):
             digest.update(f"{name} {version(name)}\n".encode())
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        inside = path.relative_to(_PACKAGE).as_posix()
-        if not inside.startswith(_NO_CONTENT):
-            digest.update(f"{inside}\n".encode())
-            digest.update(path.read_bytes())
+    package = Path(__file__).resolve().parent
+    modules = package.rglob("*.py")
+    _add_files(
+        digest,
+        package,
+        (f for f in modules if not f.relative_to(package).as_posix().startswith(_NO_CONTENT)),
+    )
     return digest.hexdigest()
+
+
+def _add_files(digest: hashlib._Hash, base: Path, paths: Iterable[Path]) -> None:
+    for path in sorted(paths):
+        digest.update(f"{path.relative_to(base).as_posix()}\n".encode())
+        digest.update(path.read_bytes())
 
 
 def build(
@@ -161,15 +164,7 @@ def build(
         discard(storage, engine, candidate_id)
     with engine.build(candidate_id, datasets, wanted.snapshots) as (workspace, staged):
         _require_one_kind(staged)
-        outcome = dbt.invoke(
-            ["build", "--resource-type", "seed", "--resource-type", "model"],
-            project=settings.home / "dbt" / "mart",
-            digest=wanted.code,
-            target=workspace.target,
-            sample=workspace.sample,
-            on_node=on_node,
-        )
-        raise_for(outcome)
+        outcome = build_models(workspace, settings.home, wanted.code, on_node)
         record = Candidate(
             candidate_id=candidate_id,
             built_at=now,
@@ -187,7 +182,7 @@ def build(
 
 
 def reopen(engine: Engine, candidate: Candidate) -> AbstractContextManager[Workspace]:
-    """A candidate on the engine that built it; `UsageError` on another one."""
+    """Return a candidate on the engine that built it; `UsageError` on another one."""
     if candidate.engine != engine.name:
         raise UsageError(
             f"CATALUNYA_ENGINE: candidate {candidate.candidate_id} was built by {candidate.engine}, not "
@@ -197,27 +192,27 @@ def reopen(engine: Engine, candidate: Candidate) -> AbstractContextManager[Works
 
 
 def newest_candidate(storage: Storage) -> Candidate | None:
-    """The newest whole candidate that an audit did not build to find a fault; None when there is none."""
+    """Return the newest whole candidate that an audit did not build to find a fault; None when there is none."""
     found = (read_candidate(storage, name) for name in reversed(storage.folders(layout.CANDIDATES)))
     return next((candidate for candidate in found if candidate and not candidate.left_out), None)
 
 
 def read_candidate(storage: Storage, candidate_id: str) -> Candidate | None:
-    """The record of a whole candidate; None when it was never completed or is damaged."""
+    """Return the record of a whole candidate; None when it was never completed or is damaged."""
     key = layout.candidate(candidate_id, RECORD)
     try:
         return Candidate.model_validate_json(storage.read(key))
     except MissingKey:
         return None
     except ValidationError as error:
-        log.warning("damaged candidate passed over", key=storage.uri(key), faults=error.error_count())
+        log.warning("damaged candidate ignored", key=storage.uri(key), faults=error.error_count())
         return None
 
 
 def discard_candidates(storage: Storage, engine: Engine) -> None:
-    """Delete candidates that killed or refused runs left; call it only while holding the lake.
+    """Delete candidates that killed or refused runs left; call it only while the lake is locked.
 
-    Those of a relay that is still going on are kept.
+    Those of a run in steps that has not ended are kept.
     """
     going_on = set(storage.folders(layout.RUNS))
     for candidate_id in storage.folders(layout.CANDIDATES):
@@ -242,7 +237,7 @@ def discard(storage: Storage, engine: Engine, candidate_id: str) -> None:
 
 
 def _require_one_kind(staged: list[Staged]) -> None:
-    """Demo data and real data never meet in a release, even when two processes landed them at once."""
+    """Raise `UsageError` when there are demo data and real data, as when two processes landed them at once."""
     kinds = {kind: sorted({s.dataset_id for s in staged if s.demo is kind}) for kind in (True, False)}
     if kinds[True] and kinds[False]:
         raise UsageError(
@@ -251,8 +246,18 @@ def _require_one_kind(staged: list[Staged]) -> None:
         )
 
 
-def raise_for(outcome: dbt.Outcome) -> None:
-    """Raise `BuildFailed` with the nodes that failed, if any did."""
+def build_models(
+    workspace: Workspace, home: Path, code: str, on_node: Callable[[str], None] | None
+) -> dbt.Outcome:
+    """Build every seed and model with dbt; raises `BuildFailed` with the nodes that failed, if any did."""
+    outcome = dbt.invoke(
+        ["build", "--resource-type", "seed", "--resource-type", "model"],
+        project=home / "dbt" / "mart",
+        digest=code,
+        target=workspace.target,
+        sample=workspace.sample,
+        on_node=on_node,
+    )
     failed = [r for r in outcome.results if r.status in {"error", "fail"}]
     if failed:
         lines = "\n".join(f"  {r.kind} {r.name}: {r.message.strip()}" for r in failed)
@@ -261,3 +266,4 @@ def raise_for(outcome: dbt.Outcome) -> None:
             f"dbt could not build {len(failed)} of {len(outcome.results)} nodes ({skipped} skipped):\n{lines}",
             outcome.results,
         )
+    return outcome

@@ -42,7 +42,7 @@ RELEASE_DATABASE = "catalunya.duckdb"
 
 
 def baseline(release: Release | None) -> Baseline | None:
-    """What an audit compares with."""
+    """Return what an audit compares with."""
     if release is None:
         return None
     return Baseline(
@@ -74,8 +74,7 @@ def publish(
     Raises `Refused` when the candidate did not pass its audit, and `PointerMoved` when somebody else
     published meanwhile: the lake's pointer stays as it was.
     """
-    verdict = _verdict(storage, candidate)
-    _follows(storage, candidate)
+    verdict = _require_publishable(storage, candidate)
     work = storage.scratch() / f"publish-{candidate.candidate_id}"
     shutil.rmtree(work, ignore_errors=True)
     folder = work / "release"
@@ -115,7 +114,7 @@ def publish(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     apply_retention(storage, keep, lock)
-    show(storage, engine)
+    publish_views(storage, engine)
     return release
 
 
@@ -127,7 +126,7 @@ def _lineage(candidate: Candidate) -> dict[str, tuple[str, ...]]:
     }
 
 
-def show(storage: Storage, engine: Engine) -> None:
+def publish_views(storage: Storage, engine: Engine) -> None:
     """Let readers of the engine's own schema see the release that the pointer names, if they do not yet."""
     found = pointer.read(storage) if engine.has_readers else None
     if found is not None:
@@ -136,7 +135,8 @@ def show(storage: Storage, engine: Engine) -> None:
         engine.publish_views(PublishedRelease(release.release_id, tuple(release.rows), notice))
 
 
-def _verdict(storage: Storage, candidate: Candidate) -> Audit:
+def _require_publishable(storage: Storage, candidate: Candidate) -> Audit:
+    """Return the verdict on a candidate that may be published; raises when it may not."""
     if candidate.left_out:
         raise UsageError(
             f"candidate {candidate.candidate_id} lacks {', '.join(candidate.left_out)}, which an audit left out to find a "
@@ -147,22 +147,19 @@ def _verdict(storage: Storage, candidate: Candidate) -> Audit:
         raise Refused(
             f"candidate {candidate.candidate_id} was refused: {'; '.join(verdict.sentences('error'))}"
         )
-    return verdict
-
-
-def _follows(storage: Storage, candidate: Candidate) -> None:
-    """Raise when another release was shown since the candidate was built: it may know less than that one."""
     found = pointer.read(storage)
     shown = found[0].release_id if found else None
     if shown != candidate.release_before:
+        # The candidate may lack what the other release has.
         raise PointerMoved(
             f"candidate {candidate.candidate_id} was built when readers saw {candidate.release_before or 'none'}, "
             f"now they see {shown or 'none'}; nothing was changed: run again"
         )
+    return verdict
 
 
 def _moment(storage: Storage, now: datetime) -> datetime:
-    """The clock, or one second after the newest release when the clock is not past it.
+    """Return the clock, or one second after the newest release when the clock is not past it.
 
     Releases from a clock that was ahead do not count: ids would stay in the future for good.
     """
@@ -190,7 +187,7 @@ def _export(
             table = f"marts.{mart.name}"
             source = workspace.relation(con, mart)
             con.execute(f"create table {table} as select * from {source} order by all")
-            _describe(con, mart, notice)
+            exported.append(_describe(con, mart, notice))
             metadata = f"kv_metadata {{catalunya: {quote(notice + mart.description)}}}"
             mark = f", {quote(demo_notice.SHORT_NOTICE)} as {demo_notice.COLUMN}" if demo else ""
             for kind, query, options in (
@@ -201,26 +198,25 @@ def _export(
                 con.execute(f"copy ({query}) to {quote(str(target))} (format {kind}, {options})")
             found = con.execute(f"select count(*) from {table}").fetchone()
             rows[mart.name] = int(found[0]) if found else 0
-            exported.append(_with_types(con, mart))
     return rows, tuple(exported)
 
 
-def _describe(con: duckdb.DuckDBPyConnection, mart: Mart, notice: str) -> None:
-    con.execute(f"comment on table marts.{mart.name} is {quote(notice + mart.description)}")
+def _describe(con: duckdb.DuckDBPyConnection, mart: Mart, notice: str) -> Mart:
+    """Comment the table of a mart; returns the mart with its columns in the table's order and of the table's types."""
+    table = f"marts.{mart.name}"
+    con.execute(f"comment on table {table} is {quote(notice + mart.description)}")
     for column in mart.columns:
-        con.execute(f"comment on column marts.{mart.name}.{column.name} is {quote(column.description)}")
-
-
-def _with_types(con: duckdb.DuckDBPyConnection, mart: Mart) -> Mart:
-    """The mart with its columns in the table's order and with the types they really have."""
-    words = {column.name: column.description for column in mart.columns}
-    described = con.execute(f"describe marts.{mart.name}").fetchall()
-    columns = tuple(MartColumn(name, kind.lower(), words.get(name, "")) for name, kind, *_ in described)
+        con.execute(f"comment on column {table}.{column.name} is {quote(column.description)}")
+    descriptions = {column.name: column.description for column in mart.columns}
+    described = con.execute(f"describe {table}").fetchall()
+    columns = tuple(
+        MartColumn(name, kind.lower(), descriptions.get(name, "")) for name, kind, *_ in described
+    )
     return Mart(mart.name, mart.description, columns)
 
 
 def _digest(folder: Path) -> str:
-    """SHA-256 over the marts alone, so that the same data have the same hash whenever they are released."""
+    """Return SHA-256 over the marts alone, so that the same data have the same hash whenever they are released."""
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("parquet/*"), *folder.glob("csv/*")]):
         digest.update(f"{path.name} {disk.sha256(path)}\n".encode())
@@ -230,13 +226,7 @@ def _digest(folder: Path) -> str:
 def _released(candidate: Candidate) -> dict[str, ReleasedSnapshot]:
     newest = candidate.inputs.newest()
     return {
-        s.dataset_id: ReleasedSnapshot(
-            snapshot_id=s.snapshot_id,
-            rows_in=s.rows_in,
-            rows_staged=s.rows_staged,
-            rows_quarantined=s.rows_quarantined,
-            rows_duplicated=s.rows_duplicated,
-        )
+        s.dataset_id: ReleasedSnapshot.model_validate(s, from_attributes=True)
         for s in candidate.staged
         if newest.get(s.dataset_id) == s.snapshot_id
     }
@@ -246,58 +236,47 @@ def _write_metadata(
     folder: Path, release: Release, marts: tuple[Mart, ...], datasets: dict[str, Dataset]
 ) -> None:
     definitions = [datasets[name] for name in sorted(datasets)]
-    files = {
-        f"csv/{mart.name}.csv": (path.stat().st_size, disk.sha256(path))
-        for mart in marts
-        for path in [folder / "csv" / f"{mart.name}.csv"]
-    }
+    tables = {f"csv/{mart.name}.csv": folder / "csv" / f"{mart.name}.csv" for mart in marts}
     package: dict[str, Any] = catalogue.data_package(
         marts,
         definitions,
         release_id=release.release_id,
         created=release.released_at.isoformat(),
-        files=files,
+        files={name: (path.stat().st_size, disk.sha256(path)) for name, path in tables.items()},
         demo=release.demo,
     )
     (folder / "datapackage.json").write_text(json.dumps(package, ensure_ascii=False, indent=1) + "\n")
     (folder / "dictionary.md").write_text(catalogue.dictionary(marts, demo=release.demo))
     (folder / "LICENCES.md").write_text(catalogue.licences(definitions, demo=release.demo))
     (folder / RECORD).write_text(release.model_dump_json(indent=1) + "\n")
-    sums = [
-        f"{disk.sha256(path)}  {path.relative_to(folder).as_posix()}\n"
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    ]
+    sums = [f"{disk.sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder)]
     (folder / SUMS).write_text("".join(sums))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _upload(storage: Storage, folder: Path, release_id: str) -> None:
     """Put every file of the release into the lake, `release.json` last: with it the release is whole."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
+
+    def put(path: Path) -> None:
+        storage.put_file(layout.release(release_id, path.relative_to(folder).as_posix()), path)
+
     with ThreadPoolExecutor(4) as pool:
-        jobs = [
-            pool.submit(
-                storage.put_file, layout.release(release_id, path.relative_to(folder).as_posix()), path
-            )
-            for path in paths
-        ]
-        for job in jobs:
-            job.result()
-    storage.put_file(layout.release(release_id, RECORD), folder / RECORD)
+        list(pool.map(put, (path for path in _files(folder) if path.name != RECORD)))
+    put(folder / RECORD)
 
 
 def _swap(storage: Storage, release: Release, lock: Lock, now: datetime) -> None:
     found = pointer.read(storage)
     before, version = found if found else (None, None)
     lock.check()
-    pointer.swap(
-        storage,
-        Pointer(
-            release_id=release.release_id,
-            previous=before.release_id if before else None,
-            swapped_at=now,
-            run_id=release.run_id,
-        ),
-        version,
+    after = Pointer(
+        release_id=release.release_id,
+        previous=before.release_id if before else None,
+        swapped_at=now,
+        run_id=release.run_id,
     )
+    pointer.swap(storage, after, version)
     log.info("released", release=release.release_id)

@@ -67,58 +67,61 @@ class Release(BaseModel):
 
 
 def current_release(storage: Storage) -> Release | None:
-    """The release that readers see; None when there is none yet."""
+    """Return the release that readers see; None when there is none yet."""
     found = pointer.read(storage)
     return read_release(storage, found[0].release_id) if found else None
 
 
-def last_whole_release(storage: Storage) -> Release | None:
-    """The release that readers see or, without a pointer, the newest whole one: what a new release follows."""
-    found = pointer.read(storage)
-    return read_release(storage, found[0].release_id) if found else newest_whole_release(storage)
-
-
 def newest_whole_release(storage: Storage) -> Release | None:
-    """The newest release that has a whole `release.json`, shown or not; None when there is none."""
-    return next(_whole(storage), None)
+    """Return the newest release that has a whole `release.json`, shown or not; None when there is none."""
+    return next(_whole_releases(storage), None)
 
 
 def newest_good_release(storage: Storage, now: datetime) -> Release | None:
-    """The newest whole release that may be shown without being named: see `is_good_release`; None when there is none."""
-    return next((release for release in _whole(storage) if is_good_release(storage, release, now)), None)
-
-
-def is_good_release(storage: Storage, release: Release, now: datetime) -> bool:
-    """False for a release with a snapshot that a person refused, and for one from a clock ahead of `now`."""
-    return layout.moment_of(release.release_id) <= now + CLOCK_TOLERANCE and not any(
-        refusal.gate == snapshot.BY_HAND and snapshot_id in ids
-        for dataset_id, ids in release.snapshots.items()
-        for snapshot_id, refusal in snapshot.refused(storage, dataset_id).items()
+    """Return the newest whole release that `is_good_release`; None when there is none."""
+    return next(
+        (release for release in _whole_releases(storage) if is_good_release(storage, release, now)), None
     )
 
 
-def _whole(storage: Storage) -> Iterator[Release]:
-    """Whole releases, newest first."""
-    for release_id in reversed(release_ids(storage)):
-        release = read_whole_release(storage, release_id)
-        if release is not None:
-            yield release
+def is_good_release(storage: Storage, release: Release, now: datetime) -> bool:
+    """Return whether a release may be shown without being named.
+
+    Not one with a snapshot that a person refused, nor one from a clock ahead of `now`.
+    """
+    if layout.moment_of(release.release_id) > now + CLOCK_TOLERANCE:
+        return False
+    return not any(_refused_by(storage, release, snapshot.BY_HAND))
+
+
+def _refused_by(storage: Storage, release: Release, gate: str) -> Iterator[tuple[str, str]]:
+    """Return dataset and id of each snapshot of a release that this gate refuses now."""
+    for dataset_id, ids in release.snapshots.items():
+        for snapshot_id, refusal in snapshot.refused(storage, dataset_id).items():
+            if refusal.gate == gate and snapshot_id in ids:
+                yield dataset_id, snapshot_id
+
+
+def _whole_releases(storage: Storage) -> Iterator[Release]:
+    """Return whole releases, newest first."""
+    found = (_read_whole(storage, release_id) for release_id in reversed(release_ids(storage)))
+    return (release for release in found if release is not None)
 
 
 def release_ids(storage: Storage) -> list[str]:
-    """Every release that was begun, whole or not, oldest first; folders with other names are none."""
+    """Return every release that was begun, whole or not, oldest first; folders with other names are none."""
     return [name for name in storage.folders(layout.RELEASES) if layout.is_id(name)]
 
 
 def unknown_entries(storage: Storage) -> list[str]:
-    """Folders and files among the releases that are none by their name; they are left alone."""
+    """Return folders and files among the releases that are none by their name; they are left alone."""
     folders = [name for name in storage.folders(layout.RELEASES) if not layout.is_id(name)]
     return sorted([*folders, *storage.files(layout.RELEASES)])
 
 
 def read_release(storage: Storage, release_id: str) -> Release:
-    """`release.json` of a release; `LakeCorrupt` when it is not there or damaged."""
-    release = read_whole_release(storage, release_id)
+    """Return `release.json` of a release; raises `LakeCorrupt` when it is missing or damaged."""
+    release = _read_whole(storage, release_id)
     if release is None:
         raise LakeCorrupt(
             f"{storage.uri(layout.release(release_id, RECORD))} is missing or damaged; restore it, or `catalunya repair` "
@@ -127,8 +130,8 @@ def read_release(storage: Storage, release_id: str) -> Release:
     return release
 
 
-def read_whole_release(storage: Storage, release_id: str) -> Release | None:
-    """`release.json` of a release; None when it is not there or damaged: then the release is not whole."""
+def _read_whole(storage: Storage, release_id: str) -> Release | None:
+    """Return `release.json` of a release; None when it is missing or damaged: then the release is not whole."""
     try:
         return Release.model_validate_json(storage.read(layout.release(release_id, RECORD)))
     except (MissingKey, ValidationError):
@@ -140,7 +143,7 @@ def roll_back(
 ) -> tuple[Pointer, dict[str, str]]:
     """Swap the pointer back to `to`, or to the last release before the current one that `is_good_release`.
 
-    Snapshots that came with the release that is left are refused, so that no run publishes them again until a person
+    Snapshots that came with the current release are refused, so that no run publishes them again until a person
     accepts them; those that come back with `to` are no longer. When no snapshot came with it, its code did: that
     code publishes nothing until it is changed.
 
@@ -150,7 +153,7 @@ def roll_back(
     if found is None:
         raise UsageError("there is no release to roll back from; run `catalunya run` first")
     before, version = found
-    whole = {name: release for name in release_ids(storage) if (release := read_whole_release(storage, name))}
+    whole = dict(reversed([(release.release_id, release) for release in _whole_releases(storage)]))
     target = to or _one_before(storage, before, whole, now)
     if target is None and not any(name < before.release_id for name in whole):
         raise UsageError(f"{before.release_id} is the only release; there is nothing to roll back to")
@@ -160,22 +163,18 @@ def roll_back(
             f"{', '.join(whole)}; `catalunya rollback --to` shows any of them"
         )
     if target == before.release_id:
-        # One that was killed after its swap is ended by the same words.
-        if target in whole and _restore(storage, whole[target], lock):
+        # The same command completes a rollback that was killed after its swap.
+        if target in whole and _lift_rollback(storage, whole[target], lock):
             return before, {}
         raise UsageError(f"{target} is the current release already")
     if target not in whole:
         raise UsageError(f"{target} is not kept; kept are: {', '.join(whole)}")
     left, shown = whole.get(before.release_id), whole[target]
-    came = {s: name for name, ids in (left.snapshots if left else {}).items() for s in ids} if left else {}
     stay = {s for ids in shown.snapshots.values() for s in ids}
+    came = {s: name for name, ids in left.snapshots.items() for s in ids} if left else {}
     refused = {s: name for s, name in came.items() if s not in stay}
-    withdrawn = []
-    if left and not refused:
-        # Otherwise the refusals hold it back, and who accepts the snapshots wants them published.
-        withdrawn.append(left.inputs_sha256)
-        if left.code_sha256 != shown.code_sha256:
-            withdrawn.append(left.code_sha256)
+    # Where snapshots are refused, a person who accepts them wants the release published again.
+    withdrawn = [left.inputs_sha256, left.code_sha256] if left and not refused else []
     restored = {shown.inputs_sha256, shown.code_sha256}
     lock.check()
     after = Pointer(
@@ -185,47 +184,35 @@ def roll_back(
         run_id=run_id,
         withdrawn=tuple(d for d in dict.fromkeys([*before.withdrawn, *withdrawn]) if d not in restored),
     )
-    _refuse_withdrawn(storage, refused, before.release_id, run_id=run_id, now=now)
+    for snapshot_id, dataset_id in refused.items():
+        if snapshot_id not in snapshot.refused(storage, dataset_id):
+            refusal = Refusal(
+                gate=snapshot.ROLLBACK,
+                reason=f"it came with release {before.release_id}, which was rolled back",
+                figures={"release_id": before.release_id},
+                refused_at=now,
+                run_id=run_id,
+            )
+            snapshot.refuse(storage, dataset_id, snapshot_id, refusal)
     pointer.swap(storage, after, version)
-    _restore(storage, shown, lock)
+    _lift_rollback(storage, shown, lock)
     return after, refused
 
 
 def _one_before(storage: Storage, shown: Pointer, whole: dict[str, Release], now: datetime) -> str | None:
-    """The release that a rollback without a name goes to: the one shown before, else the newest older one."""
+    """Return the release that a rollback without a name goes to: the one shown before, else the newest older one."""
     older = [name for name in reversed(whole) if name < shown.release_id]
     wanted = [shown.previous, *older] if shown.previous in whole else older
     return next((name for name in wanted if name and is_good_release(storage, whole[name], now)), None)
 
 
-def _restore(storage: Storage, shown: Release, lock: Lock) -> bool:
+def _lift_rollback(storage: Storage, shown: Release, lock: Lock) -> bool:
     """Lift what earlier rollbacks refused of a release that is shown again; True when there was any."""
-    held = [
-        (dataset_id, snapshot_id)
-        for dataset_id, ids in shown.snapshots.items()
-        for snapshot_id, refusal in snapshot.refused(storage, dataset_id).items()
-        if refusal.gate == snapshot.ROLLBACK and snapshot_id in ids
-    ]
-    for dataset_id, snapshot_id in held:
+    refused = list(_refused_by(storage, shown, snapshot.ROLLBACK))
+    for dataset_id, snapshot_id in refused:
         lock.check()
         snapshot.lift(storage, dataset_id, snapshot_id)
-    return bool(held)
-
-
-def _refuse_withdrawn(
-    storage: Storage, snapshots: dict[str, str], release_id: str, *, run_id: str, now: datetime
-) -> None:
-    for snapshot_id, dataset_id in snapshots.items():
-        if snapshot_id in snapshot.refused(storage, dataset_id):
-            continue
-        refusal = Refusal(
-            gate=snapshot.ROLLBACK,
-            reason=f"it came with release {release_id}, which was rolled back",
-            figures={"release_id": release_id},
-            refused_at=now,
-            run_id=run_id,
-        )
-        snapshot.refuse(storage, dataset_id, snapshot_id, refusal)
+    return bool(refused)
 
 
 def repair_pointer(
@@ -243,9 +230,9 @@ def repair_pointer(
                 f"{storage.uri(pointer.KEY)} is right: it shows {shown.release_id}; use `catalunya rollback --to` for "
                 "another release"
             )
-    release = read_whole_release(storage, to) if to else newest_good_release(storage, now)
+    release = _read_whole(storage, to) if to else newest_good_release(storage, now)
     if release is None:
-        whole = sorted(release.release_id for release in _whole(storage))
+        whole = sorted(release.release_id for release in _whole_releases(storage))
         raise UsageError(
             f"there is no whole release{f' {to}' if to else ' without a snapshot that a person refused'} in "
             f"{storage.uri(layout.RELEASES)}; whole are: {', '.join(whole) or 'none'}"
@@ -258,19 +245,12 @@ def repair_pointer(
 
 
 def discard_unpublished_releases(storage: Storage, lock: Lock) -> list[str]:
-    """Delete the files of releases that a killed run did not finish; call it only while holding the lake.
+    """Delete the files of releases that a killed run did not finish; call it only while the lake is locked.
 
     A release that is whole stays, shown or not: only `apply_retention` deletes one.
     """
-    gone = []
-    held = storage.guarded(lock)
-    for release_id in release_ids(storage):
-        if not storage.exists(layout.release(release_id, RECORD)) and _is_deletable(
-            storage, release_id, lock
-        ):
-            held.delete_folder(layout.release(release_id))
-            gone.append(release_id)
-    return gone
+    begun = [name for name in release_ids(storage) if not storage.exists(layout.release(name, RECORD))]
+    return _delete(storage, begun, lock)
 
 
 def apply_retention(storage: Storage, keep: int, lock: Lock) -> list[str]:
@@ -280,23 +260,27 @@ def apply_retention(storage: Storage, keep: int, lock: Lock) -> list[str]:
     """
     if pointer.read(storage) is None:
         return []
-    gone = []
-    held = storage.guarded(lock)
-    for release_id in [name for name in release_ids(storage) if storage.exists(layout.release(name, RECORD))][
-        :-keep
-    ]:
+    whole = [name for name in release_ids(storage) if storage.exists(layout.release(name, RECORD))]
+    return _delete(storage, whole[:-keep], lock)
+
+
+def _delete(storage: Storage, release_ids: list[str], lock: Lock) -> list[str]:
+    """Delete releases but those that readers see or saw last; returns the ids of those that were deleted."""
+    guarded = storage.guarded(lock)
+    deleted = []
+    for release_id in release_ids:
         if not _is_deletable(storage, release_id, lock):
             continue
         # First what makes it whole: a deletion that is interrupted leaves no release that looks whole.
-        held.delete(layout.release(release_id, RECORD))
-        held.delete_folder(layout.release(release_id))
-        held.delete_folder(f"{layout.DOCS}/{release_id}")
-        gone.append(release_id)
-    return gone
+        guarded.delete(layout.release(release_id, RECORD))
+        guarded.delete_folder(layout.release(release_id))
+        guarded.delete_folder(f"{layout.DOCS}/{release_id}")
+        deleted.append(release_id)
+    return deleted
 
 
 def _is_deletable(storage: Storage, release_id: str, lock: Lock) -> bool:
-    """Whether a release may be deleted right now: the lock is still held, and readers see another one."""
+    """Return whether a release may be deleted right now: the lock is still held, and readers see another one."""
     lock.check()
     found = pointer.read(storage)
     return found is None or release_id not in {found[0].release_id, found[0].previous}

@@ -1,4 +1,4 @@
-"""Signals that end the command: SIGTERM, Ctrl-C, a closed terminal. Each ends it once, with everything cleared up."""
+"""Signals that end the command: SIGTERM, Ctrl-C, a closed terminal. Each ends it once, and it cleans up before it ends."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 import signal
 from types import FrameType
 
-_asked: list[int] = []
+_received: list[int] = []
 _deferred: list[bool] = []
 
 
 class Stopped(KeyboardInterrupt):
-    """The command was asked to stop; no `except Exception` holds it up."""
+    """The command received a signal that ends it; `except Exception` does not catch this."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -19,20 +19,20 @@ class Stopped(KeyboardInterrupt):
 
 
 def listen() -> None:
-    """Raise `Stopped` in the main thread at the first signal; whatever comes later cannot break off the clearing up.
+    """Raise `Stopped` in the main thread at the first signal; later ones are ignored while the command cleans up.
 
-    A signal that is ignored already (`nohup`) stays so. A forked child ends by it as if nothing had been set up.
+    A signal that is ignored already (`nohup`) stays so. In a forked child a signal has its default effect.
     """
     owner = os.getpid()
-    _asked.clear()
+    _received.clear()
     _deferred.clear()
 
     def stop(number: int, _: FrameType | None) -> None:
         if os.getpid() != owner:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        elif not _asked and not _deferred:
-            _asked.append(number)
+        elif not _received and not _deferred:
+            _received.append(number)
             raise Stopped(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -45,7 +45,12 @@ def defer() -> None:
     _deferred.append(True)
 
 
+def stopped() -> Stopped | None:
+    """Return the signal that was received, if any: a library may have taken it for a failure of its own, as dbt does."""
+    return Stopped(_received[0]) if _received else None
+
+
 def check() -> None:
-    """Raise `Stopped` again where a library took the first one for a failure of its own, as dbt does."""
-    if _asked:
-        raise Stopped(_asked[0])
+    """Raise `Stopped` again when a signal was received."""
+    if found := stopped():
+        raise found

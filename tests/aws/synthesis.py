@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import ROOT, missing
+from tests.project import ROOT, missing
 
 SYNTHESISE = """
 import json, sys

@@ -29,8 +29,8 @@ from orchestration.tests.api import EndedRun
 from tests.aws import policy
 from tests.aws.emulator import Deployed, deployed
 from tests.aws.invocation import DAY
-from tests.conftest import ROOT, missing
 from tests.lake.faulty_proxy import SLOW_DOWN, FaultyProxy
+from tests.project import ROOT, missing
 from tools.athena_emulator.install import NotInstalled
 
 if TYPE_CHECKING:

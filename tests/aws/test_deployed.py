@@ -26,7 +26,7 @@ from catalunya.runs.record import RunRecord
 from infrastructure.package import Package
 from tests.aws.emulator import UNSUPPORTED, Deployed, deployed
 from tests.aws.invocation import DAY
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 pytestmark = pytest.mark.aws
 
@@ -68,7 +68,7 @@ def wait(find: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
 
 
 def result(lake: Storage, run_id: str, stage: aws_lambda.Stage, dataset: str) -> RunRecord:
-    key = layout.part(run_id, aws_lambda.part_of(stage, dataset))
+    key = layout.part(run_id, aws_lambda.step_name(stage, dataset))
     wait(lambda: lake.exists(key), f"result of {stage}")
     return RunRecord.model_validate_json(lake.read(key))
 

@@ -25,7 +25,7 @@ from infrastructure.permissions import PROBE, ROLES
 from tests.aws.invocation import DAY, Invocation, variables
 from tests.aws.policy import ACCOUNT
 from tests.aws.recorder import Action, Recorder
-from tests.conftest import ROOT
+from tests.project import ROOT
 from tests.s3 import S3Emulator
 from tests.webhook_sink import listening
 
@@ -53,7 +53,7 @@ class Life:
 
     def invoke(self, stage: aws_lambda.Stage, run_id: str, dataset_id: str) -> None:
         """Do what a task of the DAG does: invoke, read the result, delete a failed one and invoke again."""
-        part = aws_lambda.part_of(stage, dataset_id)
+        part = aws_lambda.step_name(stage, dataset_id)
         for _ in range(2):
             with self.recorder.role(stage), suppress(CatalunyaError):
                 getattr(aws_lambda, stage)({"run_id": run_id, "dataset": dataset_id}, Invocation())
@@ -92,7 +92,7 @@ class Life:
             self.invoke("stage", run_id, dataset_id)
         with self.recorder.role("orchestrator"):
             for dataset_id in self.datasets:
-                result = self.stepwise(run_id).result(aws_lambda.part_of("stage", dataset_id))
+                result = self.stepwise(run_id).result(aws_lambda.step_name("stage", dataset_id))
                 assert result is not None
                 # A refused snapshot is omitted; the run continues.
                 with suppress(Refused):

@@ -13,7 +13,7 @@ import pytest
 from catalunya.datasets import loader
 from tests.aws.policy import ACCOUNT, REGION, Account
 from tests.aws.synthesis import synthesise
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 pytestmark = pytest.mark.aws
 

@@ -13,7 +13,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from catalunya.settings import PORTAL_VARIABLES
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 if TYPE_CHECKING:
     from tools.athena_emulator.environment import Environment

@@ -13,8 +13,8 @@ from catalunya.datasets import loader
 from catalunya.datasets.model import Dataset
 from catalunya.demo import server
 from catalunya.demo.server import RunningPortal
-from tests.conftest import ROOT, missing
 from tests.engines.command import DAYS, DIRTY, Command, add_bad_rows, new_bucket
+from tests.project import ROOT, missing
 from tools.athena_emulator.install import NotInstalled
 
 if TYPE_CHECKING:

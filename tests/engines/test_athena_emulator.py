@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.engines.command import CLEAN, client, new_bucket
+from tests.project import ROOT
 from tools.athena_emulator import results, unsupported
 
 pytestmark = pytest.mark.aws
@@ -382,7 +382,7 @@ def test_it_goes_down_with_all_its_processes(tmp_path):
         env=CLEAN, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
     began = time.monotonic()
-    while not lines.exists() and process.poll() is None and time.monotonic() < began + 150:
+    while not lines.exists() and process.poll() is None and time.monotonic() < began + 600:
         time.sleep(0.2)
     assert lines.exists()
     urls = [line.split("=", 1)[1] for line in lines.read_text().split() if "=http" in line]

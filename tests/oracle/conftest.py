@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 from .built import BuiltWarehouse, build_warehouse
 from .portals import everything_sent

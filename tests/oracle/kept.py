@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 from .typed import DEFINITIONS, Typed
 

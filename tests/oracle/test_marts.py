@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 from .access import access_municipality
 from .built import BuiltWarehouse, build_warehouse

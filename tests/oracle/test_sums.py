@@ -11,7 +11,7 @@ import pytest
 
 from catalunya.build import code_digest
 from catalunya.warehouse import dbt
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 from .built import BuiltWarehouse
 

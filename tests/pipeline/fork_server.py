@@ -50,15 +50,15 @@ def count_writes(kill_at: int | None, written: Any) -> None:
             watch(kind, name)
 
 
-def become(order: dict[str, Any], written: Any) -> None:
-    """Be the command: its environment, its words, its two streams, its exit code."""
-    count_writes(order["kill_at"], written)
+def become(request: dict[str, Any], written: Any) -> None:
+    """Be the command: its environment, its arguments, its two streams, its exit code."""
+    count_writes(request["kill_at"], written)
     os.environ.clear()
-    os.environ.update(order["env"])
+    os.environ.update(request["env"])
     for number, name in ((1, "out"), (2, "err")):
-        file = os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        file = os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
-    sys.argv = ["catalunya", *order["argv"]]
+    sys.argv = ["catalunya", *request["argv"]]
     code: object = 1
     try:
         main.main()
@@ -72,13 +72,13 @@ def become(order: dict[str, Any], written: Any) -> None:
         os._exit(code if isinstance(code, int) else 0)
 
 
-def run(order: dict[str, Any]) -> dict[str, Any]:
+def run(request: dict[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     written = multiprocessing.get_context("fork").Value("i", 0, lock=False)
     child = os.fork()
     if child == 0:
-        become(order, written)
-    limit = order["kill_after"]
+        become(request, written)
+    limit = request["kill_after"]
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         seconds = time.monotonic() - started
@@ -93,13 +93,13 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.002)
 
 
-class Order(socketserver.StreamRequestHandler):
+class RequestHandler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         self.wfile.write(json.dumps(run(json.loads(self.rfile.readline()))).encode() + b"\n")
 
 
 class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
-    """Takes every order in a fork."""
+    """Handles every request in a fork."""
 
     def service_actions(self) -> None:
         super().service_actions()
@@ -111,7 +111,7 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
 if __name__ == "__main__":
     dbt.warm_up(ROOT / "dbt" / "mart", code_digest(ROOT))
-    with Server(f"{sys.argv[1]}.new", Order) as server:
+    with Server(f"{sys.argv[1]}.new", RequestHandler) as server:
         # Under its name it already listens.
         Path(f"{sys.argv[1]}.new").rename(sys.argv[1])
         server.serve_forever()

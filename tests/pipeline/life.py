@@ -22,8 +22,8 @@ import pytest
 from catalunya.demo import server
 from catalunya.demo.server import RunningPortal
 from catalunya.lake import layout
-from tests.conftest import copy_home
-from tests.pipeline.conftest import SMALL, Command, file_lock
+from tests.pipeline.command import SMALL, Command, file_lock
+from tests.project import copy_home
 
 REGISTER = "social_services"
 WITH_NOTE = "municipalities:new_column"
@@ -39,7 +39,7 @@ class Step:
 
     name: str
     day: date
-    words: tuple[str, ...] = ("run",)
+    arguments: tuple[str, ...] = ("run",)
     rows: int = SMALL
     faults: tuple[str, ...] = ()
     about: str = ""
@@ -56,14 +56,14 @@ LIFE = (
     Step("first", date(2026, 1, 5)),
     Step("change", date(2026, 1, 12), rows=SMALL + 3),
     Step("torn", date(2026, 1, 19), rows=200, faults=(WITH_NOTE,)),
-    Step("ingest", date(2026, 1, 20), words=("ingest",), rows=210, faults=(WITH_NOTE,)),
+    Step("ingest", date(2026, 1, 20), arguments=("ingest",), rows=210, faults=(WITH_NOTE,)),
     Step("whole", date(2026, 1, 21), rows=SMALL + 6, faults=(WITH_NOTE,)),
-    Step("accept", date(2026, 1, 22), words=("accept",), about="ingest"),
+    Step("accept", date(2026, 1, 22), arguments=("accept",), about="ingest"),
     Step("accepted", date(2026, 1, 26), rows=SMALL + 9, faults=(WITH_NOTE,)),
-    Step("rollback", date(2026, 1, 27), words=("rollback",), about="whole"),
+    Step("rollback", date(2026, 1, 27), arguments=("rollback",), about="whole"),
     Step("after", date(2026, 1, 28), rows=SMALL + 9),
-    Step("restore", date(2026, 1, 29), words=("accept",), about="accepted"),
-    Step("refuse", date(2026, 1, 30), words=("refuse",), about="ingest"),
+    Step("restore", date(2026, 1, 29), arguments=("accept",), about="accepted"),
+    Step("refuse", date(2026, 1, 30), arguments=("refuse",), about="ingest"),
     Step("corrected", date(2026, 2, 1), rows=SMALL + 9, corrected=True),
     Step("retention", date(2026, 2, 4), rows=SMALL + 12, corrected=True, keep=3),
 )
@@ -100,7 +100,7 @@ def digest_of(release_id: str) -> str:
 
 
 @dataclass(frozen=True)
-class Seen:
+class VisibleState:
     """What a person can see of a lake, without what differs from one run to the next."""
 
     release: dict[str, bytes]
@@ -110,10 +110,10 @@ class Seen:
     """The digests of the marts of all whole releases."""
 
     @classmethod
-    def of(cls, lake: Path, now: str) -> Seen:
+    def of(cls, lake: Path, now: str) -> VisibleState:
         """What a person sees of a local lake, by its files and by `catalunya status`."""
         answer = Command(str(lake), None, now=now)("status")
-        assert answer.code == 0, answer.words
+        assert answer.code == 0, answer.stderr
         assert answer.json["faults"] == []
         states = {
             name: {
@@ -146,16 +146,16 @@ class Scene:
         url = self._portal(step.rows, step.day, step.faults).url
         return Command(lake, url, now=step.now, env=more)
 
-    def words(self, step: Step, kept: Iterable[str] = ()) -> tuple[str, ...]:
-        """The words of a step on a lake that has the whole releases `kept`."""
-        if step.words[0] in {"accept", "refuse"}:
-            return (*step.words, self.known[step.about], "--why", f"for the step {step.name}")
-        if step.words[0] == "rollback":
+    def arguments(self, step: Step, kept: Iterable[str] = ()) -> tuple[str, ...]:
+        """The arguments of a step on a lake that has the whole releases `kept`."""
+        if step.arguments[0] in {"accept", "refuse"}:
+            return (*step.arguments, self.known[step.about], "--why", f"for the step {step.name}")
+        if step.arguments[0] == "rollback":
             known = self.known[f"release {step.about}"]
             # After a kill the same marts may lie in a release of another second.
             same = [name for name in kept if digest_of(name) == digest_of(known)]
-            return (*step.words, "--to", max(same, default=known))
-        return step.words
+            return (*step.arguments, "--to", max(same, default=known))
+        return step.arguments
 
     def remember(self, step: Step, lake: Path) -> None:
         """Learn which snapshot of the register landed in a step, and which release it made."""
@@ -201,9 +201,9 @@ class Undisturbed:
         """The lake as it was before the step of this number; with `len(LIFE)` as it was at the end."""
         return self.folder / f"before-{number}"
 
-    def seen(self, number: int) -> Seen:
+    def seen(self, number: int) -> VisibleState:
         """What a person could see before the step of this number."""
-        return Seen.of(self.before(number), LIFE[number - 1].now)
+        return VisibleState.of(self.before(number), LIFE[number - 1].now)
 
 
 def saved(factory: pytest.TempPathFactory) -> Undisturbed:
@@ -229,8 +229,8 @@ def _live(folder: Path) -> dict[str, dict[str, Any]]:
             after = folder / f"before-{number + 1}"
             copy_lake(lake, after)
             lake = after
-            answer = life.command(str(lake), step)(*life.words(step))
-            assert answer.code == 0, f"{step.name}: {answer.words}"
+            answer = life.command(str(lake), step)(*life.arguments(step))
+            assert answer.code == 0, f"{step.name}: {answer.stderr}"
             seconds[step.name], writes[step.name] = answer.seconds, answer.writes
             life.remember(step, lake)
         return {"known": life.known, "seconds": seconds, "writes": writes}

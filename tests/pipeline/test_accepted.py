@@ -12,7 +12,7 @@ import pytest
 
 from catalunya.demo import server
 from catalunya.demo.faults import rows
-from tests.pipeline.conftest import DAY, LATER, LATER_DAY, Command, query
+from tests.pipeline.command import DAY, LATER, LATER_DAY, Command, query
 
 SERVICES = 1000
 Row = dict[str, Any]
@@ -56,12 +56,12 @@ def test_an_accepted_snapshot_tells_exactly_the_services_that_opened_closed_and_
         after.faults.add("ivft-vegh:bad_rows")
         command.url = after.url
         answer = command.run(now=LATER)
-        assert (answer.code, answer.json["status"]) == (3, "refused"), answer.words
+        assert (answer.code, answer.json["status"]) == (3, "refused"), answer.stderr
         [refused] = answer.json["refused"]
         assert query(first["release"], "select count(*) from marts.service_changes") == [(0,)]
         assert command("accept", refused, "--why", "a new law moved a fifth of the services").code == 0
         final = command.run(now="2026-03-02T12:00:00Z")
-    assert (final.code, final.json["status"]) == (0, "released"), final.words
+    assert (final.code, final.json["status"]) == (0, "released"), final.stderr
 
     was = staged(tmp_path / "lake", first["datasets"]["social_services"]["snapshot_id"])
     now = staged(tmp_path / "lake", refused)

@@ -1,4 +1,4 @@
-"""Alerts reach a real receiver when a run ends badly, and only then."""
+"""Alerts reach a real receiver when a run fails or something is unusual, and only then."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 
 from catalunya.audit import Finding
 from catalunya.lake.opening import open_lake
-from catalunya.operations import alerts as notify
+from catalunya.operations import alerts
 from catalunya.runs.record import DatasetRecord, RunRecord
-from tests.pipeline.conftest import Command
+from tests.pipeline.command import Command
 from tests.webhook_sink import listening
 
 
-def test_a_run_that_fails_is_told_of_with_the_dataset_and_the_reason(tmp_path, webhook_sink):
+def test_a_run_that_fails_is_an_alert_with_the_dataset_and_the_reason(tmp_path, webhook_sink):
     command = Command(
         str(tmp_path / "lake"), "http://127.0.0.1:9", env={"CATALUNYA_NOTIFY_URLS": webhook_sink.channel}
     )
@@ -25,65 +25,67 @@ def test_a_run_that_fails_is_told_of_with_the_dataset_and_the_reason(tmp_path, w
     assert "boundaries" in alert["message"]
 
 
-def test_a_run_with_nothing_new_is_not_told_of(released, webhook_sink):
+def test_a_run_with_nothing_new_sends_no_alert(released, webhook_sink):
     released.env = {"CATALUNYA_NOTIFY_URLS": webhook_sink.channel}
     assert released.run(now="2026-01-05T12:00:00Z").code == 0
     assert webhook_sink.heard == []
 
 
-def test_an_address_that_does_not_answer_is_said_and_changes_no_exit_code(tmp_path):
+def test_an_address_that_does_not_answer_is_reported_and_changes_no_exit_code(tmp_path):
     env = {"CATALUNYA_NOTIFY_URLS": "json://127.0.0.1:9"}
     answer = Command(str(tmp_path / "lake"), "http://127.0.0.1:9", env=env).run()
     assert answer.code == 4
-    assert "CATALUNYA_NOTIFY_URLS" in answer.words
+    assert "CATALUNYA_NOTIFY_URLS" in answer.stderr
 
 
-def test_people_are_told_also_when_the_lake_cannot_remember_it(tmp_path, webhook_sink):
+def test_an_alert_is_sent_also_when_the_lake_cannot_store_the_sent_marker(tmp_path, webhook_sink):
     lake = open_lake(str(tmp_path / "lake"))
     (tmp_path / "lake" / "alerts").write_text("in the way")
-    alert = notify.Alert(kind="failed", subject="ingest", reason="the disk is full", event="x")
-    assert notify.deliver(lake, (webhook_sink.channel,), [alert])
-    assert notify.deliver(None, (webhook_sink.channel,), [alert])
+    alert = alerts.Alert(kind="failed", subject="ingest", reason="the disk is full", event="x")
+    assert alerts.deliver(lake, (webhook_sink.channel,), [alert])
+    assert alerts.deliver(None, (webhook_sink.channel,), [alert])
     assert len(webhook_sink.heard) == 2
 
 
-@pytest.mark.parametrize(("outcome", "told"), [("unreadable", ["unreadable"]), ("new", []), ("drifted", [])])
-def test_a_dataset_that_is_held_back_is_not_told_of_as_a_portal_that_cannot_be_read(outcome, told):
+@pytest.mark.parametrize(("outcome", "kinds"), [("unreadable", ["unreadable"]), ("new", []), ("drifted", [])])
+def test_a_dataset_whose_snapshot_is_refused_is_no_alert_of_a_portal_that_cannot_be_read(outcome, kinds):
     stale = Finding(gate="stale", severity="warn", message="56 days old", dataset_id="population")
     run = RunRecord(
         run_id="r", environment="demo", engine="duckdb", lake="lake", started_at=datetime(2026, 1, 5, tzinfo=UTC),
         datasets={"population": DatasetRecord(snapshot_id="s", outcome=outcome)}, findings=[stale],
     )  # fmt: skip
-    assert [alert.kind for alert in notify.of_findings(run)] == told
+    assert [alert.kind for alert in alerts.of_findings(run)] == kinds
 
 
-def event(name: str = "x") -> notify.Alert:
-    return notify.Alert(kind="failed", subject="ingest", reason="the disk is full", event=name)
+def event(name: str = "x") -> alerts.Alert:
+    return alerts.Alert(kind="failed", subject="ingest", reason="the disk is full", event=name)
 
 
-def test_each_address_hears_an_event_once_and_a_dead_one_is_tried_again_alone(tmp_path, webhook_sink):
+def test_each_address_gets_an_alert_once_and_only_one_that_failed_is_tried_again(tmp_path, webhook_sink):
     lake = open_lake(str(tmp_path / "lake"))
     dead = "json://127.0.0.1:9/?secret=xyzzy"
-    assert not notify.deliver(lake, (dead, webhook_sink.channel), [event()])
-    assert not notify.deliver(lake, (dead, webhook_sink.channel), [event()])
+    assert not alerts.deliver(lake, (dead, webhook_sink.channel), [event()])
+    assert not alerts.deliver(lake, (dead, webhook_sink.channel), [event()])
     assert len(webhook_sink.heard) == 1
     with listening() as corrected:
-        assert notify.deliver(lake, (webhook_sink.channel, corrected.channel), [event()])
-        assert notify.deliver(lake, (corrected.channel, webhook_sink.channel, corrected.channel), [event()])
+        assert alerts.deliver(lake, (webhook_sink.channel, corrected.channel), [event()])
+        assert alerts.deliver(lake, (corrected.channel, webhook_sink.channel, corrected.channel), [event()])
         assert (len(corrected.heard), len(webhook_sink.heard)) == (1, 1)
     kept = [lake.read(entry.key) for entry in lake.list("alerts")]
     assert len(kept) == 2
     assert not any(b"127.0.0.1" in note or b"xyzzy" in note for note in kept)
 
 
-def test_an_address_that_apprise_does_not_know_is_said_and_the_others_hear(tmp_path, webhook_sink):
+def test_an_address_that_apprise_does_not_know_is_reported_and_the_others_get_the_alert(
+    tmp_path, webhook_sink
+):
     lake = open_lake(str(tmp_path / "lake"))
-    assert not notify.deliver(lake, ("nonsense://x", webhook_sink.channel), [event()])
+    assert not alerts.deliver(lake, ("nonsense://x", webhook_sink.channel), [event()])
     assert len(webhook_sink.heard) == 1
 
 
 def test_an_address_with_commas_is_one_address():
-    [(url, channel)] = notify.channels(
+    [(url, channel)] = alerts.channels(
         ("mailto://user:pass@example.org?to=a@example.org,b@example.org",)
     ).items()
     assert url.endswith("b@example.org")
@@ -95,22 +97,22 @@ def test_no_proxy_is_asked_for_an_address_on_this_machine(tmp_path, webhook_sink
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "")
-    assert notify.deliver(None, (webhook_sink.channel,), [event()])
+    assert alerts.deliver(None, (webhook_sink.channel,), [event()])
     assert len(webhook_sink.heard) == 1
 
 
-@pytest.mark.parametrize(("status", "code", "told"), [
+@pytest.mark.parametrize(("status", "code", "kinds"), [
     ("released", 0, ["refused", "refused"]), ("unchanged", 0, ["refused", "refused"]), ("refused", 3, ["refused"]),
 ])  # fmt: skip
-def test_each_snapshot_that_was_refused_while_others_went_on_is_told_of_once(status, code, told):
+def test_each_snapshot_that_was_refused_while_others_were_released_is_one_alert(status, code, kinds):
     run = RunRecord(
         run_id="r", environment="demo", engine="duckdb", lake="lake", started_at=datetime(2026, 1, 5, tzinfo=UTC),
         status=status, exit_code=code, refused={"a": "half of it is gone", "b": "no key"},
     )  # fmt: skip
-    alerts = notify.of_run(run)
-    assert [alert.kind for alert in alerts] == told
+    found = alerts.of_run(run)
+    assert [alert.kind for alert in found] == kinds
     if status != "refused":
-        assert [(alert.event, alert.reason) for alert in alerts] == [
+        assert [(alert.event, alert.reason) for alert in found] == [
             ("refused a", "half of it is gone"),
             ("refused b", "no key"),
         ]

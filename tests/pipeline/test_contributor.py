@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from tests.conftest import ROOT
-from tests.pipeline.conftest import LATER, LATER_DAY, query
+from tests.pipeline.command import LATER, LATER_DAY, query
+from tests.project import ROOT
 
 
 def test_a_missing_column_is_refused_then_passed_over_then_accepted_and_a_wrong_test_not_blamed_on_it(
@@ -49,7 +49,9 @@ def test_a_missing_column_is_refused_then_passed_over_then_accepted_and_a_wrong_
     assert (snapshot_id,) in read
 
 
-def test_a_card_that_the_demo_portal_does_not_know_leaves_the_demo_working(tmp_path, released, demo, home):
+def test_a_definition_that_the_demo_portal_does_not_have_leaves_the_demo_working(
+    tmp_path, released, demo, home
+):
     definition = (ROOT / "datasets" / "service_users.yml").read_text("utf-8")
     definition = definition.replace("id: service_users", "id: libraries").replace("yavr-pn8q", "zzzz-0000")
     (home / "datasets" / "libraries.yml").write_text(definition, "utf-8")

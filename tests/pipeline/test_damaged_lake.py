@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from catalunya.demo import server
-from tests.pipeline.conftest import LATER, LATER_DAY, SMALL, Command
+from tests.pipeline.command import LATER, LATER_DAY, SMALL, Command
 
 KINDS = {
     "pointer": "current.json",
@@ -37,7 +37,7 @@ DAMAGES = {
 def worn(small_release, tmp_path_factory) -> Path:
     """A lake with a release and a refused snapshot after it."""
     lake = tmp_path_factory.mktemp("worn") / "lake"
-    shutil.copytree(small_release[0], lake)
+    shutil.copytree(small_release.lake, lake)
     with server.running(rows=200, day=LATER_DAY) as torn:
         assert Command(str(lake), torn.url, now=LATER).run().code == 3
     return lake
@@ -56,11 +56,11 @@ def test_damaged_files_end_in_explained_errors_and_cost_no_release(kind, worn, t
         with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
             command = Command(str(lake), changed.url, now="2026-03-03T06:00:00Z")
             status = command("status")
-            assert status.code in (0, 1), status.words
+            assert status.code in (0, 1), status.stderr
             answer = command.run()
-        where = f"{kind}, {damage}: {answer.words}"
+        where = f"{kind}, {damage}: {answer.stderr}"
         for said in (status, answer):
-            assert "Traceback" not in said.words, where
+            assert "Traceback" not in said.stderr, where
             assert said.json, where
         assert answer.code in (0, 1, 3, 4), where
         assert answer.json["message"], where
@@ -80,7 +80,7 @@ def test_a_disk_that_is_full_in_any_stage_is_explained_and_heals_when_there_is_r
 ):
     """Of files that may have so many times 512 bytes at most some stage cannot write one."""
     lake = tmp_path / "lake"
-    shutil.copytree(small_release[0], lake)
+    shutil.copytree(small_release.lake, lake)
     with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         command = Command(str(lake), changed.url, now=LATER)
         assert command("ingest").code == 0
@@ -102,4 +102,4 @@ def test_a_disk_that_is_full_in_any_stage_is_explained_and_heals_when_there_is_r
                     "message"
                 ]
         healed = command.run(now="2026-03-02T12:00:00Z")
-    assert (healed.code, healed.json["status"]) == (0, "released"), healed.words
+    assert (healed.code, healed.json["status"]) == (0, "released"), healed.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.conftest import Command
+from tests.pipeline.command import Command
 
 BROKEN = """
 import sys
@@ -29,11 +29,13 @@ def records(lake: Path) -> list[dict[str, object]]:
     return [json.loads(path.read_text()) for path in (lake / "ledger").glob("*.json")]
 
 
-def broken(command: Command, patch: str, *words: str, imports: str = "") -> subprocess.CompletedProcess[str]:
+def broken(
+    command: Command, patch: str, *arguments: str, imports: str = ""
+) -> subprocess.CompletedProcess[str]:
     """The command with a fault in its code."""
     script = BROKEN.format(patch=patch, imports=imports)
     return subprocess.run(
-        [sys.executable, "-c", script, *words, "--json"],
+        [sys.executable, "-c", script, *arguments, "--json"],
         env=command.variables(),
         capture_output=True,
         text=True,
@@ -61,12 +63,14 @@ def test_a_damaged_pointer_is_one_alert_one_record_and_one_object(command, webho
     assert answer.json["run_id"] in alert["title"]
 
 
-@pytest.mark.parametrize("words", [["run"], ["build"]])
-def test_a_fault_of_the_code_is_one_alert_one_record_and_one_object(command, webhook_sink, tmp_path, words):
+@pytest.mark.parametrize("arguments", [["run"], ["build"]])
+def test_a_fault_of_the_code_is_one_alert_one_record_and_one_object(
+    command, webhook_sink, tmp_path, arguments
+):
     done = broken(
         command,
-        f"Run.{'ingest' if words == ['run'] else 'build'}",
-        *words,
+        f"Run.{'ingest' if arguments == ['run'] else 'build'}",
+        *arguments,
         imports="\nfrom catalunya.runs.pipeline import Run",
     )
     assert done.returncode == 1
@@ -79,7 +83,7 @@ def test_a_fault_of_the_code_is_one_alert_one_record_and_one_object(command, web
     assert len(webhook_sink.heard) == 1
 
 
-def test_a_run_that_cannot_open_its_lake_is_told_of(command, webhook_sink, tmp_path):
+def test_a_run_that_cannot_open_its_lake_is_an_alert(command, webhook_sink, tmp_path):
     (tmp_path / "lake").write_text("in the way")
     answer = command.run()
     assert answer.code == answer.json["exit_code"] == 2
@@ -88,10 +92,11 @@ def test_a_run_that_cannot_open_its_lake_is_told_of(command, webhook_sink, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("patch", "words"), [("cli.describe", ["status"]), ("cli.trace", ["trace", "coverage_comarca"])]
+    ("patch", "arguments"),
+    [("lake_commands.describe", ["status"]), ("lake_commands.trace", ["trace", "coverage_comarca"])],
 )
-def test_a_fault_in_a_command_that_reads_is_one_object_and_a_traceback(command, patch, words):
-    done = broken(command, patch, *words)
+def test_a_fault_in_a_command_that_reads_is_one_object_and_a_traceback(command, patch, arguments):
+    done = broken(command, patch, *arguments, imports="\nfrom catalunya.cli import lake_commands")
     assert done.returncode == 1
     assert json.loads(done.stdout) == {
         "status": "failed",
@@ -101,15 +106,15 @@ def test_a_fault_in_a_command_that_reads_is_one_object_and_a_traceback(command, 
     assert "Traceback" in done.stderr
 
 
-@pytest.mark.parametrize("words", [["frob"], ["status", "--nothing"], ["trace"], ["accept", "x"]])
-def test_a_wrong_word_is_one_object_too(command, words):
-    answer = command(*words)
+@pytest.mark.parametrize("arguments", [["frob"], ["status", "--nothing"], ["trace"], ["accept", "x"]])
+def test_a_wrong_argument_is_one_object_too(command, arguments):
+    answer = command(*arguments)
     assert answer.code == answer.json["exit_code"] == 2
     assert answer.json["status"] == "failed"
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ["rollback", "--to", ""],
         ["rollback", "--to="],
@@ -124,8 +129,8 @@ def test_a_wrong_word_is_one_object_too(command, words):
         ["demo", "serve", "--host", ""],
     ],
 )
-def test_an_empty_word_is_exit_2_and_named(command, words):
-    answer = command(*words)
+def test_an_empty_argument_is_exit_2_and_named(command, arguments):
+    answer = command(*arguments)
     assert answer.code == answer.json["exit_code"] == 2
     assert "is empty" in answer.json["message"]
 
@@ -165,9 +170,9 @@ def test_a_signal_is_one_alert_one_record_and_one_object_and_a_second_one_breaks
     assert asked.wait(60)
     process.send_signal(number)
     process.send_signal(signal.SIGTERM)
-    out, words = process.communicate(timeout=600)
+    out, stderr = process.communicate(timeout=600)
     answer = json.loads(out)
-    assert process.returncode == answer["exit_code"] == 128 + number, words
+    assert process.returncode == answer["exit_code"] == 128 + number, stderr
     assert (answer["status"], "stopped by SIG" in answer["message"]) == ("failed", True)
     [record] = records(tmp_path / "lake")
     assert record["message"] == answer["message"]
@@ -210,7 +215,7 @@ def test_a_signal_while_the_command_is_imported_is_one_object_and_one_line(comma
 
 
 def test_what_a_library_prints_is_not_on_standard_output(command, tmp_path):
-    code = BROKEN.format(imports="", patch="cli.open_lake").replace(
+    code = BROKEN.format(imports="\nfrom catalunya.cli import context", patch="context.open_lake").replace(
         'raise RuntimeError("a fault of the code: 5 :id")', "print('noise'); raise RuntimeError('x')"
     )
     done = subprocess.run(
@@ -228,4 +233,4 @@ def test_what_a_library_prints_is_not_on_standard_output(command, tmp_path):
 def test_emoji_codes_and_markup_in_an_address_are_printed_as_they_are(command, tmp_path):
     command.lake = "ftp://host/:id/[red]:smile:"
     answer = command("status")
-    assert "/:id/[red]:smile:" in answer.words
+    assert "/:id/[red]:smile:" in answer.stderr

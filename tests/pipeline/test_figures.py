@@ -14,7 +14,7 @@ import pytest
 
 from catalunya.demo import server
 from catalunya.demo.faults import rows
-from tests.pipeline.conftest import LATER, LATER_DAY, SMALL, Command, query
+from tests.pipeline.command import LATER, LATER_DAY, SMALL, Command, query
 
 Row = dict[str, Any]
 
@@ -61,7 +61,7 @@ def test_wrong_figures_are_refused_and_published_with_a_note_once_they_are_accep
     assert {"before", "after", "tolerated"} <= set(refusal["figures"])
     assert released("accept", snapshot_id, "--why", "a test of a real change").code == 0
     final = released.run(now="2026-03-02T12:00:00Z")
-    assert (final.code, final.json["status"]) == (0, "released"), final.words
+    assert (final.code, final.json["status"]) == (0, "released"), final.stderr
     noted = json.loads(Path(final.json["release"], "release.json").read_text("utf-8"))["warnings"]
     assert any(figure in warning and warning.endswith("accepted by hand") for warning in noted)
     assert any("in the last release" in warning for warning in noted)
@@ -71,7 +71,7 @@ def test_wrong_figures_are_refused_and_published_with_a_note_once_they_are_accep
 def test_wrong_figures_that_were_published_and_refused_are_not_held_against_the_good_ones(
     small_release: Any, wrong: Any, tmp_path: Path
 ) -> None:
-    shutil.copytree(small_release[0], tmp_path / "lake")
+    shutil.copytree(small_release.lake, tmp_path / "lake")
     small = Command(str(tmp_path / "lake"), None)
     with server.running(rows=SMALL, day=LATER_DAY) as bad:
         bad.faults.add(wrong(ten_times))
@@ -83,7 +83,7 @@ def test_wrong_figures_that_were_published_and_refused_are_not_held_against_the_
     with server.running(rows=SMALL + 3, day=LATER_DAY) as good:
         small.url = good.url
         final = small.run(now="2026-03-03T06:00:00Z")
-    assert (final.code, final.json["status"], final.json["refused"]) == (0, "released", {}), final.words
+    assert (final.code, final.json["status"], final.json["refused"]) == (0, "released", {}), final.stderr
     assert query(final, "select max(places) < 1000 from marts.service_history") == [(True,)]
 
 
@@ -95,7 +95,7 @@ def to_another_comarca(row: Row) -> Row:
 def test_a_town_in_another_comarca_is_refused_and_released_once_it_is_accepted(
     small_release: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    shutil.copytree(small_release[0], tmp_path / "lake")
+    shutil.copytree(small_release.lake, tmp_path / "lake")
     small = Command(str(tmp_path / "lake"), None)
     monkeypatch.setitem(
         rows._ROW_FAULTS,
@@ -115,11 +115,11 @@ def test_a_town_in_another_comarca_is_refused_and_released_once_it_is_accepted(
         assert "coverage_comarca.people_aged_65_over[2025, 39] is " in refusal["reason"]
         assert small("accept", snapshot_id, "--why", "a law that moved the town").code == 0
         final = small.run(now="2026-03-02T12:00:00Z")
-    assert (final.code, final.json["status"], final.json["refused"]) == (0, "released", {}), final.words
+    assert (final.code, final.json["status"], final.json["refused"]) == (0, "released", {}), final.stderr
     assert any("coverage_comarca.people_aged_65_over" in warning for warning in final.json["warnings"])
 
 
 def test_a_real_change_of_eight_weeks_is_released_without_a_person(second_release: Any) -> None:
-    answer = second_release[1]
+    answer = second_release.answer
     assert (answer.code, answer.json["status"]) == (0, "released")
     assert not any("tolerated" in warning for warning in answer.json["warnings"])

@@ -23,7 +23,7 @@ from catalunya.errors import BuildFailed
 from catalunya.lake import snapshot
 from catalunya.lake.opening import open_lake
 from catalunya.warehouse.engines.staged_tables import staged_keys
-from tests.pipeline.conftest import DAY, SMALL
+from tests.pipeline.command import DAY, SMALL
 
 FEW, MANY = 40, 240
 """With three records in the ledger for each: more than the last days have, which are listed."""
@@ -45,7 +45,7 @@ def lakes(small_release, url, tmp_path_factory):
     found = {}
     for count in (FEW, MANY):
         found[count] = tmp_path_factory.mktemp(f"growth-{count}") / "lake"
-        shutil.copytree(small_release[0], found[count])
+        shutil.copytree(small_release.lake, found[count])
         multiply(found[count], count, configured(str(found[count]), url).home)
     return found
 

@@ -13,13 +13,13 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
-from tests.pipeline.conftest import Answer
+from tests.pipeline.command import Answer
 from tests.pipeline.life import (
     LIFE,
     Scene,
-    Seen,
     Step,
     Undisturbed,
+    VisibleState,
     copy_lake,
     published,
     saved,
@@ -102,15 +102,15 @@ def killed_and_repeated(
     allowed = (published(lake), calm.seen(kill.number + 1).release)
     command = life.command(str(lake), step)
     limit = kill.limit(pace.get(step.name, calm.seconds[step.name]), calm.writes[step.name])
-    killed = command(*life.words(step, kept), **limit)
+    killed = command(*life.arguments(step, kept), **limit)
     if killed.code is not None:
         # It was faster this time.
         pace[step.name] = killed.seconds
     where = f"{step.name} {limit}"
     assert published(lake) in allowed, f"{where}: a mixture"
     no_release_lost(kept, lake, step.keep, where)
-    answer = command(*life.words(step, whole(lake)))
-    check_repeated(answer, step.words[0], where)
+    answer = command(*life.arguments(step, whole(lake)))
+    check_repeated(answer, step.arguments[0], where)
     no_release_lost(kept, lake, step.keep, where)
     # How long a step takes depends on what else the machine does at the time.
     if answer.code == 0 and killed.code is None:
@@ -121,10 +121,10 @@ def killed_and_repeated(
 def check_repeated(answer: Answer, word: str, where: str) -> None:
     """A repeated command ends well, or says that its work is done already."""
     done = word in DONE and answer.code == 2 and DONE[word] in answer.json["message"]
-    assert answer.code == 0 or done, f"{where}: {answer.words}"
+    assert answer.code == 0 or done, f"{where}: {answer.stderr}"
 
 
-def same(found: Seen, wanted: Seen, keep: int, where: str) -> None:
+def same(found: VisibleState, wanted: VisibleState, keep: int, where: str) -> None:
     """A lake shows what the undisturbed one does."""
     assert found.datasets == wanted.datasets, where
     assert found.release == wanted.release, where
@@ -146,14 +146,19 @@ def test_a_kill_at_a_random_moment_of_a_lakes_life_changes_nothing_that_follows(
                 break
         else:
             pytest.fail(f"{where}: it ends before it can be killed")
-        same(Seen.of(lake, LIFE[number].now), calm.seen(number + 1), LIFE[number].keep, where)
+        same(VisibleState.of(lake, LIFE[number].now), calm.seen(number + 1), LIFE[number].keep, where)
         assert not any((lake / "candidates").glob("*")), f"{where}: a candidate was left behind"
         # What a run left is seen at once; what another command left shows in the run that follows.
-        if number + 1 < len(LIFE) and LIFE[number].words != ("run",):
+        if number + 1 < len(LIFE) and LIFE[number].arguments != ("run",):
             after = LIFE[number + 1]
-            answer = life.command(str(lake), after)(*life.words(after, whole(lake)))
-            assert answer.code == 0, f"{where}, then {after.name}: {answer.words}"
-            same(Seen.of(lake, after.now), calm.seen(number + 2), after.keep, f"{where}, then {after.name}")
+            answer = life.command(str(lake), after)(*life.arguments(after, whole(lake)))
+            assert answer.code == 0, f"{where}, then {after.name}: {answer.stderr}"
+            same(
+                VisibleState.of(lake, after.now),
+                calm.seen(number + 2),
+                after.keep,
+                f"{where}, then {after.name}",
+            )
 
 
 @pytest.mark.skipif(LIVES == 0, reason="whole lives are lived with CATALUNYA_KILLS=20 or more")
@@ -170,9 +175,9 @@ def test_a_life_with_a_kill_in_most_steps_ends_as_the_undisturbed_one(number, li
             kill = Kill(at, dice.uniform(0.02, 0.98), dice.random() < 0.5)
             story.append(killed_and_repeated(life, calm, kill, lake, pace)[1])
         if not kills:
-            answer = life.command(str(lake), step)(*life.words(step, whole(lake)))
-            assert answer.code == 0, f"{step.name} after {story}: {answer.words}"
-        same(Seen.of(lake, step.now), calm.seen(at + 1), step.keep, "; ".join(story))
+            answer = life.command(str(lake), step)(*life.arguments(step, whole(lake)))
+            assert answer.code == 0, f"{step.name} after {story}: {answer.stderr}"
+        same(VisibleState.of(lake, step.now), calm.seen(at + 1), step.keep, "; ".join(story))
 
 
 @pytest.fixture
@@ -217,15 +222,15 @@ def test_a_kill_at_a_random_moment_on_s3_changes_nothing_that_follows(
     command = life.command(f"s3://{s3_bucket}/lake", step, s3_emulator.env)
     kept = whole(calm.before(number))
     limit = kill.limit(calm.seconds[step.name], calm.writes[step.name])
-    command(*life.words(step, kept), **limit)
+    command(*life.arguments(step, kept), **limit)
     where = f"{step.name} {limit}"
     halfway = tmp_path / "halfway"
     download(store, halfway)
     assert published(halfway) in (published(calm.before(number)), calm.seen(number + 1).release), where
     no_release_lost(kept, halfway, step.keep, where)
     expire_leases(store)
-    check_repeated(command(*life.words(step, whole(halfway))), step.words[0], where)
+    check_repeated(command(*life.arguments(step, whole(halfway))), step.arguments[0], where)
     lake = tmp_path / "after"
     download(store, lake)
     no_release_lost(kept, lake, step.keep, where)
-    same(Seen.of(lake, step.now), calm.seen(number + 1), step.keep, where)
+    same(VisibleState.of(lake, step.now), calm.seen(number + 1), step.keep, where)

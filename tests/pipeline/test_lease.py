@@ -16,7 +16,7 @@ from obstore.store import S3Store
 from catalunya.demo import server
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.opening import open_lake
-from tests.pipeline.conftest import LATER, LATER_DAY, SMALL, Command
+from tests.pipeline.command import LATER, LATER_DAY, SMALL, Command
 from tests.pipeline.test_kill import store, upload
 
 __all__ = ["store"]
@@ -58,7 +58,7 @@ def objects(store: S3Store) -> dict[str, str]:
     ("where", "published"),
     [
         ("catalunya.runs.pipeline.discard_candidates", False),
-        ("catalunya.runs.pipeline.build", False),
+        ("catalunya.runs.state.build", False),
         ("catalunya.publish._upload", False),
         ("catalunya.publish.apply_retention", True),
     ],
@@ -67,7 +67,7 @@ def test_a_run_that_loses_its_lease_while_it_is_paused_neither_publishes_nor_del
     where, published, small_release, tmp_path, s3_emulator, s3_bucket, store
 ):
     base = tmp_path / "base"
-    shutil.copytree(small_release[0], base, ignore=shutil.ignore_patterns(".lake"))
+    shutil.copytree(small_release.lake, base, ignore=shutil.ignore_patterns(".lake"))
     release = next((base / "releases").iterdir())
     # Two more releases, so that retention has something to delete, and a candidate of somebody else.
     for number in (2, 3):

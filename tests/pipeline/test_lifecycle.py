@@ -1,4 +1,4 @@
-"""The life of a snapshot: what is judged, what becomes history, what a person can put right, and what is deleted."""
+"""The life of a snapshot: what is judged, what becomes history, what a person can correct, and what is deleted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from catalunya.demo import server
 from catalunya.lake import layout
-from tests.pipeline.conftest import DAY, LATER, LATER_DAY, SMALL, Answer, Command, query
+from tests.pipeline.command import DAY, LATER, LATER_DAY, SMALL, Answer, Command, query
 
 MONTH_LATER = "2026-04-02T06:00:00Z"
 REGISTER = "social_services"
@@ -21,7 +21,7 @@ REGISTER = "social_services"
 def small(small_release, tmp_path) -> Command:
     """The command on a lake of its own with one release of a small register; its portals are gone."""
     lake = tmp_path / "lake"
-    shutil.copytree(small_release[0], lake)
+    shutil.copytree(small_release.lake, lake)
     return Command(str(lake), None, now=LATER)
 
 
@@ -45,7 +45,7 @@ def test_a_register_that_lost_rows_and_landed_without_an_audit_never_becomes_his
     with server.running(rows=SMALL + 3, day=LATER_DAY) as whole:
         small.url = whole.url
         answer = small.run(now="2026-03-03T06:00:00Z")
-    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr
     assert list(refused(small)) == [pending]
     assert answer.json["refused"].keys() == {pending}
     assert (
@@ -64,7 +64,7 @@ def test_a_register_that_is_whole_again_without_a_newer_date_is_read_again(small
     with server.running(rows=SMALL + 3, day=LATER_DAY) as whole:
         small.url = whole.url
         answer = small.run(now="2026-03-02T12:00:00Z")
-    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr
     assert answer.json["datasets"][REGISTER]["rows_staged"] == SMALL + 3
 
 
@@ -73,7 +73,7 @@ def test_one_refused_dataset_does_not_hold_up_another_that_changed(small, demo):
         torn.faults.add("municipalities:new_column")
         small.url = torn.url
         answer = small.run()
-    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr
     assert [s["dataset_id"] for s in answer.json["stale"]] == [REGISTER]
     record = json.loads(Path(answer.json["release"], "release.json").read_text())
     assert len(record["snapshots"]["municipalities"]) == 2
@@ -87,7 +87,7 @@ def test_a_source_that_drifted_does_not_hold_up_another_that_changed(small):
         drifted.faults.add("municipalities:new_column")
         small.url = drifted.url
         answer = small.run()
-        assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+        assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr
         [snapshot_id] = refused(small)
         assert answer.json["refused"].keys() == {snapshot_id}
         again = small.run(now="2026-03-02T12:00:00Z")
@@ -106,7 +106,7 @@ def test_two_changed_datasets_and_a_failing_test_of_one_release_the_other(small,
         changed.faults.add("municipalities:new_column")
         small.url = changed.url
         answer = small.run()
-    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr
     [(snapshot_id, refusal)] = refused(small, "municipalities").items()
     assert refusal["gate"] == "dbt"
     assert "no_new_column_in_the_list" in refusal["reason"]
@@ -117,7 +117,7 @@ def test_two_changed_datasets_and_a_failing_test_of_one_release_the_other(small,
     accepted = small("accept", snapshot_id, "--why", "the column is welcome")
     assert accepted.code == 0
     final = small.run(now="2026-03-03T06:00:00Z")
-    assert (final.code, final.json["status"]) == (0, "released"), final.words
+    assert (final.code, final.json["status"]) == (0, "released"), final.stderr
     assert any("no_new_column_in_the_list" in warning for warning in final.json["warnings"])
     noted = json.loads(Path(final.json["release"], "release.json").read_text())["accepted_by_hand"]
     assert noted == {snapshot_id: "the column is welcome"}
@@ -133,11 +133,11 @@ def test_a_bad_snapshot_before_the_first_release_does_not_hold_up_the_good_one_t
         command = Command(str(tmp_path / "lake"), running.url, env={"CATALUNYA_HOME": str(home)})
         running.faults.add("municipalities:new_column")
         first = command.run()
-        assert (first.code, first.json["status"], first.json["refused"]) == (3, "refused", {}), first.words
+        assert (first.code, first.json["status"], first.json["refused"]) == (3, "refused", {}), first.stderr
         assert "There is no release yet" in first.json["message"]
         running.faults.clear()
         answer = command.run(now="2026-01-06T06:00:00Z")
-    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr
     [(_, refusal)] = refused(command, "municipalities").items()
     assert (refusal["gate"], answer.json["refused"].keys()) == (
         "dbt",
@@ -158,7 +158,7 @@ def test_a_refusal_ends_when_the_definition_that_made_it_is_corrected(small, hom
         definition.write_text(before + after[after.index("  - name:") :], "utf-8")
         assert small("datasets", "generate").code == 0
         corrected = small.run(now="2026-03-02T12:00:00Z")
-    assert (corrected.code, corrected.json["status"]) == (0, "released"), corrected.words
+    assert (corrected.code, corrected.json["status"]) == (0, "released"), corrected.stderr
     assert refused(small) == {}
     record = json.loads(Path(corrected.json["release"], "release.json").read_text())
     assert len(record["snapshots"][REGISTER]) == 2
@@ -182,7 +182,7 @@ def test_declaring_a_new_column_keeps_all_observed_history(small, home):
         assert small("datasets", "generate").code == 0
         second = small.run(now="2026-03-02T12:00:00Z")
         third = small.run(now="2026-03-03T06:00:00Z")
-    assert (second.code, second.json["status"]) == (0, "released"), second.words
+    assert (second.code, second.json["status"]) == (0, "released"), second.stderr
     assert (third.code, third.json["status"]) == (0, "unchanged")
     assert refused(small) == {}
     assert query(second, "select * from marts.service_history order by all") == history
@@ -203,7 +203,7 @@ def test_a_definition_that_was_edited_and_put_back_while_staging_was_killed_chan
         small("stage", kill_after=share * 3)
     definition.write_text(text, "utf-8")
     answer = small.run("--force", "--dataset", "boundaries", now=MONTH_LATER)
-    assert answer.code in (0, 4), answer.words
+    assert answer.code in (0, 4), answer.stderr
     final = small.run("--rebuild", now="2026-04-03T06:00:00Z") if answer.code else answer
     assert query(final, "select * from marts.service_changes order by all") == expected
 
@@ -216,10 +216,10 @@ def test_a_rollback_names_what_came_with_the_release_and_no_later_run_brings_it_
         came = bad.json["datasets"][REGISTER]["snapshot_id"]
         back = small("rollback")
         assert (back.code, back.json["refused"][came]) == (0, REGISTER)
-        assert f"catalunya accept {came}" in back.words
+        assert f"catalunya accept {came}" in back.stderr
         changed.faults.add("municipalities:new_column")
         answer = small.run(now="2026-03-03T06:00:00Z")
-        assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+        assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr
         record = json.loads(Path(answer.json["release"], "release.json").read_text())
         assert came not in record["snapshots"][REGISTER]
         assert small("accept", came, "--why", "it was right").code == 0
@@ -236,7 +236,7 @@ def test_what_a_rollback_took_out_of_use_is_published_once_it_is_accepted_though
         for snapshot_id in back.json["refused"]:
             assert small("accept", snapshot_id, "--why", "it was right").code == 0
         answer = small.run(now="2026-03-04T06:00:00Z")
-    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr
     assert answer.json["datasets"][REGISTER]["snapshot_id"] == came
 
 
@@ -248,7 +248,7 @@ def test_a_published_snapshot_that_a_person_refuses_is_gone_from_the_next_releas
         answer = small("refuse", wrong, "--why", "the register of that day was a test")
         assert (answer.code, answer.json["dataset_id"]) == (0, REGISTER)
         final = small.run(now="2026-03-02T12:00:00Z")
-        assert (final.code, final.json["status"]) == (0, "released"), final.words
+        assert (final.code, final.json["status"]) == (0, "released"), final.stderr
         assert query(final, "select count(*) from marts.service_changes") == [(0,)]
         assert small.run(now="2026-03-02T18:00:00Z").json["status"] == "unchanged"
     assert len(releases(small)) == len(before) + 2
@@ -271,7 +271,7 @@ def test_a_damaged_pointer_costs_no_release_and_a_command_puts_it_back(small):
         assert small.run(now="2026-03-02T18:00:00Z").json["status"] == "unchanged"
         Path(small.lake, "current.json").unlink()
         without = small.run(now="2026-03-03T06:00:00Z")
-    assert (without.code, without.json["status"]) == (0, "released"), without.words
+    assert (without.code, without.json["status"]) == (0, "released"), without.stderr
     assert set(kept) < set(releases(small))
     assert query(without, "select count(*) from marts.service_changes where change = 'reopened'") == [(0,)]
 
@@ -343,7 +343,7 @@ def test_snapshots_of_a_clock_that_was_ahead_are_named_and_can_be_left_out(small
         for snapshot_id in wrong:
             assert small("refuse", snapshot_id, "--why", "the clock was wrong").code == 0
         answer = small.run()
-        assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+        assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr
         assert answer.json["datasets"][REGISTER]["snapshot_id"] < "2027"
         assert answer.json["release_id"] < "2027"
         assert query(answer, "select max(year) < 2030 from marts.coverage_catalonia") == [(True,)]
@@ -370,12 +370,12 @@ def test_landed_bytes_that_rotted_before_they_were_staged_hold_up_nothing_and_ca
         good = page.read_bytes()
         page.write_bytes(good[: len(good) // 2])
         answer = small.run()
-        assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+        assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr
         assert refused(small)[snapshot_id]["gate"] == "unreadable"
         page.write_bytes(good)
         assert small("accept", snapshot_id, "--why", "restored from the backup").code == 0
         final = small.run(now="2026-03-03T06:00:00Z")
-    assert (final.code, final.json["datasets"][REGISTER]["snapshot_id"]) == (0, snapshot_id), final.words
+    assert (final.code, final.json["datasets"][REGISTER]["snapshot_id"]) == (0, snapshot_id), final.stderr
 
 
 def test_an_index_that_is_lost_or_damaged_is_made_again(small):
@@ -387,7 +387,7 @@ def test_an_index_that_is_lost_or_damaged_is_made_again(small):
             path.write_bytes(b"{" if path.parent.name == REGISTER else b"")
         assert small("status").json["datasets"] == before
         again = small.run(now=(LATER_DAY + timedelta(days=1)).isoformat() + "T06:00:00Z")
-    assert (again.code, again.json["status"]) == (0, "unchanged"), again.words
+    assert (again.code, again.json["status"]) == (0, "unchanged"), again.stderr
     assert small("status").json["datasets"].keys() == before.keys()
     assert list(refused(small)) == list(before[REGISTER]["refused"])
 
@@ -400,7 +400,7 @@ def test_staged_files_that_are_lost_or_empty_are_made_again_before_a_build(small
     with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         small.url = changed.url
         answer = small.run()
-    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr
     for dataset_id in ("population", REGISTER):
         assert any(f"{dataset_id}: the staged files of" in warning for warning in answer.json["warnings"])
     assert query(answer, "select count(*) > 8000 from marts.population") == [(True,)]
@@ -418,12 +418,12 @@ def test_what_is_no_snapshot_in_landing_is_ignored(small):
     with server.running(rows=SMALL, day=DAY) as same:
         small.url = same.url
         answer = small.run(now="2026-01-06T06:00:00Z")
-    assert (answer.code, answer.json["status"]) == (0, "unchanged"), answer.words
+    assert (answer.code, answer.json["status"]) == (0, "unchanged"), answer.stderr
     assert small("status").json["datasets"][REGISTER]["snapshots"] == 1
     assert (folder / f"{snapshot_id}.bad").is_dir()
 
 
-def test_a_damaged_manifest_is_put_right_by_moving_its_folder_away_as_the_message_says(small, tmp_path):
+def test_a_damaged_manifest_is_corrected_by_moving_its_folder_away_as_the_message_says(small, tmp_path):
     with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         small.url = changed.url
         assert small("ingest").code == 0
@@ -432,11 +432,11 @@ def test_a_damaged_manifest_is_put_right_by_moving_its_folder_away_as_the_messag
         (folder / "manifest.json").write_bytes(b"{")
         broken = small.run()
         assert any("move the snapshot's folder away" in text for text in broken.json["warnings"]), (
-            broken.words
+            broken.stderr
         )
         shutil.move(folder, tmp_path / "away")
         answer = small.run(now="2026-03-03T06:00:00Z")
-    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr
     assert answer.json["datasets"][REGISTER]["rows_staged"] == SMALL + 3
 
 
@@ -449,7 +449,7 @@ def test_a_damaged_manifest_of_a_pending_snapshot_is_refused_and_the_next_answer
         small.run()
         assert refused(small)[snapshot_id]["gate"] == "unreadable"
         answer = small.run(now="2026-03-03T06:00:00Z")
-    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr
     assert answer.json["datasets"][REGISTER]["rows_staged"] == SMALL + 3
     assert snapshot_id not in str(answer.json["stale"])
 
@@ -466,7 +466,7 @@ def test_an_accepted_snapshot_that_can_no_longer_be_staged_stops_the_run_until_a
         assert refused(small) == {}
         assert small("refuse", oldest.name, "--why", "its bytes are lost").code == 0
         answer = small.run("--rebuild", now="2026-03-04T06:00:00Z")
-    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr
 
 
 def test_code_that_was_rolled_back_publishes_nothing_until_it_changes_or_a_person_insists(small, home):
@@ -486,4 +486,4 @@ def test_code_that_was_rolled_back_publishes_nothing_until_it_changes_or_a_perso
         assert any("rolled back" in warning for warning in held.json["warnings"])
         macro.write_text(good + "\n", "utf-8")
         answer = small.run(now="2026-03-04T06:00:00Z")
-    assert (answer.code, answer.json["status"]) == (0, "released"), answer.words
+    assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr

@@ -9,21 +9,20 @@ import duckdb
 import pytest
 
 from catalunya.demo import server
-from tests.pipeline.conftest import Answer, Command, query, shared_once
+from tests.pipeline.command import Answer, Command, ReleasedLake, query, shared_once
 
 
 @pytest.fixture(scope="module")
-def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Command, Answer]:
+def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> ReleasedLake:
     def make(lake: Path) -> Answer:
         with server.running(files=shared) as files:
             return Command(str(lake), files.url).run()
 
-    lake, answer = shared_once(tmp_path_factory, "real", make)
-    return Command(str(lake), None), answer
+    return shared_once(tmp_path_factory, "real", make)
 
 
 def test_every_row_is_accounted_for(real):
-    counts = real[1].json["datasets"]
+    counts = real.answer.json["datasets"]
     rows_in = {name: d["rows_in"] for name, d in counts.items()}
     assert rows_in == {
         "municipalities": 949,
@@ -37,15 +36,14 @@ def test_every_row_is_accounted_for(real):
 
 
 def test_the_two_rows_that_are_no_municipalities_are_quarantined_with_the_reason(real):
-    command, answer = real
-    pattern = f"{command.lake}/quarantine/municipalities/*/*.parquet"
+    pattern = f"{real.lake}/quarantine/municipalities/*/*.parquet"
     rows = duckdb.sql(
         f"select json_extract_string(raw, '$.codi'), reason from read_parquet('{pattern}') order by 1"
     ).fetchall()
     assert [code for code, _ in rows] == ["999998", "999999"]
     assert all("municipality_id" in reason for _, reason in rows)
     [(municipalities, comarques)] = query(
-        answer,
+        real.folder,
         """
         select count(*) filter (is_current), (select count(*) from marts.dim_comarca)
         from marts.dim_municipality
@@ -56,14 +54,14 @@ def test_the_two_rows_that_are_no_municipalities_are_quarantined_with_the_reason
 
 def test_people_of_65_and_over_in_2019_are_the_published_sum(real):
     [(people, rows)] = query(
-        real[1], "select sum(people_aged_65_over), count(*) from marts.population where year = 2019"
+        real.folder, "select sum(people_aged_65_over), count(*) from marts.population where year = 2019"
     )
     assert (people, rows) == (1_442_754, 947)
 
 
 def test_all_27_services_have_their_municipality(real):
     rows = query(
-        real[1],
+        real.folder,
         "select municipality_match, count(*), count(municipality_id) from marts.service_history "
         "where is_current group by 1",
     )
@@ -73,10 +71,10 @@ def test_all_27_services_have_their_municipality(real):
 
 
 def test_a_release_of_real_files_is_not_called_demo(real):
-    folder = Path(real[1].json["release"])
+    folder = real.folder
     assert json.loads((folder / "release.json").read_text("utf-8"))["demo"] is False
     assert "DEMO" not in (folder / "dictionary.md").read_text("utf-8")
 
 
-def test_what_a_card_expects_in_absolute_numbers_only_warns(real):
-    assert any("27 rows, expected are" in warning for warning in real[1].json["warnings"])
+def test_what_a_definition_expects_in_absolute_numbers_only_warns(real):
+    assert any("27 rows, expected are" in warning for warning in real.answer.json["warnings"])

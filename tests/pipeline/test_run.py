@@ -14,8 +14,8 @@ import duckdb
 import pytest
 
 from catalunya.demo import server
-from tests.conftest import ROOT
-from tests.pipeline.conftest import LATER, LATER_DAY, Command, files_of, query
+from tests.pipeline.command import LATER, LATER_DAY, Command, files_of, query
+from tests.project import ROOT
 
 DATASETS = sorted(path.stem for path in (ROOT / "datasets").glob("*.yml"))
 MARTS = {
@@ -26,7 +26,7 @@ MARTS = {
 
 
 def test_a_run_releases_every_mart_and_says_what_it_did(first_release):
-    _, answer = first_release
+    answer = first_release.answer
     found = answer.json
     assert answer.code == 0
     assert found["status"] == "released"
@@ -40,11 +40,11 @@ def test_a_run_releases_every_mart_and_says_what_it_did(first_release):
         assert counts["requests"] > 0
         assert counts["bytes"] > 0
     assert found["stale"] == []
-    assert "released" in answer.words
+    assert "released" in answer.stderr
 
 
 def test_a_release_folder_is_whole_and_its_checksums_are_right(first_release):
-    folder = Path(first_release[1].json["release"])
+    folder = first_release.folder
     assert set(MARTS) <= {path.stem for path in (folder / "parquet").glob("*.parquet")}
     sums = dict(
         reversed(line.split("  ", 1)) for line in (folder / "SHA256SUMS").read_text("utf-8").splitlines()
@@ -59,7 +59,7 @@ def test_a_release_folder_is_whole_and_its_checksums_are_right(first_release):
 
 
 def test_the_three_forms_of_a_mart_hold_the_same_rows(first_release):
-    folder = first_release[1].json["release"]
+    folder = first_release.folder
     tables = [
         name
         for (name,) in query(folder, "select table_name from duckdb_tables() where schema_name = 'marts'")
@@ -80,7 +80,7 @@ def test_the_three_forms_of_a_mart_hold_the_same_rows(first_release):
 
 
 def test_every_table_and_column_of_a_release_is_described(first_release):
-    folder = first_release[1].json["release"]
+    folder = first_release.folder
     bare = query(
         folder,
         """
@@ -94,7 +94,7 @@ def test_every_table_and_column_of_a_release_is_described(first_release):
 
 
 def test_the_audit_warns_of_a_difference_from_published_places_with_territory_and_both_figures(first_release):
-    [warning] = [w for w in first_release[1].json["warnings"] if "residence_places_agree" in w]
+    [warning] = [w for w in first_release.answer.json["warnings"] if "residence_places_agree" in w]
     for part in (
         "comarca_id=",
         "comarca=",
@@ -105,7 +105,7 @@ def test_the_audit_warns_of_a_difference_from_published_places_with_territory_an
     ):
         assert part in warning
     [(compared, differing, published, computed, difference, reason)] = query(
-        first_release[1],
+        first_release.answer,
         """
         select controls, controls_differing, largest_difference_published, largest_difference_computed,
             largest_difference, largest_difference_reason
@@ -119,7 +119,7 @@ def test_the_audit_warns_of_a_difference_from_published_places_with_territory_an
 
 def test_people_reach_together_exactly_the_places_that_there_are(first_release):
     rows = query(
-        first_release[1],
+        first_release.answer,
         """
         select a.service_group, count(*), count(nearest_km), sum(accessibility_ratio * people_aged_65_over_latest),
             (
@@ -138,18 +138,18 @@ def test_people_reach_together_exactly_the_places_that_there_are(first_release):
 
 
 def test_demo_data_say_so_wherever_a_person_meets_them(first_release):
-    folder = Path(first_release[1].json["release"])
+    folder = first_release.folder
     assert "DEMO" in (folder / "dictionary.md").read_text("utf-8")
     assert "DEMO" in (folder / "LICENCES.md").read_text("utf-8")
     assert json.loads((folder / "datapackage.json").read_text("utf-8"))["title"].startswith("DEMO")
     assert json.loads((folder / "release.json").read_text("utf-8"))["demo"] is True
     comments = query(str(folder), "select comment from duckdb_tables() where schema_name = 'marts'")
     assert all("DEMO" in comment for (comment,) in comments)
-    assert "DEMO DATA" in first_release[1].words
+    assert "DEMO DATA" in first_release.answer.stderr
 
 
 def test_every_row_of_a_demo_csv_file_says_so_and_nothing_else_of_it_differs_from_the_table(first_release):
-    folder = Path(first_release[1].json["release"])
+    folder = first_release.folder
     package = json.loads((folder / "datapackage.json").read_text("utf-8"))
     dictionary = (folder / "dictionary.md").read_text("utf-8").split("\n## ")[1:]
     assert len(package["resources"]) == len(dictionary) == len(list((folder / "csv").iterdir()))
@@ -166,7 +166,7 @@ def test_every_row_of_a_demo_csv_file_says_so_and_nothing_else_of_it_differs_fro
 
 
 def test_frictionless_finds_the_data_package_valid(first_release):
-    folder = Path(first_release[1].json["release"])
+    folder = first_release.folder
     done = subprocess.run(
         [Path(sys.executable).with_name("frictionless"), "validate", "datapackage.json", "--json"],
         cwd=folder, capture_output=True, text=True, check=False,
@@ -192,11 +192,11 @@ def test_a_second_run_asks_once_per_resource_stores_only_its_record_and_runs_no_
 
 
 def test_a_change_at_a_portal_makes_a_new_release_with_its_history(first_release, second_release, twice):
-    _, answer = second_release
+    answer = second_release.answer
     assert answer.json["status"] == "released"
     assert answer.json["datasets"]["municipalities"]["outcome"] == "unchanged"
     status = twice("status").json
-    first = first_release[1].json["release_id"]
+    first = first_release.release_id
     assert (status["previous"], status["release_id"]) == (first, answer.json["release_id"])
     assert status["datasets"]["social_services"]["snapshots"] == 2
     [(closed,)] = query(
@@ -210,7 +210,7 @@ def test_a_change_at_a_portal_makes_a_new_release_with_its_history(first_release
 
 
 def test_rollback_shows_the_old_release_and_the_next_run_does_not_undo_it(first_release, twice, demo):
-    first = first_release[1].json["release_id"]
+    first = first_release.release_id
     second = twice("status").json["release_id"]
     demo.set_day(LATER_DAY)
     demo.faults.add("ivft-vegh:new_column")
@@ -225,7 +225,7 @@ def test_rollback_shows_the_old_release_and_the_next_run_does_not_undo_it(first_
 
 
 def test_a_portal_that_is_down_makes_its_dataset_stale_and_holds_up_nothing_else(second_release):
-    _, answer = second_release
+    answer = second_release.answer
     assert (answer.code, answer.json["status"]) == (0, "released")
     [stale] = answer.json["stale"]
     assert stale["dataset_id"] == "population"
@@ -260,12 +260,12 @@ def test_without_an_earlier_snapshot_there_is_no_release_but_the_others_are_land
 
 
 def test_a_new_column_is_warned_of_and_the_run_goes_on(second_release):
-    _, answer = second_release
+    answer = second_release.answer
     assert (answer.code, answer.json["status"]) == (0, "released")
     assert any("new column" in warning for warning in answer.json["warnings"])
 
 
-def test_a_register_that_lost_most_of_its_rows_is_refused_by_the_audit_and_every_event_told_of_once(
+def test_a_register_that_lost_most_of_its_rows_is_refused_by_the_audit_and_every_event_is_one_alert(
     released, webhook_sink
 ):
     released.env = {"CATALUNYA_NOTIFY_URLS": webhook_sink.channel}
@@ -332,11 +332,11 @@ def test_two_runs_at_once_one_wins_and_the_other_names_it(released, demo):
         ({}, ["publish"], "candidate"),
     ],
 )
-def test_wrong_settings_and_words_are_exit_2_and_named(tmp_path, env, words, named):
+def test_wrong_settings_and_arguments_are_exit_2_and_named(tmp_path, env, words, named):
     answer = Command(str(tmp_path / "lake"), "http://127.0.0.1:9", env=env)(*words)
     assert answer.code == 2
     assert named in answer.json["message"]
-    assert named in answer.words
+    assert named in answer.stderr
 
 
 def test_an_unknown_option_is_exit_2(tmp_path):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import obstore
 import pytest
 from obstore.store import S3Store
 
-from tests.pipeline.conftest import Command
+from tests.pipeline.command import Command
 from tests.s3 import S3Emulator
 
 
@@ -34,14 +32,14 @@ def test_each_stage_alone_on_s3_ends_in_the_same_bytes_as_one_run_on_a_folder(
     command = Command(f"s3://{s3_bucket}/lake", demo.url, env=s3_emulator.env)
     for stage in ("ingest", "stage", "build", "audit", "publish"):
         answer = command(stage)
-        assert answer.code == 0, answer.words
-    folder = Path(first_release[1].json["release"])
+        assert answer.code == 0, answer.stderr
+    folder = first_release.folder
     key = answer.json["release"].removeprefix(f"s3://{s3_bucket}/")
     for path in sorted([*folder.glob("csv/*"), *folder.glob("parquet/*")]):
         name = path.relative_to(folder).as_posix()
         assert bytes(obstore.get(store, f"{key}/{name}").bytes()) == path.read_bytes(), name
     traced = command("trace", "coverage_comarca", "--comarca", "11", "--year", "2024", "--verify")
-    assert (traced.code, traced.json["faults"]) == (0, []), traced.words
+    assert (traced.code, traced.json["faults"]) == (0, []), traced.stderr
     assert traced.json["files"][0]["address"].startswith(f"s3://{s3_bucket}/lake/releases/")
     again = command.run(now="2026-01-05T12:00:00Z")
     assert (again.code, again.json["status"]) == (0, "unchanged")

@@ -1,4 +1,4 @@
-"""A run in parts, each in a process of its own in real life: the same release, whatever breaks in between."""
+"""A run in steps makes the same release as a run in one process, whatever fails in between."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from catalunya.runs import record, steps
 from catalunya.runs.steps import StepwiseRun
 from catalunya.settings import Settings
 from catalunya.warehouse.engines import open_engine
-from tests.pipeline.conftest import DAY
+from tests.pipeline.command import DAY
 
 # One process parses the dbt project for all these tests, and makes the run that they take up.
 pytestmark = pytest.mark.xdist_group("dbt")
@@ -32,7 +32,7 @@ NOW = "2026-01-05T06:00:00Z"
 MOMENT = Settings(CATALUNYA_NOW=NOW).now()
 
 
-def part_of(name: str, lake: str, url: str) -> StepwiseRun:
+def stepwise_run(name: str, lake: str, url: str) -> StepwiseRun:
     settings = Settings(
         CATALUNYA_LAKE=lake, CATALUNYA_NOW=NOW, CATALUNYA_SOCRATA_URL=url, CATALUNYA_IDESCAT_URL=url,
         CATALUNYA_ICGC_URL=url, CATALUNYA_HTTP_ATTEMPTS=1, ENVIRONMENT="demo",
@@ -40,40 +40,40 @@ def part_of(name: str, lake: str, url: str) -> StepwiseRun:
     return StepwiseRun(settings, steps.run_id_of(name, MOMENT), PlainReporter(Console(quiet=True)))
 
 
-def read_and_stage(one: StepwiseRun) -> None:
-    for dataset_id in one.datasets:
-        one.ingest(dataset_id)
-    for dataset_id in one.datasets:
-        one.stage(dataset_id)
+def ingest_and_stage(run: StepwiseRun) -> None:
+    for dataset_id in run.datasets:
+        run.ingest(dataset_id)
+    for dataset_id in run.datasets:
+        run.stage(dataset_id)
 
 
-def whole(one: StepwiseRun) -> record.RunRecord:
-    read_and_stage(one)
-    one.build()
-    one.audit()
-    one.publish()
-    one.docs()
-    return one.finish()
+def run_all_steps(run: StepwiseRun) -> record.RunRecord:
+    ingest_and_stage(run)
+    run.build()
+    run.audit()
+    run.publish()
+    run.docs()
+    return run.finish()
 
 
 @pytest.fixture(scope="module")
 def audited_lake(first_release, tmp_path_factory) -> Path:
-    """A lake with a run in parts as far as its audit: one portal was down, the reading of another broke."""
+    """A lake with a run in steps as far as its audit: one portal was down, the ingest of another failed."""
     lake = tmp_path_factory.mktemp("audited") / "lake"
-    shutil.copytree(first_release[0], lake)
+    shutil.copytree(first_release.lake, lake)
     with server.running(day=DAY) as demo, pytest.MonkeyPatch.context() as patch:
         demo.faults.add("population:down")
-        one = part_of("a", str(lake), demo.url)
+        run = stepwise_run("a", str(lake), demo.url)
         with pytest.raises(SourceUnreadable, match="population"):
-            one.ingest("population")
+            run.ingest("population")
         with patch.context() as broken:
             broken.setattr("catalunya.runs.pipeline.ingest", lambda *_, **__: 1 / 0)
             with pytest.raises(ZeroDivisionError):
-                one.ingest("service_users")
-        for dataset_id in one.datasets:
-            one.stage(dataset_id)
-        one.build()
-        verdict = one.audit()
+                run.ingest("service_users")
+        for dataset_id in run.datasets:
+            run.stage(dataset_id)
+        run.build()
+        verdict = run.audit()
     assert any("nothing newer could be used" in sentence for sentence in verdict.sentences("warn"))
     return lake
 
@@ -82,19 +82,19 @@ def audited_lake(first_release, tmp_path_factory) -> Path:
 def audited(audited_lake: Path, tmp_path: Path) -> StepwiseRun:
     """That run, in a lake of the test's own."""
     shutil.copytree(audited_lake, tmp_path / "lake")
-    return part_of("a", str(tmp_path / "lake"), "http://127.0.0.1:9")
+    return stepwise_run("a", str(tmp_path / "lake"), "http://127.0.0.1:9")
 
 
-def test_a_run_in_parts_ends_in_the_release_of_a_run_in_one_process(demo, s3_bucket, first_release):
+def test_a_run_in_steps_ends_in_the_release_of_a_run_in_one_process(demo, s3_bucket, first_release):
     lake = f"s3://{s3_bucket}/lake"
-    ended = whole(part_of("a", lake, demo.url))
-    own = first_release[1].json["release_id"]
+    ended = run_all_steps(stepwise_run("a", lake, demo.url))
+    own = first_release.release_id
     assert (ended.status, ended.exit_code, ended.release_id) == ("released", 0, own)
     assert [stage.name for stage in ended.stages] == ["ingest", "stage", "build", "audit", "publish"]
     storage = open_lake(lake)
     assert storage.exists(layout.docs(str(ended.release_id), "index.html"))
     assert storage.folders(layout.RUNS) == storage.folders(layout.CANDIDATES) == []
-    again = part_of("b", lake, demo.url)
+    again = stepwise_run("b", lake, demo.url)
     for dataset_id in again.datasets:
         again.ingest(dataset_id)
     assert again.read_so_far() == set(again.datasets)
@@ -104,27 +104,27 @@ def test_a_run_in_parts_ends_in_the_release_of_a_run_in_one_process(demo, s3_buc
     assert again.finish().status == "unchanged"
 
 
-def test_a_reading_that_left_no_word_is_said_and_its_last_snapshot_used(released, demo):
-    one = part_of("a", released.lake, demo.url)
-    one.ingest("population")
-    new, _ = one.anything_new(missing=("boundaries",))
+def test_an_ingest_without_a_result_is_reported_and_the_last_snapshot_is_used(released, demo):
+    run = stepwise_run("a", released.lake, demo.url)
+    run.ingest("population")
+    new, _ = run.anything_new(missing=("boundaries",))
     assert not new
-    ended = one.finish()
+    ended = run.finish()
     assert ended.exit_code == 4
     assert any("boundaries: ingest reported no result" in warning for warning in ended.warnings)
 
 
-def test_a_run_that_broke_off_says_so_and_what_was_last(tmp_path, demo):
-    one = part_of("a", str(tmp_path / "lake"), demo.url)
-    read_and_stage(one)
-    ended = one.finish()
+def test_a_run_that_stopped_says_so_and_names_its_last_stage(tmp_path, demo):
+    run = stepwise_run("a", str(tmp_path / "lake"), demo.url)
+    ingest_and_stage(run)
+    ended = run.finish()
     assert (ended.status, ended.exit_code) == ("failed", 1)
     assert "stopped before publishing" in ended.message
     assert "stage" in ended.message
-    assert one.finish() == ended
+    assert run.finish() == ended
 
 
-def test_a_source_that_cannot_be_read_is_stale_and_a_reading_that_broke_does_not_hide_the_release(audited):
+def test_a_source_that_cannot_be_read_is_stale_and_an_ingest_that_failed_does_not_hide_the_release(audited):
     release = audited.publish()
     ended = audited.finish()
     assert (ended.status, ended.exit_code, ended.release_id) == ("released", 0, release.release_id)
@@ -135,13 +135,13 @@ def test_a_source_that_cannot_be_read_is_stale_and_a_reading_that_broke_does_not
 
 def test_a_drift_fails_the_reading_or_the_staging_of_that_dataset_alone(released, demo):
     demo.faults.add("social_services:missing_column=telefon")
-    one = part_of("a", released.lake, demo.url)
+    run = stepwise_run("a", released.lake, demo.url)
     with pytest.raises(Refused, match="telefon"):
-        one.ingest("social_services")
-        one.stage("social_services")
-    one.ingest("population")
-    one.stage("population")
-    assert one.finish().status == "refused"
+        run.ingest("social_services")
+        run.stage("social_services")
+    run.ingest("population")
+    run.stage("population")
+    assert run.finish().status == "refused"
 
 
 def test_a_candidate_older_than_the_release_is_not_published(audited):
@@ -195,7 +195,7 @@ def test_an_audit_whose_candidate_is_gone_builds_it_again_and_one_before_any_bui
     assert audited.audit().passed
 
 
-def test_damaged_and_unknown_files_among_the_parts_of_a_run_are_named_and_passed_over(audited):
+def test_damaged_and_unknown_files_among_the_results_of_a_run_are_named_and_ignored(audited):
     storage = audited.storage
     damaged = layout.part(audited.run_id, "ingest.population")
     storage.put(damaged, storage.read(damaged)[:40])
@@ -208,80 +208,80 @@ def test_damaged_and_unknown_files_among_the_parts_of_a_run_are_named_and_passed
 
 
 def test_a_source_that_drifted_is_a_refused_run_also_when_nothing_else_is_new(released, demo, monkeypatch):
-    one = part_of("a", released.lake, demo.url)
-    for dataset_id in one.datasets:
+    run = stepwise_run("a", released.lake, demo.url)
+    for dataset_id in run.datasets:
         if dataset_id != "boundaries":
-            one.ingest(dataset_id)
+            run.ingest(dataset_id)
     drifted = Ingested("boundaries", "drifted", None, {}, 1, 1, "boundaries: CODICOMAR is gone")
     monkeypatch.setattr("catalunya.runs.pipeline.ingest", lambda *_, **__: drifted)
     with pytest.raises(Refused, match="CODICOMAR"):
-        one.ingest("boundaries")
-    new, why = one.anything_new()
+        run.ingest("boundaries")
+    new, why = run.anything_new()
     assert not new
     assert "CODICOMAR" in why
-    ended = one.finish()
+    ended = run.finish()
     assert (ended.status, ended.exit_code) == ("refused", 3)
 
 
 def test_a_finish_that_was_killed_while_it_cleared_away_keeps_its_record(released, demo):
-    one = part_of("a", released.lake, demo.url)
-    for dataset_id in one.datasets:
-        one.ingest(dataset_id)
-    one.anything_new()
-    left = one.storage.read(layout.part(one.run_id, "ingest.population"))
-    ended = one.finish()
+    run = stepwise_run("a", released.lake, demo.url)
+    for dataset_id in run.datasets:
+        run.ingest(dataset_id)
+    run.anything_new()
+    left = run.storage.read(layout.part(run.run_id, "ingest.population"))
+    ended = run.finish()
     assert ended.status == "unchanged"
-    one.storage.put(layout.part(one.run_id, "ingest.population"), left)
-    assert one.finish() == ended
-    assert one.storage.folders(layout.RUNS) == []
+    run.storage.put(layout.part(run.run_id, "ingest.population"), left)
+    assert run.finish() == ended
+    assert run.storage.folders(layout.RUNS) == []
 
 
 def test_what_was_landed_by_hand_before_the_build_is_staged_by_it(released, demo):
-    one = part_of("a", released.lake, demo.url)
-    read_and_stage(one)
+    run = stepwise_run("a", released.lake, demo.url)
+    ingest_and_stage(run)
     demo.set_day(date(2026, 3, 1))
     landed = released("ingest", "--dataset", "social_services").json["datasets"]["social_services"]
     assert landed["outcome"] == "new"
-    candidate = one.build()
+    candidate = run.build()
     assert len(candidate.inputs.snapshots["social_services"]) == 2
 
 
-def test_a_staged_file_that_is_lost_is_made_again_by_the_stage_part_of_the_next_run(released, demo):
+def test_a_staged_file_that_is_lost_is_made_again_by_the_stage_step_of_the_next_run(released, demo):
     demo.set_day(date(2026, 3, 1))
-    one = part_of("a", released.lake, demo.url)
-    one.ingest("social_services")
-    one.stage("social_services")
-    lost = layout.staged("social_services", snapshot.usable(one.storage, "social_services")[0])
-    kept = one.storage.read(lost)
-    one.storage.delete(lost)
-    part_of("b", released.lake, demo.url).stage("social_services")
-    assert one.storage.read(lost) == kept
+    run = stepwise_run("a", released.lake, demo.url)
+    run.ingest("social_services")
+    run.stage("social_services")
+    lost = layout.staged("social_services", snapshot.usable(run.storage, "social_services")[0])
+    kept = run.storage.read(lost)
+    run.storage.delete(lost)
+    stepwise_run("b", released.lake, demo.url).stage("social_services")
+    assert run.storage.read(lost) == kept
 
 
 def test_a_build_where_functions_stage_names_what_they_have_not_staged_and_stages_nothing(
     demo, s3_bucket, first_release
 ):
     lake = f"s3://{s3_bucket}/lake"
-    _upload(first_release[0], open_lake(lake))
-    one = part_of("a", lake, demo.url)
-    one.settings = one.settings.model_copy(update={"lambda_prefix": "catalunya-production"})
+    _upload(first_release.lake, open_lake(lake))
+    run = stepwise_run("a", lake, demo.url)
+    run.settings = run.settings.model_copy(update={"lambda_prefix": "catalunya-production"})
     demo.set_day(date(2026, 3, 1))
-    read_and_stage(one)
-    landed, staged = snapshot.usable(one.storage, "social_services"), one.storage.list(layout.STAGING)
+    ingest_and_stage(run)
+    landed, staged = snapshot.usable(run.storage, "social_services"), run.storage.list(layout.STAGING)
     lost = layout.staged("social_services", landed[0])
-    kept = one.storage.read(lost)
-    one.storage.put(lost, kept[:1000])
+    kept = run.storage.read(lost)
+    run.storage.put(lost, kept[:1000])
     demo.set_day(date(2026, 4, 1))
-    other = part_of("b", lake, demo.url)
+    other = stepwise_run("b", lake, demo.url)
     other.ingest("social_services")
-    late = snapshot.usable(one.storage, "social_services")[-1]
+    late = snapshot.usable(run.storage, "social_services")[-1]
     with pytest.raises(BuildFailed, match=f"social_services: {landed[0]}, {late}.*start another run"):
-        one.build()
-    assert [e.key for e in one.storage.list(layout.STAGING)] == [e.key for e in staged]
-    assert one.storage.read(lost) == kept[:1000]
-    other.settings = one.settings
+        run.build()
+    assert [e.key for e in run.storage.list(layout.STAGING)] == [e.key for e in staged]
+    assert run.storage.read(lost) == kept[:1000]
+    other.settings = run.settings
     other.stage("social_services")
-    assert one.storage.read(lost) == kept
+    assert run.storage.read(lost) == kept
     assert other.build().inputs.snapshots["social_services"] == (*landed, late)
 
 
@@ -290,22 +290,22 @@ def _upload(folder: Path, lake: Storage) -> None:
         lake.put(entry.key, (folder / entry.key).read_bytes())
 
 
-def test_a_run_in_parts_and_a_run_in_one_process_do_not_meet(released, demo, monkeypatch):
+def test_a_run_in_steps_and_a_run_in_one_process_lock_each_other_out(released, demo, monkeypatch):
     monkeypatch.setattr(steps, "LOCK_TIMEOUT_S", 0.0)
-    one = part_of("a", released.lake, demo.url)
-    with lake_lock(one.storage, "other", "dataset-population"):
+    run = stepwise_run("a", released.lake, demo.url)
+    with lake_lock(run.storage, "other", "dataset-population"):
         busy = released.run(now="2026-01-05T08:00:00Z")
         assert busy.code == 1
         assert "other" in busy.json["message"]
         with pytest.raises(LakeBusy, match="other"):
-            one.ingest("population")
-    one.ingest("population")
+            run.ingest("population")
+    run.ingest("population")
 
 
-def test_an_event_is_told_once_and_again_only_when_nobody_heard(tmp_path):
+def test_an_alert_that_was_not_delivered_leaves_no_sent_marker(tmp_path):
     lake = open_lake(str(tmp_path / "lake"))
     alert = alerts.Alert(
-        kind="unusual", subject="population", reason="rows doubled", event="rows population x"
+        kind="unusual", subject="population", reason="rows are duplicates", event="rows population x"
     )
     assert not alerts.deliver(lake, ("json://127.0.0.1:9",), [alert])
     assert lake.list(layout.ALERTS) == []

@@ -11,7 +11,7 @@ import pytest
 
 from catalunya.lake.opening import open_lake
 from catalunya.operations.trace import Selection, trace
-from tests.pipeline.conftest import Answer, Command, query
+from tests.pipeline.command import Answer, Command, query
 
 COMARCA = ("trace", "coverage_comarca", "--comarca", "11", "--year", "2024")
 
@@ -37,7 +37,7 @@ def traced(twice: Command) -> tuple[Command, list[str], list[str]]:
 
 def test_the_figures_of_a_comarca_lead_to_files_addresses_and_checksums(released):
     answer = released(*COMARCA, "--verify")
-    assert answer.code == 0, answer.words
+    assert answer.code == 0, answer.stderr
     found = answer.json
     assert (found["rows_found"], len(found["rows"])) == (20, 20)
     assert {row["comarca_id"] for row in found["rows"]} == {"11"}
@@ -197,11 +197,11 @@ def test_the_remedy_that_verify_names_for_a_staged_file_works(released):
     [fault] = released(*COMARCA, "--verify").json["faults"]
     assert str(staged) in fault and "`catalunya run --rebuild`" in fault
     rebuilt = released.run("--rebuild", now="2026-01-05T12:00:00Z")
-    assert rebuilt.code == 0, rebuilt.words
+    assert rebuilt.code == 0, rebuilt.stderr
     assert released(*COMARCA, "--verify").json["faults"] == []
 
 
-def test_a_person_is_told_that_a_traced_row_is_demo_data(released):
+def test_a_trace_of_demo_data_says_so(released):
     done = released.start("trace", "population", "--year", "2024")
     assert "DEMO DATA. Made by" in done.communicate(timeout=600)[1]
 

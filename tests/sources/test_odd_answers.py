@@ -298,7 +298,7 @@ def test_a_new_order_of_files_in_the_definition_keeps_every_level(serve: Serve, 
     url = serve(answer).url
     for dataset in (definition, turned):
         ingest(lake, dataset, settings(url), run_id="r", now=NOW)
-        for staged in stage.stage(lake, dataset, run_id="r", now=NOW, again=True):
+        for staged in stage.stage(lake, dataset, run_id="r", now=NOW, force=True):
             assert (staged.rows_staged, staged.rows_quarantined) == (2, 0)
 
 

@@ -18,7 +18,7 @@ from catalunya.build import code_digest
 from catalunya.datasets.loader import load
 from catalunya.datasets.staged import TABLES
 from catalunya.warehouse import dbt
-from tests.conftest import ROOT
+from tests.project import ROOT
 
 PROJECT = ROOT / "dbt" / "mart"
 

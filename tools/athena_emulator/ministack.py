@@ -31,5 +31,5 @@ def running(folder: Path, services: tuple[str, ...] = SERVICES, **variables: str
         **variables,
     }
     health = f"{endpoint}/_ministack/health"
-    with server([str(install.ministack())], folder, health, lambda answer: True, timeout_s=30, env=env):
+    with server([str(install.ministack())], folder, health, lambda answer: True, timeout_s=600, env=env):
         yield endpoint

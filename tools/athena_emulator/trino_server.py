@@ -34,7 +34,7 @@ def running(folder: Path, *, port: int, s3: str, glue: str, region: str, memory:
     ]
     # It answers some seconds before it takes queries, and says so.
     health = f"http://127.0.0.1:{port}/v1/info"
-    with server(command, folder, health, lambda answer: not answer.json()["starting"], timeout_s=120):
+    with server(command, folder, health, lambda answer: not answer.json()["starting"], timeout_s=600):
         yield
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.tests.stack.stack import CLEAN, Stack, removed_at_the_end
-from tests.conftest import missing
-from tools.processes import free_port
+from orchestration.tests.stack.stack import CLEAN, Stack, make_stack, removed_at_the_end
+from tests.project import missing
 
 IMAGE = "catalunya/airflow:test"
 
@@ -35,24 +34,6 @@ def image(engine: None) -> str:
     stack = Stack("", Path(), project="catalunya-test-build", env={**CLEAN, "AIRFLOW_IMAGE_NAME": IMAGE})
     stack.compose("build", "--quiet", timeout_s=900)
     return IMAGE
-
-
-def make_stack(name: str, image: str, folder: Path, **env: str) -> Stack:
-    """A stack that is not started yet, on a free port."""
-    port = free_port()
-    project = f"catalunya-{name}"
-    return Stack(
-        f"http://localhost:{port}",
-        folder,
-        project=project,
-        env={
-            **CLEAN,
-            "COMPOSE_PROJECT_NAME": project,
-            "AIRFLOW_IMAGE_NAME": image,
-            "AIRFLOW_PORT": str(port),
-            **env,
-        },
-    )
 
 
 @pytest.fixture(scope="session")

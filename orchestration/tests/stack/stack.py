@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.tests.api import PIPELINE, AirflowApi, EndedRun
-from tests.conftest import ROOT
+from tests.project import ROOT
+from tools.processes import free_port
 
 ORCHESTRATION = ROOT / "orchestration"
 HURRY = Path(__file__).with_name("hurry.yml")
@@ -150,6 +151,24 @@ def docker(
     if done.returncode and check:
         raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout + ("" if check else done.stderr)
+
+
+def make_stack(name: str, image: str, folder: Path, **env: str) -> Stack:
+    """A stack that is not started yet, on a free port."""
+    port = free_port()
+    project = f"catalunya-{name}"
+    return Stack(
+        f"http://localhost:{port}",
+        folder,
+        project=project,
+        env={
+            **CLEAN,
+            "COMPOSE_PROJECT_NAME": project,
+            "AIRFLOW_IMAGE_NAME": image,
+            "AIRFLOW_PORT": str(port),
+            **env,
+        },
+    )
 
 
 @contextmanager

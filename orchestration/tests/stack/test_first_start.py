@@ -15,7 +15,7 @@ from playwright.sync_api import expect, sync_playwright
 from orchestration.scripts import airflow_local
 from orchestration.tests.api import PIPELINE
 from orchestration.tests.stack.stack import ORCHESTRATION, docker, service_of
-from tests.conftest import missing
+from tests.project import missing
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 

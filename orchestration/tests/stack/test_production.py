@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from orchestration.scripts import airflow_local
-from orchestration.tests.stack.conftest import make_stack
 from orchestration.tests.stack.stack import (
     CLEAN,
     ORCHESTRATION,
     PRODUCTION,
     docker,
+    make_stack,
     removed_at_the_end,
     service_of,
 )

@@ -1,9 +1,9 @@
-"""What a person sees of a run: bars on a terminal, plain lines elsewhere, and a table at the end."""
+"""What a person sees of a run: bars on a terminal, plain lines elsewhere, and tables at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
@@ -11,38 +11,43 @@ from rich.table import Table
 
 from catalunya.operations.trace import Trace, TracedFile
 from catalunya.publication.demo_notice import NOTICE
-from catalunya.runs.pipeline import Reporter
 from catalunya.runs.record import RunRecord
+from catalunya.runs.reporter import Reporter
 
 _SHOWN_ROWS = 20
 _COLOURS = {"done": "green", "released": "green", "unchanged": "cyan", "skipped": "dim"}
 
 
+def print_line(console: Console, text: str) -> None:
+    """Print `text` as it is, in one piece however long it is."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 class PlainReporter:
-    """One line an event, for logs and pipes."""
+    """Prints one line for each event, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     def begin(self, stage: str) -> None:
-        """Say that a stage begins."""
+        """Print that a stage begins."""
         self._console.print(f"{stage} ...", highlight=False)
 
     def step(self, stage: str, what: str, done: int | None = None, total: int | None = None) -> None:
-        """Say what happened; rows in progress are left out, they would be a flood."""
+        """Print an event; rows in progress are left out, they are too many for a log."""
         if done is None:
-            self._console.print(f"  {what}", highlight=False, markup=False, soft_wrap=True)
+            print_line(self._console, f"  {what}")
 
     def end(self, stage: str, status: str, seconds: float) -> None:
-        """Say how a stage ended."""
+        """Print how a stage ended."""
         self._console.print(f"{stage} {status} ({seconds:.1f} s)", highlight=False)
 
 
-class BarReporter:
-    """A live line a stage, with a bar where the number of rows is known."""
+class BarReporter(Progress):
+    """Shows a live line for each stage, with a bar where the number of rows is known."""
 
     def __init__(self, console: Console) -> None:
-        self._progress = Progress(
+        super().__init__(
             SpinnerColumn(finished_text="[green]✓[/green]"),
             TextColumn("{task.fields[stage]:<8}"),
             BarColumn(bar_width=24),
@@ -51,123 +56,123 @@ class BarReporter:
             TextColumn("{task.description}", style="dim", markup=False),
             console=console,
         )
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> BarReporter:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        self._bars: dict[str, TaskID] = {}
 
     def begin(self, stage: str) -> None:
-        """Open the stage's line."""
-        self._tasks[stage] = self._progress.add_task("", stage=stage, total=None)
+        """Add the line of a stage."""
+        self._bars[stage] = self.add_task("", stage=stage, total=None)
 
     def step(self, stage: str, what: str, done: int | None = None, total: int | None = None) -> None:
-        """Move the stage's bar or change its words."""
-        task = self._tasks.get(stage)
-        if task is None:
+        """Move the bar of a stage, or change its text."""
+        if stage not in self._bars:
             return
         if done is None:
-            self._progress.update(task, description=what)
+            self.update(self._bars[stage], description=what)
         else:
-            self._progress.update(task, description=f"{what} {done:,} rows", completed=done, total=total)
+            self.update(self._bars[stage], description=f"{what} {done:,} rows", completed=done, total=total)
 
     def end(self, stage: str, status: str, seconds: float) -> None:
-        """Close the stage's line."""
-        task = self._tasks.get(stage)
-        if task is None:
-            task = self._progress.add_task("", stage=stage, total=1)
-        self._progress.update(task, description=status, total=1, completed=1)
+        """Complete the line of a stage."""
+        if stage not in self._bars:
+            self.begin(stage)
+        self.update(self._bars[stage], description=status, total=1, completed=1)
 
 
-@contextmanager
-def reporter(console: Console, *, quiet: bool = False) -> Iterator[Reporter]:
-    """Bars when `console` is a terminal, plain lines when it is not."""
-    if console.is_terminal and not quiet:
-        with BarReporter(console) as bars:
-            yield bars
-    else:
-        yield PlainReporter(console)
+def reporter(console: Console) -> AbstractContextManager[Reporter]:
+    """Return bars when `console` is a terminal, plain lines when it is not."""
+    return BarReporter(console) if console.is_terminal else nullcontext(PlainReporter(console))
 
 
 def print_run(console: Console, record: RunRecord, *, demo: bool) -> None:
-    """The summary of a run: a table of datasets, one of stages, warnings, and where the release lies."""
+    """Print the summary of a run: its datasets, stages and warnings, how it ended, and where the release is."""
     console.print()
     if demo:
-        console.print(NOTICE, highlight=False, markup=False, soft_wrap=True)
-    console.print(_datasets(record))
+        print_line(console, NOTICE)
+    title = f"run {record.run_id} ({record.environment})"
+    table = _table(title, "dataset", "source", "snapshot", no_wrap=True)
+    for name in ("rows in", "staged", "quarantined", "duplicates", "requests", "MB"):
+        table.add_column(name, justify="right")
+    for dataset_id, d in record.datasets.items():
+        rows = (d.rows_in, d.rows_staged, d.rows_quarantined, d.rows_duplicated)
+        counts = [f"{count:,}" for count in rows]
+        size = f"{d.bytes / 1e6:.2f}"
+        table.add_row(dataset_id, d.outcome, d.snapshot_id or "none", *counts, str(d.requests), size)
+    console.print(table)
     stages = " · ".join(
         f"[{_COLOURS.get(s.status, 'red')}]{s.name} {s.status}[/] {s.seconds:.1f} s" for s in record.stages
     )
     console.print(stages, highlight=False)
     for warning in record.warnings:
         console.print("[yellow]warning[/yellow] ", end="")
-        console.print(warning, highlight=False, markup=False, soft_wrap=True)
+        print_line(console, warning)
     alone = record.message == f"{record.stages[-1].name} done" if record.stages else False
     outcome = "done" if alone else record.status
     colour = _COLOURS.get(outcome, "red")
     console.print(f"[bold {colour}]{outcome}[/] in {record.seconds:.1f} s: ", end="", highlight=False)
-    console.print(record.message, highlight=False, markup=False, soft_wrap=True)
+    print_line(console, record.message)
     if record.release:
-        console.print(f"release {record.release}", highlight=False, markup=False, soft_wrap=True)
+        print_line(console, f"release {record.release}")
 
 
-def _datasets(record: RunRecord) -> Table:
-    table = Table(title=f"run {record.run_id} ({record.environment})", title_justify="left")
-    for name in ("dataset", "source", "snapshot"):
-        table.add_column(name, no_wrap=True)
-    for name in ("rows in", "staged", "quarantined", "duplicates", "requests", "MB"):
-        table.add_column(name, justify="right")
-    for dataset_id, d in record.datasets.items():
-        table.add_row(
-            dataset_id,
-            d.outcome,
-            d.snapshot_id or "none",
-            f"{d.rows_in:,}",
-            f"{d.rows_staged:,}",
-            f"{d.rows_quarantined:,}",
-            f"{d.rows_duplicated:,}",
-            str(d.requests),
-            f"{d.bytes / 1e6:.2f}",
-        )
+def print_status(console: Console, status: dict[str, Any]) -> None:
+    """Print the answer of `operations.status.describe`: a table of datasets, then faults and refusals."""
+    names = ("dataset", "accepted", "pending", "newest in use", "age", "refused")
+    table = _table(f"lake {status['lake']}", *names)
+    for dataset_id, d in status["datasets"].items():
+        age = "" if d["age_hours"] is None else f"{d['age_hours']:.1f} h"
+        pending, refused = str(len(d["pending"])), ", ".join(d["refused"]) or "none"
+        table.add_row(dataset_id, str(d["accepted"]), pending, d["snapshot_id"] or "none", age, refused)
+    console.print(table)
+    lines = [f"release {status['release_id'] or 'none yet'}"]
+    if status["faults"]:
+        lines += [*status["faults"], f"newest whole release: {status['newest_whole_release'] or 'none'}"]
+    if status["demo"]:
+        lines.append(NOTICE)
+    if status["release"]:
+        lines.append(status["release"])
+    for dataset_id, d in status["datasets"].items():
+        lines += [f"{dataset_id} {name}: {refusal['reason']}" for name, refusal in d["refused"].items()]
+    if status["last_run"]:
+        lines.append(f"last run {status['last_run']['run_id']}: {status['last_run']['status']}")
+    if status["holder"]:
+        lines.append(f"the lake is locked by run {status['holder']['holder']}")
+    print_line(console, "\n".join(lines))
+
+
+def _table(title: str, *columns: str, no_wrap: bool = False) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name, no_wrap=no_wrap)
     return table
 
 
 def print_trace(console: Console, trace: Trace) -> None:
-    """Rows of a mart, then the snapshots behind them, each with its files, addresses and checksums."""
-
-    def say(words: str) -> None:
-        console.print(words, highlight=False, markup=False, soft_wrap=True)
-
+    """Print rows of a mart, then the snapshots that they come from, with files, addresses and checksums."""
     demo = " (DEMO DATA)" if trace.demo else ""
-    say(f"{trace.mart} of release {trace.release_id}{demo}: {trace.rows_found:,} rows")
+    lines = [f"{trace.mart} of release {trace.release_id}{demo}: {trace.rows_found:,} rows"]
     if trace.demo:
-        say(NOTICE)
+        lines.append(NOTICE)
     for row in trace.rows[:_SHOWN_ROWS]:
-        say("  " + ", ".join(f"{name}={value}" for name, value in row.items() if value is not None))
+        lines.append("  " + ", ".join(f"{name}={value}" for name, value in row.items() if value is not None))
     if trace.rows_found > _SHOWN_ROWS:
-        say(f"  and {trace.rows_found - _SHOWN_ROWS:,} more")
-    for file in trace.files:
-        say(_file("released", file))
+        lines.append(f"  and {trace.rows_found - _SHOWN_ROWS:,} more")
+    lines += [_file("released", file) for file in trace.files]
     for snapshot in trace.snapshots:
-        say(
+        lines.append(
             f"{snapshot.dataset_id} {snapshot.snapshot_id}, taken {snapshot.taken_at:%Y-%m-%d %H:%M} UTC: {snapshot.gives}"
         )
-        for file in snapshot.landing:
-            say(_file("landed", file))
+        lines += [_file("landed", file) for file in snapshot.landing]
         if snapshot.staging:
-            say(_file("staged", snapshot.staging))
+            lines.append(_file("staged", snapshot.staging))
     built = ", ".join(f"{count} of {name}" for name, count in trace.built_from.items())
-    code = f"code {trace.code_sha256[:16]}" + (
-        f", revision {trace.code_revision}" if trace.code_revision else ""
-    )
-    say(f"built from all accepted snapshots ({built}) by {code}")
-    for fault in trace.faults:
-        say(f"fault: {fault}")
+    revision = f", revision {trace.code_revision}" if trace.code_revision else ""
+    lines.append(f"built from all accepted snapshots ({built}) by code {trace.code_sha256[:16]}{revision}")
+    lines += [f"fault: {fault}" for fault in trace.faults]
     if trace.verified and not trace.faults:
-        say("verified: every landed, staged and released file named here has the SHA-256 that was recorded")
+        lines.append(
+            "verified: every landed, staged and released file named here has the SHA-256 that was recorded"
+        )
+    print_line(console, "\n".join(lines))
 
 
 def _file(kind: str, file: TracedFile) -> str:

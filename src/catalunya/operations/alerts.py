@@ -1,4 +1,4 @@
-"""Alerts by Apprise, to whatever `CATALUNYA_NOTIFY_URLS` names: one message per event, none when all is well."""
+"""Alerts, sent by Apprise to the addresses in `CATALUNYA_NOTIFY_URLS`: one message for each event."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import apprise
 import structlog
 from pydantic import BaseModel, ConfigDict
 
-from catalunya.audit import Finding
 from catalunya.errors import CatalunyaError
 from catalunya.lake import layout
 from catalunya.lake.storage import KeyExists, Storage
+from catalunya.quality.findings import Finding
 from catalunya.runs.record import RunRecord
 from catalunya.settings import spare_loopback
 
@@ -30,18 +30,18 @@ _TITLES: dict[Kind, str] = {
     "silent": "has been silent for longer than its cadence",
     "late": "is later than its deadline",
 }
-_REMEDIES: dict[Kind, str] = {
-    "failed": "Look at the log; the next run begins afresh, the last release stays.",
+_HINTS: dict[Kind, str] = {
+    "failed": "Look at the log. The next run recovers automatically; the last release stays.",
     "refused": "The last release stays. `catalunya status` names the snapshot and how to accept it.",
     "unreadable": "The last snapshot is used. See whether the portal is up; the next run reads it again.",
     "unusual": "A release made of it says so among its warnings. Compare with the source before citing it.",
     "silent": "See whether the publisher has moved or stopped the dataset; correct its definition if it has.",
-    "late": "Look at what the run is doing; `catalunya status` says who holds the lake.",
+    "late": "Look at what the run is doing; `catalunya status` names the run that has locked the lake.",
 }
 
 
 class Alert(BaseModel):
-    """One event that somebody should know of."""
+    """One event that somebody must know of."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -50,9 +50,9 @@ class Alert(BaseModel):
     """The dataset, stage or run that it is about."""
     reason: str
     event: str
-    """Names the event: of equal ones only the first is told."""
+    """Identifies the event: only one alert of it is sent."""
     link: str | None = None
-    """Where the log is."""
+    """Address of the log."""
 
     @property
     def title(self) -> str:
@@ -61,32 +61,32 @@ class Alert(BaseModel):
 
     @property
     def body(self) -> str:
-        """The reason, the remedy, and the log."""
-        lines = [self.reason, _REMEDIES[self.kind], f"Log: {self.link}" if self.link else ""]
+        """The reason, what to do, and the address of the log."""
+        lines = [self.reason, _HINTS[self.kind], f"Log: {self.link}" if self.link else ""]
         return "\n".join(line for line in lines if line)
 
 
 _KINDS: dict[str, Kind] = {"freshness": "silent", "stale": "unreadable"}
-"""Gate to the kind of its alerts; those of all others are `unusual`."""
+"""Gate to the kind of its alerts; the alerts of all others are `unusual`."""
 _OF_THE_MARTS = {"dbt", "marts"}
 
 
 def of_findings(record: RunRecord, link: str | None = None) -> list[Alert]:
-    """What an audit warned of, unusual changes and silent portals, and the snapshots that were refused alone.
+    """Return alerts of unusual changes and silent portals, which an audit warned of, and of snapshots refused alone.
 
-    All that is unusual in one snapshot is one alert. What tests and figures of the marts warn of is part of the data
-    from one release to the next; the release says it.
+    All that is unusual in one snapshot is one alert. Warnings of the tests and figures of the marts are no alerts:
+    they are in the release.
     """
     groups: dict[tuple[Kind, str | None, str | None], list[Finding]] = {}
     for finding in record.findings:
         if (
             finding.severity == "warn"
             and finding.gate not in _OF_THE_MARTS
-            and not _is_held_back(finding, record)
+            and not _is_refused(finding, record)
         ):
             kind = _KINDS.get(finding.gate, "unusual")
             groups.setdefault((kind, finding.dataset_id, finding.snapshot_id), []).append(finding)
-    told = [
+    alerts = [
         Alert(
             kind=kind,
             subject=dataset_id or "the release",
@@ -96,16 +96,14 @@ def of_findings(record: RunRecord, link: str | None = None) -> list[Alert]:
         )
         for (kind, dataset_id, _), findings in groups.items()
     ]
-    if record.status in {"released", "unchanged"}:
-        # A run that was refused as a whole tells of it itself.
-        told += of_refused(record.refused, link)
-    return told
+    # A run that was refused as a whole is an alert of its own.
+    return alerts + (of_refused(record.refused, link) if record.status in {"released", "unchanged"} else [])
 
 
 def of_silence(
     dataset_id: str, snapshot_id: str, age_days: int, cadence_days: int, link: str | None
 ) -> Alert:
-    """A source that published nothing for longer than its cadence; one event of its last snapshot."""
+    """Return the alert of a source that was silent for longer than its cadence, one event for its last snapshot."""
     return Alert(
         kind="silent",
         subject=dataset_id,
@@ -116,33 +114,26 @@ def of_silence(
 
 
 def of_refused(snapshots: Mapping[str, str], link: str | None = None) -> list[Alert]:
-    """Refused snapshots (id to reason), each one event whoever meets it."""
+    """Return an alert of each refused snapshot (id to reason); each is one event, whichever run refuses it."""
     return [
-        Alert(
-            kind="refused",
-            subject=f"snapshot {snapshot_id}",
-            reason=reason,
-            event=f"refused {snapshot_id}",
-            link=link,
-        )
-        for snapshot_id, reason in snapshots.items()
+        Alert(kind="refused", subject=f"snapshot {name}", reason=reason, event=f"refused {name}", link=link)
+        for name, reason in snapshots.items()
     ]
 
 
 def of_run(record: RunRecord) -> list[Alert]:
-    """What there is to tell of a run in one process; a run that was refused tells of its snapshots itself."""
+    """Return the alerts of a run in one process; that of a run which was refused names its snapshots."""
     alerts = of_findings(record)
     if record.exit_code:
         kind: Kind = "refused" if record.status == "refused" else "failed"
         reason = f"{record.message}\nRelease shown: {record.release_id or 'none'}. Lake: {record.lake}"
-        alerts.append(
-            Alert(kind=kind, subject=f"run {record.run_id}", reason=reason, event=f"run {record.run_id}")
-        )
+        run = f"run {record.run_id}"
+        alerts.append(Alert(kind=kind, subject=run, reason=reason, event=run))
     return alerts
 
 
 def channels(urls: tuple[str, ...]) -> dict[str, apprise.NotifyBase | None]:
-    """Each address, and what tells of events there; None where Apprise does not know the address."""
+    """Return each address with its channel; None where Apprise does not know the address."""
     # Not `Apprise.add`, which would split an address at its commas.
     return {url: apprise.Apprise.instantiate(url, suppress_exceptions=True) for url in urls}
 
@@ -150,30 +141,29 @@ def channels(urls: tuple[str, ...]) -> dict[str, apprise.NotifyBase | None]:
 def deliver(storage: Storage | None, urls: tuple[str, ...], alerts: Iterable[Alert]) -> bool:
     """Send alerts that were not sent before; returns whether every address took every message.
 
-    Without a `storage`, as when the lake cannot be opened, everything is told.
-
-    What was told is remembered for each address alone: one that fails is logged, never fails the run, and is told
-    again by the next run that meets the event, while the others hear it once.
+    What was sent to an address is stored in the lake, for each address alone: an alert that one address did not take is
+    sent to it again by the next run that meets the event, and not to the others. A failure is logged and fails no run.
+    Without a `storage`, as when the lake cannot be opened, every alert is sent.
     """
     spare_loopback()
     found = channels(urls)
     unknown = sum(channel is None for channel in found.values())
     if unknown:
         log.warning("addresses for alerts that Apprise does not know", addresses=len(found), unknown=unknown)
-    well = not unknown
+    delivered = not unknown
     for alert in alerts:
         for number, (url, channel) in enumerate(found.items(), 1):
-            if channel is not None and not _tell(storage, alert, url, channel):
+            if channel is not None and not _send(storage, alert, url, channel):
                 # Never the address itself: it may hold a password.
                 log.warning(
                     "an alert was not delivered", alert=alert.event, address=f"{number} of {len(found)}"
                 )
-                well = False
-    return well
+                delivered = False
+    return delivered
 
 
-def _tell(storage: Storage | None, alert: Alert, url: str, channel: apprise.NotifyBase) -> bool:
-    """Tell one address of an event unless it was told before; returns whether it took the message."""
+def _send(storage: Storage | None, alert: Alert, url: str, channel: apprise.NotifyBase) -> bool:
+    """Send an alert to one address unless it was sent there before; returns whether the address has it."""
     key = layout.alert(hashlib.sha256(f"{alert.event}\n{url}".encode()).hexdigest()[:32])
     try:
         if storage is not None:
@@ -181,34 +171,34 @@ def _tell(storage: Storage | None, alert: Alert, url: str, channel: apprise.Noti
     except KeyExists:
         return True
     except (CatalunyaError, OSError) as error:
-        # Better told twice than never: the lake itself may be what broke.
+        # Better sent twice than never: the lake itself may be what failed.
         log.warning("could not store the sent marker", alert=alert.event, reason=str(error))
-    told = False
+    sent = False
     try:
-        one = apprise.Apprise()
-        one.add(channel)
-        told = bool(one.notify(title=alert.title, body=alert.body))
+        sender = apprise.Apprise()
+        sender.add(channel)
+        sent = bool(sender.notify(title=alert.title, body=alert.body))
     finally:
-        if not told and storage is not None:
+        if not sent and storage is not None:
             with contextlib.suppress(CatalunyaError, OSError):
                 storage.delete(key)
-    return told
+    return sent
 
 
 def unreadable_event(dataset_id: str, run_id: str) -> str:
-    """The event of a run that could use nothing new of a dataset."""
+    """Return the event of a run that could use nothing new of a dataset."""
     return f"unreadable {dataset_id} {run_id}"
 
 
-def _is_held_back(finding: Finding, record: RunRecord) -> bool:
-    """True when the source could be read but the snapshot is refused: the run that refused it has told of it."""
+def _is_refused(finding: Finding, record: RunRecord) -> bool:
+    """Return True when the source could be read but its snapshot is refused: the run that refused it sent the alert."""
     if finding.gate != "stale" or finding.dataset_id is None:
         return False
     return record.datasets[finding.dataset_id].outcome != "unreadable"
 
 
 def _event(findings: list[Finding], record: RunRecord) -> str:
-    """A portal that is down is an event of each run; a change or a silence is one event of a snapshot."""
+    """Return the event of findings: of a portal that is down one for each run, of all else one for each snapshot."""
     first = findings[0]
     if first.gate == "stale" and first.dataset_id:
         return unreadable_event(first.dataset_id, record.run_id)

@@ -1,9 +1,9 @@
-"""What is wrong with the set-up that dbt needs, and how to correct it."""
+"""Checks of the set-up that dbt needs, each with what to do when it fails (docs/decisions/0009-doctor.md)."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -22,85 +22,75 @@ from catalunya.warehouse.engines import open_engine
 
 _EXTENSIONS = ("parquet", "json", "httpfs", "spatial")
 _BUILT_IN = ("parquet", "json")
+_HINT = "Correct the file, or take it from the repository"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one look found; `remedy` is empty when all is well."""
+    """The result of one check; `hint` says what to do and is empty when all is well."""
 
     what: str
     found: str
-    remedy: str = ""
+    hint: str = ""
     well: bool = True
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.found}" + (f". {self.remedy}" if self.remedy else "")
+        return f"{self.what}: {self.found}" + (f". {self.hint}" if self.hint else "")
 
 
 class _Wrong(Exception):
-    """Something is wrong: what was found, and the remedy."""
+    """A check failed: what was found, and what to do."""
 
-    def __init__(self, found: str, remedy: str) -> None:
+    def __init__(self, found: str, hint: str) -> None:
         super().__init__(found)
-        self.remedy = remedy
+        self.hint = hint
 
 
 def examine(settings: Settings, *, deep: bool = False) -> list[Finding]:
-    """Look at versions, adapter, project, profile, connection, extensions and lake; `deep` starts dbt as well.
+    """Check versions, adapter, project, profile, connection, extensions and lake; `deep` starts dbt as well.
 
-    One look that fails does not stop the others.
+    A check that fails does not stop the others.
     """
-    looks: list[tuple[str, Callable[[Settings], str]]] = [
-        ("dbt-core", _core),
-        ("adapter", _adapter),
-        ("project", _project),
-        ("profile", _profile),
-        ("connection", _connection),
-        ("extensions", _extensions),
-        ("lake", _lake),
-    ]
-    if deep:
-        looks.append(("dbt parse", _parse))
-    return list(_findings(settings, looks))
-
-
-def _findings(settings: Settings, looks: list[tuple[str, Callable[[Settings], str]]]) -> Iterator[Finding]:
-    for what, look in looks:
+    checks: dict[str, Callable[[Settings], str]] = {
+        "dbt-core": lambda _: _supported("dbt-core"),
+        "adapter": lambda settings: _supported(f"dbt-{settings.resolved_engine}"),
+        "project": _project,
+        "profile": _profile,
+        "connection": _connection,
+        "extensions": _extensions,
+        "lake": _lake,
+        **({"dbt parse": _parse} if deep else {}),
+    }
+    findings = []
+    for what, check in checks.items():
         try:
-            yield Finding(what, look(settings))
+            findings.append(Finding(what, check(settings)))
         except _Wrong as wrong:
-            yield Finding(what, str(wrong), wrong.remedy, well=False)
-
-
-def _core(_: Settings) -> str:
-    return _supported("dbt-core")
-
-
-def _adapter(settings: Settings) -> str:
-    return _supported(f"dbt-{settings.resolved_engine}")
+            findings.append(Finding(what, str(wrong), wrong.hint, well=False))
+    return findings
 
 
 def _supported(package: str) -> str:
-    """The installed version; wrong when it is missing or not one that this project was tested with."""
+    """Return the installed version; raises `_Wrong` when it is missing or not one that this project was tested with."""
     declared = (Requirement(line) for line in requires("catalunya") or [])
     wanted = next((known for known in declared if known.name == package), Requirement(package))
     name = package.removeprefix("dbt-")
     how = f"uv sync --inexact --group {name}" if name in ENGINES and name != "duckdb" else "make setup"
-    remedy = f"Install it from the lock: `{how}` (wanted: {wanted})"
+    hint = f"Install it from the lock: `{how}` (wanted: {wanted})"
     try:
         found = version(package)
     except PackageNotFoundError:
-        raise _Wrong(f"{package} is not installed", remedy) from None
+        raise _Wrong(f"{package} is not installed", hint) from None
     if not wanted.specifier.contains(found, prereleases=True):
-        raise _Wrong(f"{package} {found} is installed, wanted is {wanted}", remedy)
+        raise _Wrong(f"{package} {found} is installed, wanted is {wanted}", hint)
     return f"{package} {found}"
 
 
-def _home(settings: Settings) -> Path:
+def _dbt_project(settings: Settings) -> Path:
     return settings.home / "dbt" / "mart"
 
 
-def _read_yaml(path: Path, what: str) -> dict[str, Any]:
+def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise _Wrong(
             f"{path} is missing",
@@ -109,36 +99,31 @@ def _read_yaml(path: Path, what: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except yaml.YAMLError as error:
-        raise _Wrong(
-            f"{path} is no YAML: {error}", f"Correct the {what}, or take it from the repository"
-        ) from None
+        raise _Wrong(f"{path} is no YAML: {error}", _HINT) from None
     if not isinstance(content, dict):
-        raise _Wrong(f"{path} holds no mapping", f"Take the {what} from the repository")
+        raise _Wrong(f"{path} holds no mapping", _HINT)
     return content
 
 
 def _project(settings: Settings) -> str:
-    path = _home(settings) / "dbt_project.yml"
-    content = _read_yaml(path, "project file")
-    for key in ("name", "profile", "model-paths"):
-        if key not in content:
-            raise _Wrong(f"{path} lacks `{key}`", "Take the file from the repository")
+    path = _dbt_project(settings) / "dbt_project.yml"
+    content = _read_yaml(path)
+    missing = [key for key in ("name", "profile", "model-paths") if key not in content]
+    if missing:
+        raise _Wrong(f"{path} lacks `{missing[0]}`", _HINT)
     return f"{content['name']} in {path.parent}"
 
 
 def _profile(settings: Settings) -> str:
-    wanted = str(_read_yaml(_home(settings) / "dbt_project.yml", "project file").get("profile"))
-    path = dbt.profiles_folder(_home(settings)) / "profiles.yml"
-    profile = _read_yaml(path, "profile").get(wanted)
+    wanted = str(_read_yaml(_dbt_project(settings) / "dbt_project.yml").get("profile"))
+    path = dbt.profiles_folder(_dbt_project(settings)) / "profiles.yml"
+    profile = _read_yaml(path).get(wanted)
     if not isinstance(profile, dict):
+        raise _Wrong(f"{path} has no profile {wanted!r}, which the project names", _HINT)
+    engine, outputs = settings.resolved_engine, profile.get("outputs", {})
+    if engine not in outputs:
         raise _Wrong(
-            f"{path} has no profile {wanted!r}", "The project names it; both come from the repository"
-        )
-    engine = settings.resolved_engine
-    if engine not in profile.get("outputs", {}):
-        known = ", ".join(profile.get("outputs", {})) or "none"
-        raise _Wrong(
-            f"profile {wanted!r} has no target {engine!r} (it has: {known})",
+            f"profile {wanted!r} has no target {engine!r} (it has: {', '.join(outputs) or 'none'})",
             "Set CATALUNYA_ENGINE to one of them, or add the target",
         )
     return f"{wanted}, target {engine}"
@@ -162,39 +147,27 @@ def _connection(settings: Settings) -> str:
     return f"DuckDB {duckdb.__version__} opens, writes and closes a file"
 
 
-def _extensions(settings: Settings) -> str:
-    """The extensions that load. Parquet and JSON must; the others are needed only where their package is installed."""
+def _extensions(_: Settings) -> str:
+    """Load DuckDB's extensions. Parquet and JSON must load, the others where their package is installed."""
     found = []
     with duckdb.connect() as con:
         for name in _EXTENSIONS:
             try:
-                if name in _BUILT_IN:
-                    con.execute(f"load {name}")
-                else:
+                if name not in _BUILT_IN:
+                    version(f"duckdb-extension-{name}")
                     from duckdb_extensions import import_extension
 
                     import_extension(name, con=con)
-                    con.execute(f"load {name}")
-            except (ImportError, PackageNotFoundError):
+                con.execute(f"load {name}")
+                found.append(name)
+            except ImportError:
                 found.append(f"{name} is not installed (optional)")
             except (duckdb.Error, ValueError, OSError) as error:
-                if name in _BUILT_IN or _installed(name):
-                    raise _Wrong(
-                        f"{name} does not load: {error}",
-                        f"Its package must be of DuckDB's version, {duckdb.__version__}: `make setup`",
-                    ) from None
-                found.append(f"{name} is not installed (optional)")
-            else:
-                found.append(name)
+                raise _Wrong(
+                    f"{name} does not load: {error}",
+                    f"Its package must be of DuckDB's version, {duckdb.__version__}: `make setup`",
+                ) from None
     return ", ".join(found)
-
-
-def _installed(extension: str) -> bool:
-    try:
-        version(f"duckdb-extension-{extension}")
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def _lake(settings: Settings) -> str:
@@ -210,7 +183,7 @@ def _lake(settings: Settings) -> str:
 
 def _parse(settings: Settings) -> str:
     try:
-        parsed = dbt.parse(_home(settings), code_digest(settings.home))
+        parsed = dbt.parse(_dbt_project(settings), code_digest(settings.home))
     except CatalunyaError as error:
         raise _Wrong(str(error), "Correct the model or YAML that dbt names") from None
     return f"{len(dbt.marts(parsed.described))} marts"

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 
 import duckdb
@@ -16,26 +17,26 @@ from catalunya.datasets.model import Dataset
 from catalunya.errors import LakeCorrupt
 from catalunya.lake import disk, index, layout, snapshot
 from catalunya.lake.lock import Lock, lake_lock
-from catalunya.lake.snapshot import LandedFile, Manifest
+from catalunya.lake.snapshot import Manifest
 from catalunya.lake.staged import staged_record
 from catalunya.lake.storage import MissingKey, Storage
 from catalunya.release import apply_retention
 
 ABANDONED = timedelta(days=2)
-"""After so long nobody takes up what the parts of a run that ended badly left."""
+"""Age after which the state of failed runs is deleted."""
 ROTATION_DAYS = 30
-"""Every landed snapshot is read at least once in so many days."""
+"""Every landed snapshot is verified at least once in so many days."""
 LEAST_VERIFIED = 20
-"""Snapshots of a dataset that a day reads at least, all when there are not more."""
+"""Snapshots of a dataset that are verified on each day at least, all when there are not more."""
 LEDGER_DAYS = 90
 """Older records of the ledger are folded into its archive."""
 LEDGER_RECORDS = 1000
-"""Records of the ledger that stay objects of their own at most, the newest."""
+"""The number of the newest records of the ledger that are not folded, unless they are old."""
 
 
 @dataclass(frozen=True)
 class Freshness:
-    """When a source last published something new, as far as it says, and whether that is too long ago."""
+    """When a source last published something new, as far as it says, and its age."""
 
     dataset_id: str
     snapshot_id: str
@@ -54,35 +55,35 @@ def verify(
     dataset_id: str,
     *,
     day: date | None = None,
-    told: Callable[[str], None] | None = None,
+    on_snapshot: Callable[[str], None] | None = None,
 ) -> tuple[int, list[str]]:
     """Compare the landed files of a dataset with their manifests: those that are due on `day`, or all without it.
 
-    Returns the number of files looked at, and a sentence for each that is missing or is not what was landed.
+    Returns the number of files compared, and a sentence for each that is missing or is not what was landed.
     """
-    looked: int = 0
-    wrong: list[str] = []
+    compared = 0
+    found: list[str] = []
     work = storage.scratch() / f"verify-{dataset_id}"
     ids = snapshot.complete(storage, dataset_id)
     for snapshot_id in ids if day is None else due(ids, day):
         manifest = snapshot.read(storage, dataset_id, snapshot_id)
         if manifest is None:
             continue
-        looked += len(manifest.files)
+        compared += len(manifest.files)
         try:
-            wrong += faults(storage, dataset_id, snapshot_id, work)
+            found += _faults(storage, manifest, work)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        if told is not None:
-            told(f"{dataset_id} {snapshot_id}: {len(manifest.files)} files")
-    return looked, wrong
+        if on_snapshot is not None:
+            on_snapshot(f"{dataset_id} {snapshot_id}: {len(manifest.files)} files")
+    return compared, found
 
 
 def due(ids: list[str], day: date) -> list[str]:
-    """The snapshots of `ids`, oldest first, that are read on `day`.
+    """Return the snapshots of `ids`, oldest first, that are verified on `day`.
 
     One in `ROTATION_DAYS`, those whose place in the list is the day's, filled up to `LEAST_VERIFIED` by the places
-    of the days that follow; the newest always. A snapshot keeps its place, so each is read within `ROTATION_DAYS`.
+    of the days that follow; the newest always. A snapshot keeps its place, so each is verified within `ROTATION_DAYS`.
     """
     places = sorted(range(len(ids)), key=lambda place: ((place - day.toordinal()) % ROTATION_DAYS, place))
     todays = sum((place - day.toordinal()) % ROTATION_DAYS == 0 for place in places)
@@ -91,38 +92,34 @@ def due(ids: list[str], day: date) -> list[str]:
 
 
 def verify_staged(storage: Storage, dataset_id: str, snapshot_id: str) -> list[str]:
-    """A sentence for each way in which the staged file of a snapshot is not what staging recorded.
+    """Return a sentence for each way in which the staged file of a snapshot is not what staging recorded.
 
     Its SHA-256 is compared with the index of the dataset. What the file says of itself must fit its rows too: the
     index of a lake that lost it is made again from these files. A refused snapshot needs no staged file.
     """
     entry = index.load(storage, dataset_id).snapshots.get(snapshot_id)
-    key = layout.staged(dataset_id, snapshot_id)
-    remedy = "it is made again from the landed bytes by `catalunya run --rebuild`"
+    address = storage.uri(layout.staged(dataset_id, snapshot_id))
     work = storage.scratch() / f"verify-staged-{dataset_id}"
     try:
-        path = storage.fetch(key, work)
-        found = disk.sha256(path)
-        note = entry.staged if entry else None
-        if note is not None and found != note.sha256:
-            return [
-                f"{storage.uri(key)} has {path.stat().st_size} bytes with SHA-256 {found[:16]}…, staging wrote "
-                f"{note.size} with {note.sha256[:16]}…; {remedy}"
+        path = storage.fetch(layout.staged(dataset_id, snapshot_id), work)
+        staged, sha256 = entry.staged if entry else None, disk.sha256(path)
+        if staged is not None and sha256 != staged.sha256:
+            faults = [
+                f"has {path.stat().st_size} bytes with SHA-256 {sha256[:16]}…, staging wrote "
+                f"{staged.size} with {staged.sha256[:16]}…"
             ]
-        return [
-            f"{storage.uri(key)} {fault}; {remedy}"
-            for fault in _staged_faults(storage, dataset_id, snapshot_id, path)
-        ]
+        else:
+            faults = _staged_faults(storage, dataset_id, snapshot_id, path)
     except MissingKey:
-        if entry is not None and entry.refusal is not None:
-            return []
-        return [f"{storage.uri(key)} is missing; {remedy}"]
+        faults = [] if entry is not None and entry.refusal is not None else ["is missing"]
     finally:
         shutil.rmtree(work, ignore_errors=True)
+    hint = "it is made again from the landed bytes by `catalunya run --rebuild`"
+    return [f"{address} {fault}; {hint}" for fault in faults]
 
 
 def _staged_faults(storage: Storage, dataset_id: str, snapshot_id: str, path: Path) -> list[str]:
-    """What does not fit between the rows of a staged file and its record; every value is decoded for it."""
+    """Return how the rows of a staged file differ from its record; every value is decoded."""
     record = staged_record(storage, dataset_id, snapshot_id)
     if record is None:
         return ["has no record that can be read"]
@@ -149,54 +146,53 @@ def _staged_faults(storage: Storage, dataset_id: str, snapshot_id: str, path: Pa
 
 
 def faults(storage: Storage, dataset_id: str, snapshot_id: str, work: Path) -> list[str]:
-    """A sentence for each landed file of a snapshot that is missing or is not what its manifest says."""
+    """Return a sentence for each landed file of a snapshot that is missing or is not what its manifest says."""
     manifest = snapshot.read(storage, dataset_id, snapshot_id)
     if manifest is None:
         return [f"{dataset_id}: snapshot {snapshot_id} has no manifest"]
-    found = (_fault(storage, manifest, file, work) for file in manifest.files)
-    return [fault for fault in found if fault]
+    return _faults(storage, manifest, work)
 
 
-def _fault(storage: Storage, manifest: Manifest, file: LandedFile, work: Path) -> str | None:
-    key = layout.landing(manifest.dataset_id, manifest.snapshot_id, file.name)
-    remedy = "restore it from a backup; what was released from it stays as it is"
-    try:
-        path = storage.fetch(key, work)
-    except MissingKey:
-        return f"{storage.uri(key)} is missing; {remedy}"
-    found = disk.sha256(path)
-    if found == file.sha256:
-        return None
-    return (
-        f"{storage.uri(key)} has {path.stat().st_size} bytes with SHA-256 {found[:16]}…, the manifest says "
-        f"{file.size} with {file.sha256[:16]}…; {remedy}"
-    )
+def _faults(storage: Storage, manifest: Manifest, work: Path) -> list[str]:
+    hint = "restore it from a backup; what was released from it stays as it is"
+    found = []
+    for file in manifest.files:
+        key = layout.landing(manifest.dataset_id, manifest.snapshot_id, file.name)
+        try:
+            path = storage.fetch(key, work)
+        except MissingKey:
+            found.append(f"{storage.uri(key)} is missing; {hint}")
+            continue
+        sha256 = disk.sha256(path)
+        if sha256 != file.sha256:
+            found.append(
+                f"{storage.uri(key)} has {path.stat().st_size} bytes with SHA-256 {sha256[:16]}…, the manifest says "
+                f"{file.size} with {file.sha256[:16]}…; {hint}"
+            )
+    return found
 
 
 def freshness(storage: Storage, datasets: dict[str, Dataset], now: datetime) -> list[Freshness]:
-    """How long ago each source that was read so far published something new."""
+    """Return how long ago each source that was read so far published something new."""
     found = []
     for dataset_id, dataset in datasets.items():
         manifest = _newest(storage, dataset_id)
-        if manifest is None:
-            continue
-        updated = (
-            sources.updated(manifest.protocol, manifest.validators, demo=manifest.demo) or manifest.taken_at
-        )
-        found.append(
-            Freshness(dataset_id, manifest.snapshot_id, updated, (now - updated).days, dataset.cadence_days)
-        )
+        if manifest is not None:
+            updated = sources.updated(manifest.protocol, manifest.validators, demo=manifest.demo)
+            updated = updated or manifest.taken_at
+            age, cadence = (now - updated).days, dataset.cadence_days
+            found.append(Freshness(dataset_id, manifest.snapshot_id, updated, age, cadence))
     return found
 
 
 def _newest(storage: Storage, dataset_id: str) -> Manifest | None:
-    """The newest snapshot whose manifest is there; unlike `snapshot.latest` it leaves the index as it is."""
+    """Return the newest snapshot whose manifest is there; unlike `snapshot.latest` it leaves the index as it is."""
     ids = reversed(snapshot.complete(storage, dataset_id))
     return next((found for name in ids if (found := snapshot.read(storage, dataset_id, name))), None)
 
 
 def retain(storage: Storage, run_id: str, keep: int, now: datetime) -> list[str]:
-    """Delete all but the newest `keep` releases and what abandoned runs left, and fold the ledger.
+    """Delete all but the newest `keep` releases and the state of failed runs, and fold the ledger.
 
     Returns what was done, in sentences.
     """
@@ -205,7 +201,7 @@ def retain(storage: Storage, run_id: str, keep: int, now: datetime) -> list[str]
         for abandoned in filter(layout.is_id, storage.folders(layout.RUNS)):
             if now - layout.moment_of(abandoned) > ABANDONED:
                 storage.delete_folder(f"{layout.RUNS}/{abandoned}")
-                gone.append(f"parts of run {abandoned}")
+                gone.append(f"steps of run {abandoned}")
         folded = fold_ledger(storage, now, lock)
     for month, count in folded.folded.items():
         archive = storage.uri(layout.ledger_archive(month))
@@ -223,27 +219,29 @@ class Folded:
     """Objects that were left alone, and why."""
 
 
-def fold_ledger(storage: Storage, now: datetime, lock: Lock, *, keep_days: int = LEDGER_DAYS) -> Folded:
+def fold_ledger(storage: Storage, now: datetime, lock: Lock) -> Folded:
     """Move old records of the ledger into one object a month, a line a record.
 
-    Old are those before `keep_days` and all but the newest `LEDGER_RECORDS`, never the newest one of all: the next
+    Old are those before `LEDGER_DAYS` and all but the newest `LEDGER_RECORDS`, never the newest one of all: the next
     run reads from it what it knows of the portals. A record is deleted only after the
-    archive that has it is stored. Call it only while holding the lake.
+    archive that has it is stored. Call it only while the lake is locked.
     """
     known, left = _ledger(storage)
     count = max(0, len(known) - LEDGER_RECORDS)
     old = [
         run_id
         for place, run_id in enumerate(known[:-1])
-        if place < count or now - layout.moment_of(run_id) > timedelta(days=keep_days)
+        if place < count or now - layout.moment_of(run_id) > timedelta(days=LEDGER_DAYS)
     ]
-    months: dict[str, list[str]] = {}
-    for run_id in old:
-        months.setdefault(f"{layout.moment_of(run_id):%Y-%m}", []).append(run_id)
     folded: dict[str, int] = {}
-    for month, run_ids in months.items():
-        records, torn = _records(storage, run_ids)
-        left += torn
+    for month, group in groupby(old, lambda run_id: f"{layout.moment_of(run_id):%Y-%m}"):
+        found = {run_id: _record(storage.read(layout.ledger(run_id))) for run_id in group}
+        records = {name: record for name, record in found.items() if record and record["run_id"] == name}
+        left += [
+            f"{storage.uri(layout.ledger(run_id))}: it is no whole record of that run; delete it"
+            for run_id in found
+            if run_id not in records
+        ]
         if not records:
             continue
         try:
@@ -259,7 +257,7 @@ def fold_ledger(storage: Storage, now: datetime, lock: Lock, *, keep_days: int =
 
 
 def _ledger(storage: Storage) -> tuple[list[str], list[str]]:
-    """The run ids of the records that are objects of their own, oldest first; and what is no record."""
+    """Return the run ids of the records that are objects of their own, oldest first; and what is no record."""
     known, left = [], []
     for entry in storage.list(layout.LEDGER):
         name = entry.key.removeprefix(f"{layout.LEDGER}/")
@@ -268,19 +266,6 @@ def _ledger(storage: Storage) -> tuple[list[str], list[str]]:
         elif not name.startswith("archive/"):
             left.append(f"{storage.uri(entry.key)}: it is no record of a run; move it away")
     return known, left
-
-
-def _records(storage: Storage, run_ids: list[str]) -> tuple[dict[str, dict[str, object]], list[str]]:
-    """The records of runs by id, and what is torn."""
-    records: dict[str, dict[str, object]] = {}
-    torn = []
-    for run_id in run_ids:
-        record = _record(storage.read(layout.ledger(run_id)))
-        if record is None or record["run_id"] != run_id:
-            torn.append(f"{storage.uri(layout.ledger(run_id))}: it is no whole record of that run; delete it")
-        else:
-            records[run_id] = record
-    return records, torn
 
 
 def _record(data: bytes) -> dict[str, object] | None:

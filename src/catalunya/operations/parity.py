@@ -1,10 +1,11 @@
-"""The same marts by several engines, compared row for row."""
+"""Builds the marts on several engines and compares them row for row."""
 
 from __future__ import annotations
 
 import secrets
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import duckdb
 from pydantic import BaseModel, ConfigDict
 
-from catalunya.build import Inputs, inputs, raise_for
+from catalunya.build import Inputs, build_models, inputs
 from catalunya.datasets.model import Dataset
 from catalunya.errors import UsageError
 from catalunya.lake import layout
@@ -24,12 +25,12 @@ from catalunya.warehouse.engines import Engine, open_engine
 from catalunya.warehouse.engines.base import Cost
 
 SHOWN = 20
-"""Differences that are named for each table and engine; all are counted."""
+"""Differences that are listed for each table and engine; all are counted."""
 _ROW = "the whole row"
 
 
 class Difference(BaseModel):
-    """One value, or one row, that two engines do not agree on."""
+    """One value, or one row, that differs between two engines."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,7 +47,7 @@ class Difference(BaseModel):
 
 
 class Built(BaseModel):
-    """What one engine built: rows of each mart, seconds, and what it asked of a distributed engine."""
+    """What one engine built: rows of each mart, seconds, and what the build cost on a distributed engine."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -69,7 +70,7 @@ class Parity(BaseModel):
 
 
 def parse_engines(text: str) -> tuple[EngineName, ...]:
-    """`duckdb,trino` as engines; `UsageError` for fewer than two, or unknown ones."""
+    """Return the engines of a text such as `duckdb,trino`; raises `UsageError` for unknown ones or fewer than two."""
     known: dict[str, EngineName] = {name: name for name in ENGINES}
     names = [name.strip() for name in text.split(",") if name.strip()]
     unknown = [name for name in names if name not in known]
@@ -87,9 +88,9 @@ def parity(
     now: datetime,
     on_step: Callable[[str], None] | None = None,
 ) -> Parity:
-    """Build every mart from all staged snapshots on each engine, and compare; nothing of it is kept.
+    """Build every mart from all staged snapshots on each engine, and compare; what was built is deleted.
 
-    Raises `BuildFailed` when an engine cannot build. Call it only while holding the lake.
+    Raises `BuildFailed` when an engine cannot build. Call it only while the lake is locked.
     """
     wanted = inputs(storage, datasets, settings.home)
     opened = [open_engine(storage, settings.model_copy(update={"engine": name})) for name in engines]
@@ -119,31 +120,19 @@ def _build(
     con: duckdb.DuckDBPyConnection,
     on_step: Callable[[str], None] | None,
 ) -> Built:
-    """Build on one engine and take the rows of every mart into the schema of its name."""
-
-    def told(line: str) -> None:
-        if on_step is not None:
-            on_step(f"{engine.name}: {line}")
-
-    began = time.monotonic()
+    """Build on one engine and copy the rows of every mart into the schema of its name."""
+    started = time.monotonic()
     con.execute(f"create schema {engine.name}")
     rows: dict[str, int] = {}
     try:
         with engine.build(candidate_id, datasets, wanted.snapshots) as (workspace, _):
-            outcome = dbt.invoke(
-                ["build", "--resource-type", "seed", "--resource-type", "model"],
-                project=settings.home / "dbt" / "mart",
-                digest=wanted.code,
-                target=workspace.target,
-                sample=workspace.sample,
-                on_node=told,
-            )
-            raise_for(outcome)
-            seconds = round(time.monotonic() - began, 3)
+            on_node = None if on_step is None else lambda line: on_step(f"{engine.name}: {line}")
+            outcome = build_models(workspace, settings.home, wanted.code, on_node)
+            seconds = round(time.monotonic() - started, 3)
             for mart in outcome.marts:
                 table = f"{engine.name}.{mart.name}"
                 con.execute(f"create table {table} as select * from {workspace.relation(con, mart)}")
-                rows[mart.name] = _count(con, f"select count(*) from {table}")
+                rows[mart.name] = _count(con, f"from {table}")
             con.execute("detach database if exists candidate")
     finally:
         engine.discard(candidate_id)
@@ -153,66 +142,59 @@ def _build(
 def _compare_all(
     con: duckdb.DuckDBPyConnection, engines: tuple[EngineName, ...], settings: Settings, wanted: Inputs
 ) -> tuple[dict[str, int], list[Difference]]:
-    parsed = dbt.parse(settings.home / "dbt" / "mart", wanted.code)
-    keys = dbt.keys(parsed.described)
-    different: dict[str, int] = {}
-    found: list[Difference] = []
+    described = dbt.parse(settings.home / "dbt" / "mart", wanted.code).described
+    keys = dbt.keys(described)
+    counts: Counter[str] = Counter()
+    listed: list[Difference] = []
     for other in engines[1:]:
-        for mart in dbt.marts(parsed.described):
-            count, named = compare(con, mart.name, keys.get(mart.name, ()), (engines[0], other))
-            if count:
-                different[mart.name] = different.get(mart.name, 0) + count
-            found += named
-    return different, found
+        for mart in dbt.marts(described):
+            count, found = compare(con, mart.name, keys.get(mart.name, ()), (engines[0], other))
+            counts[mart.name] += count
+            listed += found
+    return dict(+counts), listed
 
 
 def compare(
     con: duckdb.DuckDBPyConnection, table: str, key: tuple[str, ...], schemas: tuple[str, str]
 ) -> tuple[int, list[Difference]]:
-    """The number of differences between a table in two schemas, and the first of them by key.
+    """Return the number of differences between a table in two schemas, and the first of them by key.
 
     Rows are matched by `key`, by all columns when it is empty. A row that only one side has is one difference,
     and so is every value that differs, also in its type.
     """
+
+    def whole_table(column: str, values: list[str]) -> Difference:
+        return Difference(table=table, key={}, column=column, engines=schemas, values=(values[0], values[1]))
+
     one, other = (_types(con, schema, table) for schema in schemas)
     if one != other:
-        shown = [", ".join(f"{name} {kind}" for name, kind in side.items()) for side in (one, other)]
-        whole = Difference(
-            table=table, key={}, column="the columns", engines=schemas, values=(shown[0], shown[1])
-        )
-        return 1, [whole]
-    count = _count(con, f"select count(*) from ({_unequal_rows(table, schemas)})")
+        columns = [", ".join(f"{name} {kind}" for name, kind in side.items()) for side in (one, other)]
+        return 1, [whole_table("the columns", columns)]
+    here, there = (f"select * from {schema}.{table}" for schema in schemas)
+    count = _count(con, f"({here} except all {there}) union all ({there} except all {here})")
     if not count:
         return 0, []
     matched = key or tuple(one)
     values = [name for name in one if name not in matched]
     rows = con.execute(_differences(table, matched, values, schemas)).fetchall()
-    named = [
+    listed = [
         Difference(
             table=table,
-            key=dict(zip(matched, row[: len(matched)], strict=True)),
-            column=row[len(matched)],
+            key=dict(zip(matched, row, strict=False)),
+            column=row[-3],
             engines=schemas,
-            values=(row[len(matched) + 1], row[len(matched) + 2]),
+            values=row[-2:],
         )
         for row in rows
     ]
-    if not named:
-        differing = Difference(
-            table=table, key={}, column="rows that are there more than once", engines=schemas,
-            values=_sizes(con, table, schemas),
-        )  # fmt: skip
-        return count, [differing]
-    return len(named), named[:SHOWN]
-
-
-def _unequal_rows(table: str, schemas: tuple[str, str]) -> str:
-    here, there = (f"select * from {schema}.{table}" for schema in schemas)
-    return f"({here} except all {there}) union all ({there} except all {here})"
+    if not listed:
+        sizes = [f"{_count(con, rows)} rows" for rows in (here, there)]
+        return count, [whole_table("rows that are there more than once", sizes)]
+    return len(listed), listed[:SHOWN]
 
 
 def _differences(table: str, key: tuple[str, ...], values: list[str], schemas: tuple[str, str]) -> str:
-    """Key, column and both values, as text, of all that differs."""
+    """Return the query for key, column and both values, as text, of all that differs."""
     one, other = schemas
     keys = ", ".join(f"cast(coalesce(a.{name}, b.{name}) as varchar) as {name}" for name in key)
     same = " and ".join(f"a.{name} is not distinct from b.{name}" for name in key)
@@ -236,11 +218,7 @@ def _types(con: duckdb.DuckDBPyConnection, schema: str, table: str) -> dict[str,
     return {name: kind for name, kind, *_ in con.execute(f"describe {schema}.{table}").fetchall()}
 
 
-def _sizes(con: duckdb.DuckDBPyConnection, table: str, schemas: tuple[str, str]) -> tuple[str, str]:
-    one, other = (f"{_count(con, f'select count(*) from {schema}.{table}')} rows" for schema in schemas)
-    return one, other
-
-
-def _count(con: duckdb.DuckDBPyConnection, sql: str) -> int:
-    row: tuple[Any, ...] | None = con.execute(sql).fetchone()
+def _count(con: duckdb.DuckDBPyConnection, query: str) -> int:
+    """Return the number of rows of a query."""
+    row: tuple[Any, ...] | None = con.execute(f"select count(*) from ({query})").fetchone()
     return int(row[0]) if row else 0

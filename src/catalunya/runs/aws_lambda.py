@@ -1,12 +1,13 @@
-"""Two functions on AWS, ingest and stage: each does one dataset's part of a run, as `steps.py` has it.
+"""Two functions on AWS, ingest and stage: each does this step of a run for one dataset, as `steps.py` has it.
 
-They are invoked asynchronously, with the run and the dataset as the key. A key that was done is not done again,
-however often it is asked for. A failure is raised, so that the invocation goes to the dead-letter queue; a
-refusal is a result, which no other try would change.
+They are invoked asynchronously, with the run and the dataset as the key. Invocations are idempotent: a step that is
+done is not done again. A failure is raised, so that the invocation goes to the dead-letter queue; a refusal is a result,
+since a retry would not change it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import shutil
 import sys
@@ -18,11 +19,12 @@ from typing import Any, Literal, Protocol
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from catalunya.errors import CatalunyaError, LakeBusy, Refused, SourceUnreadable, UsageError
+from catalunya.errors import CatalunyaError, LakeBusy, Refused, UsageError
 from catalunya.lake import layout
 from catalunya.lake.lock import lock_owner
 from catalunya.runs import steps
 from catalunya.runs.record import DatasetRecord, RunRecord
+from catalunya.runs.reporter import NullReporter
 from catalunya.runs.steps import StepwiseRun
 from catalunya.settings import Settings
 
@@ -38,8 +40,8 @@ class FunctionFailed(CatalunyaError):
     """A function ended in an error that is on record."""
 
 
-class Order(BaseModel):
-    """The event: whose part of which run is to be done. The two together are the key."""
+class Invocation(BaseModel):
+    """The event: the run and the dataset whose step is to be done. The two together are the key."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,69 +61,53 @@ class Order(BaseModel):
 
 
 class Context(Protocol):
-    """What AWS says of an invocation."""
+    """What AWS passes to each invocation."""
 
     aws_request_id: str
     memory_limit_in_mb: Any
 
     def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until the invocation times out."""
-
-
-class NullReporter:
-    """The log has one line an invocation and those of the library; it needs no progress."""
-
-    def begin(self, stage: str) -> None:
-        """Ignore it."""
-
-    def step(self, stage: str, what: str, done: int | None = None, total: int | None = None) -> None:
-        """Ignore it."""
-
-    def end(self, stage: str, status: str, seconds: float) -> None:
-        """Ignore it."""
+        """Return the milliseconds until the invocation times out."""
 
 
 def ingest(event: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Read one source; returns the dataset's record. Raises what kept it from being read."""
+    """Read one source and return the dataset's record; raises the error that prevented it."""
     return _handle("ingest", event, context)
 
 
 def stage(event: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Type what landed of one dataset; returns the dataset's record. Raises what kept it from being staged."""
+    """Stage what landed of one dataset and return its record; raises the error that prevented it."""
     return _handle("stage", event, context)
 
 
-def part_of(stage: Stage, dataset_id: str) -> str:
-    """The name of the part that a function leaves on record."""
+def step_name(stage: Stage, dataset_id: str) -> str:
+    """Return the name of the step that a function does."""
     return f"{stage}.{dataset_id}"
 
 
 def is_done(stage: Stage, dataset_id: str, result: RunRecord | None) -> bool:
-    """True when no other try would change a part's end: it ended well, or in a refusal."""
-    if result is None:
-        return False
+    """Return True when a retry would not change the result of a step: it succeeded, or was refused."""
     try:
         parse_result(stage, dataset_id, result)
-    except Refused:
-        return True
-    except CatalunyaError:
-        return False
+    except CatalunyaError as error:
+        return isinstance(error, Refused)
     return True
 
 
 def succeeded(stage: Stage, dataset_id: str, result: RunRecord | None) -> bool:
-    """True when a part is on record and ended well."""
-    try:
-        return result is not None and bool(parse_result(stage, dataset_id, result))
-    except CatalunyaError:
-        return False
+    """Return True when the result of a step is there and is a success."""
+    with contextlib.suppress(CatalunyaError):
+        return bool(parse_result(stage, dataset_id, result))
+    return False
 
 
-def parse_result(stage: Stage, dataset_id: str, result: RunRecord) -> DatasetRecord:
-    """What a part's result says: the dataset's record, or the error it ended in.
+def parse_result(stage: Stage, dataset_id: str, result: RunRecord | None) -> DatasetRecord:
+    """Return the dataset's record in the result of a step.
 
-    Raises `Refused`, `SourceUnreadable`, or `FunctionFailed` for whatever else kept it from being done.
+    Raises what the step ended in: `Refused`, `SourceUnreadable`, or `FunctionFailed` for any other failure.
     """
+    if result is None:
+        raise FunctionFailed(f"{stage} of {dataset_id} by a function left no result")
     record = result.datasets.get(dataset_id)
     if result.status == "refused":
         raise Refused(result.message, result.refused)
@@ -129,24 +115,22 @@ def parse_result(stage: Stage, dataset_id: str, result: RunRecord) -> DatasetRec
         raise FunctionFailed(
             f"{stage} of {dataset_id} by a function failed: {result.message or 'it returned no error message'}"
         )
-    if stage == "ingest" and record.outcome == "drifted":
-        raise Refused(record.message)
-    if stage == "ingest" and record.outcome == "unreadable":
-        raise SourceUnreadable(record.message)
+    if stage == "ingest":
+        record.raise_for_outcome()
     return record
 
 
 def _handle(stage: Stage, event: dict[str, Any], context: Context) -> dict[str, Any]:
     _log_in_json()
-    order = _order(event)
-    began = time.monotonic()
+    invocation = _parse_event(event)
+    started = time.monotonic()
     with structlog.contextvars.bound_contextvars(
-        run_id=order.run_id, dataset=order.dataset, stage=stage, request_id=context.aws_request_id
+        run_id=invocation.run_id, dataset=invocation.dataset, stage=stage, request_id=context.aws_request_id
     ):
-        log.info("begins", remaining_ms=context.get_remaining_time_in_millis(), **_budget(context))
+        log.info("begins", remaining_ms=context.get_remaining_time_in_millis(), **_resources(context))
         outcome = "failed"
         try:
-            answer = _once(stage, order)
+            answer = _do_once(stage, invocation)
             outcome = str(answer["outcome"])
         except Exception as error:
             log.error("failed", error=type(error).__name__, reason=str(error))
@@ -155,54 +139,51 @@ def _handle(stage: Stage, event: dict[str, Any], context: Context) -> dict[str, 
             log.info(
                 "ended",
                 outcome=outcome,
-                seconds=round(time.monotonic() - began, 3),
+                seconds=round(time.monotonic() - started, 3),
                 remaining_ms=context.get_remaining_time_in_millis(),
                 peak_memory_mb=peak_memory_mb(),
-                **_budget(context),
+                **_resources(context),
             )
         return answer
 
 
-def _order(event: dict[str, Any]) -> Order:
+def _parse_event(event: dict[str, Any]) -> Invocation:
     try:
-        return Order.model_validate(event)
+        return Invocation.model_validate(event)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise UsageError(f"invalid event payload: {faults}") from None
 
 
-def _once(stage: Stage, order: Order) -> dict[str, Any]:
-    """Do the part, or answer what is on record of it when it was done."""
-    one = StepwiseRun(_settings(), order.run_id, NullReporter())
-    if order.dataset not in one.datasets:
-        raise UsageError(f"no dataset {order.dataset}; there are: {', '.join(one.datasets)}")
-    part = part_of(stage, order.dataset)
-    call = f"call-{stage}-{order.dataset}"
+def _do_once(stage: Stage, invocation: Invocation) -> dict[str, Any]:
+    """Do the step, or return its result when it was done before."""
+    run, dataset_id = StepwiseRun(_settings(), invocation.run_id, NullReporter()), invocation.dataset
+    if dataset_id not in run.datasets:
+        raise UsageError(f"no dataset {dataset_id}; there are: {', '.join(run.datasets)}")
+    lock = f"call-{stage}-{dataset_id}"
     try:
-        with steps.acquire_lock(one.storage, order.run_id, call):
-            result = one.result(part)
-            if result is None and one.has_ended():
+        with steps.acquire_lock(run.storage, run.run_id, lock):
+            result = run.result(step_name(stage, dataset_id))
+            if result is None and run.has_ended():
                 return _answer("ended", None)
-            if is_done(stage, order.dataset, result):
-                return _answer("done before", result.datasets.get(order.dataset) if result else None)
-            return _work(one, stage, order)
+            if is_done(stage, dataset_id, result):
+                return _answer("done before", result.datasets.get(dataset_id) if result else None)
+            return _do(run, stage, invocation)
     except LakeBusy:
-        holder = lock_owner(one.storage, call)
-        if holder is not None and holder.holder == order.run_id:
+        owner = lock_owner(run.storage, lock)
+        if owner is not None and owner.holder == run.run_id:
             return _answer("under way", None)
         raise
 
 
-def _work(one: StepwiseRun, stage: Stage, order: Order) -> dict[str, Any]:
+def _do(run: StepwiseRun, stage: Stage, invocation: Invocation) -> dict[str, Any]:
+    work = run.ingest if stage == "ingest" else run.stage
     try:
-        if stage == "ingest":
-            done = one.ingest(order.dataset, force=order.force)
-        else:
-            done = one.stage(order.dataset, again=order.force)
+        record = work(invocation.dataset, force=invocation.force)
     except Refused as refusal:
         log.warning("refused", reason=str(refusal))
         return {"outcome": "refused", "message": str(refusal)}
-    return _answer(done.outcome if stage == "ingest" else "staged", done)
+    return _answer(record.outcome if stage == "ingest" else "staged", record)
 
 
 def _answer(outcome: str, record: DatasetRecord | None) -> dict[str, Any]:
@@ -215,19 +196,19 @@ def _settings() -> Settings:
     return settings.model_copy(update={"home": _BUNDLE}) if bundled else settings
 
 
-def _budget(context: Context) -> dict[str, int]:
+def _resources(context: Context) -> dict[str, int]:
     disk = shutil.disk_usage(tempfile.gettempdir())
     return {"memory_mb": int(context.memory_limit_in_mb), "tmp_free_mb": disk.free // 2**20}
 
 
 def peak_memory_mb() -> int:
-    """The most memory that this process ever held, in MiB; earlier invocations of it count too."""
+    """Return the highest memory use of this process so far, in MiB; its earlier invocations count too."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // 2**20 if sys.platform == "darwin" else peak // 2**10
 
 
 def _log_in_json() -> None:
-    """One JSON object a line on standard output, which is where the runtime collects it."""
+    """Log one JSON object a line on standard output, which is where the runtime collects it."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

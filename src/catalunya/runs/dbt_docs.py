@@ -55,7 +55,7 @@ def generate(storage: Storage, settings: Settings, candidate: Candidate) -> str:
 
 
 def marked(page: str) -> str:
-    """dbt's page with the notice of demo data in its title and in a banner at the top.
+    """Return dbt's page with the notice of demo data in its title and in a banner at the top.
 
     Raises `BuildFailed` when the page has no title or body to put it into: demo data are not shown unmarked.
     """

@@ -1,4 +1,4 @@
-"""What a run leaves on record: its entry in the ledger, put together from the parts of a relay where it had parts."""
+"""The record of a run in the ledger, merged from the records of its steps where it ran in steps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import platform
 import secrets
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
@@ -17,9 +18,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from catalunya import __version__
-from catalunya.audit import Finding, Stale
+from catalunya.errors import CatalunyaError, Refused, SourceUnreadable
 from catalunya.lake import layout
 from catalunya.lake.storage import Entry, MissingKey, Storage
+from catalunya.quality.findings import Finding, Stale
+from catalunya.settings import Settings
+from catalunya.signals import Stopped
 from catalunya.warehouse.engines.base import Cost
 
 Status = Literal["released", "unchanged", "refused", "failed"]
@@ -35,8 +39,14 @@ class StageRecord(BaseModel):
     seconds: float
 
 
+STAGED_COUNTS = (
+    "rows_in", "rows_staged", "rows_quarantined", "rows_duplicated", "reasons", "invalid_values",
+)  # fmt: skip
+"""Fields of `DatasetRecord` that staging decides."""
+
+
 class DatasetRecord(BaseModel):
-    """What a run knows of one dataset: the snapshot it used and its counts, and what reading cost."""
+    """What a run knows of one dataset: the snapshot that it used with its counts, and what reading the source took."""
 
     snapshot_id: str | None
     outcome: str
@@ -48,13 +58,20 @@ class DatasetRecord(BaseModel):
     rows_duplicated: int = 0
     reasons: dict[str, int] = {}
     invalid_values: dict[str, int] = {}
-    """Column to the number of values that broke their declaration and are null."""
+    """Column to the number of values that did not fit their definition and are null."""
     requests: int = 0
     bytes: int = 0
 
+    def raise_for_outcome(self) -> None:
+        """Raise `Refused` when declared columns of the source are gone, `SourceUnreadable` when it could not be read."""
+        if self.outcome == "drifted":
+            raise Refused(self.message)
+        if self.outcome == "unreadable":
+            raise SourceUnreadable(self.message)
 
-class Seen(BaseModel):
-    """Validators of a source as last seen, for a snapshot whose content did not change since."""
+
+class SourceState(BaseModel):
+    """The validators that a source sent last, and the snapshot whose content it still had then."""
 
     snapshot_id: str
     validators: dict[str, Any]
@@ -78,7 +95,7 @@ class RunRecord(BaseModel):
     """Snapshots that this run refused, and why."""
     warnings: list[str] = []
     message: str = ""
-    """Empty in a part of a relay that did not end the run."""
+    """Empty in the record of a step that did not end the run."""
     exit_code: int = 1
     environment: str
     engine: str
@@ -89,7 +106,36 @@ class RunRecord(BaseModel):
     code_revision: str | None = None
     cost: Cost | None = None
     """What was asked of a distributed engine; None of one in this process, and of a run that asked nothing."""
-    seen: dict[str, Seen] = {}
+    seen: dict[str, SourceState] = {}
+
+    @classmethod
+    def start(cls, settings: Settings, run_id: str | None = None) -> RunRecord:
+        """Return the record of a run that begins now, with a new id unless it has one."""
+        now = settings.now()
+        return cls(
+            run_id=run_id or new_run_id(now),
+            environment=settings.environment,
+            engine=settings.resolved_engine,
+            lake=settings.lake,
+            started_at=now,
+            versions=versions(settings.resolved_engine),
+            code_revision=code_revision(settings.home),
+        )
+
+    def end(self, error: BaseException) -> None:
+        """Record the error that ended the run; what was released before stays released."""
+        if isinstance(error, CatalunyaError):
+            message, code = str(error), error.exit_code
+        elif isinstance(error, KeyboardInterrupt):
+            stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+            message, code = f"{stopped} before it was done; run it again", stopped.exit_code
+        else:
+            message, code = f"{type(error).__name__}: {error}; the traceback is on standard error", 1
+        released = self.status == "released"
+        self.message = f"{self.message}; then: {message}" if released else message
+        self.exit_code = code
+        if not released:
+            self.status = "refused" if isinstance(error, Refused) else "failed"
 
     def warn(self, sentence: str) -> None:
         """Add a warning, once."""
@@ -98,15 +144,15 @@ class RunRecord(BaseModel):
 
 
 def new_run_id(now: datetime) -> str:
-    """A run's id: its clock and eight random hex digits."""
+    """Return a run's id: its clock and eight random hex digits."""
     return layout.make_id(now, secrets.token_hex(4))
 
 
 def newest(storage: Storage, now: datetime | None = None) -> RunRecord | None:
-    """The newest record of the ledger that is whole and, where the clock `now` is given, not from the future.
+    """Return the newest record of the ledger that is whole and, where the clock `now` is given, not from the future.
 
-    Whatever else lies in the ledger is passed over with one warning. Names sort by time: with `now` only the last
-    days are listed where there was a run in them, and only what is newer than the answer is read.
+    Anything else in the ledger is ignored with one warning. Names sort by time: with `now` only the last days are listed,
+    where there was a run in them, and only what is newer than the result is read.
     """
     for entry in _newest_first(storage, now):
         try:
@@ -118,18 +164,18 @@ def newest(storage: Storage, now: datetime | None = None) -> RunRecord | None:
     return None
 
 
-def last_seen(storage: Storage, now: datetime | None = None) -> dict[str, Seen]:
-    """What the newest record of the ledger knows of each source's validators."""
+def last_seen(storage: Storage, now: datetime | None = None) -> dict[str, SourceState]:
+    """Return the state of each source in the newest record of the ledger."""
     found = newest(storage, now)
     return found.seen if found else {}
 
 
 _WINDOWS = (timedelta(days=7), timedelta(days=90))
-"""How far back a look at the ledger goes, one after the other, before it lists all of it."""
+"""How far back the ledger is listed, one after the other, before all of it is."""
 
 
 def _newest_first(storage: Storage, now: datetime | None) -> Iterator[Entry]:
-    """The ledger's records, newest first, each once."""
+    """Return the ledger's records, newest first, each once."""
     begins = [layout.make_id(now - window, "0" * 8) for window in _WINDOWS] if now else []
     last = layout.make_id(now, "f" * 8) if now else None
     archive = layout.ledger_archive("").rpartition("/")[0] + "/"
@@ -148,34 +194,34 @@ def _newest_first(storage: Storage, now: datetime | None) -> Iterator[Entry]:
                 yield entry
 
 
-def merged(parts: Iterable[RunRecord]) -> RunRecord | None:
-    """One record of the parts of a run, in the order in which they ran; None of none.
+def merged(steps: Iterable[RunRecord]) -> RunRecord | None:
+    """Return one record of the steps of a run, given in the order in which they ran; None when there are none.
 
-    A part that released decides how the run ended, else the first that failed, else the last that ended it.
+    A step that released decides how the run ended, else the first that failed, else the last that ended it.
     """
     whole: RunRecord | None = None
-    for part in parts:
+    for step in steps:
         if whole is None:
-            whole = part.model_copy(deep=True)
+            whole = step.model_copy(deep=True)
             continue
-        for stage in part.stages:
+        for stage in step.stages:
             _add_stage(whole.stages, stage)
-        whole.datasets |= part.datasets
-        whole.seen |= part.seen
-        whole.refused |= part.refused
-        whole.versions |= part.versions
-        whole.stale = part.stale or whole.stale
-        whole.findings = part.findings or whole.findings
-        if part.cost is not None:
-            whole.cost = part.cost if whole.cost is None else whole.cost + part.cost
-        whole.seconds = round(whole.seconds + part.seconds, 3)
-        for sentence in part.warnings:
+        whole.datasets |= step.datasets
+        whole.seen |= step.seen
+        whole.refused |= step.refused
+        whole.versions |= step.versions
+        whole.stale = step.stale or whole.stale
+        whole.findings = step.findings or whole.findings
+        if step.cost is not None:
+            whole.cost = step.cost if whole.cost is None else whole.cost + step.cost
+        whole.seconds = round(whole.seconds + step.seconds, 3)
+        for sentence in step.warnings:
             whole.warn(sentence)
-        if part.status == "released" and whole.exit_code and whole.message:
+        if step.status == "released" and whole.exit_code and whole.message:
             whole.warn(whole.message)
-        if part.status == "released" or (part.message and not (whole.message and whole.exit_code)):
-            whole.status, whole.message, whole.exit_code = part.status, part.message, part.exit_code
-            whole.release_id = part.release_id
+        if step.status == "released" or (step.message and not (whole.message and whole.exit_code)):
+            whole.status, whole.message, whole.exit_code = step.status, step.message, step.exit_code
+            whole.release_id = step.release_id
     return whole
 
 
@@ -189,7 +235,7 @@ def _add_stage(stages: list[StageRecord], more: StageRecord) -> None:
 
 
 def versions(engine: str = "duckdb") -> dict[str, str]:
-    """The versions of this project, of Python and of what transforms the data, as far as it is installed."""
+    """Return the versions of this project, of Python and of what transforms the data, as far as it is installed."""
     found = {"catalunya": __version__, "python": platform.python_version()}
     for name in ("dbt-core", f"dbt-{engine}", "duckdb"):
         # The functions on AWS come without dbt.
@@ -199,14 +245,14 @@ def versions(engine: str = "duckdb") -> dict[str, str]:
 
 
 def code_revision(home: Path) -> str | None:
-    """The git commit of the code, with `+` when files differ from it; None outside a checkout."""
+    """Return the git commit of the code, with `+` when files differ from it; None outside a checkout."""
     git = shutil.which("git")
     revision = os.environ.get("CATALUNYA_REVISION")
     if revision or git is None or not (home / ".git").exists():
         return revision
 
-    def run(*words: str) -> str:
-        command = [git, "-C", str(home), *words]
+    def run(*arguments: str) -> str:
+        command = [git, "-C", str(home), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
     commit = run("rev-parse", "HEAD")

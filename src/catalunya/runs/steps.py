@@ -1,7 +1,7 @@
-"""A run whose stages run in processes of their own: tasks of Airflow, functions on AWS.
+"""A run whose steps run in processes of their own: tasks of Airflow, functions on AWS.
 
 State passes between steps through `runs/<run_id>/` in the lake, until `finish` makes one record of it for the
-ledger. Each part locks what it changes: a dataset while it is read or staged, the lake while it is
+ledger. Each step locks what it changes: a dataset while it is read or staged, the lake while it is
 built, audited and published. Steps are idempotent: a retry repairs partial output.
 """
 
@@ -21,24 +21,16 @@ from catalunya.audit import Audit, read_verdict
 from catalunya.build import Candidate, discard, discard_candidates, read_candidate
 from catalunya.datasets import loader
 from catalunya.datasets.model import Dataset
-from catalunya.demo.environment import portals
-from catalunya.errors import (
-    BuildFailed,
-    CatalunyaError,
-    LakeBusy,
-    NothingElseNew,
-    Refused,
-    SourceUnreadable,
-    UsageError,
-)
+from catalunya.errors import BuildFailed, CatalunyaError, LakeBusy, NothingElseNew, Refused, UsageError
 from catalunya.lake import index, layout
 from catalunya.lake.lock import Lock, lake_lock
 from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
-from catalunya.release import Release, current_release, discard_unpublished_releases
+from catalunya.release import Release, discard_unpublished_releases
 from catalunya.runs import dbt_docs
-from catalunya.runs.pipeline import Reporter, Run
+from catalunya.runs.pipeline import Run
 from catalunya.runs.record import DatasetRecord, RunRecord, last_seen, merged
+from catalunya.runs.reporter import Reporter
 from catalunya.settings import Settings
 from catalunya.stage import not_staged
 from catalunya.warehouse.engines import open_engine
@@ -46,28 +38,28 @@ from catalunya.warehouse.engines import open_engine
 log = structlog.get_logger(__name__)
 
 LOCK_TIMEOUT_S = 120.0
-"""How long a part waits for the lock that another run holds."""
+"""How long a step waits for a lock of another run."""
 _ORDER = ("ingest", "wait", "stage", "build", "audit", "publish")
 
 
 def run_id_of(name: str, moment: datetime) -> str:
-    """The id of the run that an orchestrator calls `name`: the same in every process and every try."""
+    """Return the id of the run that an orchestrator calls `name`: the same in every process and every try."""
     return layout.make_id(moment, hashlib.sha256(name.encode()).hexdigest())
 
 
 @contextmanager
 def whole_lake(storage: Storage, run_id: str, datasets: dict[str, Dataset]) -> Iterator[Lock]:
-    """Hold the lake and every dataset of it, for a run in one process; raises `LakeBusy` at once."""
-    with ExitStack() as held:
-        lock = held.enter_context(lake_lock(storage, run_id))
+    """Lock the lake and all its datasets, for a run in one process; raises `LakeBusy` at once."""
+    with ExitStack() as locks:
+        lock = locks.enter_context(lake_lock(storage, run_id))
         for dataset_id in datasets:
-            held.enter_context(lake_lock(storage, run_id, lock_of(dataset_id)))
-        held.enter_context(index.remembered())
+            locks.enter_context(lake_lock(storage, run_id, lock_of(dataset_id)))
+        locks.enter_context(index.remembered())
         yield lock
 
 
 class StepwiseRun:
-    """One run in parts; make one in every process with the same `run_id`."""
+    """One run in steps; make one in every process with the same `run_id`."""
 
     def __init__(self, settings: Settings, run_id: str, reporter: Reporter) -> None:
         self.settings = settings
@@ -78,34 +70,29 @@ class StepwiseRun:
 
     def ingest(self, dataset_id: str, *, force: bool = False) -> DatasetRecord:
         """Read one source. Raises `SourceUnreadable`, or `Refused` when declared columns are gone."""
-        with self._part(f"ingest.{dataset_id}", lock_of(dataset_id)) as run:
-            with portals(self.settings) as chosen:
-                run.settings = chosen
-                run.ingest(force=force, only=(dataset_id,))
-            answer = run.record.datasets[dataset_id]
-        if answer.outcome == "drifted":
-            raise Refused(answer.message)
-        if answer.outcome == "unreadable":
-            raise SourceUnreadable(answer.message)
-        return answer
+        with self._step(f"ingest.{dataset_id}", lock_of(dataset_id)) as run:
+            run.ingest(force=force, only=(dataset_id,))
+        record = run.record.datasets[dataset_id]
+        record.raise_for_outcome()
+        return record
 
     def read_so_far(self) -> set[str]:
-        """The datasets whose reading has ended in this run, well or not."""
+        """Return the datasets whose ingest has ended in this run, also those where it failed."""
         prefix = f"{layout.RUNS}/{self.run_id}/ingest."
         found = self.storage.list(f"{layout.RUNS}/{self.run_id}")
         return {e.key.removeprefix(prefix).removesuffix(".json") for e in found if e.key.startswith(prefix)}
 
     def anything_new(self, *, missing: tuple[str, ...] = (), asked: bool = False) -> tuple[bool, str]:
-        """Whether there is anything to release, and why not.
+        """Return whether there is anything to release, and why not.
 
-        `missing` are datasets whose ingest reported no result; with `asked` a release is made in any case.
+        `missing` are datasets whose ingest reported no result; with `asked` there is a release in any case.
         """
-        with self._part("wait", "run") as run:
+        with self._step("wait", "run") as run:
             for dataset_id in missing:
-                words = f"{dataset_id}: ingest reported no result; its last snapshot is used"
-                run.record.warn(words)
+                message = f"{dataset_id}: ingest reported no result; its last snapshot is used"
+                run.record.warn(message)
                 run.record.datasets[dataset_id] = DatasetRecord(
-                    snapshot_id=None, outcome="unreadable", message=words
+                    snapshot_id=None, outcome="unreadable", message=message
                 )
             run.reopen_refusals()
             run.require_snapshots()
@@ -113,18 +100,18 @@ class StepwiseRun:
                 return True, ""
             drifted = [d.message for d in run.record.datasets.values() if d.outcome == "drifted"]
             if drifted:
-                run.fail(Refused("; ".join(drifted)))
+                run.record.end(Refused("; ".join(drifted)))
             run.skip("stage", "build", "audit", "publish")
             return False, run.record.message
 
-    def stage(self, dataset_id: str, *, again: bool = False) -> DatasetRecord:
-        """Stage what landed of one dataset, or lost its staged file, with `again` every kept snapshot.
+    def stage(self, dataset_id: str, *, force: bool = False) -> DatasetRecord:
+        """Stage what landed of one dataset, or lost its staged file, with `force` every kept snapshot.
 
         Raises `Refused` on drift.
         """
-        with self._part(f"stage.{dataset_id}", lock_of(dataset_id)) as run:
+        with self._step(f"stage.{dataset_id}", lock_of(dataset_id)) as run:
             run.restore_staged(only=(dataset_id,))
-            run.stage(again=again, only=(dataset_id,))
+            run.stage(force=force, only=(dataset_id,))
             run.count_dataset(dataset_id)
             run.raise_refusals()
             return run.record.datasets[dataset_id]
@@ -135,7 +122,7 @@ class StepwiseRun:
         Raises `NothingElseNew` when this run refused snapshots and nothing else is new, and `BuildFailed` when a snapshot
         is not staged and functions on AWS stage: no other role may read landed pages.
         """
-        with self._part("build", "run") as run:
+        with self._step("build", "run") as run:
             self.storage.clean_scratch()
             discard_candidates(self.storage.guarded(run.lock), run.engine)
             if self.settings.lambda_prefix:
@@ -144,7 +131,7 @@ class StepwiseRun:
                 self._stage_the_rest(run)
             run.count_datasets()
             run.require_snapshots()
-            refusals = [*run.refusals, *(part.message for part in self._parts() if part.status == "refused")]
+            refusals = [*run.refusals, *(r.message for r in self._results() if r.status == "refused")]
             if refusals and run.nothing_new():
                 raise NothingElseNew("; ".join(refusals))
             return run.build()
@@ -166,40 +153,39 @@ class StepwiseRun:
             )
 
     def audit(self) -> Audit:
-        """Judge the candidate of this run; what is refused is left out, and the rest built and judged again.
+        """Judge the candidate of this run; when snapshots are refused, build and judge again without them.
 
         Raises `Refused` when nothing else is new, or when the code is at fault.
         """
-        with self._part("audit", "run") as run:
-            # One that is killed while it looks for the fault leaves no candidate, or one that lacks snapshots.
+        with self._step("audit", "run") as run:
+            # An audit that is killed while it looks for the fault leaves no candidate, or one that lacks snapshots.
             killed = self.result("build") is not None and read_candidate(self.storage, self.run_id) is None
             return read_verdict(self.storage, run.audit_or_rebuild(None if killed else self._candidate()))
 
     def publish(self) -> Release:
         """Publish the candidate of this run."""
-        with self._part("publish", "run") as run:
+        with self._step("publish", "run") as run:
             candidate = self._candidate()
-            shown = current_release(self.storage)
-            if shown is not None and shown.run_id == self.run_id:
+            if run.shown is not None and run.shown.run_id == self.run_id:
                 # A try that was killed after the swap had published it.
-                run.record_release(shown)
-                publish.show(self.storage, run.engine)
-                return shown
+                publish.publish_views(self.storage, run.engine)
+                run.record_release(run.shown)
+                return run.shown
             # Here and not before the build: on AWS no other role may touch a release.
             discard_unpublished_releases(self.storage, run.lock)
             return run.publish(candidate)
 
-    def result(self, name: str) -> RunRecord | None:
-        """What the part `name` of this run, such as `ingest.population`, left on record; None when nothing."""
-        key = layout.part(self.run_id, name)
-        return self._part_at(key) if self.storage.exists(key) else None
+    def result(self, step: str) -> RunRecord | None:
+        """Return the record that a step of this run, such as `ingest.population`, left; None when there is none."""
+        key = layout.part(self.run_id, step)
+        return self._read_result(key) if self.storage.exists(key) else None
 
-    def delete_result(self, name: str) -> None:
-        """Take back what the part `name` of this run left, before it is done again elsewhere."""
-        self.storage.delete(layout.part(self.run_id, name))
+    def delete_result(self, step: str) -> None:
+        """Delete a step's result so that it can be retried."""
+        self.storage.delete(layout.part(self.run_id, step))
 
     def has_ended(self) -> bool:
-        """True when the run is in the ledger and nothing of it is left to repeat."""
+        """Return True when the run is in the ledger and nothing of it is left to repeat."""
         left = self.storage.list(f"{layout.RUNS}/{self.run_id}")
         return not left and self.storage.exists(layout.ledger(self.run_id))
 
@@ -208,28 +194,28 @@ class StepwiseRun:
         return dbt_docs.generate(self.storage, self.settings, self._candidate())
 
     def documented(self, release_id: str | None) -> bool:
-        """True when dbt's documentation of a release is in the lake."""
+        """Return True when dbt's documentation of a release is in the lake."""
         return release_id is not None and self.storage.exists(layout.docs(release_id, dbt_docs.INDEX))
 
     def finish(self) -> RunRecord:
-        """Make one record of all parts and keep it in the ledger.
+        """Merge the records of all steps into one, and put it into the ledger.
 
-        What the parts left goes when nothing is left to do; after a run that ended badly it stays for a while,
+        The results of the steps are deleted when nothing is left to do; after a run that failed they stay for a while,
         so that its tasks can be repeated by hand.
         """
         with acquire_lock(self.storage, self.run_id, "run") as lock:
-            record = merged(self._parts()) or self._run(lock).record
-            kept = layout.ledger(self.run_id)
-            if not record.message and self.storage.exists(kept):
-                # A try that was killed while it cleared away had done all else.
-                record = RunRecord.model_validate_json(self.storage.read(kept))
+            record = merged(self._results()) or self._run(lock).record
+            key = layout.ledger(self.run_id)
+            if not record.message and self.storage.exists(key):
+                # A try that was killed while it deleted the results had done all else.
+                record = RunRecord.model_validate_json(self.storage.read(key))
             record.seen = last_seen(self.storage, self.settings.now()) | record.seen
             if not record.message:
                 last = record.stages[-1].name if record.stages else "nothing"
                 record.message = f"the run stopped before publishing; the last stage on record is {last}"
             if record.release_id:
                 record.release = self.storage.uri(layout.release(record.release_id))
-            self.storage.put(kept, record.model_dump_json(indent=1).encode())
+            self.storage.put(key, record.model_dump_json(indent=1).encode())
             done = record.status == "released" and self.documented(record.release_id)
             if done or record.status == "unchanged":
                 self._clear()
@@ -247,19 +233,22 @@ class StepwiseRun:
         return found
 
     def _run(self, lock: Lock) -> Run:
-        earlier = merged(self._parts())
-        return Run(self.settings, self.storage, self.datasets, lock, self.reporter, self.run_id, earlier)
+        record = RunRecord.start(self.settings, self.run_id)
+        earlier = merged(self._results())
+        run = Run(self.settings, self.storage, self.datasets, lock, self.reporter, record, earlier)
+        run.begin()
+        return run
 
-    def _parts(self) -> list[RunRecord]:
-        """The parts on record, in the order of the stages."""
+    def _results(self) -> list[RunRecord]:
+        """Return the records of the steps, in the order of the stages."""
         keys = [entry.key for entry in self.storage.list(f"{layout.RUNS}/{self.run_id}")]
         stages = {key: key.rsplit("/", 1)[-1].split(".", 1)[0] for key in keys}
-        self.storage.ignore((key for key in keys if stages[key] not in _ORDER), "it is no part of a run")
+        self.storage.ignore((key for key in keys if stages[key] not in _ORDER), "it is no step of a run")
         known = [key for key in keys if stages[key] in _ORDER]
-        found = (self._part_at(key) for key in sorted(known, key=lambda key: _ORDER.index(stages[key])))
-        return [part for part in found if part is not None]
+        found = (self._read_result(key) for key in sorted(known, key=lambda key: _ORDER.index(stages[key])))
+        return [result for result in found if result is not None]
 
-    def _part_at(self, key: str) -> RunRecord | None:
+    def _read_result(self, key: str) -> RunRecord | None:
         try:
             return RunRecord.model_validate_json(self.storage.read(key))
         except ValidationError:
@@ -269,45 +258,44 @@ class StepwiseRun:
             return None
 
     @contextmanager
-    def _part(self, name: str, lock_name: str) -> Iterator[Run]:
-        """A part of the run: what it does is on record when it ends, however it ends."""
+    def _step(self, name: str, lock_name: str) -> Iterator[Run]:
+        """Do one step of the run; its result is stored when it ends, also when it fails."""
         with acquire_lock(self.storage, self.run_id, lock_name) as lock:
             run = self._run(lock)
-            known = dict(run.record.seen)
-            began = time.monotonic()
+            before = dict(run.record.seen)
+            started = time.monotonic()
             try:
                 yield run
             except CatalunyaError as error:
-                run.fail(error)
+                run.record.end(error)
                 raise
             except Exception as error:
                 run.record.message = f"{name}: {type(error).__name__}: {error}"
                 raise
             finally:
-                run.record.seconds = round(time.monotonic() - began, 3)
+                run.record.seconds = round(time.monotonic() - started, 3)
                 run.record.cost = run.cost()
-                run.record.seen = {k: v for k, v in run.record.seen.items() if v != known.get(k)}
-                data = run.record.model_dump_json().encode()
-                self.storage.put(layout.part(self.run_id, name), data)
+                run.record.seen = {k: v for k, v in run.record.seen.items() if v != before.get(k)}
+                self.storage.put(layout.part(self.run_id, name), run.record.model_dump_json().encode())
 
 
 def lock_of(dataset_id: str) -> str:
-    """The lock that a dataset is read and staged under."""
+    """Return the lock that a dataset is read and staged under."""
     return f"dataset-{dataset_id}"
 
 
 @contextmanager
 def acquire_lock(storage: Storage, run_id: str, what: str) -> Iterator[Lock]:
-    """The lock `what`, waiting up to `LOCK_TIMEOUT_S` for who holds it to end; then raises `LakeBusy`."""
-    give_up = time.monotonic() + LOCK_TIMEOUT_S
-    with ExitStack() as held:
+    """Lock `what`; waits up to `LOCK_TIMEOUT_S` for another run to release it, then raises `LakeBusy`."""
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    with ExitStack() as stack:
         while True:
             try:
-                lock = held.enter_context(lake_lock(storage, run_id, what))
+                lock = stack.enter_context(lake_lock(storage, run_id, what))
                 break
             except LakeBusy as busy:
-                if time.monotonic() > give_up:
+                if time.monotonic() > deadline:
                     raise
-                log.info("waiting", reason=str(busy))
+                log.info("waiting for the lock", reason=str(busy))
                 time.sleep(1)
         yield lock

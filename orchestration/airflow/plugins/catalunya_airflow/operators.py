@@ -59,7 +59,7 @@ class InvokeLambdaOperator(BaseOperator):
 
         if self.stage == "ingest" and self.dataset_id not in tasks.wanted(context):
             raise AirflowSkipException(f"{self.dataset_id} was not asked for")
-        step = aws_lambda.part_of(self.stage, self.dataset_id)
+        step = aws_lambda.step_name(self.stage, self.dataset_id)
         stepwise = tasks.run_of(context)
         result = stepwise.result(step)
         if not aws_lambda.succeeded(self.stage, self.dataset_id, result):
@@ -79,7 +79,7 @@ class InvokeLambdaOperator(BaseOperator):
 
         with tasks.final_errors():
             stepwise = tasks.run_of(context)
-            result = stepwise.result(aws_lambda.part_of(self.stage, self.dataset_id))
+            result = stepwise.result(aws_lambda.step_name(self.stage, self.dataset_id))
             if result is None:
                 raise NoResult(
                     f"{self.stage} of {self.dataset_id}: no result within {self.timeout_s:.0f} s; "

@@ -129,7 +129,7 @@ def stage(dataset_id: str) -> dict[str, Any]:
     context = get_current_context()
     with final_errors():
         try:
-            result = run_of(context).stage(dataset_id, again=bool(context["params"].get("full_rebuild")))
+            result = run_of(context).stage(dataset_id, force=bool(context["params"].get("full_rebuild")))
         except Refused as refusal:
             return refused(context, refusal)
     return staged(result)
@@ -262,7 +262,7 @@ def verify_snapshots(dataset_id: str) -> int:
     settings = settings_of(context)
     storage = open_lake(settings.lake)
     day = None if context["params"].get("full") else settings.now().date()
-    looked, wrong = maintenance.verify(storage, dataset_id, day=day, told=log.info)
+    looked, wrong = maintenance.verify(storage, dataset_id, day=day, on_snapshot=log.info)
     if wrong:
         raise AirflowFailException("; ".join(wrong))
     return looked

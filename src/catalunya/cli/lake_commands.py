@@ -1,0 +1,130 @@
+"""The commands about what is in the lake: releases, snapshots, and where a number comes from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from catalunya import publish
+from catalunya.cli.console import print_status, print_trace
+from catalunya.cli.context import Context
+from catalunya.cli.output import Json, err, print_answer, print_json
+from catalunya.errors import LakeCorrupt
+from catalunya.lake import layout, snapshot
+from catalunya.lake.pointer import Pointer
+from catalunya.operations.status import describe
+from catalunya.operations.trace import Selection, trace
+from catalunya.release import repair_pointer, roll_back
+from catalunya.warehouse.engines import open_engine
+
+app = typer.Typer()
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Show the current release, the snapshots, what is refused, and which run has locked the lake."""
+    context = Context()
+    answer = describe(context.storage, context.datasets, context.now)
+    if as_json:
+        print_json(answer)
+    else:
+        print_status(err, answer)
+
+
+@app.command(name="trace")
+def trace_command(
+    mart: Annotated[str, typer.Argument(help="A table of the release, such as coverage_comarca.")],
+    municipality: Annotated[str | None, typer.Option(help="Rows of this municipality_id.")] = None,
+    comarca: Annotated[str | None, typer.Option(help="Rows of this comarca_id.")] = None,
+    year: Annotated[int | None, typer.Option(help="Rows of this year.")] = None,
+    service_group: Annotated[str | None, typer.Option(help="Rows of this service_group.")] = None,
+    ownership: Annotated[str | None, typer.Option(help="Rows of this ownership.")] = None,
+    service: Annotated[str | None, typer.Option(help="Rows of this service_id.")] = None,
+    release: Annotated[str | None, typer.Option(help="Release; the one that readers see by default.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every file again and compare.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Follow rows of a mart back to the snapshots, files, addresses and checksums that they come from."""
+    selection = Selection(municipality, comarca, year, service_group, ownership, service)
+    found = trace(Context().storage, mart, selection, release_id=release, verify=verify)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        print_trace(err, found)
+    if found.faults:
+        raise typer.Exit(LakeCorrupt.exit_code)
+
+
+@app.command()
+def rollback(
+    to: Annotated[
+        str | None, typer.Option("--to", help="Release to go back to; the one before by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Swap the pointer back to an older release."""
+    context = Context()
+    with context.lock() as lock:
+        after, refused = roll_back(context.storage, lock, run_id=context.run_id, now=context.now, to=to)
+        release_id, address = _show(context, after)
+    lines = [f"readers see {release_id} again: {address}"]
+    lines += [
+        f"{dataset_id}: {snapshot_id} came with the release that was rolled back, and is refused until it is accepted: "
+        f"`catalunya accept {snapshot_id} --why …`"
+        for snapshot_id, dataset_id in refused.items()
+    ]
+    answer = {"status": "rolled back", "release_id": release_id, "release": address, "refused": refused}
+    print_answer(as_json, answer, "\n".join(lines))
+
+
+@app.command()
+def repair(
+    to: Annotated[
+        str | None, typer.Option("--to", help="Release to show; the newest whole one by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Point readers to the newest whole release when current.json is missing or damaged."""
+    context = Context()
+    with context.lock() as lock:
+        after = repair_pointer(context.storage, lock, run_id=context.run_id, now=context.now, to=to)
+        release_id, address = _show(context, after)
+    answer = {"status": "repaired", "release_id": release_id, "release": address}
+    print_answer(as_json, answer, f"readers see {release_id}: {address}")
+
+
+def _show(context: Context, after: Pointer) -> tuple[str, str]:
+    """Let readers of the engine see the release of the pointer, too; returns its id and address."""
+    publish.publish_views(context.storage, open_engine(context.storage, context.settings))
+    return after.release_id, context.storage.uri(layout.release(after.release_id))
+
+
+@app.command()
+def refuse(
+    snapshot_id: str,
+    why: Annotated[str, typer.Option("--why", help="Why the snapshot is wrong; kept beside the snapshot.")],
+    as_json: Json = False,
+) -> None:
+    """Take a snapshot out of use, also one that is published: the next run releases without it."""
+    context = Context()
+    with context.lock():
+        dataset_id = snapshot.refuse_by_hand(
+            context.storage, context.datasets, snapshot_id, why, context.now, context.run_id
+        )
+    answer = {"status": "refused", "dataset_id": dataset_id, "snapshot_id": snapshot_id, "why": why}
+    print_answer(as_json, answer, f"{dataset_id}: {snapshot_id} is refused; the next run releases without it")
+
+
+@app.command()
+def accept(
+    snapshot_id: str,
+    why: Annotated[str, typer.Option("--why", help="Why the change is real; kept beside the snapshot.")],
+    as_json: Json = False,
+) -> None:
+    """Lift the refusal of a snapshot whose change is real."""
+    context = Context()
+    with context.lock():
+        dataset_id = snapshot.accept(context.storage, context.datasets, snapshot_id, why, context.now)
+    answer = {"status": "accepted", "dataset_id": dataset_id, "snapshot_id": snapshot_id, "why": why}
+    print_answer(as_json, answer, f"{dataset_id}: {snapshot_id} is accepted; the next run uses it")

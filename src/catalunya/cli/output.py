@@ -1,0 +1,49 @@
+"""Where a command answers: text for people on standard error, with `--json` one object on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any, TextIO
+
+import typer
+from rich.console import Console
+
+from catalunya.cli.console import print_line
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+err = Console(stderr=True, emoji=False, width=None if sys.stderr.isatty() else 132)
+_stdout: list[TextIO] = []
+"""Standard output, while it is reserved."""
+_printed: list[bool] = []
+"""Not empty once the JSON object was printed."""
+
+
+def reserve_stdout() -> None:
+    """Keep standard output for the one JSON object: what a library prints goes to standard error."""
+    _stdout.append(sys.stdout)
+    sys.stdout = sys.stderr
+
+
+def is_answered() -> bool:
+    """Return True when the command has answered."""
+    return bool(_printed)
+
+
+def set_answered(answered: bool) -> None:
+    """Record whether the command has answered: an error that follows prints no second JSON object."""
+    _printed[:] = [True] if answered else []
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print the JSON object of the command."""
+    set_answered(True)
+    typer.echo(json.dumps(content, ensure_ascii=False), file=_stdout[-1] if _stdout else None)
+
+
+def print_answer(as_json: bool, content: dict[str, Any], text: str) -> None:
+    """Print `text` for people, and with `as_json` the object for programs."""
+    if as_json:
+        print_json(content)
+    print_line(err, text)
