@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from catalunya.audit import _test_findings as findings_of_tests
-from catalunya.audit import culprits, name_of_test
+from catalunya.audit import culprits
 from catalunya.build import code_digest
 from catalunya.warehouse import dbt
+from catalunya.warehouse.dbt_findings import name_of_test
+from catalunya.warehouse.dbt_findings import test_findings as findings_of_tests
 from tests.project import ROOT
 
 SUSPECTS = {"a1": "a", "a2": "a", "b1": "b", "c1": "c"}

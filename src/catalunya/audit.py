@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +26,7 @@ from catalunya.quality.source_findings import source_findings
 from catalunya.settings import Settings
 from catalunya.staging.row_sql import definition_digest
 from catalunya.warehouse import dbt
+from catalunya.warehouse.dbt_findings import test_findings
 from catalunya.warehouse.engines import Engine
 
 __all__ = ["RECORD", "Audit", "Baseline", "Finding", "Stale", "audit", "culprits", "refuse"]
@@ -107,7 +107,7 @@ def audit(
         new = [name for ids in pending(candidate, baseline).values() for name in ids]
         findings += _mart_findings(storage, settings, marts, baseline, lifts, new)
         outcome = _test(settings, engine, candidate, on_node)
-        findings += _test_findings(outcome, lifts)
+        findings += test_findings(outcome, lifts)
         results = outcome.results
     verdict = Audit(
         candidate_id=candidate.candidate_id,
@@ -250,50 +250,6 @@ def _test(
             sample=workspace.sample,
             on_node=on_node,
         )
-
-
-def _test_findings(outcome: dbt.Outcome, lifts: dict[str, frozenset[str]]) -> list[Finding]:
-    """One finding per test that did not pass; it only warns when somebody lifted that test for a snapshot."""
-    lifted = {name_of_test(name) for names in lifts.values() for name in names}
-    return [
-        Finding(
-            gate="dbt",
-            severity="warn" if result.status == "warn" or name_of_test(result.node_id) in lifted else "error",
-            message=_sentence(result),
-            figures={"failures": result.failures, "test": result.node_id},
-        )
-        for result in outcome.results
-        if result.status not in {"pass", "success"}
-    ]
-
-
-_RENAMED_TESTS = {
-    "filled_": "not_null_",
-    "unique_combination_": "unique_combination_of_columns_",
-    "within_range_": "accepted_range_",
-}
-_RENAMED_MODELS = {"int_service_wordings": "int_service_distinct_states"}
-
-
-def name_of_test(node_id: str) -> str:
-    """Return the name of a dbt test by its id, also by an id that an `accepted.json` has from before a renaming.
-
-    An id ends with a hash of the test's definition, which is not part of the name; a gate is its own name.
-    """
-    name = ".".join(node_id.split(".")[:3])
-    for old, new in _RENAMED_TESTS.items():
-        name = re.sub(rf"^(test\.\w+\.){old}(?!of_columns_)", rf"\g<1>{new}", name)
-    for old, new in _RENAMED_MODELS.items():
-        name = name.replace(f"_{old}_", f"_{new}_")
-    return name
-
-
-def _sentence(result: dbt.NodeResult) -> str:
-    if result.failures == 0:
-        return f"dbt test {result.name} could not run: {result.message.strip()}"
-    examples = "; ".join(result.examples)
-    more = f"; and {result.failures - dbt.EXAMPLES} more" if result.failures > dbt.EXAMPLES else ""
-    return f"dbt test {result.name}: {result.failures} rows break it ({examples}{more})"
 
 
 def blame(verdict: Audit, snapshots: Mapping[str, str]) -> Audit:

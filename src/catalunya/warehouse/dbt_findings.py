@@ -1,0 +1,53 @@
+"""The gate `dbt`: findings about the tests of the dbt project that did not pass."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from catalunya.quality.findings import Finding
+from catalunya.warehouse import dbt
+
+
+def test_findings(outcome: dbt.Outcome, lifts: Mapping[str, frozenset[str]]) -> list[Finding]:
+    """Return a finding per test that did not pass; a warning when somebody lifted that test for a snapshot."""
+    lifted = {name_of_test(name) for names in lifts.values() for name in names}
+    return [
+        Finding(
+            gate="dbt",
+            severity="warn" if result.status == "warn" or name_of_test(result.node_id) in lifted else "error",
+            message=_sentence(result),
+            figures={"failures": result.failures, "test": result.node_id},
+        )
+        for result in outcome.results
+        if result.status not in {"pass", "success"}
+    ]
+
+
+_RENAMED_TESTS = {
+    "filled_": "not_null_",
+    "unique_combination_": "unique_combination_of_columns_",
+    "within_range_": "accepted_range_",
+}
+_RENAMED_MODELS = {"int_service_wordings": "int_service_distinct_states"}
+
+
+def name_of_test(node_id: str) -> str:
+    """Return the name of a dbt test by its id, also by an id that an `accepted.json` has from before a renaming.
+
+    An id ends with a hash of the test's definition, which is not part of the name; a gate is its own name.
+    """
+    name = ".".join(node_id.split(".")[:3])
+    for old, new in _RENAMED_TESTS.items():
+        name = re.sub(rf"^(test\.\w+\.){old}(?!of_columns_)", rf"\g<1>{new}", name)
+    for old, new in _RENAMED_MODELS.items():
+        name = name.replace(f"_{old}_", f"_{new}_")
+    return name
+
+
+def _sentence(result: dbt.NodeResult) -> str:
+    if result.failures == 0:
+        return f"dbt test {result.name} could not run: {result.message.strip()}"
+    examples = "; ".join(result.examples)
+    more = f"; and {result.failures - dbt.EXAMPLES} more" if result.failures > dbt.EXAMPLES else ""
+    return f"dbt test {result.name}: {result.failures} rows break it ({examples}{more})"
