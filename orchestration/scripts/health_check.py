@@ -15,13 +15,13 @@ import urllib.error
 import urllib.request
 from dataclasses import asdict, dataclass
 
-from catalunya.address import split_login
+from catalunya.address import is_loopback_url, split_login
 from catalunya.datasets import loader
 from catalunya.errors import CatalunyaError
 from catalunya.lake.opening import open_lake
 from catalunya.operations.doctor import examine
 from catalunya.release import current_release
-from catalunya.settings import Settings, is_loopback, spare_loopback
+from catalunya.settings import Settings, spare_loopback
 from catalunya.sources.http import user_agent
 
 TIMEOUT_S = 10
@@ -93,7 +93,7 @@ def _portal(variable: str, url: str) -> Health:
     url, _ = split_login(url)
     request = urllib.request.Request(url, headers={"User-Agent": user_agent()})
     # No proxy for a portal on this machine.
-    direct = [urllib.request.ProxyHandler({})] if is_loopback(url) else []
+    direct = [urllib.request.ProxyHandler({})] if is_loopback_url(url) else []
     try:
         with urllib.request.build_opener(*direct).open(request, timeout=TIMEOUT_S) as answer:
             return Health(variable, True, f"{url} answers {answer.status}")

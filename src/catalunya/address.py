@@ -43,3 +43,8 @@ def is_loopback(host: str) -> bool:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_loopback
+
+
+def is_loopback_url(url: str) -> bool:
+    """True when the host of `url` is this machine."""
+    return is_loopback(urlsplit(url).hostname or "")

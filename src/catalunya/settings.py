@@ -47,11 +47,6 @@ def spare_loopback() -> None:
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(dict.fromkeys(named))
 
 
-def is_loopback(url: str) -> bool:
-    """True when the host of `url` is this machine."""
-    return address.is_loopback(urlsplit(url).hostname or "")
-
-
 class Settings(BaseSettings):
     """Every setting of the environment. `Settings.load()` creates it."""
 
@@ -171,7 +166,7 @@ class Settings(BaseSettings):
         if self.now_override is not None:
             raise ValueError("CATALUNYA_NOW: production runs on the real clock; unset it")
         for variable, url in self.base_urls().items():
-            if url.startswith("http://") and not is_loopback(url):
+            if url.startswith("http://") and not address.is_loopback_url(url):
                 raise ValueError(
                     f"{variable}: production reads over https only, not {address.redacted(url)!r}"
                 )

@@ -17,7 +17,7 @@ import stamina
 from obstore import exceptions as s3_errors
 from obstore.store import S3Store
 
-from catalunya import settings
+from catalunya import address
 from catalunya.errors import CatalunyaError, UsageError
 from catalunya.lake.storage import Conflict, MissingKey
 
@@ -134,7 +134,7 @@ def headers(store: S3Store, key: str, where: str) -> dict[str, str] | None:
         url = obstore.sign(store, "HEAD", key, timedelta(minutes=1))
         # Not httpx: it logs addresses, and a signed one is a credential.
         head = urllib.request.Request(url, method="HEAD")  # noqa: S310
-        send = _DIRECT.open if settings.is_loopback(url) else urllib.request.urlopen
+        send = _DIRECT.open if address.is_loopback_url(url) else urllib.request.urlopen
         with send(head, timeout=10) as response:
             return {name.lower(): value for name, value in response.headers.items()}
 

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from catalunya.address import is_loopback_url
 from catalunya.errors import BuildFailed, UsageError
 from catalunya.lake.storage import Storage
-from catalunya.settings import Settings, is_loopback
+from catalunya.settings import Settings
 from catalunya.sql import quote
 from catalunya.warehouse.engines.base import Cost
 from catalunya.warehouse.engines.hive import Columns, HiveEngine, import_driver, shortened
@@ -171,7 +172,7 @@ class TrinoEngine(HiveEngine):
                 catalog=self.settings.trino_catalog,
                 source="catalunya",
                 timezone="UTC",
-                request_timeout=30 if is_loopback(self._url) else 60,
+                request_timeout=30 if is_loopback_url(self._url) else 60,
             )
         return self._open
 
