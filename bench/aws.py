@@ -146,15 +146,15 @@ def sizes(lake: Storage) -> tuple[int, int]:
     return below(layout.LANDING, layout.STAGING, layout.QUARANTINE), below(layout.RELEASES, layout.DOCS)
 
 
-def as_run(measured: Measured, landed: int, released: int) -> costs.Run:
-    return costs.Run(
+def as_run(measured: Measured, landed: int, released: int) -> costs.RunUsage:
+    return costs.RunUsage(
         writes=measured.requests["writes"], reads=measured.requests["reads"],
         function_seconds=measured.seconds, invocations=measured.invocations, log_bytes=measured.log_bytes,
         landed_bytes=landed, released_bytes=released,
     )  # fmt: skip
 
 
-def measure(folder: Path) -> tuple[Measured, costs.Run, costs.Run]:
+def measure(folder: Path) -> tuple[Measured, costs.RunUsage, costs.RunUsage]:
     """The first run's functions, a run that finds nothing new, and one in which everything is new: the first."""
     with (
         running(folder, "s3") as emulator,

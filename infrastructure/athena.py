@@ -14,7 +14,7 @@ from constructs import Construct
 
 from infrastructure.parameters import Parameters
 from infrastructure.roles import Roles, acknowledge_wildcards, nag_address
-from infrastructure.storage import Storage
+from infrastructure.storage import Buckets
 
 _QUERY = (
     "athena:StartQueryExecution",
@@ -40,7 +40,7 @@ class Athena(Construct):
         scope: Construct,
         name: str,
         settings: Parameters,
-        storage: Storage,
+        storage: Buckets,
         roles: Roles,
         *,
         staging_tables: tuple[str, ...],

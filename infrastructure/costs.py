@@ -36,7 +36,7 @@ class Prices:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunUsage:
     """The measured usage of one run."""
 
     writes: int
@@ -61,8 +61,8 @@ class Line:
 
 
 def month(
-    nothing_new: Run,
-    new: Run,
+    nothing_new: RunUsage,
+    new: RunUsage,
     *,
     days_with_news: int,
     memory_mb: int,

@@ -12,7 +12,7 @@ from constructs import Construct
 from infrastructure import permissions
 from infrastructure.parameters import Parameters
 from infrastructure.permissions import RolePermissions
-from infrastructure.storage import Storage
+from infrastructure.storage import Buckets
 
 BY_FUNCTION = ("ingest", "stage")
 """Roles of the functions."""
@@ -28,7 +28,7 @@ _GITHUB = "token.actions.githubusercontent.com"
 class Roles(Construct):
     """Roles named `<prefix>-<name>`."""
 
-    def __init__(self, scope: Construct, name: str, settings: Parameters, storage: Storage) -> None:
+    def __init__(self, scope: Construct, name: str, settings: Parameters, storage: Buckets) -> None:
         super().__init__(scope, name)
         self.settings = settings
         self.storage = storage

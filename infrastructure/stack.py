@@ -19,7 +19,7 @@ from infrastructure.monitoring import TAG, Monitoring
 from infrastructure.package import ROOT
 from infrastructure.parameters import Parameters
 from infrastructure.roles import Roles
-from infrastructure.storage import Storage
+from infrastructure.storage import Buckets
 
 
 class CatalunyaStack(Stack):
@@ -29,7 +29,7 @@ class CatalunyaStack(Stack):
         kept = settings.is_production
         super().__init__(scope, name, termination_protection=kept, **kwargs)
         Tags.of(self).add(TAG, settings.prefix)
-        storage = Storage(self, "Storage", settings)
+        storage = Buckets(self, "Storage", settings)
         roles = Roles(self, "Roles", settings, storage)
         monitoring = Monitoring(self, "Watch", settings)
         lake = storage.lake.bucket_name

@@ -37,7 +37,7 @@ _COLD_DAYS = 90
 """Age after which landed bytes are read once a month at most, by the check of their checksums."""
 
 
-class Storage(Construct):
+class Buckets(Construct):
     """Three buckets: private, encrypted, and accessible over TLS only."""
 
     def __init__(self, scope: Construct, name: str, settings: Parameters) -> None:

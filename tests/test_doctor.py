@@ -16,7 +16,7 @@ from tests.project import ROOT, copy_untested
 CHECKS = ["dbt-core", "adapter", "project", "profile", "connection", "extensions", "lake"]
 
 
-def checks(home: Path, **more: str) -> dict[str, doctor.Finding]:
+def checks(home: Path, **more: str) -> dict[str, doctor.CheckResult]:
     lake = str(home.parent / "lake")
     settings = Settings(**{"CATALUNYA_HOME": home, "CATALUNYA_LAKE": lake, **more})
     return {finding.what: finding for finding in examine(settings)}

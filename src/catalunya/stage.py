@@ -103,7 +103,7 @@ def _update_index(storage: Storage, dataset_id: str, staged: dict[str, StagedFil
     if not staged:
         return
 
-    def change(snapshots: dict[str, index.Entry]) -> None:
+    def change(snapshots: dict[str, index.SnapshotEntry]) -> None:
         for name, file in staged.items():
             if name in snapshots:
                 snapshots[name] = msgspec.structs.replace(snapshots[name], staged=file)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from catalunya.errors import SourceDrift, SourceUnreadable
-from catalunya.sources import Control, Fetched, Http, idescat, idescat_rows
+from catalunya.sources import Fetched, Http, PublishedTotal, idescat, idescat_rows
 from tests.sources.portals import TABLE, WANTED, Reply, Request, Serve, Server, Tables, fetch
 
 
@@ -69,7 +69,10 @@ def test_rows_are_municipalities_and_years_without_the_total(
 def test_the_published_total_is_a_control_and_no_row(serve: Serve, http: Http, tmp_path: Path) -> None:
     result = fetched(serve(Tables()), http, tmp_path)
     found = list(idescat_rows.controls(idescat_rows.load(tmp_path / result.files[0].name), TABLE))
-    assert found[:2] == [Control("AGE.Y_GE065", "2021", 20214), Control("AGE.TOTAL", "2021", 21214)]
+    assert found[:2] == [
+        PublishedTotal("AGE.Y_GE065", "2021", 20214),
+        PublishedTotal("AGE.TOTAL", "2021", 21214),
+    ]
     assert len(found) == 6
 
 

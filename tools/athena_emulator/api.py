@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from tools.athena_emulator import results
 from tools.athena_emulator.glue import Glue
-from tools.athena_emulator.queries import ENGINE, Queries, Query
+from tools.athena_emulator.queries import ENGINE, Queries, QueryExecution
 from tools.athena_emulator.unsupported import InvalidRequest, check_request
 
 Content = dict[str, Any]
@@ -44,7 +44,7 @@ class Request:
     content: Content
 
 
-class Athena:
+class AthenaApi:
     """The operations that ministack does not have or has otherwise than Athena."""
 
     def __init__(self, queries: Queries, glue: Glue) -> None:
@@ -89,7 +89,7 @@ class Athena:
                 "No output location provided. An output location is required either through the Workgroup result "
                 "configuration setting or as an API input."
             )
-        query = Query(
+        query = QueryExecution(
             sql=sql,
             group=name,
             database=content.get("QueryExecutionContext", {}).get("Database", "default").lower(),
@@ -156,7 +156,7 @@ class Athena:
             raise
         return self._ask_ministack("GetTableMetadata", content)
 
-    def _query(self, content: Content) -> Query:
+    def _query(self, content: Content) -> QueryExecution:
         query = self._queries.by_id.get(content["QueryExecutionId"])
         if query is None:
             raise InvalidRequest(f"QueryExecution {content['QueryExecutionId']} was not found")
@@ -192,7 +192,7 @@ def serving(*, aws: str, trino: str, region: str) -> Iterator[tuple[str, list[Re
     """Serve Athena and Glue on a port of loopback; yields the endpoint, and the list that requests are added to."""
     glue = Glue(aws, region)
     queries = Queries(trino, glue)
-    athena = Athena(queries, glue)
+    athena = AthenaApi(queries, glue)
     requests: list[Request] = []
 
     async def respond(request: HttpRequest) -> Response:

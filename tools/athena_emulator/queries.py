@@ -16,7 +16,7 @@ from trino.exceptions import TrinoQueryError
 from tools.athena_emulator import results, trino_client, unsupported
 from tools.athena_emulator.glue import Glue
 from tools.athena_emulator.translate import CATALOG, TrinoStatement, translate, without_leading_comments
-from tools.athena_emulator.trino_client import Answer, Cancelled
+from tools.athena_emulator.trino_client import Cancelled, TrinoResult
 from tools.athena_emulator.unsupported import StatementFailed
 
 WORKERS = 8
@@ -25,7 +25,7 @@ _CANCELLED = "Query cancelled by the user"
 
 
 @dataclass
-class Query:
+class QueryExecution:
     """One execution."""
 
     sql: str
@@ -45,7 +45,7 @@ class Query:
     submitted: float = field(default_factory=time.time)
     began: float | None = None
     ended: float | None = None
-    answer: Answer = field(default_factory=Answer)
+    answer: TrinoResult = field(default_factory=TrinoResult)
     rows: list[list[str | None]] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -115,9 +115,9 @@ class Queries:
         self._glue = glue
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="query")
         self._tokens: dict[str, str] = {}
-        self.by_id: dict[str, Query] = {}
+        self.by_id: dict[str, QueryExecution] = {}
 
-    def start(self, query: Query, token: str | None = None) -> str:
+    def start(self, query: QueryExecution, token: str | None = None) -> str:
         """Start a query and return its id; the same token starts it once."""
         if token and token in self._tokens:
             return self._tokens[token]
@@ -127,7 +127,7 @@ class Queries:
         self._pool.submit(self._run, query)
         return query.id
 
-    def stop(self, query: Query) -> None:
+    def stop(self, query: QueryExecution) -> None:
         """Ask a query to end."""
         query.stop.set()
         if query.state == "QUEUED":
@@ -139,7 +139,7 @@ class Queries:
             query.stop.set()
         self._pool.shutdown(cancel_futures=True)
 
-    def _run(self, query: Query) -> None:
+    def _run(self, query: QueryExecution) -> None:
         if query.stop.is_set():
             return
         query.state, query.began = "RUNNING", time.time()
@@ -159,7 +159,7 @@ class Queries:
         else:
             query.end("SUCCEEDED")
 
-    def _execute(self, query: Query) -> None:
+    def _execute(self, query: QueryExecution) -> None:
         default_location = f"{query.location}tables/{query.id}"
         statement = translate(query.sql, default_location)
         if not isinstance(statement, TrinoStatement):
@@ -195,7 +195,7 @@ class Queries:
             for row in query.answer.rows
         ]
 
-    def _write_result(self, query: Query) -> None:
+    def _write_result(self, query: QueryExecution) -> None:
         kind, subtype = query.kind
         if subtype == "CREATE_TABLE_AS_SELECT":
             return
@@ -208,7 +208,7 @@ class Queries:
         self._glue.put(query.output, content)
 
 
-def _check_cutoff(query: Query, answer: Answer) -> None:
+def _check_cutoff(query: QueryExecution, answer: TrinoResult) -> None:
     """Cancel a query that scans more than its workgroup allows."""
     query.answer = answer
     if query.cutoff and answer.bytes_scanned > query.cutoff:

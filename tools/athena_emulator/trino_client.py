@@ -16,7 +16,7 @@ class Cancelled(Exception):
 
 
 @dataclass
-class Answer:
+class TrinoResult:
     """Columns, rows and statistics of a query."""
 
     columns: list[dict[str, Any]] = field(default_factory=list)
@@ -36,8 +36,8 @@ def run(
     schema: str,
     session: dict[str, str],
     stop: threading.Event,
-    on_progress: Callable[[Answer], None],
-) -> Answer:
+    on_progress: Callable[[TrinoResult], None],
+) -> TrinoResult:
     """Run a statement to its end, with session properties, on the Trino server at `url`.
 
     Args:
@@ -51,7 +51,7 @@ def run(
     server = urlsplit(url)
     properties = ClientSession("athena", catalog=catalog, schema=schema, properties=session, timezone="UTC")
     trino = TrinoRequest(str(server.hostname), server.port or 80, properties, http_scheme="http")
-    answer = Answer()
+    answer = TrinoResult()
     response = trino.post(sql)
     while True:
         page = trino.process(response)

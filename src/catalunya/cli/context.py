@@ -13,7 +13,7 @@ from catalunya.runs.record import new_run_id
 from catalunya.settings import Settings
 
 
-class Context:
+class CommandContext:
     """The lake of the settings, opened for one command."""
 
     def __init__(self) -> None:

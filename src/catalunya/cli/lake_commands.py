@@ -8,7 +8,7 @@ import typer
 
 from catalunya import publish
 from catalunya.cli.console import print_status, print_trace
-from catalunya.cli.context import Context
+from catalunya.cli.context import CommandContext
 from catalunya.cli.output import Json, err, print_answer, print_json
 from catalunya.errors import LakeCorrupt
 from catalunya.lake import layout, snapshot
@@ -24,7 +24,7 @@ app = typer.Typer()
 @app.command()
 def status(as_json: Json = False) -> None:
     """Show the current release, the snapshots, what is refused, and which run has locked the lake."""
-    context = Context()
+    context = CommandContext()
     answer = describe(context.storage, context.datasets, context.now)
     if as_json:
         print_json(answer)
@@ -47,7 +47,7 @@ def trace_command(
 ) -> None:
     """Follow rows of a mart back to the snapshots, files, addresses and checksums that they come from."""
     selection = Selection(municipality, comarca, year, service_group, ownership, service)
-    found = trace(Context().storage, mart, selection, release_id=release, verify=verify)
+    found = trace(CommandContext().storage, mart, selection, release_id=release, verify=verify)
     if as_json:
         print_json(found.model_dump(mode="json"))
     else:
@@ -64,7 +64,7 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Swap the pointer back to an older release."""
-    context = Context()
+    context = CommandContext()
     with context.lock() as lock:
         after, refused = roll_back(context.storage, lock, run_id=context.run_id, now=context.now, to=to)
         release_id, address = _show(context, after)
@@ -86,7 +86,7 @@ def repair(
     as_json: Json = False,
 ) -> None:
     """Point readers to the newest whole release when current.json is missing or damaged."""
-    context = Context()
+    context = CommandContext()
     with context.lock() as lock:
         after = repair_pointer(context.storage, lock, run_id=context.run_id, now=context.now, to=to)
         release_id, address = _show(context, after)
@@ -94,7 +94,7 @@ def repair(
     print_answer(as_json, answer, f"readers see {release_id}: {address}")
 
 
-def _show(context: Context, after: Pointer) -> tuple[str, str]:
+def _show(context: CommandContext, after: Pointer) -> tuple[str, str]:
     """Let readers of the engine see the release of the pointer, too; returns its id and address."""
     publish.publish_views(context.storage, open_engine(context.storage, context.settings))
     return after.release_id, context.storage.uri(layout.release(after.release_id))
@@ -107,7 +107,7 @@ def refuse(
     as_json: Json = False,
 ) -> None:
     """Take a snapshot out of use, also one that is published: the next run releases without it."""
-    context = Context()
+    context = CommandContext()
     with context.lock():
         dataset_id = snapshot.refuse_by_hand(
             context.storage, context.datasets, snapshot_id, why, context.now, context.run_id
@@ -123,7 +123,7 @@ def accept(
     as_json: Json = False,
 ) -> None:
     """Lift the refusal of a snapshot whose change is real."""
-    context = Context()
+    context = CommandContext()
     with context.lock():
         dataset_id = snapshot.accept(context.storage, context.datasets, snapshot_id, why, context.now)
     answer = {"status": "accepted", "dataset_id": dataset_id, "snapshot_id": snapshot_id, "why": why}

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from catalunya.cli.console import print_line, reporter
-from catalunya.cli.context import Context
+from catalunya.cli.context import CommandContext
 from catalunya.cli.output import Json, err, print_answer, print_json
 from catalunya.datasets import generate, loader
 from catalunya.errors import UsageError
@@ -49,7 +49,7 @@ def parity(
     from catalunya.operations import parity as comparison
 
     names = comparison.parse_engines(engines)
-    context = Context()
+    context = CommandContext()
     with context.lock(), reporter(err) as progress:
         progress.begin("parity")
         found = comparison.parity(

@@ -22,7 +22,7 @@ from catalunya.demo.api.icgc import FOLDER, DownloadPortal
 from catalunya.demo.api.idescat import IdescatPortal
 from catalunya.demo.api.socrata import SocrataPortal
 from catalunya.demo.data.boundaries import boundaries
-from catalunya.demo.data.datasets import REGISTER, Dataset, demo_datasets
+from catalunya.demo.data.datasets import REGISTER, PortalDataset, demo_datasets
 from catalunya.demo.data.files import read_files
 from catalunya.demo.data.population import PopulationTable, population_table
 from catalunya.demo.data.register import EPOCH
@@ -75,7 +75,7 @@ class RunningPortal:
         """Serve what the portals would have on that day; real files are served as they are."""
         self._day = day
 
-    def _datasets(self) -> dict[str, Dataset]:
+    def _datasets(self) -> dict[str, PortalDataset]:
         return self._files.datasets if self._files else demo_datasets(self._day, self._rows)
 
     def _population(self) -> PopulationTable:

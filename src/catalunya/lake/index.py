@@ -35,7 +35,7 @@ _VERSION = 1
 _TRIES = 20
 
 
-class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+class SnapshotEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One complete snapshot."""
 
     refusal: dict[str, Any] | None = None
@@ -49,7 +49,7 @@ class Index(msgspec.Struct):
     """The complete snapshots of one dataset, oldest first."""
 
     dataset_id: str
-    snapshots: dict[str, Entry]
+    snapshots: dict[str, SnapshotEntry]
     version: int = _VERSION
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class Index(msgspec.Struct):
 
     def staged(self, snapshot_id: str) -> StagedFile | None:
         """What staging made of a snapshot; None when it is not staged, or not known to be."""
-        return self.snapshots.get(snapshot_id, Entry()).staged
+        return self.snapshots.get(snapshot_id, SnapshotEntry()).staged
 
     def due(self, digest: str) -> list[str]:
         """Ids of the snapshots in use that are not known to be staged by the rules of `digest`."""
@@ -76,11 +76,11 @@ class Index(msgspec.Struct):
 
     def lifts(self, snapshot_id: str) -> frozenset[str]:
         """Gates and dbt tests that were lifted by hand for a snapshot."""
-        return frozenset(self.snapshots.get(snapshot_id, Entry()).lifts)
+        return frozenset(self.snapshots.get(snapshot_id, SnapshotEntry()).lifts)
 
     def gate(self, snapshot_id: str) -> str | None:
         """The gate that refuses a snapshot; None when none does."""
-        return (self.snapshots.get(snapshot_id, Entry()).refusal or {}).get("gate")
+        return (self.snapshots.get(snapshot_id, SnapshotEntry()).refusal or {}).get("gate")
 
     def later_than(self, now: datetime) -> list[str]:
         """Snapshots that are not refused and come from a clock ahead of `now`."""
@@ -118,7 +118,7 @@ def load(storage: Storage, dataset_id: str) -> Index:
     return found
 
 
-def update(storage: Storage, dataset_id: str, change: Callable[[dict[str, Entry]], None]) -> Index:
+def update(storage: Storage, dataset_id: str, change: Callable[[dict[str, SnapshotEntry]], None]) -> Index:
     """Apply `change` to the index by compare-and-set, and return it as it is stored.
 
     `change` is called again when another process wrote meanwhile; it must do the same each time.
@@ -143,8 +143,8 @@ def update(storage: Storage, dataset_id: str, change: Callable[[dict[str, Entry]
 def set_entry(storage: Storage, dataset_id: str, snapshot_id: str, **changes: Any) -> Index:
     """Change fields of one snapshot's entry."""
 
-    def change(snapshots: dict[str, Entry]) -> None:
-        known = snapshots.get(snapshot_id, Entry())
+    def change(snapshots: dict[str, SnapshotEntry]) -> None:
+        known = snapshots.get(snapshot_id, SnapshotEntry())
         snapshots[snapshot_id] = msgspec.structs.replace(known, **changes)
 
     return update(storage, dataset_id, change)
@@ -153,13 +153,13 @@ def set_entry(storage: Storage, dataset_id: str, snapshot_id: str, **changes: An
 def forget(storage: Storage, dataset_id: str, snapshot_id: str) -> Index:
     """Remove a snapshot whose folder was taken out of landing."""
 
-    def change(snapshots: dict[str, Entry]) -> None:
+    def change(snapshots: dict[str, SnapshotEntry]) -> None:
         snapshots.pop(snapshot_id, None)
 
     return update(storage, dataset_id, change)
 
 
-def _read(storage: Storage, dataset_id: str) -> tuple[dict[str, Entry], Any]:
+def _read(storage: Storage, dataset_id: str) -> tuple[dict[str, SnapshotEntry], Any]:
     key = layout.index(dataset_id)
     found = storage.read_versioned(key)
     version = found[1] if found else None
@@ -175,7 +175,9 @@ def _read(storage: Storage, dataset_id: str) -> tuple[dict[str, Entry], Any]:
     return _from_landing(storage, dataset_id), version
 
 
-def _caught_up(storage: Storage, dataset_id: str, snapshots: dict[str, Entry]) -> dict[str, Entry]:
+def _caught_up(
+    storage: Storage, dataset_id: str, snapshots: dict[str, SnapshotEntry]
+) -> dict[str, SnapshotEntry]:
     """`snapshots` with those that landed since: a process was killed before it wrote the index."""
     # Not the last id: one from a clock that was ahead would hide all that landed since.
     known = [name for name, e in snapshots.items() if (e.refusal or {}).get("gate") != "by_hand"]
@@ -188,7 +190,7 @@ def _caught_up(storage: Storage, dataset_id: str, snapshots: dict[str, Entry]) -
     return snapshots
 
 
-def _from_landing(storage: Storage, dataset_id: str) -> dict[str, Entry]:
+def _from_landing(storage: Storage, dataset_id: str) -> dict[str, SnapshotEntry]:
     prefix = f"{layout.LANDING}/{dataset_id}/"
     files: dict[str, set[str]] = {}
     for entry in storage.list(prefix.rstrip("/")):
@@ -204,13 +206,13 @@ def _from_landing(storage: Storage, dataset_id: str) -> dict[str, Entry]:
 
 def _entry(
     storage: Storage, dataset_id: str, snapshot_id: str, files: Container[str] = (REFUSED, ACCEPTED)
-) -> Entry:
+) -> SnapshotEntry:
     """An entry from the markers in landing; only those among `files` are looked for."""
     refusal, acceptance = (
         _marker(storage, dataset_id, snapshot_id, name) if name in files else None
         for name in (REFUSED, ACCEPTED)
     )
-    return Entry(refusal=refusal, lifts=lifts_of(acceptance) if acceptance else ())
+    return SnapshotEntry(refusal=refusal, lifts=lifts_of(acceptance) if acceptance else ())
 
 
 def _marker(storage: Storage, dataset_id: str, snapshot_id: str, name: str) -> dict[str, Any] | None:

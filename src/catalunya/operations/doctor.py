@@ -26,7 +26,7 @@ _HINT = "Correct the file, or take it from the repository"
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """The result of one check; `hint` says what to do and is empty when all is well."""
 
     what: str
@@ -46,7 +46,7 @@ class _Wrong(Exception):
         self.hint = hint
 
 
-def examine(settings: Settings, *, deep: bool = False) -> list[Finding]:
+def examine(settings: Settings, *, deep: bool = False) -> list[CheckResult]:
     """Check versions, adapter, project, profile, connection, extensions and lake; `deep` starts dbt as well.
 
     A check that fails does not stop the others.
@@ -64,9 +64,9 @@ def examine(settings: Settings, *, deep: bool = False) -> list[Finding]:
     findings = []
     for what, check in checks.items():
         try:
-            findings.append(Finding(what, check(settings)))
+            findings.append(CheckResult(what, check(settings)))
         except _Wrong as wrong:
-            findings.append(Finding(what, str(wrong), wrong.hint, well=False))
+            findings.append(CheckResult(what, str(wrong), wrong.hint, well=False))
     return findings
 
 

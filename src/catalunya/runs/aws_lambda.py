@@ -60,7 +60,7 @@ class Invocation(BaseModel):
         return run_id
 
 
-class Context(Protocol):
+class LambdaContext(Protocol):
     """What AWS passes to each invocation."""
 
     aws_request_id: str
@@ -70,12 +70,12 @@ class Context(Protocol):
         """Return the milliseconds until the invocation times out."""
 
 
-def ingest(event: dict[str, Any], context: Context) -> dict[str, Any]:
+def ingest(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Read one source and return the dataset's record; raises the error that prevented it."""
     return _handle("ingest", event, context)
 
 
-def stage(event: dict[str, Any], context: Context) -> dict[str, Any]:
+def stage(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Stage what landed of one dataset and return its record; raises the error that prevented it."""
     return _handle("stage", event, context)
 
@@ -120,7 +120,7 @@ def parse_result(stage: Stage, dataset_id: str, result: RunRecord | None) -> Dat
     return record
 
 
-def _handle(stage: Stage, event: dict[str, Any], context: Context) -> dict[str, Any]:
+def _handle(stage: Stage, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     _log_in_json()
     invocation = _parse_event(event)
     started = time.monotonic()
@@ -196,7 +196,7 @@ def _settings() -> Settings:
     return settings.model_copy(update={"home": _BUNDLE}) if bundled else settings
 
 
-def _resources(context: Context) -> dict[str, int]:
+def _resources(context: LambdaContext) -> dict[str, int]:
     disk = shutil.disk_usage(tempfile.gettempdir())
     return {"memory_mb": int(context.memory_limit_in_mb), "tmp_free_mb": disk.free // 2**20}
 

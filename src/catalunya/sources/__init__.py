@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from catalunya.errors import SnapshotUnreadable, SourceDrift
 from catalunya.lake.snapshot import LandedFile
-from catalunya.sources.base import Control, Fetched, FetchRequest, LandedPage, Progress, SourceProtocol
+from catalunya.sources.base import Fetched, FetchRequest, LandedPage, Progress, PublishedTotal, SourceProtocol
 from catalunya.sources.http import Http
 from catalunya.sources.responses import InvalidResponse
 
 if TYPE_CHECKING:
     from catalunya.datasets.sources import Source
 
-__all__ = ["Control", "FetchRequest", "Fetched", "Http", "Progress", "SourceProtocol"]
+__all__ = ["FetchRequest", "Fetched", "Http", "Progress", "PublishedTotal", "SourceProtocol"]
 
 _Item = TypeVar("_Item")
 
@@ -56,7 +56,7 @@ def rows(
     return None if read is None else _read_each(read, source, files, paths, request)
 
 
-def controls(source: Source, files: Sequence[LandedFile], paths: Sequence[Path]) -> list[Control]:
+def controls(source: Source, files: Sequence[LandedFile], paths: Sequence[Path]) -> list[PublishedTotal]:
     """Return the totals published in the landed `files` of one snapshot; raise `SnapshotUnreadable`."""
     read = protocol(source.protocol).controls
     return [] if read is None else list(_read_each(read, source, files, paths, {}))

@@ -84,7 +84,7 @@ def read_until_consistent(
 
 
 @dataclass(frozen=True)
-class Control:
+class PublishedTotal:
     """A total that the source publishes, to be compared with the sum of its rows."""
 
     control: str
@@ -120,5 +120,5 @@ class SourceProtocol:
     """From the validators of a reading: when the publisher last changed the data; None when it does not say."""
     rows: Callable[[Any, LandedPage], Iterable[dict[str, Any]]] | None = None
     """The rows of a landed file, under the source's names. None: the file is a JSON array of the rows."""
-    controls: Callable[[Any, LandedPage], Iterable[Control]] | None = None
+    controls: Callable[[Any, LandedPage], Iterable[PublishedTotal]] | None = None
     """The totals published in a landed file. None: there are none."""

@@ -121,7 +121,7 @@ class _Table:
                 params=self._filters(chunk, plan),
                 parse=partial(_parse_chunk, chunk=chunk),
             )
-            table: jsonstat.Table = answer.data
+            table: jsonstat.DataTable = answer.data
             if table.updated != plan.updated:
                 raise SourceChanged("the table was updated while it was read")
             row_columns = row_columns or idescat_rows.row_columns(table, source)
@@ -143,7 +143,7 @@ class _Table:
         answer = self._request.http.get(
             self.metadata_url, dataset=self._request.dataset, parse=jsonstat.parse
         )
-        table: jsonstat.Table = answer.data
+        table: jsonstat.DataTable = answer.data
         source = self._source
         expected = {*source.rows, source.measure, *source.fixed}
         missing = sorted(name for name in expected if table.dimension(name) is None)
@@ -162,7 +162,7 @@ class _Table:
         digest = hashlib.sha256(msgspec.json.encode([table.updated, shape])).hexdigest()
         return _Plan(table.updated, digest, selected, whole, rows, answer.demo)
 
-    def _select(self, dimension: jsonstat.Dimension, table: jsonstat.Table) -> tuple[str, ...]:
+    def _select(self, dimension: jsonstat.Dimension, table: jsonstat.DataTable) -> tuple[str, ...]:
         """Return the categories of `dimension` to request."""
         source, name, found = self._source, dimension.id, tuple(dimension.categories)
         if name in source.rows:
@@ -194,7 +194,7 @@ class _Table:
             if name in always or name not in plan.whole or len(chunk[name]) < len(plan.selected[name])
         }
 
-    def _drift(self, found: str, table: jsonstat.Table) -> SourceDrift:
+    def _drift(self, found: str, table: jsonstat.DataTable) -> SourceDrift:
         dimensions = "; ".join(
             f"{one.id} ({', '.join(list(one.categories)[:8])}{', …' if len(one.categories) > 8 else ''})"
             for one in table.dimensions
@@ -205,7 +205,7 @@ class _Table:
         )
 
 
-def _parse_chunk(path: Path, chunk: Chunk) -> jsonstat.Table:
+def _parse_chunk(path: Path, chunk: Chunk) -> jsonstat.DataTable:
     """Return the table in `path`; raise `InvalidResponse` unless it holds exactly the categories of the request."""
     table = idescat_rows.load(path)
     found = {dimension.id: dimension.categories for dimension in table.dimensions}

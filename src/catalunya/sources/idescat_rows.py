@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from catalunya.errors import SourceDrift
 from catalunya.sources import jsonstat
-from catalunya.sources.base import Control
+from catalunya.sources.base import PublishedTotal
 
 if TYPE_CHECKING:
     from catalunya.datasets.sources import IdescatSource
 
 
-def load(path: Path) -> jsonstat.Table:
+def load(path: Path) -> jsonstat.DataTable:
     """Return the table in a landed file; raise `InvalidResponse`."""
     return jsonstat.parse(path.read_bytes())
 
 
-def rows(table: jsonstat.Table, source: IdescatSource) -> Iterator[dict[str, Any]]:
+def rows(table: jsonstat.DataTable, source: IdescatSource) -> Iterator[dict[str, Any]]:
     """Yield the rows of a table, under the source's names, in the order of the categories.
 
     A row holds the code of each row dimension, `<dimension>.label` where labels differ from codes, and
@@ -46,13 +46,13 @@ def rows(table: jsonstat.Table, source: IdescatSource) -> Iterator[dict[str, Any
         yield row
 
 
-def row_columns(table: jsonstat.Table, source: IdescatSource) -> list[str]:
+def row_columns(table: jsonstat.DataTable, source: IdescatSource) -> list[str]:
     """Return the columns of rows that hold the row dimensions."""
     labelled = _labelled(table, source)
     return [column for name in source.rows for column in (name, f"{name}.label")[: 1 + (name in labelled)]]
 
 
-def controls(table: jsonstat.Table, source: IdescatSource) -> Iterator[Control]:
+def controls(table: jsonstat.DataTable, source: IdescatSource) -> Iterator[PublishedTotal]:
     """Yield the published totals of a table: one per measured category and period.
 
     A total that is no whole number (`".."`), or of a period that is none (`2025p`), is no control.
@@ -64,7 +64,7 @@ def controls(table: jsonstat.Table, source: IdescatSource) -> Iterator[Control]:
         for category, position in cells.items():
             value = _whole_number(table.value(position))
             if value is not None and re.fullmatch(r"[0-9]{1,9}", period):
-                yield Control(f"{source.measure}.{category}", period, value)
+                yield PublishedTotal(f"{source.measure}.{category}", period, value)
 
 
 def _whole_number(value: Any) -> int | None:
@@ -73,7 +73,9 @@ def _whole_number(value: Any) -> int | None:
     return int(text) if not isinstance(value, bool) and re.fullmatch(r"[0-9]{1,15}", text) else None
 
 
-def _cells(table: jsonstat.Table, source: IdescatSource) -> Iterator[tuple[dict[str, str], dict[str, int]]]:
+def _cells(
+    table: jsonstat.DataTable, source: IdescatSource
+) -> Iterator[tuple[dict[str, str], dict[str, int]]]:
     """Yield each combination of the row dimensions, with the position of every measured category."""
     dimensions = [_dimension(table, name) for name in source.rows]
     measure = _dimension(table, source.measure)
@@ -93,7 +95,7 @@ def _cells(table: jsonstat.Table, source: IdescatSource) -> Iterator[tuple[dict[
         )
 
 
-def _dimension(table: jsonstat.Table, name: str) -> jsonstat.Dimension:
+def _dimension(table: jsonstat.DataTable, name: str) -> jsonstat.Dimension:
     dimension = table.dimension(name)
     if dimension is None:
         raise SourceDrift(
@@ -102,7 +104,7 @@ def _dimension(table: jsonstat.Table, name: str) -> jsonstat.Dimension:
     return dimension
 
 
-def _labelled(table: jsonstat.Table, source: IdescatSource) -> dict[str, dict[str, str]]:
+def _labelled(table: jsonstat.DataTable, source: IdescatSource) -> dict[str, dict[str, str]]:
     """Return the labels of the row dimensions whose labels differ from their codes."""
     found = {name: _dimension(table, name).categories for name in source.rows}
     return {

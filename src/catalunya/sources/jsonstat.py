@@ -21,7 +21,7 @@ class Dimension:
 
 
 @dataclass(frozen=True)
-class Table:
+class DataTable:
     """A JSON-stat dataset. Without data (metadata only) `values` is None."""
 
     updated: str | None
@@ -75,7 +75,7 @@ class _Dataset(msgspec.Struct):
     updated: str | None = None
 
 
-def parse(body: bytes) -> Table:
+def parse(body: bytes) -> DataTable:
     """Return the table in a body, its values as they came (`".."` too); raise `InvalidResponse` for anything else."""
     data: _Dataset = decode(body, _Dataset, "a JSON-stat dataset")
     try:
@@ -87,7 +87,7 @@ def parse(body: bytes) -> Table:
     except (KeyError, ValueError) as error:
         found = f"{type(error).__name__}: {error}"[:200]
         raise InvalidResponse(f"found {found}, expected a JSON-stat dataset") from None
-    table = Table(data.updated, dimensions, values, statuses)
+    table = DataTable(data.updated, dimensions, values, statuses)
     if [len(dimension.categories) for dimension in dimensions] != data.size:
         raise InvalidResponse(f"found sizes {str(data.size)[:80]} that are not those of the categories")
     if isinstance(data.value, list) and len(data.value) != table.cells:

@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 import msgspec
 
 from catalunya.demo.api.soql import SYSTEM_FIELDS
-from catalunya.demo.data.datasets import Dataset
+from catalunya.demo.data.datasets import PortalDataset
 from catalunya.demo.data.rng import seeded
 from catalunya.demo.data.service import Row
 
@@ -31,7 +31,7 @@ def _id_of(number: int) -> str:
 
 
 @lru_cache(maxsize=8)
-def _rendered(dataset: Dataset) -> Table:
+def _rendered(dataset: PortalDataset) -> RenderedTable:
     """Identifiers depend on the row alone; a row that comes twice gets two of them."""
     seen: dict[bytes, int] = {}
     rendered: list[tuple[str, bytes]] = []
@@ -45,16 +45,16 @@ def _rendered(dataset: Dataset) -> Table:
         copy = seen[key] = seen.get(key, 0) + 1
         digest = hashlib.blake2b(b"%b %d" % (key, copy), digest_size=8).digest()
         rendered.append((_id_of(int.from_bytes(digest) & ((1 << 60) - 1)), msgspec.json.encode(row)))
-    return Table(dataset, sorted(rendered))
+    return RenderedTable(dataset, sorted(rendered))
 
 
-class Table:
+class RenderedTable:
     """The rows of a dataset in `:id` order as JSON objects in a file, and where each one begins.
 
     The order without `$order` is another one: complete, but not that of `:id`, as on the real portal.
     """
 
-    def __init__(self, dataset: Dataset, lines: Iterable[tuple[str, bytes]]) -> None:
+    def __init__(self, dataset: PortalDataset, lines: Iterable[tuple[str, bytes]]) -> None:
         self._dataset = dataset
         self._stamp = dataset.updated.strftime("%Y-%m-%dT%H:%M:%S.000Z")
         self._offsets = array("Q", [0])
@@ -70,7 +70,7 @@ class Table:
         self._ids = bytes(identifiers)
 
     @classmethod
-    def of(cls, dataset: Dataset) -> Table:
+    def of(cls, dataset: PortalDataset) -> RenderedTable:
         """Render the rows of a dataset, once for all portals that show it."""
         if dataset.lines is None:
             return _rendered(dataset)
@@ -109,7 +109,7 @@ class Table:
         return order
 
     @cached_property
-    def with_system_fields(self) -> Table:
+    def with_system_fields(self) -> RenderedTable:
         """The same rows with their system fields in front."""
         rows = ((self._id(index), msgspec.json.encode(self.row(index))) for index in range(len(self)))
-        return Table(self._dataset, rows)
+        return RenderedTable(self._dataset, rows)

@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse, Response
 
 from catalunya.demo.api import soql
 from catalunya.demo.api.conditional import JSON, answer, etag_of
-from catalunya.demo.api.pages import Table
-from catalunya.demo.data.datasets import Dataset
+from catalunya.demo.api.pages import RenderedTable
+from catalunya.demo.data.datasets import PortalDataset
 from catalunya.demo.data.service import Row
 from catalunya.demo.faults.paging import PageFaults
 from catalunya.demo.faults.rows import with_faults
@@ -27,9 +27,9 @@ from catalunya.demo.faults.switches import Faults
 class PublishedDataset:
     """A dataset with its present faults: its rows rendered, and the orders that were asked for."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: PortalDataset) -> None:
         self.dataset = dataset
-        self.table = Table.of(dataset)
+        self.table = RenderedTable.of(dataset)
         self.types = {column.field: column.type for column in dataset.columns}
         self._orders: dict[tuple[tuple[str, bool], ...], Sequence[int]] = {}
 
@@ -63,10 +63,10 @@ class PublishedDataset:
 class SocrataPortal:
     """Answers requests for the present datasets; what is rendered is kept while data and faults stay the same."""
 
-    def __init__(self, datasets: Callable[[], dict[str, Dataset]], faults: Faults) -> None:
+    def __init__(self, datasets: Callable[[], dict[str, PortalDataset]], faults: Faults) -> None:
         self._datasets = datasets
         self._faults = faults
-        self._published: dict[tuple[Dataset, object], PublishedDataset] = {}
+        self._published: dict[tuple[PortalDataset, object], PublishedDataset] = {}
         self._page_faults: dict[str, PageFaults] = {}
 
     def publish(self, dataset_id: str) -> PublishedDataset | None:
@@ -149,7 +149,7 @@ class SocrataPortal:
         body = msgspec.json.encode(view if part is None else view[part])
         return answer(request, [body], etag=etag_of(body), modified=published.dataset.updated)
 
-    def _view_of(self, dataset: Dataset) -> dict[str, object]:
+    def _view_of(self, dataset: PortalDataset) -> dict[str, object]:
         page_faults = self._page_faults.get(dataset.id, PageFaults())
         updated = int(dataset.updated.timestamp()) + 60 * page_faults.changes
         number = int.from_bytes(dataset.id.encode()[:3])
@@ -185,7 +185,7 @@ class SocrataPortal:
         }
 
 
-def _fields_of(query: soql.Query, dataset: Dataset) -> list[str]:
+def _fields_of(query: soql.Query, dataset: PortalDataset) -> list[str]:
     if query.count is not None:
         return [query.count]
     fields = [column.field for column in dataset.columns] if query.fields is None else list(query.fields)
@@ -193,7 +193,7 @@ def _fields_of(query: soql.Query, dataset: Dataset) -> list[str]:
 
 
 def _page(
-    table: Table, query: soql.Query, fields: Sequence[str], page: Sequence[int]
+    table: RenderedTable, query: soql.Query, fields: Sequence[str], page: Sequence[int]
 ) -> list[bytes | memoryview]:
     if query.fields is None:
         return (table.with_system_fields if query.system_fields else table).page(page)

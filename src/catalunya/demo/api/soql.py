@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from catalunya.demo.data.datasets import Column
+from catalunya.demo.data.datasets import PortalColumn
 from catalunya.demo.data.service import Row
 
 DEFAULT_LIMIT = 1_000
@@ -61,7 +61,7 @@ class Query:
     offset: int
 
 
-def parse(parameters: Mapping[str, str], columns: Sequence[Column]) -> Query:
+def parse(parameters: Mapping[str, str], columns: Sequence[PortalColumn]) -> Query:
     """Return the query of a request's parameters; raises Malformed and NoSuchColumn."""
     types = {column.field: column.type for column in columns} | dict.fromkeys(SYSTEM_FIELDS, "text")
     conditions = list(_where(parameters["$where"], types)) if "$where" in parameters else []
@@ -84,7 +84,7 @@ def parse(parameters: Mapping[str, str], columns: Sequence[Column]) -> Query:
     )
 
 
-def as_text(parameters: Mapping[str, str], columns: Sequence[Column]) -> str:
+def as_text(parameters: Mapping[str, str], columns: Sequence[PortalColumn]) -> str:
     """Return the query as the portal repeats it in its errors."""
     selected = parameters.get("$select") or ", ".join(f"`{column.field}`" for column in columns)
     filters = [parameters["$where"]] if "$where" in parameters else []

@@ -21,7 +21,7 @@ ATTRIBUTION = "Dades de demostració generades; no són del registre oficial"
 
 
 @dataclass(frozen=True)
-class Column:
+class PortalColumn:
     """A column in the portal's metadata."""
 
     name: str
@@ -30,7 +30,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Dataset:
+class PortalDataset:
     """A dataset at one moment: metadata, and a function that generates its rows.
 
     `lines`, where given, generates the same rows as JSON text, for tables of a million rows.
@@ -39,7 +39,7 @@ class Dataset:
     id: str
     name: str
     attribution: str
-    columns: tuple[Column, ...]
+    columns: tuple[PortalColumn, ...]
     updated: datetime
     rows: Callable[[], Iterable[Row]]
     faulted_field: str
@@ -52,33 +52,33 @@ REGISTER_TITLES = (
     "Telèfon", "Entitat titular", "Qualificació", "NIF",
 )  # fmt: skip
 REGISTER_COLUMNS = tuple(
-    Column(title, name) for title, name in zip(REGISTER_TITLES, SERVICE_FIELDS, strict=True)
+    PortalColumn(title, name) for title, name in zip(REGISTER_TITLES, SERVICE_FIELDS, strict=True)
 )
 MUNICIPALITY_COLUMNS = (
-    Column("Codi", "codi"),
-    Column("Nom", "nom"),
-    Column("Codi comarca", "codi_comarca"),
-    Column("Nom comarca", "nom_comarca"),
-    Column("UTM X", "utm_x", "number"),
-    Column("UTM Y", "utm_y", "number"),
-    Column("Longitud", "longitud", "number"),
-    Column("Latitud", "latitud", "number"),
-    Column("Georeferència", "georefer_ncia", "point"),
+    PortalColumn("Codi", "codi"),
+    PortalColumn("Nom", "nom"),
+    PortalColumn("Codi comarca", "codi_comarca"),
+    PortalColumn("Nom comarca", "nom_comarca"),
+    PortalColumn("UTM X", "utm_x", "number"),
+    PortalColumn("UTM Y", "utm_y", "number"),
+    PortalColumn("Longitud", "longitud", "number"),
+    PortalColumn("Latitud", "latitud", "number"),
+    PortalColumn("Georeferència", "georefer_ncia", "point"),
 )
 USER_COLUMNS = (
-    Column("Any", "any"),
-    Column("Codi", "codi"),
-    Column("Comarca", "comarca"),
-    *(Column(title, name, "number") for title, name in service_users.MEASURES),
+    PortalColumn("Any", "any"),
+    PortalColumn("Codi", "codi"),
+    PortalColumn("Comarca", "comarca"),
+    *(PortalColumn(title, name, "number") for title, name in service_users.MEASURES),
 )
 
 
 @lru_cache(maxsize=16)
-def demo_datasets(day: date, rows: int | None = None) -> dict[str, Dataset]:
+def demo_datasets(day: date, rows: int | None = None) -> dict[str, PortalDataset]:
     """Return the generated Socrata datasets as of that day; `rows` makes the register that long instead."""
     decode = msgspec.json.Decoder(Row).decode
     datasets = (
-        Dataset(
+        PortalDataset(
             id=REGISTER,
             name="Registre d'entitats, serveis i establiments socials" + DEMO_MARK,
             attribution=ATTRIBUTION,
@@ -88,7 +88,7 @@ def demo_datasets(day: date, rows: int | None = None) -> dict[str, Dataset]:
             faulted_field="capacitat",
             lines=None if rows is None else (lambda: register.scaled_lines(rows)),
         ),
-        Dataset(
+        PortalDataset(
             id=MUNICIPALITIES,
             name="Municipis Catalunya Geo" + DEMO_MARK,
             attribution=ATTRIBUTION,
@@ -97,7 +97,7 @@ def demo_datasets(day: date, rows: int | None = None) -> dict[str, Dataset]:
             rows=lambda: municipality_rows_at(day),
             faulted_field="codi_comarca",
         ),
-        Dataset(
+        PortalDataset(
             id=SERVICE_USERS,
             name="Persones ateses en centres de dia i residències per a gent gran" + DEMO_MARK,
             attribution=ATTRIBUTION,

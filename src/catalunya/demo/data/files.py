@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from catalunya.demo.data.datasets import DEMO_MARK, MUNICIPALITIES, REGISTER, SERVICE_USERS, Column, Dataset, demo_datasets
+from catalunya.demo.data.datasets import DEMO_MARK, MUNICIPALITIES, REGISTER, SERVICE_USERS, PortalColumn, PortalDataset, demo_datasets
 from catalunya.demo.errors import FilesIncomplete
 from catalunya.demo.data.population import AGES, MIDDLE, OLDEST, TOTAL, YOUNGEST, PopulationTable
 from catalunya.demo.data.register import EPOCH
@@ -34,7 +34,7 @@ ATTRIBUTIONS = {
 class FilesPortal:
     """The contents of a folder of real files."""
 
-    datasets: dict[str, Dataset]
+    datasets: dict[str, PortalDataset]
     population: PopulationTable
     boundaries: Callable[[str, str], bytes]
     boundaries_modified: datetime
@@ -83,7 +83,7 @@ def _has_fields(path: Path, fields: set[str]) -> bool:
     return bool(rows) and isinstance(rows[0], dict) and fields <= rows[0].keys()
 
 
-def _read_dataset(dataset_id: str, path: Path) -> Dataset:
+def _read_dataset(dataset_id: str, path: Path) -> PortalDataset:
     model = demo_datasets(EPOCH)[dataset_id]
     dataset = replace(
         model,
@@ -102,7 +102,7 @@ def _read_dataset(dataset_id: str, path: Path) -> Dataset:
     return replace(dataset, rows=lambda: content)
 
 
-def _from_csv(dataset: Dataset, path: Path) -> Dataset:
+def _from_csv(dataset: PortalDataset, path: Path) -> PortalDataset:
     """Columns are named by their titles or by their fields."""
     fields = {name: column.field for column in dataset.columns for name in (column.name, column.field)}
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -113,7 +113,7 @@ def _from_csv(dataset: Dataset, path: Path) -> Dataset:
     return replace(dataset, rows=lambda: rows)
 
 
-def _from_export(dataset: Dataset, content: dict[str, object], path: Path) -> Dataset:
+def _from_export(dataset: PortalDataset, content: dict[str, object], path: Path) -> PortalDataset:
     """A whole export of Socrata: `meta.view` and rows as lists; `:sid` is the `:id` of the API."""
     meta = content.get("meta")
     view = meta.get("view") if isinstance(meta, dict) else None
@@ -130,7 +130,7 @@ def _from_export(dataset: Dataset, content: dict[str, object], path: Path) -> Da
         name=view["name"],
         attribution=view.get("attribution", dataset.attribution),
         licence=view.get("license", {}).get("name", dataset.licence),
-        columns=tuple(Column(c["name"], c["fieldName"], c["dataTypeName"]) for c in public),
+        columns=tuple(PortalColumn(c["name"], c["fieldName"], c["dataTypeName"]) for c in public),
         updated=datetime.fromtimestamp(view["rowsUpdatedAt"], UTC),
         rows=lambda: (_export_row(names, values, points) for values in data),
     )

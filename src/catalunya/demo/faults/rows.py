@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from catalunya.demo.data.datasets import Column, Dataset
+from catalunya.demo.data.datasets import PortalColumn, PortalDataset
 from catalunya.demo.data.service import Row
 
 DUPLICATE_EVERY = 100
@@ -14,27 +14,29 @@ _KIND = "tipologia"
 """A column that each row of the register must have."""
 
 
-def with_faults(dataset: Dataset, faults: tuple[tuple[str, str], ...]) -> Dataset:
+def with_faults(dataset: PortalDataset, faults: tuple[tuple[str, str], ...]) -> PortalDataset:
     """Return the dataset with the faults given by name and value."""
     for name, value in faults:
         dataset = replace(_ROW_FAULTS[name](dataset, value or dataset.faulted_field), lines=None)
     return dataset
 
 
-def _each_row(dataset: Dataset, change: Callable[[int, Row], Iterable[Row]]) -> Callable[[], Iterable[Row]]:
+def _each_row(
+    dataset: PortalDataset, change: Callable[[int, Row], Iterable[Row]]
+) -> Callable[[], Iterable[Row]]:
     original = dataset.rows
     return lambda: (new for index, row in enumerate(original()) for new in change(index, row))
 
 
-def _new_column(dataset: Dataset, _: str) -> Dataset:
+def _new_column(dataset: PortalDataset, _: str) -> PortalDataset:
     return replace(
         dataset,
-        columns=(*dataset.columns, Column("Columna nova", "columna_nova")),
+        columns=(*dataset.columns, PortalColumn("Columna nova", "columna_nova")),
         rows=_each_row(dataset, lambda index, row: [row | {"columna_nova": f"valor {index % 7}"}]),
     )
 
 
-def _missing_column(dataset: Dataset, field: str) -> Dataset:
+def _missing_column(dataset: PortalDataset, field: str) -> PortalDataset:
     return replace(
         dataset,
         columns=tuple(column for column in dataset.columns if column.field != field),
@@ -42,7 +44,7 @@ def _missing_column(dataset: Dataset, field: str) -> Dataset:
     )
 
 
-def _retyped_column(dataset: Dataset, field: str) -> Dataset:
+def _retyped_column(dataset: PortalDataset, field: str) -> PortalDataset:
     columns = tuple(
         replace(column, type="text" if column.type == "number" else "checkbox")
         if column.field == field
@@ -56,14 +58,14 @@ def _retyped_column(dataset: Dataset, field: str) -> Dataset:
     )
 
 
-def _duplicate_rows(dataset: Dataset, _: str) -> Dataset:
+def _duplicate_rows(dataset: PortalDataset, _: str) -> PortalDataset:
     return replace(
         dataset,
         rows=_each_row(dataset, lambda index, row: [row, row] if index % DUPLICATE_EVERY == 7 else [row]),
     )
 
 
-def _bad_rows(dataset: Dataset, field: str) -> Dataset:
+def _bad_rows(dataset: PortalDataset, field: str) -> PortalDataset:
     """Rows without their kind and with a bad value; a bad value alone would become null, not be quarantined."""
 
     def bad(row: Row) -> Row:
@@ -75,7 +77,7 @@ def _bad_rows(dataset: Dataset, field: str) -> Dataset:
     )
 
 
-_ROW_FAULTS: dict[str, Callable[[Dataset, str], Dataset]] = {
+_ROW_FAULTS: dict[str, Callable[[PortalDataset, str], PortalDataset]] = {
     "new_column": _new_column,
     "missing_column": _missing_column,
     "retyped_column": _retyped_column,
