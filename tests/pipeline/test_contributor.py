@@ -62,6 +62,6 @@ def test_a_definition_that_the_demo_portal_does_not_have_leaves_the_demo_working
     answer = released.run(now=LATER)
     assert (answer.code, answer.json["status"]) == (0, "released")
     assert answer.json["datasets"]["libraries"]["outcome"] == "unknown"
-    assert any("demo portal does not know" in warning for warning in answer.json["warnings"])
+    assert any("demo portal does not have" in warning for warning in answer.json["warnings"])
     assert query(answer, "select count(*) > 1000 from marts.service_history") == [(True,)]
     assert released.run(now="2026-03-02T07:00:00Z").json["status"] == "unchanged"
