@@ -1,3 +1,8 @@
+"""What staging makes of the rows of a snapshot: values, keys, duplicates, quarantine, refusals.
+
+One module, because all cases share the builders of rows at its top.
+"""
+
 from __future__ import annotations
 
 import dataclasses

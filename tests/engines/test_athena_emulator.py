@@ -1,4 +1,7 @@
-"""The emulator answers the clients of Athena as Athena does, and refuses what Athena refuses."""
+"""The emulator answers the clients of Athena as Athena does, and refuses what Athena refuses.
+
+One module, because all cases share one running emulator.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A lake in a bucket: retries, conditional writes, uploads and downloads, credentials."""
+"""A lake in a bucket: retries, conditional writes, uploads and downloads, credentials.
+
+One module, because all cases share one bucket and its proxy.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The life of a snapshot: what is judged, what becomes history, what a person can correct, and what is deleted."""
+"""The life of a snapshot: what is judged, what becomes history, what a person can correct, and what is deleted.
+
+One module, because all cases begin with the same small release.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Whole runs against the demo portal: what is released, when nothing is new, and what stops a release."""
+"""Whole runs against the demo portal: what is released, when nothing is new, and what stops a release.
+
+One module, because its cases follow each other on the same releases.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,8 @@
+"""Reading a Socrata dataset: pages, counts, changes while it is read, errors.
+
+One module, because all cases share the portal and the helpers at its top.
+"""
+
 from __future__ import annotations
 
 import json
