@@ -188,7 +188,7 @@ def test_functions_ingest_and_stage_athena_builds_and_the_run_ends_in_a_release(
     assert lake.folders(layout.RUNS) == lake.folders(layout.CANDIDATES) == []
     for stage in ("ingest", "stage"):
         log = production.log_of(first, f"{stage}[population]")
-        assert f"asked {stack.name}-{stage}" in log
+        assert f"invoked {stack.name}-{stage}" in log
         assert stack.failed(stage) == []
     assert rows_shown(stack, athena, release.rows) == release.rows
     assert sum(release.rows.values()) > 10_000
