@@ -362,6 +362,6 @@ def test_a_function_that_does_not_exist_is_named_in_the_alert(production, first,
     stack.client("lambda").delete_function(FunctionName=f"{stack.name}-ingest")
     ended = run(production, datasets=["population"])
     assert ended.states()["ingest[population]"] == "failed"
-    alerts = [str(alert) for alert in production.webhook_sink.heard if "could not be asked" in str(alert)]
+    alerts = [str(alert) for alert in production.webhook_sink.heard if "could not be invoked" in str(alert)]
     assert len(alerts) == 1
     assert f"{stack.name}-ingest" in alerts[0]
