@@ -30,6 +30,8 @@ _CHANGE = ("glue:CreateTable", "glue:UpdateTable", "glue:DeleteTable")
 _SCHEMAS = ("glue:CreateDatabase", "glue:DeleteDatabase")
 """Of candidates. The stack makes the published schemas, but `create schema if not exists` needs the right as well."""
 _PARTITIONS = ("glue:BatchCreatePartition", "glue:CreatePartition", "glue:GetPartition")
+_VERSIONS = ("glue:GetTableVersions", "glue:DeleteTableVersion")
+"""dbt-athena deletes all but the newest versions of a view that it has made."""
 
 
 class Athena(Construct):
@@ -62,7 +64,7 @@ class Athena(Construct):
         self._allow_glue(builder, _READ, [*staged, *candidates])
         # To delete a schema, a role needs the right to everything that could be in it.
         functions = self._arn("glue", "userDefinedFunction", f"{settings.database}_marts_candidate_*/*")
-        self._allow_glue(builder, (*_CHANGE, *_PARTITIONS, *_SCHEMAS), [*candidates, functions])
+        self._allow_glue(builder, (*_CHANGE, *_PARTITIONS, *_VERSIONS, *_SCHEMAS), [*candidates, functions])
         self._allow_glue(publisher, _READ, [*marts, *releases, *candidates])
         self._allow_glue(publisher, (*_CHANGE, "glue:CreateDatabase"), [*marts, *releases])
         # The schema of a run that is not kept is deleted with its files.
