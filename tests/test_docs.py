@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +55,20 @@ def test_no_link_between_the_pages_of_the_repository_is_broken():
         if not (page.parent / link).exists()
     ]
     assert broken == []
+
+
+FOLDERS = ("", "src/catalunya", "dbt/mart/models/intermediate")
+
+
+def test_the_table_of_changes_names_files_and_names_that_exist():
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    table = page.partition("## To change X, edit Y")[2].partition("## Decisions")[0]
+    assert table.count("\n| ") >= 17
+
+    def found(name: str) -> list[Path]:
+        return [ROOT / folder / name for folder in FOLDERS if (ROOT / folder / name).exists()]
+
+    named = re.findall(r"`([\w./-]+\.(?:py|sql|yml|toml)|[\w/]+/)`", table)
+    assert [name for name in named if not found(name)] == []
+    for name, file in re.findall(r"`(\w+)` in `([\w./-]+)`", table):
+        assert re.search(rf"\b{name}\b", found(file)[0].read_text("utf-8")), (name, file)
