@@ -177,7 +177,7 @@ def multiply(lake: Path, count: int, home: Path) -> None:
     manifest, staged = snapshot.read(storage, REGISTER, seed), staged_record(storage, REGISTER, seed)
     note = index.load(storage, REGISTER).staged(seed)
     assert manifest is not None and staged is not None and note is not None
-    made: dict[str, index.Entry] = {}
+    made: dict[str, index.SnapshotEntry] = {}
     columns = ", ".join(column.name for column in definition.columns)
     with duckdb.connect(config={"threads": 1}) as con:
         source = quote(storage.uri(layout.staged(REGISTER, seed)))
@@ -202,7 +202,7 @@ def multiply(lake: Path, count: int, home: Path) -> None:
                 f"(format parquet, compression zstd, kv_metadata {{catalunya: {record}}})"
             )
             data = path.read_bytes()
-            made[name] = index.Entry(
+            made[name] = index.SnapshotEntry(
                 staged=replace(note, size=len(data), sha256=hashlib.sha256(data).hexdigest())
             )
     index.update(storage, REGISTER, lambda known: known.update(made))
