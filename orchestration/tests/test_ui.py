@@ -16,8 +16,6 @@ from tests.project import ROOT, missing
 
 pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.slow]
 
-expect.set_options(timeout=20_000)
-
 OPTIONS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
