@@ -13,6 +13,7 @@ from typing import Any
 from aws_cdk import App, Validations
 from cdk_nag import AwsSolutionsChecks
 
+from infrastructure.github import GithubStack
 from infrastructure.package import ROOT
 from infrastructure.parameters import parameters
 from infrastructure.stack import CatalunyaStack
@@ -25,11 +26,20 @@ ENVIRONMENTS = ("development", "production")
 
 
 def build(outdir: Path | None = None, context: dict[str, Any] | None = None) -> App:
-    """Return the app with both stacks and the checks of cdk-nag's AwsSolutions, not synthesised yet."""
+    """Return the app with the stacks and the checks of cdk-nag's AwsSolutions, not synthesised yet.
+
+    `environment` in the context chooses one environment; without it there is a stack for each.
+    """
     app = App(outdir=str(outdir) if outdir else None, context={**_FLAGS, **(context or {})})
-    for environment in ENVIRONMENTS:
-        settings = parameters(environment, app.node.try_get_context)
+    chosen = app.node.try_get_context("environment")
+    all_settings = [
+        parameters(environment, app.node.try_get_context)
+        for environment in ([chosen] if chosen else ENVIRONMENTS)
+    ]
+    for settings in all_settings:
         CatalunyaStack(app, settings.prefix, settings)
+    if any(settings.github_repository for settings in all_settings):
+        GithubStack(app, "catalunya-github")
     Validations.of(app).add_plugins(AwsSolutionsChecks(app))
     return app
 

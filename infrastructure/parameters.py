@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from catalunya.address import split_login
 from infrastructure.package import OUTPUT
+
+_ACCOUNT = r"^arn:aws[a-z-]*:iam::\d{12}"
+_PRINCIPAL = rf"{_ACCOUNT}:(role|user)/[\w+=,.@/-]+$"
+"""One role or user; a `*` would trust principals that do not exist yet."""
+_IDENTITY_CENTER = rf"{_ACCOUNT}:role/aws-reserved/sso\.amazonaws\.com/[\w+=,.@/*-]+$"
 
 
 class Parameters(BaseModel):
@@ -27,12 +32,22 @@ class Parameters(BaseModel):
     """Costs of a month with the project's tag; alerts at 80 percent spent and at 100 percent forecasted."""
     scan_limit_bytes: int = Field(ge=10_000_000)
     """Limit of what one query may read."""
-    github_repository: str = Field("catalunya/pipeline", pattern=r"^[\w.-]+/[\w.-]+$")
-    """The repository whose workflows may deploy, from the GitHub environment with the name of the stack's environment."""
-    github_provider_arn: str | None = None
-    """The OIDC provider of GitHub, when the account has one already; it can have only one."""
-    workers: tuple[str, ...] = ()
-    """ARNs of the roles that Airflow runs under, which may assume the role of the orchestrator; none: all of the account."""
+    project_url: str | None = Field(None, pattern=r"^https://[!-~]+$")
+    """Address of whoever runs the pipeline, in the user agent of requests to portals; by default the repository's."""
+    github_repository: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
+    """The repository whose workflows may deploy, from the GitHub environment with the name of the stack's environment.
+
+    None: nothing on GitHub may do anything in the account.
+    """
+    workers: tuple[Annotated[str, Field(pattern=_PRINCIPAL)], ...] = ()
+    """ARNs of the roles or users that Airflow runs under, which may assume the role of the orchestrator.
+
+    Without any, production is refused, and in development everybody in the account with the right to assume roles may.
+    """
+    external_id: str | None = Field(None, pattern=r"^[\w+=,.@:/-]+$", min_length=2, max_length=1224)
+    """What `workers` must name as the external id; for hosts outside of AWS, as CATALUNYA_EXTERNAL_ID."""
+    people: tuple[Annotated[str, Field(pattern=_IDENTITY_CENTER)], ...] = ()
+    """ARNs of roles of IAM Identity Center, which asks for the second factor itself, that may publish and act as steward."""
     first_day: str = Field("2024-01-01", pattern=r"^\d{4}-\d\d-\d\d$")
     """No snapshot is older; Athena looks for partitions from this day on."""
     socrata_url: str | None = None
@@ -42,6 +57,15 @@ class Parameters(BaseModel):
     memory_mb: int = Field(1024, ge=512, le=10_240)
     scratch_mb: int = Field(2048, ge=512, le=10_240)
     timeout_s: int = Field(900, ge=60, le=900)
+
+    @model_validator(mode="after")
+    def _has_workers(self) -> Self:
+        if self.is_production and not self.workers:
+            raise ValueError(
+                "workers: production needs the ARNs of the roles or users that Airflow runs under; without them everybody "
+                "in the account could publish without a second factor"
+            )
+        return self
 
     @field_validator("socrata_url", "idescat_url", "icgc_url")
     @classmethod
@@ -64,6 +88,12 @@ class Parameters(BaseModel):
         return re.sub("-", "_", self.prefix)
 
     @property
+    def project_address(self) -> str | None:
+        """Address of whoever runs the pipeline, None when neither it nor a repository is given."""
+        repository = self.github_repository
+        return self.project_url or (f"https://github.com/{repository}" if repository else None)
+
+    @property
     def is_production(self) -> bool:
         """True where data must outlive the stack."""
         return self.environment == "production"
@@ -79,7 +109,8 @@ def parameters(environment: str, context: Callable[[str], Any]) -> Parameters:
     """Return the defaults of an environment, overridden by the context; raises pydantic's `ValidationError`."""
     given = {name: context(name) for name in Parameters.model_fields if name != "environment"}
     chosen = {name: value for name, value in given.items() if value is not None}
-    if isinstance(chosen.get("workers"), str):
-        chosen["workers"] = tuple(arn for arn in chosen["workers"].split(",") if arn)
+    for name in ("workers", "people"):
+        if isinstance(chosen.get(name), str):
+            chosen[name] = tuple(arn for arn in chosen[name].split(",") if arn)
     package = {"package": OUTPUT / "functions-arm64.zip"}
     return Parameters(environment=environment, **{**package, **_DEFAULTS[environment], **chosen})

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tests.project import ROOT, missing
 
+WORKER = "arn:aws:iam::111122223333:role/airflow"
+"""Airflow's own role, outside of the stack."""
 SYNTHESISE = """
 import json, sys
 from pathlib import Path
@@ -26,7 +28,9 @@ def synthesise(out: Path, zip_file: Path, *, more: str = "", **context: str) -> 
 
     `more` is code that adds to the app, called `made`.
     """
-    given = {"package": str(zip_file), "alert_email": "nobody@example.org", **context}
+    given = {
+        "package": str(zip_file), "alert_email": "nobody@example.org", "workers": WORKER, **context,
+    }  # fmt: skip
     command = [sys.executable, "-c", SYNTHESISE.format(more=more), str(out), json.dumps(given)]
     env = {**os.environ, "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1"}
     if shutil.which("node") is None:
