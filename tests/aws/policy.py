@@ -187,8 +187,8 @@ class Account:
             Right(pattern, where)
             for one in self.statements(role)
             if _applies(one, "Allow", principal, action, resource, known)
-            for pattern in _listed(one["Action"])
-            for where in _listed(one["Resource"])
+            for pattern in _listed(one.get("Action", "*"))
+            for where in _listed(one.get("Resource", "*"))
             if _like(pattern, action, ignore_case=True) and _like(where, resource)
         }
 
