@@ -34,16 +34,8 @@ class CatalunyaStack(Stack):
         monitoring = Monitoring(self, "Watch", settings)
         lake = storage.lake.bucket_name
         definitions = loader.load(ROOT / "datasets")
-        marts = sorted(path.stem for path in (ROOT / "dbt" / "mart" / "models" / "marts").glob("*.sql"))
         GlueCatalog(self, "Catalogue", settings, definitions, lake)
-        Athena(
-            self,
-            "Athena",
-            settings,
-            storage,
-            roles,
-            mart_tables=tuple(marts),
-        )
+        Athena(self, "Athena", settings, storage, roles)
         Functions(self, "Functions", settings, _environment(settings, lake), roles.by_name, monitoring.topic)
         for title, value in {
             "Lake": f"s3://{lake}",
