@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 REQUIREMENTS := $(UV) export --frozen --quiet --no-dev --group airflow --group athena --group trino --no-hashes --no-emit-project --no-header
 COMPOSE := docker compose --project-directory orchestration --profile demo --profile scale
 
-.PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package lint requirements docs format bench clean
+.PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package setup-deploy deploy destroy aws-diff aws-outputs aws-variables lint requirements docs format bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -53,6 +53,25 @@ test: setup-dev ## Every test that needs no container engine
 
 fuzz: setup-dev ## 1,000 odd answers of each kind of portal, through ingest and stage
 	@CATALUNYA_FUZZ=3000 .venv/bin/pytest -n 2 tests/fuzz $(PYTEST_ARGS)
+
+setup-deploy: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
+	@$(UV) sync --frozen --quiet --no-dev --inexact --group infrastructure
+
+deploy: setup-deploy ## The stack of ENVIRONMENT (production or development) in your account of AWS: docs/aws.md
+	@.venv/bin/python -m infrastructure.deploy deploy "$(ENVIRONMENT)"
+
+destroy: setup-deploy ## Take the stack of ENVIRONMENT down; CONFIRM=NAME, DELETE_LAKE=yes and DELETE_TOOLKIT=yes are in docs/aws.md
+	@.venv/bin/python -m infrastructure.deploy destroy "$(ENVIRONMENT)" --confirm "$(CONFIRM)" \
+	    $(if $(filter yes,$(DELETE_LAKE)),--delete-lake) $(if $(filter yes,$(DELETE_TOOLKIT)),--delete-toolkit)
+
+aws-diff: setup-deploy ## What `make deploy` would change
+	@.venv/bin/python -m infrastructure.deploy diff "$(ENVIRONMENT)"
+
+aws-outputs: setup-deploy ## The names and addresses of what is deployed
+	@.venv/bin/python -m infrastructure.deploy outputs "$(ENVIRONMENT)"
+
+aws-variables: setup-deploy ## The variables by which `catalunya` and an Airflow of yours use the stack
+	@.venv/bin/python -m infrastructure.deploy variables "$(ENVIRONMENT)"
 
 setup-aws: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
 	@$(UV) sync --frozen --quiet --inexact --group airflow --group athena --group trino --group infrastructure --group athena-emulator

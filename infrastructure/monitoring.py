@@ -24,7 +24,8 @@ class Monitoring(Construct):
         if settings.alert_email:
             self.topic.add_subscription(subscriptions.EmailSubscription(settings.alert_email))
         self._allow_services()
-        self._budget(settings)
+        if settings.has_budget:
+            self._budget(settings)
 
     def _allow_services(self) -> None:
         """Allow CloudWatch and the budget to publish to the topic, for this account only."""
