@@ -28,10 +28,18 @@ _GITHUB = "token.actions.githubusercontent.com"
 class Roles(Construct):
     """Roles named `<prefix>-<name>`."""
 
-    def __init__(self, scope: Construct, name: str, settings: Parameters, storage: Buckets) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        name: str,
+        settings: Parameters,
+        storage: Buckets,
+        airflow: iam.Role | None = None,
+    ) -> None:
         super().__init__(scope, name)
         self.settings = settings
         self.storage = storage
+        self.airflow = airflow
         self.by_name: dict[str, iam.Role] = {}
         for role in (permissions.ORCHESTRATOR, *permissions.ROLES[:-1]):
             self.by_name[role.name] = self._role(role)
@@ -70,7 +78,7 @@ class Roles(Construct):
 
     def _trusted(self, name: str) -> iam.IPrincipal:
         if name == "orchestrator":
-            arns = self.settings.workers
+            arns = [*self.settings.workers, *([self.airflow.role_arn] if self.airflow else [])]
             return (
                 iam.CompositePrincipal(*map(iam.ArnPrincipal, arns)) if arns else iam.AccountRootPrincipal()
             )
