@@ -4,7 +4,8 @@
 set -euo pipefail
 : "${STACK:?}" "${RESOURCE:?}" "${REGION:?}" "${VOLUME:?}" "${SOURCES:?}" "${SEED:?}" "${PASSWORD:?}" "${SETTINGS:?}"
 export AWS_DEFAULT_REGION=$REGION DEBIAN_FRONTEND=noninteractive PATH=$PATH:/snap/bin
-home=${CATALUNYA_BOOT_HOME:-/opt/catalunya}
+root=${CATALUNYA_BOOT_ROOT:-} # of tests
+home=$root/opt/catalunya
 say() { echo "airflow-instance: $*"; }
 
 # The stack of AWS waits for this: without it the deployment fails after its time-out.
@@ -41,9 +42,9 @@ install_packages() {
 
 # The instance before may still hold the volume. Only an empty one gets a file system.
 mount_data() {
-    local device=/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_${VOLUME/-/} found=0
+    local device=$root/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_${VOLUME/-/} found=0
     retry 60 aws ec2 attach-volume --volume-id "$VOLUME" --instance-id "$instance" --device /dev/sdf
-    retry 30 test -b "$device"
+    retry 30 test -e "$device"
     head -c 1048576 "$device" >/dev/null
     blkid -p "$device" || found=$?
     case "$found" in
@@ -51,10 +52,10 @@ mount_data() {
         2) mkfs.ext4 -q -L catalunya "$device" ;;
         *) say "cannot tell what the volume $VOLUME holds (blkid: $found)" && return 1 ;;
     esac
-    mkdir -p /var/lib/docker /etc/systemd/system/docker.service.d
-    echo "LABEL=catalunya /var/lib/docker ext4 defaults,nofail 0 2" >>/etc/fstab
+    mkdir -p "$root/var/lib/docker" "$root/etc/systemd/system/docker.service.d"
+    echo "LABEL=catalunya /var/lib/docker ext4 defaults,nofail 0 2" >>"$root/etc/fstab"
     # After a restart of the machine Docker waits for the volume.
-    printf '[Unit]\nRequiresMountsFor=/var/lib/docker\n' >/etc/systemd/system/docker.service.d/data.conf
+    printf '[Unit]\nRequiresMountsFor=/var/lib/docker\n' >"$root/etc/systemd/system/docker.service.d/data.conf"
     systemctl daemon-reload
     mount /var/lib/docker
 }
@@ -96,8 +97,8 @@ snap wait system seed.loaded
 retry 6 snap install aws-cli --classic
 mount_data
 retry 6 install_packages
-aws s3 cp --only-show-errors "$SOURCES" /tmp/sources.zip
 mkdir -p "$home"
-unzip -q -o /tmp/sources.zip -d "$home"
+aws s3 cp --only-show-errors "$SOURCES" "$home/sources.zip"
+unzip -q -o "$home/sources.zip" -d "$home"
 write_settings
 start_airflow

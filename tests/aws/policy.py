@@ -19,6 +19,8 @@ _PSEUDO = {
     "AWS::Region": REGION,
     "AWS::Partition": "aws",
     "AWS::URLSuffix": "amazonaws.com",
+    "AWS::StackName": "stack",
+    "AWS::StackId": f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/stack/id",
 }
 _NAMES = {
     "AWS::S3::Bucket": ("BucketName", "arn:aws:s3:::{}"),
