@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 REQUIREMENTS := $(UV) export --frozen --quiet --no-dev --group airflow --group athena --group trino --no-hashes --no-emit-project --no-header
 COMPOSE := docker compose --project-directory orchestration --profile demo --profile scale
 
-.PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package setup-deploy deploy destroy aws-diff aws-outputs aws-variables aws-airflow lint requirements docs format bench clean
+.PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package setup-deploy deploy destroy aws-diff aws-outputs aws-variables aws-airflow aws-alert aws-failed aws-run lint requirements docs format bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -55,7 +55,7 @@ fuzz: setup-dev ## 1,000 odd answers of each kind of portal, through ingest and 
 	@CATALUNYA_FUZZ=3000 .venv/bin/pytest -n 2 tests/fuzz $(PYTEST_ARGS)
 
 setup-deploy: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
-	@$(UV) sync --frozen --quiet --no-dev --inexact --group infrastructure
+	@$(UV) sync --frozen --quiet --no-dev --inexact --group infrastructure --group athena
 
 deploy: setup-deploy ## The stack of ENVIRONMENT (production or development) in your account of AWS: docs/aws.md
 	@.venv/bin/python -m infrastructure.deploy deploy "$(ENVIRONMENT)"
@@ -75,6 +75,15 @@ aws-variables: setup-deploy ## The variables by which `catalunya` and an Airflow
 
 aws-airflow: setup-deploy ## The Airflow that runs in AWS, at http://localhost:8080 (AIRFLOW_PORT chooses another port)
 	@.venv/bin/python -m infrastructure.deploy airflow "$(ENVIRONMENT)" --port "$(or $(AIRFLOW_PORT),8080)"
+
+aws-alert: setup-deploy ## Send a test message to whoever receives the alerts
+	@.venv/bin/python -m infrastructure.deploy alert "$(ENVIRONMENT)"
+
+aws-failed: setup-deploy ## The failed invocations of the functions; EMPTY=yes empties their queues
+	@.venv/bin/python -m infrastructure.deploy failed "$(ENVIRONMENT)" $(if $(filter yes,$(EMPTY)),--empty)
+
+aws-run: setup-deploy ## RUN='catalunya status' with the variables of the stack; ROLE=reader, publish or steward (asks for CODE of MFA)
+	@.venv/bin/python -m infrastructure.deploy run --role "$(ROLE)" --mfa "$(MFA)" --code "$(CODE)" "$(ENVIRONMENT)" -- $(RUN)
 
 setup-aws: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
 	@$(UV) sync --frozen --quiet --inexact --group airflow --group athena --group trino --group infrastructure --group athena-emulator

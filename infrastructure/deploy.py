@@ -13,7 +13,7 @@ import sys
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infrastructure import airflow_session, cdk, destroy, package
+from infrastructure import airflow_session, alerts, cdk, destroy, package, run
 from infrastructure.account import Account, AccountError, connect
 from infrastructure.cdk import CdkError
 from infrastructure.package import OUTPUT, PackageError
@@ -54,12 +54,16 @@ def deploy(settings: Parameters) -> None:
         adopt = ["--import-existing-resources"]
     options = [*cdk.app(settings.environment), "--require-approval", "never", "--progress", "events", *adopt]
     cdk.run("deploy", name, *options, variables=account.variables)
-    for line in _next_steps(settings):
+    for line in _next_steps(settings, account):
         say(line)
 
 
-def _next_steps(settings: Parameters) -> list[str]:
+def _next_steps(settings: Parameters, account: Account) -> list[str]:
     steps = []
+    if settings.has_budget and not alerts.count_costs_by_tag(account):
+        steps.append(
+            "The budget counts nothing yet, since AWS learns the tag `project` within a day: deploy again tomorrow."
+        )
     if settings.budget_usd and not settings.has_budget:
         steps.append(
             f"No budget was made: CloudFormation has none in {settings.region} (docs/aws.md, Settings)."
@@ -131,39 +135,80 @@ def _connect(settings: Parameters) -> Account:
     return account
 
 
-def main() -> int:
-    """Run the command that is named; returns 1 when it failed and 2 when a setting is wrong."""
+def alert(settings: Parameters) -> None:
+    """Send a test message to whoever receives the alerts."""
+    account = _connect(settings)
+    say(f"sent to {', '.join(alerts.send_test(account, settings))}")
+
+
+def failed(settings: Parameters, *, empty: bool) -> None:
+    """Print the failed invocations of the functions, one a line."""
+    for line in alerts.failed_invocations(_connect(settings), settings, empty=empty):
+        sys.stdout.write(f"{line}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("command", choices=["deploy", "diff", "outputs", "variables", "airflow", "destroy"])
-    parser.add_argument("environment", help=" or ".join(ENVIRONMENTS))
-    parser.add_argument("--confirm", default="", help="destroy: the name of the stack, in production")
-    parser.add_argument("--delete-lake", action="store_true", help="destroy: every snapshot and release too")
-    parser.add_argument(
-        "--delete-toolkit", action="store_true", help="destroy: what `cdk bootstrap` made too"
-    )
-    parser.add_argument("--port", type=int, default=8080, help="airflow: the port of this machine")
-    given = parser.parse_args()
-    simple = {"deploy": deploy, "diff": diff, "outputs": outputs, "variables": variables}
-    try:
-        settings = read(given.environment)
-        if given.command == "destroy":
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text)
+        one.add_argument("environment", help=" or ".join(ENVIRONMENTS))
+        return one
+
+    command("deploy", "deploy the stack")
+    command("diff", "what a deployment would change")
+    command("outputs", "names and addresses of what is deployed")
+    command("variables", "the variables by which Airflow uses the stack")
+    command("alert", "send a test message to whoever receives the alerts")
+    command("failed", "the failed invocations of the functions").add_argument("--empty", action="store_true")
+    command("airflow", "open the Airflow that runs in AWS").add_argument("--port", type=int, default=8080)
+    one = command("run", "run a command with the variables of the stack")
+    one.add_argument("--role", default="", help="a role of the stack; by default the command has your own")
+    one.add_argument("--mfa", default="", help="the ARN of your second factor; by default your first one")
+    one.add_argument("--code", default="", help="what it shows; asked for by default")
+    one.add_argument("words", nargs=argparse.REMAINDER, help="the command, after --")
+    one = command("destroy", "take the stack down")
+    one.add_argument("--confirm", default="", help="the name of the stack, in production")
+    one.add_argument("--delete-lake", action="store_true", help="every snapshot and release too")
+    one.add_argument("--delete-toolkit", action="store_true", help="what `cdk bootstrap` made too")
+    return parser
+
+
+def _perform(given: argparse.Namespace) -> int:
+    settings = read(given.environment)
+    match given.command:
+        case "run":
+            words = [word for position, word in enumerate(given.words) if position or word != "--"]
+            return run.run(_connect(settings), settings, words, given.role, given.mfa, given.code)
+        case "destroy":
             take_down(
                 settings,
                 confirm=given.confirm,
                 delete_lake=given.delete_lake,
                 delete_toolkit=given.delete_toolkit,
             )
-        elif given.command == "airflow":
+        case "airflow":
             airflow(settings, given.port)
-        else:
-            simple[given.command](settings)
+        case "failed":
+            failed(settings, empty=given.empty)
+        case name:
+            {"deploy": deploy, "diff": diff, "outputs": outputs, "variables": variables, "alert": alert}[
+                name
+            ](settings)
+    return 0
+
+
+def main() -> int:
+    """Run the command that is named; returns 1 when it failed and 2 when a setting is wrong."""
+    try:
+        return _perform(_parser().parse_args())
     except SettingsError as error:
         say(str(error))
         return 2
     except (AccountError, CdkError, PackageError, ClientError, BotoCoreError) as error:
         say(str(error))
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -9,10 +9,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
-from infrastructure.parameters import Parameters
-
-TAG = "project"
-"""The tag that the budget filters by; activate it once in the account as a cost allocation tag."""
+from infrastructure.parameters import TAG, Parameters
 
 
 class Monitoring(Construct):

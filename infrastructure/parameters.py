@@ -14,6 +14,8 @@ from catalunya.address import split_login
 from infrastructure.package import OUTPUT, ROOT
 
 ENVIRONMENTS = ("development", "production")
+TAG = "project"
+"""The tag of everything in a stack, by which the budget counts."""
 SETTINGS = ROOT / "infrastructure" / "environments"
 """The folder of the settings files, which Git ignores, and of their example."""
 WITHOUT_BUDGETS = {

@@ -16,9 +16,9 @@ from infrastructure.airflow_instance import AirflowInstance, instance_role
 from infrastructure.athena import Athena
 from infrastructure.functions import Functions
 from infrastructure.glue import GlueCatalog
-from infrastructure.monitoring import TAG, Monitoring
+from infrastructure.monitoring import Monitoring
 from infrastructure.package import ROOT
-from infrastructure.parameters import Parameters
+from infrastructure.parameters import TAG, Parameters
 from infrastructure.roles import Roles
 from infrastructure.storage import Buckets
 
