@@ -14,8 +14,9 @@ from pathlib import Path
 from aws_cdk import App, Validations
 from cdk_nag import AwsSolutionsChecks
 
+from infrastructure.github import GithubStack
 from infrastructure.package import ROOT
-from infrastructure.parameters import ENVIRONMENTS, Parameters, SettingsError, read
+from infrastructure.parameters import ENVIRONMENTS, GITHUB_STACK, Parameters, SettingsError, read
 from infrastructure.stack import CatalunyaStack
 
 _FLAGS = {
@@ -26,10 +27,12 @@ OUTPUT = ROOT / ".artefacts" / "cdk"
 
 
 def build(outdir: Path, *settings: Parameters) -> App:
-    """Return the app with a stack for each of `settings` and the checks of cdk-nag's AwsSolutions, not synthesised yet."""
+    """Return the app with the stacks of `settings` and the checks of cdk-nag's AwsSolutions, not synthesised yet."""
     app = App(outdir=str(outdir), context=_FLAGS)
     for one in settings:
         CatalunyaStack(app, one.prefix, one)
+    if any(one.github_repository for one in settings):
+        GithubStack(app, GITHUB_STACK)
     Validations.of(app).add_plugins(AwsSolutionsChecks(app))
     return app
 

@@ -17,7 +17,7 @@ from infrastructure import airflow_session, alerts, cdk, destroy, package, run
 from infrastructure.account import Account, AccountError, connect
 from infrastructure.cdk import CdkError
 from infrastructure.package import OUTPUT, PackageError
-from infrastructure.parameters import ENVIRONMENTS, Parameters, SettingsError, read
+from infrastructure.parameters import ENVIRONMENTS, GITHUB, GITHUB_STACK, Parameters, SettingsError, read
 
 _OLDEST_BOOTSTRAP = 6
 """The stack's template asks for at least this version of what `cdk bootstrap` makes."""
@@ -53,9 +53,17 @@ def deploy(settings: Parameters) -> None:
         )
         adopt = ["--import-existing-resources"]
     options = [*cdk.app(settings.environment), "--require-approval", "never", "--progress", "events", *adopt]
-    cdk.run("deploy", name, *options, variables=account.variables)
+    cdk.run("deploy", *_github(settings, account), name, *options, variables=account.variables)
     for line in _next_steps(settings, account):
         say(line)
+
+
+def _github(settings: Parameters, account: Account) -> list[str]:
+    """Return the stack that makes the account trust GitHub, where that is wanted and not so yet."""
+    if not settings.github_repository or account.stack(GITHUB_STACK):
+        return []
+    known = account.client("iam").list_open_id_connect_providers()["OpenIDConnectProviderList"]
+    return [] if any(one["Arn"].endswith(f"/{GITHUB}") for one in known) else [GITHUB_STACK]
 
 
 def _next_steps(settings: Parameters, account: Account) -> list[str]:

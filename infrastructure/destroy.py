@@ -13,7 +13,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from infrastructure.account import Account, AccountError
-from infrastructure.parameters import Parameters
+from infrastructure.parameters import ENVIRONMENTS, GITHUB_STACK, Parameters
 
 NEVER_WORKED = {"REVIEW_IN_PROGRESS", "CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"}
 """States of a stack whose first deployment failed: it can only be deleted."""
@@ -69,10 +69,14 @@ def delete_stack(account: Account, name: str, say: Say, emptied: list[str] | Non
 
 
 def delete_toolkit(account: Account, say: Say) -> None:
-    """Delete what `cdk bootstrap` made, unless a stack of the project is left; raises `AccountError`."""
-    left = [name for name in ("catalunya-development", "catalunya-production") if account.stack(name)]
+    """Delete what all stacks share, unless one of the project is left: the trust in GitHub, and what `cdk bootstrap` made.
+
+    Raises `AccountError`.
+    """
+    left = [name for name in (f"catalunya-{one}" for one in ENVIRONMENTS) if account.stack(name)]
     if left:
         raise AccountError(f"{TOOLKIT} is still used by {' and '.join(left)}: destroy these first")
+    delete_stack(account, GITHUB_STACK, say)
     bucket = f"cdk-hnb659fds-assets-{account.number}-{account.region}"
     delete_stack(account, TOOLKIT, say)
     _delete_bucket(account, bucket, say)

@@ -6,14 +6,16 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from catalunya.address import split_login
 from infrastructure.package import OUTPUT, ROOT
 
 ENVIRONMENTS = ("development", "production")
+GITHUB = "token.actions.githubusercontent.com"
+GITHUB_STACK = "catalunya-github"
 TAG = "project"
 """The tag of everything in a stack, by which the budget counts."""
 SETTINGS = ROOT / "infrastructure" / "environments"
@@ -28,6 +30,12 @@ WITHOUT_BUDGETS = {
 
 class SettingsError(Exception):
     """A settings file is missing or holds a wrong value; the message says which and what to do."""
+
+
+_ACCOUNT = r"^arn:aws[a-z-]*:iam::\d{12}"
+_PRINCIPAL = rf"{_ACCOUNT}:(role|user)/[\w+=,.@/-]+$"
+"""One role or user; a `*` would trust principals that do not exist yet."""
+_IDENTITY_CENTER = rf"{_ACCOUNT}:role/aws-reserved/sso\.amazonaws\.com/[\w+=,.@/*-]+$"
 
 
 class Parameters(BaseModel):
@@ -48,12 +56,22 @@ class Parameters(BaseModel):
     """Costs of a month with the project's tag; alerts at 80 percent spent and at 100 percent forecasted. 0: no budget."""
     scan_limit_bytes: int = Field(ge=10_000_000)
     """Limit of what one query may read."""
-    github_repository: str = Field("catalunya/pipeline", pattern=r"^[\w.-]+/[\w.-]+$")
-    """The repository whose workflows may deploy, from the GitHub environment with the name of the stack's environment."""
-    github_provider_arn: str | None = None
-    """The OIDC provider of GitHub, when the account has one already; it can have only one."""
-    workers: tuple[str, ...] = ()
-    """ARNs of the roles that Airflow runs under, which may assume the role of the orchestrator; none: all of the account."""
+    project_url: str | None = Field(None, pattern=r"^https://[!-~]+$")
+    """Address of whoever runs the pipeline, in the user agent of requests to portals; by default the repository's."""
+    github_repository: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
+    """The repository whose workflows may deploy, from the GitHub environment with the name of the stack's environment.
+
+    None: nothing on GitHub may do anything in the account.
+    """
+    workers: tuple[Annotated[str, Field(pattern=_PRINCIPAL)], ...] = ()
+    """ARNs of the roles or users that Airflow runs under, which may assume the role of the orchestrator.
+
+    Without any, production is refused, and in development everybody in the account with the right to assume roles may.
+    """
+    external_id: str | None = Field(None, pattern=r"^[\w+=,.@:/-]+$", min_length=2, max_length=1224)
+    """What `workers` must name as the external id; for hosts outside of AWS, as CATALUNYA_EXTERNAL_ID."""
+    people: tuple[Annotated[str, Field(pattern=_IDENTITY_CENTER)], ...] = ()
+    """ARNs of roles of IAM Identity Center, which asks for the second factor itself, that may publish and act as steward."""
     airflow: bool = False
     """An instance that runs Airflow in the account; without it, Airflow runs elsewhere under one of `workers`."""
     airflow_instance: str = Field("t4g.large", pattern=r"^[a-z]+\d+g[a-z]*\.\w+$")
@@ -67,6 +85,15 @@ class Parameters(BaseModel):
     memory_mb: int = Field(1024, ge=512, le=10_240)
     scratch_mb: int = Field(2048, ge=512, le=10_240)
     timeout_s: int = Field(900, ge=60, le=900)
+
+    @model_validator(mode="after")
+    def _has_workers(self) -> Self:
+        if self.is_production and not self.workers and not self.airflow:
+            raise ValueError(
+                "workers: production needs `airflow = true`, or the ARNs of the roles or users that Airflow runs under; "
+                "without them everybody in the account could publish without a second factor"
+            )
+        return self
 
     @field_validator("socrata_url", "idescat_url", "icgc_url")
     @classmethod
@@ -92,6 +119,12 @@ class Parameters(BaseModel):
     def has_budget(self) -> bool:
         """True where a budget is wanted and CloudFormation can make one."""
         return self.budget_usd > 0 and self.region not in WITHOUT_BUDGETS
+
+    @property
+    def project_address(self) -> str | None:
+        """Address of whoever runs the pipeline, None when neither it nor a repository is given."""
+        repository = self.github_repository
+        return self.project_url or (f"https://github.com/{repository}" if repository else None)
 
     @property
     def is_production(self) -> bool:

@@ -44,7 +44,6 @@ class CatalunyaStack(Stack):
             settings,
             storage,
             roles,
-            staging_tables=tuple(definitions),
             mart_tables=tuple(marts),
         )
         Functions(self, "Functions", settings, _environment(settings, lake), roles.by_name, monitoring.topic)
@@ -56,7 +55,8 @@ class CatalunyaStack(Stack):
             "Lake": f"s3://{lake}",
             "Alerts": monitoring.topic.topic_arn,
             "Orchestrator": roles.orchestrator.role_arn,
-            "Deployment": roles.deployment.role_arn,
+            "Reader": roles.by_name["reader"].role_arn,
+            **({"Deployment": roles.deployment.role_arn} if roles.deployment else {}),
         }.items():
             CfnOutput(self, title, value=value)
 
@@ -64,5 +64,6 @@ class CatalunyaStack(Stack):
 def _environment(settings: Parameters, lake: str) -> dict[str, str]:
     """Return the variables of the functions; there are no secrets, since the portals are public."""
     portals = dict(zip(PORTAL_VARIABLES, (getattr(settings, name) for name in PORTALS), strict=True))
+    addresses = {**portals, "CATALUNYA_PROJECT_URL": settings.project_address}
     own = {"ENVIRONMENT": settings.environment, "CATALUNYA_LAKE": f"s3://{lake}"}
-    return {**own, **{name: url for name, url in portals.items() if url}}
+    return {**own, **{name: url for name, url in addresses.items() if url}}

@@ -82,7 +82,7 @@ class Buckets(Construct):
             enforce_ssl=True,
             minimum_tls_version=1.2,
             versioned=versioned,
-            removal_policy=RemovalPolicy.RETAIN if kept else RemovalPolicy.DESTROY,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if kept else RemovalPolicy.DESTROY,
             lifecycle_rules=[
                 *lifecycle_rules,
                 s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(2)),

@@ -27,8 +27,8 @@ class S3Emulator:
     env: dict[str, str]
     """The standard AWS variables that lead to this server."""
 
-    def new_bucket(self) -> str:
-        name = f"lake-{uuid.uuid4().hex[:12]}"
+    def new_bucket(self, name: str = "") -> str:
+        name = name or f"lake-{uuid.uuid4().hex[:12]}"
         request = urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")
         with urllib.request.urlopen(request, timeout=10):
             return name

@@ -76,6 +76,7 @@ def ingest(
         attempts=settings.http_attempts,
         timeout_s=settings.http_timeout_s,
         app_token=settings.socrata_app_token,
+        project_url=settings.project_url,
     ) as http:
 
         def result(

@@ -52,7 +52,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("airflow")
     with zipfile.ZipFile(folder / "functions.zip", "w") as archive:
         archive.writestr("catalunya/runs/aws_lambda.py", "")
-    synthesise(folder / "out", folder / "functions.zip", airflow=True)
+    synthesise(folder / "out", folder / "functions.zip", airflow=True, workers=[])
     return folder / "out"
 
 

@@ -24,7 +24,7 @@ from catalunya.lake.storage import Storage
 from catalunya.runs import aws_lambda
 from catalunya.runs.record import RunRecord
 from infrastructure.package import Package
-from tests.aws.emulator import UNSUPPORTED, Deployed, deployed
+from tests.aws.emulator import Deployed, deployed
 from tests.aws.invocation import DAY
 from tests.project import ROOT
 
@@ -73,11 +73,10 @@ def result(lake: Storage, run_id: str, stage: aws_lambda.Stage, dataset: str) ->
     return RunRecord.model_validate_json(lake.read(key))
 
 
-def test_only_what_the_emulator_does_not_have_is_missing_in_the_stack(stack, templates):
+def test_the_whole_stack_is_there(stack, templates):
     found = stack.client("cloudformation").list_stack_resources(StackName=stack.name)
     kinds = {resource["ResourceType"] for resource in found["StackResourceSummaries"]}
-    whole = {resource["Type"] for resource in templates["production"].template["Resources"].values()}
-    assert whole - kinds == UNSUPPORTED | {"AWS::IAM::OIDCProvider"}
+    assert kinds == {resource["Type"] for resource in templates["production"].template["Resources"].values()}
 
 
 def test_the_tables_and_the_workgroups_exist(stack):
@@ -196,7 +195,7 @@ def test_a_task_whose_function_fails_names_the_log_and_its_retry_invokes_again(a
 
 
 def test_a_task_assumes_its_role_and_restores_the_environment(as_airflow, lake):
-    from catalunya_airflow.assume_role import assume_role
+    from catalunya.identity import assume_role
 
     boto3.client("sts", region_name="us-east-1").get_caller_identity()
     before = dict(os.environ)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from catalunya.datasets import loader
+from infrastructure.parameters import parameters
 from tests.aws.policy import ACCOUNT, REGION, Account
-from tests.aws.synthesis import synthesise
+from tests.aws.synthesis import WORKER, synthesise
 from tests.project import ROOT
 
 pytestmark = pytest.mark.aws
@@ -57,7 +60,7 @@ PUTS = {
     "monitor": {"alerts/1a2b.json"},
     "steward": {ACCEPTED, REFUSED, INDEX, "locks/run.json"},
     "orchestrator": {"alerts/1a2b.json"},
-    "deployment": set(),
+    "reader": set(),
 }  # fmt: skip
 DELETES = {
     "stage": {REFUSED},
@@ -80,7 +83,7 @@ READS_DATA = {
     "monitor": {PAGE, MANIFEST, REFUSED, ACCEPTED, INDEX},
     "steward": {MANIFEST, REFUSED, ACCEPTED, INDEX},
     "orchestrator": set(),
-    "deployment": set(),
+    "reader": {RELEASE, MART},
 }
 DATA = (PAGE, MANIFEST, REFUSED, ACCEPTED, INDEX, STAGED, QUARANTINED, CANDIDATE, RELEASE, MART)
 
@@ -148,42 +151,161 @@ def test_the_orchestrator_invokes_the_functions_and_assumes_the_roles_of_its_tas
     assert account.may(role, "lambda:InvokeFunction", f"{function}stage")
     assert not account.may(role, "lambda:InvokeFunction", f"{function}other")
     assert not account.may(role, "lambda:UpdateFunctionCode", f"{function}ingest")
-    assumed = {other for other, arn in account.roles().items() if account.may(role, "sts:AssumeRole", arn)}
-    assert assumed == {f"catalunya-{environment}-{name}" for name in ("build", "publish", "monitor")}
+    assert assumed_by(account, environment, account.roles()[role]) == {"build", "publish", "monitor"}
 
 
-def trusted(account: Account, name: str, environment: str) -> str:
-    roles = account.of_type("AWS::IAM::Role").values()
-    role = next(r for r in roles if r["RoleName"] == f"catalunya-{environment}-{name}")
-    return json.dumps(role["AssumeRolePolicyDocument"]["Statement"])
+def assumed_by(account: Account, environment: str, principal: str, **context: str) -> set[str]:
+    """Return the roles that a principal may assume."""
+    prefix = f"catalunya-{environment}-"
+    names = (name for name in account.roles() if account.may_assume(principal, name, **context))
+    return {name.removeprefix(prefix) for name in names}
 
 
-def test_roles_trust_the_service_the_orchestrator_or_people_with_a_second_factor(account, environment):
-    orchestrator = f"role/catalunya-{environment}-orchestrator"
-    for name in ("ingest", "stage"):
-        assert "lambda.amazonaws.com" in trusted(account, name, environment)
-        assert f":iam::{ACCOUNT}:" not in trusted(account, name, environment)
-    for name in ("build", "publish", "monitor"):
-        assert orchestrator in trusted(account, name, environment)
-    assert "root" not in trusted(account, "build", environment)
-    for name in ("publish", "steward"):
-        assert '"aws:MultiFactorAuthPresent": "true"' in trusted(account, name, environment)
+PERSON = f"arn:aws:iam::{ACCOUNT}:user/anna"
+ANALYST = f"arn:aws:iam::{ACCOUNT}:role/aws-reserved/sso.amazonaws.com/eu-west-1/AWSReservedSSO_Stewards_0123456789abcdef"
+SECOND_FACTOR = {"aws:MultiFactorAuthPresent": "true"}
 
 
-def test_a_deployment_is_trusted_from_its_repository_and_environment_alone_and_assumes_cdks_roles(
-    account, environment
-):
-    trust = trusted(account, "deployment", environment)
-    assert '"token.actions.githubusercontent.com:aud": "sts.amazonaws.com"' in trust
-    assert (
-        f'"token.actions.githubusercontent.com:sub": "repo:catalunya/pipeline:environment:{environment}"'
-        in trust
-    )
-    role = f"catalunya-{environment}-deployment"
+def test_only_a_worker_may_become_the_orchestrator_in_production(templates):
+    account = templates["production"]
+    assert assumed_by(account, "production", WORKER) == {"orchestrator", "reader"}
+    assert "orchestrator" not in assumed_by(account, "production", PERSON, **SECOND_FACTOR)
+    assert "orchestrator" not in assumed_by(account, "production", f"arn:aws:iam::{ACCOUNT}:role/other")
+
+
+def test_people_publish_and_act_as_steward_with_a_second_factor_only(templates):
+    account = templates["production"]
+    assert assumed_by(account, "production", PERSON) == {"reader"}
+    assert assumed_by(account, "production", PERSON, **{"aws:MultiFactorAuthPresent": "false"}) == {"reader"}
+    assert assumed_by(account, "production", PERSON, **SECOND_FACTOR) == {"reader", "publish", "steward"}
+    assert assumed_by(account, "production", ANALYST) == {"reader"}
+    stranger = "arn:aws:iam::999999999999:user/eve"
+    assert assumed_by(account, "production", stranger, **SECOND_FACTOR) == set()
+
+
+def test_a_function_role_is_assumed_by_lambda_alone(account, environment):
+    assert assumed_by(account, environment, "lambda.amazonaws.com") == {"ingest", "stage"}
+
+
+@pytest.fixture(scope="module")
+def configured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Account]:
+    """Production with an external id, people of IAM Identity Center and a repository that deploys; and GitHub's stack."""
+    folder = tmp_path_factory.mktemp("configured")
+    with zipfile.ZipFile(folder / "functions.zip", "w") as archive:
+        archive.writestr("catalunya/runs/aws_lambda.py", "")
+    synthesise(
+        folder / "out", folder / "functions.zip", "production", external_id="from-our-rack",
+        people=[ANALYST.replace("0123456789abcdef", "*")], github_repository="someone/pipeline",
+    )  # fmt: skip
+    found = (folder / "out").glob("*.template.json")
+    return {
+        one.name.split(".")[0].removeprefix("catalunya-"): Account(json.loads(one.read_text()))
+        for one in found
+    }
+
+
+def test_a_host_outside_of_aws_names_the_external_id(configured):
+    account = configured["production"]
+    assert "orchestrator" not in assumed_by(account, "production", WORKER)
+    assert "orchestrator" not in assumed_by(account, "production", WORKER, **{"sts:ExternalId": "another"})
+    assert "orchestrator" in assumed_by(account, "production", WORKER, **{"sts:ExternalId": "from-our-rack"})
+
+
+def test_people_of_identity_center_are_named_by_their_role(configured):
+    account = configured["production"]
+    assert assumed_by(account, "production", ANALYST) == {"reader", "publish", "steward"}
+    other = ANALYST.replace("Stewards", "Everybody")
+    assert assumed_by(account, "production", other) == {"reader"}
+
+
+GITHUB = "token.actions.githubusercontent.com"
+PROVIDER = f"arn:aws:iam::{ACCOUNT}:oidc-provider/{GITHUB}"
+
+
+def test_nothing_on_github_may_do_anything_unless_a_repository_is_given(templates):
+    for account in templates.values():
+        assert GITHUB not in json.dumps(account.template)
+        assert not [name for name in account.roles() if "deployment" in name]
+
+
+def test_a_deployment_is_trusted_from_its_repository_and_environment_alone_and_assumes_cdks_roles(configured):
+    account = configured["production"]
+    role = "catalunya-production-deployment"
+
+    def may(repository: str, environment: str, audience: str = "sts.amazonaws.com") -> bool:
+        subject = f"repo:{repository}:environment:{environment}"
+        claims = {f"{GITHUB}:aud": audience, f"{GITHUB}:sub": subject}
+        return account.may_assume(PROVIDER, role, "sts:AssumeRoleWithWebIdentity", **claims)
+
+    assert may("someone/pipeline", "production")
+    assert not may("someone/pipeline", "development")
+    assert not may("catalunya/pipeline", "production")
+    assert not may("someone/pipeline", "production", "another")
+    assert not account.may_assume(PERSON, role, **SECOND_FACTOR)
     for kind in ("deploy", "file-publishing", "lookup"):
         arn = f"arn:aws:iam::{ACCOUNT}:role/cdk-hnb659fds-{kind}-role-{ACCOUNT}-{REGION}"
         assert account.may(role, "sts:AssumeRole", arn)
     assert not account.may(role, "sts:AssumeRole", f"arn:aws:iam::{ACCOUNT}:role/administrator")
+
+
+def test_the_trust_in_github_is_in_no_stack_of_an_environment(configured):
+    assert set(configured) == {"production", "github"}
+    assert not configured["production"].of_type("AWS::IAM::OIDCProvider")
+    [provider] = configured["github"].of_type("AWS::IAM::OIDCProvider").values()
+    assert (provider["Url"], provider["ClientIdList"]) == (f"https://{GITHUB}", ["sts.amazonaws.com"])
+
+
+def test_requests_of_the_functions_name_the_repository(configured, templates):
+    for account, address in (
+        (configured["production"], "https://github.com/someone/pipeline"),
+        (templates["production"], None),
+    ):
+        for function in account.of_type("AWS::Lambda::Function").values():
+            assert function["Environment"]["Variables"].get("CATALUNYA_PROJECT_URL") == address
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "workers: production needs `airflow = true`, or the ARNs"),
+        ({"workers": [f"arn:aws:iam::{ACCOUNT}:root"]}, "workers.0"),
+        ({"workers": [f"arn:aws:iam::{ACCOUNT}:role/*"]}, "workers.0"),
+        ({"workers": [WORKER], "people": [f"arn:aws:iam::{ACCOUNT}:role/*"]}, "people.0"),
+    ],
+)
+def test_production_is_refused_when_everybody_could_become_the_orchestrator(given, message):
+    with pytest.raises(ValidationError, match=message):
+        parameters("production", given)
+    assert parameters("development", {}).workers == ()
+
+
+def test_a_function_is_made_after_the_rights_that_lambda_checks(account):
+    """Lambda checks `sqs:SendMessage` when the event configuration is made, and the log when the function runs."""
+    policies = {
+        name: [one["RoleName"] for one in account.of_type("AWS::IAM::Role").values()]
+        for name in account.of_type("AWS::IAM::Policy")
+    }
+    for kind in ("AWS::Lambda::Function", "AWS::Lambda::EventInvokeConfig"):
+        made = [one for one in account.resources.values() if one["Type"] == kind]
+        assert len(made) == 2
+        for one in made:
+            waited = set(one["DependsOn"])
+            assert any(name in policies for name in waited), waited
+            text = json.dumps(one)
+            stage = "Ingest" if "-ingest" in text or "Ingest" in text else "Stage"
+            assert any(name in policies and stage in name for name in waited), (stage, waited)
+
+
+def test_a_first_deploy_that_fails_leaves_no_bucket_behind(templates):
+    """CloudFormation deletes what it made, but keeps the lake when the stack is updated or deleted later."""
+    for name, kept in (("production", "RetainExceptOnCreate"), ("development", "Delete")):
+        lake = next(
+            one
+            for one in templates[name].resources.values()
+            if one["Type"] == "AWS::S3::Bucket" and "VersioningConfiguration" in one["Properties"]
+        )
+        assert lake["DeletionPolicy"] == kept
+        assert lake["UpdateReplacePolicy"] == ("Retain" if name == "production" else "Delete")
 
 
 def test_build_changes_candidates_and_publish_changes_the_marts_in_glue(account, environment):
@@ -204,7 +326,6 @@ def test_build_changes_candidates_and_publish_changes_the_marts_in_glue(account,
     for action in ("glue:GetTableVersions", "glue:DeleteTableVersion"):
         assert may("build", action, candidate)
         assert not may("build", action, f"table/{database}_marts/population")
-    assert may("build", "glue:GetTable", f"table/{database}_staging/population")
     assert not may("build", "glue:GetTable", "table/somebody_elses/population")
     assert not may("publish", "glue:CreateTable", f"table/{database}_staging/population")
     group = f"arn:aws:athena:{REGION}:{ACCOUNT}:workgroup/"
@@ -215,18 +336,42 @@ def test_build_changes_candidates_and_publish_changes_the_marts_in_glue(account,
         assert not account.may(role, "athena:StartQueryExecution", f"{group}primary")
 
 
+LISTS = {"athena:ListWorkGroups", "athena:ListDataCatalogs"}
+"""Actions that AWS cannot limit to resources."""
+
+
 def test_no_statement_allows_every_action_or_every_resource(account):
     for role in account.roles():
-        for statement in account.statements(role):
-            actions, resources = (
-                value if isinstance(value, list) else [value]
-                for value in (statement["Action"], statement["Resource"])
-            )
-            assert not [action for action in actions if "*" in action], (role, actions)
-            assert not [arn for arn in resources if arn == "*" or arn.split(":", 5)[2] == "*"], (
-                role,
-                resources,
-            )
+        for right in account.rights(role):
+            assert "*" not in right.action, (role, right)
+            every = right.resource == "*" or right.resource.split(":", 5)[2] == "*"
+            assert not every or right.action in LISTS, (role, right)
+
+
+def test_a_reader_queries_and_downloads_what_is_published_and_nothing_else(account, environment):
+    role = f"catalunya-{environment}-reader"
+    lake = f"arn:aws:s3:::catalunya-{environment}-lake-{ACCOUNT}"
+    group = f"arn:aws:athena:{REGION}:{ACCOUNT}:workgroup/catalunya-{environment}-"
+    glue = f"arn:aws:glue:{REGION}:{ACCOUNT}:table/catalunya_{environment}_"
+    for key in ("current.json", RELEASE, COPY):
+        assert account.may(role, "s3:GetObject", f"{lake}/{key}")
+    for prefix, may in {
+        "releases/": True,
+        f"releases/{SNAPSHOT}/": True,
+        "landing/": False,
+        "": False,
+    }.items():
+        assert account.may(role, "s3:ListBucket", lake, **{"s3:prefix": prefix}) is may
+    assert account.may(role, "athena:StartQueryExecution", f"{group}read")
+    assert not account.may(role, "athena:StartQueryExecution", f"{group}build")
+    assert account.may(role, "glue:GetTable", f"{glue}marts/population")
+    assert not account.may(role, "glue:GetTable", f"{glue}staging/population")
+    assert not account.may(role, "glue:GetTable", f"{glue}marts_candidate_1/population")
+    changing = re.compile(r"(Create|Update|Delete|Put|Abort|Batch(?!Get)|Start|Stop)")
+    changed = {right for right in account.rights(role) if changing.search(right.action)}
+    assert {right.resource.rpartition("/")[0].rpartition(":")[2] for right in changed} == {
+        f"catalunya-{environment}-results-{ACCOUNT}/read", "workgroup",
+    }  # fmt: skip
 
 
 def test_the_lake_is_private_encrypted_versioned_and_each_prefix_has_its_own_lifecycle(account, environment):
@@ -245,9 +390,6 @@ def test_the_lake_is_private_encrypted_versioned_and_each_prefix_has_its_own_lif
     expiring = {prefix for prefix, rule in rules.items() if "ExpirationInDays" in rule}
     assert expiring == {"candidates/", "runs/", "locks/", "alerts/"}
     assert "ExpirationInDays" in buckets["results"]["LifecycleConfiguration"]["Rules"][0]
-    raw = account.resources.values()
-    kept = next(r for r in raw if "VersioningConfiguration" in r.get("Properties", {}))
-    assert kept["DeletionPolicy"] == ("Retain" if environment == "production" else "Delete")
 
 
 def test_a_table_per_dataset_has_its_columns_and_finds_its_partitions_by_rule(account, environment):

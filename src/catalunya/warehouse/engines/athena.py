@@ -71,7 +71,8 @@ class AthenaEngine(HiveEngine):
         try:
             glue.get_database(Name=name)
         except glue.exceptions.EntityNotFoundException:
-            self.query(f"create schema if not exists `{name}` location {quote(location + '/')}")
+            # Athena looks the database of the context up, which must be one that this role may see.
+            self.query(f"create schema if not exists `{name}` location {quote(location + '/')}", "default")
 
     def create_table(
         self, schema: str, name: str, columns: Columns, location: str, partition: str | None = None
