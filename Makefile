@@ -8,12 +8,12 @@ export UV_PYTHON_DOWNLOADS ?= never
 unexport PYTHONDONTWRITEBYTECODE
 
 REQUIREMENTS := $(UV) export --frozen --quiet --no-dev --group airflow --group athena --group trino --no-hashes --no-emit-project --no-header
-COMPOSE := docker compose --project-directory orchestration --profile demo --profile scale
+COMPOSE := docker compose --project-directory orchestration --profile scale
 
 .PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package setup-deploy deploy destroy aws-diff aws-outputs aws-variables aws-airflow aws-alert aws-failed aws-run lint requirements docs format bench clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .uv/bin/uv:
 	@command -v uv >/dev/null 2>&1 || { $(PYTHON) -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv; }
@@ -98,12 +98,13 @@ package: setup ## The functions for AWS Lambda, as zips in .artefacts/
 test-stack: setup-dev ## The stack in containers, on a real engine; without one: orchestration/scripts/engine.sh make test-stack
 	@.venv/bin/pytest -m stack orchestration/tests/stack $(PYTEST_ARGS)
 
-lint: setup-dev ## ruff, mypy, hadolint, shellcheck, sqlfluff, the rules of dbt, imports and words, and the definitions
+lint: setup-dev ## ruff, mypy, hadolint, shellcheck, constructs of newer bash, sqlfluff, the rules of dbt, imports and words, and the definitions
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/hadolint orchestration/Dockerfile orchestration/docker/base/Dockerfile
 	@.venv/bin/shellcheck .ci/run orchestration/docker/*.sh orchestration/docker/base/*.sh orchestration/scripts/*.sh infrastructure/*.sh
+	@.venv/bin/python tools/check_shell.py
 	@.venv/bin/sqlfluff lint --processes 2 --disable-progress-bar dbt/mart
 	@CATALUNYA_CANDIDATE=candidate.duckdb .venv/bin/dbt parse --quiet --project-dir dbt/mart --profiles-dir orchestration/dbt
 	@.venv/bin/dbt-bouncer run --config-file dbt/dbt-bouncer.yml
