@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 REQUIREMENTS := $(UV) export --frozen --quiet --no-dev --group airflow --group athena --group trino --no-hashes --no-emit-project --no-header
 COMPOSE := docker compose --project-directory orchestration --profile scale
 
-.PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package setup-deploy deploy destroy aws-diff aws-outputs aws-variables aws-airflow aws-alert aws-failed aws-run lint requirements docs format bench clean
+.PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package setup-deploy deploy destroy aws-diff aws-outputs aws-variables aws-airflow aws-alert aws-failed aws-release aws-run lint requirements docs format bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ aws-alert: setup-deploy ## Send a test message to whoever receives the alerts
 
 aws-failed: setup-deploy ## The failed invocations of the functions; EMPTY=yes empties their queues
 	@.venv/bin/python -m infrastructure.deploy failed "$(ENVIRONMENT)" $(if $(filter yes,$(EMPTY)),--empty)
+
+aws-release: setup-deploy ## Download the release that readers see, into catalunya-release/ or TO=FOLDER
+	@.venv/bin/python -m infrastructure.deploy release "$(ENVIRONMENT)" --to "$(or $(TO),catalunya-release)"
 
 aws-run: setup-deploy ## RUN='catalunya status' with the variables of the stack; ROLE=reader, publish or steward (asks for CODE of MFA)
 	@.venv/bin/python -m infrastructure.deploy run --role "$(ROLE)" --mfa "$(MFA)" --code "$(CODE)" "$(ENVIRONMENT)" -- $(RUN)

@@ -85,10 +85,13 @@ for name in ("AIRFLOW__API__SECRET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET", "POSTG
 }
 
 start_airflow() {
-    cd "$home"
-    docker build --quiet --file orchestration/Dockerfile --tag catalunya/airflow:latest .
-    orchestration/scripts/up.sh -f docker-compose.yml --env-file config/environment/production.env
+    local files=(-f docker-compose.yml --env-file config/environment/production.env)
+    cd "$home/orchestration"
+    docker build --quiet --file Dockerfile --tag catalunya/airflow:latest ..
+    scripts/up.sh "${files[@]}"
     docker image prune --force >/dev/null
+    docker compose "${files[@]}" exec -T airflow-scheduler catalunya doctor --aws ||
+        say "the doctor found what is wrong with the rights, above; Airflow runs"
 }
 
 instance=$(retry 12 metadata instance-id)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infrastructure import airflow_session, alerts, cdk, destroy, package, run
+from infrastructure import airflow_session, alerts, cdk, destroy, package, release, run
 from infrastructure.account import Account, AccountError, connect
 from infrastructure.cdk import CdkError
 from infrastructure.package import OUTPUT, PackageError
@@ -155,6 +156,14 @@ def failed(settings: Parameters, *, empty: bool) -> None:
         sys.stdout.write(f"{line}\n")
 
 
+def download(settings: Parameters, folder: Path) -> None:
+    """Download the release that readers see."""
+    release_id = release.download(_connect(settings), settings, folder)
+    say(
+        f"release {release_id} is in {folder}: dictionary.md says what the columns mean, LICENCES.md how to cite it"
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -171,6 +180,8 @@ def _parser() -> argparse.ArgumentParser:
     command("alert", "send a test message to whoever receives the alerts")
     command("failed", "the failed invocations of the functions").add_argument("--empty", action="store_true")
     command("airflow", "open the Airflow that runs in AWS").add_argument("--port", type=int, default=8080)
+    one = command("release", "download the release that readers see")
+    one.add_argument("--to", type=Path, default=Path("catalunya-release"))
     one = command("run", "run a command with the variables of the stack")
     one.add_argument("--role", default="", help="a role of the stack; by default the command has your own")
     one.add_argument("--mfa", default="", help="the ARN of your second factor; by default your first one")
@@ -198,6 +209,8 @@ def _perform(given: argparse.Namespace) -> int:
             )
         case "airflow":
             airflow(settings, given.port)
+        case "release":
+            download(settings, given.to)
         case "failed":
             failed(settings, empty=given.empty)
         case name:

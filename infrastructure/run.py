@@ -24,7 +24,7 @@ def run(
     """
     if not command:
         raise AccountError("name the command: RUN='.venv/bin/catalunya status'")
-    identity = _assume(account, settings, role, mfa, code) if role else account.variables
+    identity = assume(account, settings, role, mfa, code) if role else account.variables
     mine = {
         name: value for name, value in os.environ.items() if name not in {"AWS_PROFILE", "AWS_SESSION_TOKEN"}
     }
@@ -40,7 +40,10 @@ def run(
         raise AccountError(f"{command[0]} is not installed") from error
 
 
-def _assume(account: Account, settings: Parameters, role: str, mfa: str, code: str) -> dict[str, str]:
+def assume(
+    account: Account, settings: Parameters, role: str, mfa: str = "", code: str = ""
+) -> dict[str, str]:
+    """Return the variables with the credentials of a role of the stack."""
     arn = f"arn:aws:iam::{account.number}:role/{settings.prefix}-{role}"
     factor = {}
     if role in WITH_SECOND_FACTOR and (mfa or "/AWSReservedSSO_" not in account.caller):
