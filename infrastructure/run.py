@@ -47,7 +47,7 @@ def assume(
     arn = f"arn:aws:iam::{account.number}:role/{settings.prefix}-{role}"
     factor = {}
     if role in WITH_SECOND_FACTOR and (mfa or "/AWSReservedSSO_" not in account.caller):
-        factor = {"SerialNumber": mfa or _device(account), "TokenCode": code or _ask(role)}
+        factor = {"SerialNumber": mfa or _device(account), "TokenCode": code or _type_code(role)}
     answer = account.client("sts").assume_role(RoleArn=arn, RoleSessionName="catalunya", **factor)
     found = answer["Credentials"]
     return {
@@ -67,7 +67,7 @@ def _device(account: Account) -> str:
     return str(devices[0]["SerialNumber"])
 
 
-def _ask(role: str) -> str:
+def _type_code(role: str) -> str:
     if not sys.stdin.isatty():
         raise AccountError(f"the role {role} asks for a second factor: CODE=… is what the device shows")
     return input("Code of the second factor: ").strip()
