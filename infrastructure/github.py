@@ -12,7 +12,7 @@ from aws_cdk import Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from infrastructure.roles import GITHUB
+from infrastructure.parameters import GITHUB
 
 
 class GithubStack(Stack):

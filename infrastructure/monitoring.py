@@ -9,10 +9,7 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
-from infrastructure.parameters import Parameters
-
-TAG = "project"
-"""The tag that the budget filters by; activate it once in the account as a cost allocation tag."""
+from infrastructure.parameters import TAG, Parameters
 
 
 class Monitoring(Construct):
@@ -24,7 +21,8 @@ class Monitoring(Construct):
         if settings.alert_email:
             self.topic.add_subscription(subscriptions.EmailSubscription(settings.alert_email))
         self._allow_services()
-        self._budget(settings)
+        if settings.has_budget:
+            self._budget(settings)
 
     def _allow_services(self) -> None:
         """Allow CloudWatch and the budget to publish to the topic, for this account only."""

@@ -1,16 +1,36 @@
-"""The parameters of a stack, from the context of the CDK app: `-c alert_email=…`."""
+"""The parameters of a stack, from its settings file `infrastructure/environments/<environment>.toml`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from catalunya.address import split_login
-from infrastructure.package import OUTPUT
+from infrastructure.package import OUTPUT, ROOT
+
+ENVIRONMENTS = ("development", "production")
+GITHUB = "token.actions.githubusercontent.com"
+GITHUB_STACK = "catalunya-github"
+TAG = "project"
+"""The tag of everything in a stack, by which the budget counts."""
+SETTINGS = ROOT / "infrastructure" / "environments"
+"""The folder of the settings files, which Git ignores, and of their example."""
+WITHOUT_BUDGETS = {
+    "af-south-1", "ap-east-1", "ap-east-2", "ap-northeast-3", "ap-south-2", "ap-southeast-3", "ap-southeast-4",
+    "ap-southeast-5", "ap-southeast-6", "ap-southeast-7", "ca-west-1", "eu-central-2", "eu-north-1", "eu-south-1",
+    "eu-south-2", "il-central-1", "me-central-1", "mx-central-1", "us-gov-east-1", "us-gov-west-1",
+}  # fmt: skip
+"""Regions whose CloudFormation has no AWS::Budgets::Budget, by the resource schemas that AWS publishes."""
+
+
+class SettingsError(Exception):
+    """A settings file is missing or holds a wrong value; the message says which and what to do."""
+
 
 _ACCOUNT = r"^arn:aws[a-z-]*:iam::\d{12}"
 _PRINCIPAL = rf"{_ACCOUNT}:(role|user)/[\w+=,.@/-]+$"
@@ -24,12 +44,16 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     environment: str = Field(pattern="^(development|production)$")
+    region: str = Field("eu-west-1", pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")
+    """Where the stack is deployed; the template itself is the same in all regions that have the same services."""
+    account: str | None = Field(None, pattern=r"^\d{12}$")
+    """The only account that the stack may be deployed to; any by default."""
     package: Path
     """The functions' zip, for arm64."""
     alert_email: str | None = Field(None, pattern=r"^[^@\s]+@[^@\s]+$")
     """Receives alarms and the alerts of the budget; nobody by default."""
-    budget_usd: int = Field(gt=0)
-    """Costs of a month with the project's tag; alerts at 80 percent spent and at 100 percent forecasted."""
+    budget_usd: int = Field(ge=0)
+    """Costs of a month with the project's tag; alerts at 80 percent spent and at 100 percent forecasted. 0: no budget."""
     scan_limit_bytes: int = Field(ge=10_000_000)
     """Limit of what one query may read."""
     project_url: str | None = Field(None, pattern=r"^https://[!-~]+$")
@@ -48,6 +72,10 @@ class Parameters(BaseModel):
     """What `workers` must name as the external id; for hosts outside of AWS, as CATALUNYA_EXTERNAL_ID."""
     people: tuple[Annotated[str, Field(pattern=_IDENTITY_CENTER)], ...] = ()
     """ARNs of roles of IAM Identity Center, which asks for the second factor itself, that may publish and act as steward."""
+    airflow: bool = False
+    """An instance that runs Airflow in the account; without it, Airflow runs elsewhere under one of `workers`."""
+    airflow_instance: str = Field("t4g.large", pattern=r"^[a-z]+\d+g[a-z]*\.\w+$")
+    """The type of the instance, one with a Graviton processor; the stack of containers needs 6 GB of memory."""
     first_day: str = Field("2024-01-01", pattern=r"^\d{4}-\d\d-\d\d$")
     """No snapshot is older; Athena looks for partitions from this day on."""
     socrata_url: str | None = None
@@ -60,10 +88,10 @@ class Parameters(BaseModel):
 
     @model_validator(mode="after")
     def _has_workers(self) -> Self:
-        if self.is_production and not self.workers:
+        if self.is_production and not self.workers and not self.airflow:
             raise ValueError(
-                "workers: production needs the ARNs of the roles or users that Airflow runs under; without them everybody "
-                "in the account could publish without a second factor"
+                "workers: production needs `airflow = true`, or the ARNs of the roles or users that Airflow runs under; "
+                "without them everybody in the account could publish without a second factor"
             )
         return self
 
@@ -88,6 +116,11 @@ class Parameters(BaseModel):
         return re.sub("-", "_", self.prefix)
 
     @property
+    def has_budget(self) -> bool:
+        """True where a budget is wanted and CloudFormation can make one."""
+        return self.budget_usd > 0 and self.region not in WITHOUT_BUDGETS
+
+    @property
     def project_address(self) -> str | None:
         """Address of whoever runs the pipeline, None when neither it nor a repository is given."""
         repository = self.github_repository
@@ -98,6 +131,19 @@ class Parameters(BaseModel):
         """True where data must outlive the stack."""
         return self.environment == "production"
 
+    def airflow_variables(self, account: str, region: str) -> dict[str, str]:
+        """Return the environment variables by which Airflow uses this stack."""
+        return {
+            "ENVIRONMENT": self.environment,
+            "AWS_REGION": region,
+            "AWS_DEFAULT_REGION": region,
+            "CATALUNYA_LAKE": f"s3://{self.prefix}-lake-{account}",
+            "CATALUNYA_LAMBDA_PREFIX": self.prefix,
+            "CATALUNYA_ROLES": f"arn:aws:iam::{account}:role/{self.prefix}-",
+            "CATALUNYA_SCHEMA": f"{self.database}_marts",
+            "CATALUNYA_ATHENA_WORKGROUP": f"{self.prefix}-build",
+        }
+
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "development": {"budget_usd": 5, "scan_limit_bytes": 1_000_000_000},
@@ -105,12 +151,31 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def parameters(environment: str, context: Callable[[str], Any]) -> Parameters:
-    """Return the defaults of an environment, overridden by the context; raises pydantic's `ValidationError`."""
-    given = {name: context(name) for name in Parameters.model_fields if name != "environment"}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    for name in ("workers", "people"):
-        if isinstance(chosen.get(name), str):
-            chosen[name] = tuple(arn for arn in chosen[name].split(",") if arn)
+def parameters(environment: str, given: Mapping[str, Any]) -> Parameters:
+    """Return the defaults of an environment, overridden by `given`; raises pydantic's `ValidationError`."""
     package = {"package": OUTPUT / "functions-arm64.zip"}
-    return Parameters(environment=environment, **{**package, **_DEFAULTS[environment], **chosen})
+    return Parameters(environment=environment, **{**package, **_DEFAULTS[environment], **given})
+
+
+def read(environment: str, folder: Path = SETTINGS) -> Parameters:
+    """Return what the settings file of an environment says; raises `SettingsError`."""
+    if environment not in ENVIRONMENTS:
+        raise SettingsError(f"ENVIRONMENT is {environment!r}: give one of {', '.join(ENVIRONMENTS)}")
+    path = folder / f"{environment}.toml"
+    if not path.is_file():
+        example = folder / "example.toml"
+        raise SettingsError(f"the settings file is missing: cp {example} {path}, then edit it")
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        if "region" not in given:
+            raise SettingsError(f"{path}: region is missing; name the region, such as eu-west-1")
+        return parameters(environment, given)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from error
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}" for one in error.errors()
+        )
+        raise SettingsError(f"{path}: {wrong}") from error
+    except TypeError as error:
+        raise SettingsError(f"{path}: {error}") from error

@@ -10,7 +10,7 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from infrastructure import permissions
-from infrastructure.parameters import Parameters
+from infrastructure.parameters import GITHUB, Parameters
 from infrastructure.permissions import RolePermissions
 from infrastructure.storage import Buckets
 
@@ -22,16 +22,23 @@ BY_PEOPLE = ("publish", "steward")
 """Roles that people of the account may assume with a second factor: to roll back, and to refuse or accept a snapshot."""
 _BOOTSTRAP = "hnb659fds"
 """The qualifier that `cdk bootstrap` gives its roles."""
-GITHUB = "token.actions.githubusercontent.com"
 
 
 class Roles(Construct):
     """Roles named `<prefix>-<name>`."""
 
-    def __init__(self, scope: Construct, name: str, settings: Parameters, storage: Buckets) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        name: str,
+        settings: Parameters,
+        storage: Buckets,
+        airflow: iam.Role | None = None,
+    ) -> None:
         super().__init__(scope, name)
         self.settings = settings
         self.storage = storage
+        self.airflow = airflow
         self.by_name: dict[str, iam.Role] = {}
         for role in permissions.ROLES:
             self.by_name[role.name] = self._role(role)
@@ -86,11 +93,11 @@ class Roles(Construct):
 
     def _workers(self) -> iam.IPrincipal:
         """Return the principals that Airflow runs under."""
-        arns, external_id = self.settings.workers, self.settings.external_id
-        if not arns:
-            return iam.AccountRootPrincipal()
+        external_id = self.settings.external_id
         asked = {"StringEquals": {"sts:ExternalId": external_id}} if external_id else {}
-        return iam.CompositePrincipal(*(iam.ArnPrincipal(arn).with_conditions(asked) for arn in arns))
+        outside = [iam.ArnPrincipal(arn).with_conditions(asked) for arn in self.settings.workers]
+        inside = [iam.ArnPrincipal(self.airflow.role_arn)] if self.airflow else []
+        return iam.CompositePrincipal(*inside, *outside) if inside or outside else iam.AccountRootPrincipal()
 
     def _people(self) -> list[iam.PrincipalBase]:
         """Return people of the account with a second factor.

@@ -57,8 +57,11 @@ class Buckets(Construct):
         self._deny_deletes_in_landing()
 
     def name_of(self, kind: str) -> str:
-        """Return the name of a bucket; the account makes it globally unique."""
-        return f"{self.settings.prefix}-{kind}-{Aws.ACCOUNT_ID}"
+        """Return the name of a bucket; the account makes it globally unique.
+
+        CloudFormation finds a bucket that exists already, such as a lake that was kept, by a literal name only.
+        """
+        return f"{self.settings.prefix}-{kind}-{self.settings.account or Aws.ACCOUNT_ID}"
 
     def _bucket(
         self,

@@ -170,9 +170,9 @@ def test_every_http_client_can_read_the_hosts_that_are_spared_a_proxy(monkeypatc
 def test_a_stack_takes_no_address_with_a_password(name):
     given = {name: "https://reader:p%40ss@portal.example"}
     with pytest.raises(ValidationError, match="holds a user or a password") as refused:
-        parameters("development", given.get)
+        parameters("development", given)
     assert "p%40ss" not in str(refused.value)
-    assert getattr(parameters("development", {name: "https://portal.example"}.get), name)
+    assert getattr(parameters("development", {name: "https://portal.example"}), name)
 
 
 @pytest.mark.parametrize("lake", [" ", " ./data", "./data ", "./da\u200bta", "./da\nta"])

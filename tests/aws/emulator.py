@@ -13,13 +13,12 @@ from typing import Any
 import boto3
 
 from infrastructure.package import Package
+from tests.aws import more_resources
 from tests.aws.needs import Place
 from tests.aws.policy import Account
 from tests.aws.synthesis import synthesise
 from tests.s3 import S3Emulator, running
 
-UNSUPPORTED = {"AWS::Budgets::Budget"}
-"""Resources that the emulator does not have; they are removed from the template."""
 EMULATED_ACCOUNT = "000000000000"
 WORKER = f"arn:aws:iam::{EMULATED_ACCOUNT}:role/airflow"
 """What Airflow runs as before it assumes a role of the stack."""
@@ -109,10 +108,10 @@ def deployed(
     """The stack of an environment in an emulator of its own, whose functions read the portals at `portal_url`."""
     out = folder / "cdk"
     portals = dict.fromkeys(("socrata_url", "idescat_url", "icgc_url"), portal_url)
-    synthesise(out, package.path, workers=WORKER, **portals)
+    synthesise(out, package.path, workers=[WORKER], **portals)
     server = folder / "server"
     server.mkdir()
-    with running(server, LAMBDA_EXECUTOR="local") as emulator:
+    with running(server, script=Path(more_resources.__file__), LAMBDA_EXECUTOR="local") as emulator:
         name = f"catalunya-{environment}"
         account = client(emulator, "sts").get_caller_identity()["Account"]
         _bootstrap(emulator, account, out, name)
@@ -137,12 +136,8 @@ def _bootstrap(emulator: S3Emulator, account: str, out: Path, name: str) -> None
 
 
 def _create(emulator: S3Emulator, account: str, out: Path, name: str) -> None:
-    template = json.loads((out / f"{name}.template.json").read_text())
-    unsupported = [key for key, one in template["Resources"].items() if one["Type"] in UNSUPPORTED]
-    for key in unsupported:
-        del template["Resources"][key]
     bucket = _assets(account, emulator.env["AWS_REGION"])
-    client(emulator, "s3").put_object(Bucket=bucket, Key=name, Body=json.dumps(template).encode())
+    client(emulator, "s3").upload_file(str(out / f"{name}.template.json"), bucket, name)
     stacks = client(emulator, "cloudformation")
     stacks.create_stack(
         StackName=name,

@@ -87,6 +87,8 @@ class Account:
             "AWS::Region": self.region,
             "AWS::Partition": "aws",
             "AWS::URLSuffix": "amazonaws.com",
+            "AWS::StackName": "stack",
+            "AWS::StackId": f"arn:aws:cloudformation:{self.region}:{self.account}:stack/stack/id",
         }
 
     def _name(self, logical_id: str) -> str:

@@ -75,8 +75,8 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Account]:
     with zipfile.ZipFile(folder / "functions.zip", "w") as archive:
         archive.writestr("catalunya/runs/aws_lambda.py", "")
     synthesise(
-        folder / "out", folder / "functions.zip", environment="production", external_id="from-our-rack",
-        people=ANALYST.replace("0123456789abcdef", "*"), github_repository="someone/pipeline",
+        folder / "out", folder / "functions.zip", "production", external_id="from-our-rack",
+        people=[ANALYST.replace("0123456789abcdef", "*")], github_repository="someone/pipeline",
     )  # fmt: skip
     found = (folder / "out").glob("*.template.json")
     return {
@@ -148,13 +148,13 @@ def test_requests_of_the_functions_name_the_repository(configured, templates):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "workers: production needs the ARNs"),
-        ({"workers": f"arn:aws:iam::{ACCOUNT}:root"}, "workers"),
-        ({"workers": f"arn:aws:iam::{ACCOUNT}:role/*"}, "workers"),
-        ({"workers": WORKER, "people": f"arn:aws:iam::{ACCOUNT}:role/*"}, "people"),
+        ({}, "workers: production needs `airflow = true`, or the ARNs"),
+        ({"workers": [f"arn:aws:iam::{ACCOUNT}:root"]}, "workers.0"),
+        ({"workers": [f"arn:aws:iam::{ACCOUNT}:role/*"]}, "workers.0"),
+        ({"workers": [WORKER], "people": [f"arn:aws:iam::{ACCOUNT}:role/*"]}, "people.0"),
     ],
 )
 def test_production_is_refused_when_everybody_could_become_the_orchestrator(given, message):
     with pytest.raises(ValidationError, match=message):
-        parameters("production", given.get)
-    assert parameters("development", {}.get).workers == ()
+        parameters("production", given)
+    assert parameters("development", {}).workers == ()
