@@ -23,6 +23,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from catalunya.datasets import loader  # noqa: E402
 from catalunya.demo import server  # noqa: E402
 from catalunya.lake import layout  # noqa: E402
 from catalunya.lake.opening import open_lake  # noqa: E402
@@ -67,6 +68,7 @@ class Measured:
 class Bench:
     def __init__(self, front: FaultyProxy) -> None:
         self.settings = Settings.load()
+        self.definitions = loader.load(self.settings.home / "datasets")
         self.measured = Measured()
         front.listener = self._hear
         self.number = 0
@@ -96,7 +98,7 @@ class Bench:
         return self.measured, new
 
     def call(self, stage: str, run_id: str, dataset_id: str) -> None:
-        order = json.dumps({"run_id": run_id, "dataset": dataset_id})
+        order = aws_lambda.Invocation.of(self.definitions[dataset_id], run_id).model_dump_json()
         with tempfile.TemporaryDirectory() as scratch:
             env = {**os.environ, "TMPDIR": scratch}
             words = [sys.executable, "-c", CALL, stage, order, str(GIVEN["memory_mb"])]

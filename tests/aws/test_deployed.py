@@ -25,7 +25,7 @@ from catalunya.runs import aws_lambda
 from catalunya.runs.record import RunRecord
 from infrastructure.package import Package
 from tests.aws.emulator import UNSUPPORTED, Deployed, deployed
-from tests.aws.invocation import DAY
+from tests.aws.invocation import DAY, event
 from tests.project import ROOT
 
 pytestmark = pytest.mark.aws
@@ -52,9 +52,9 @@ def lake(stack: Deployed, monkeypatch: pytest.MonkeyPatch) -> Storage:
     return open_lake(stack.lake)
 
 
-def invoke(stack: Deployed, stage: str, **event: Any) -> None:
+def invoke(stack: Deployed, stage: str, payload: dict[str, Any]) -> None:
     answer = stack.client("lambda").invoke(
-        FunctionName=f"{stack.name}-{stage}", InvocationType="Event", Payload=json.dumps(event)
+        FunctionName=f"{stack.name}-{stage}", InvocationType="Event", Payload=json.dumps(payload)
     )
     assert answer["StatusCode"] == 202
 
@@ -91,10 +91,10 @@ def test_the_tables_and_the_workgroups_exist(stack):
 def test_a_function_invoked_twice_lands_once_and_the_other_stages_it(stack, lake, portals):
     run_id = layout.make_id(datetime.now(UTC), "1a2b3c4d")
     for _ in range(2):
-        invoke(stack, "ingest", run_id=run_id, dataset="social_services")
+        invoke(stack, "ingest", event("social_services", run_id))
     read = result(lake, run_id, "ingest", "social_services")
     assert aws_lambda.parse_result("ingest", "social_services", read).outcome == "new"
-    invoke(stack, "stage", run_id=run_id, dataset="social_services")
+    invoke(stack, "stage", event("social_services", run_id))
     staged = aws_lambda.parse_result(
         "stage", "social_services", result(lake, run_id, "stage", "social_services")
     )
@@ -107,14 +107,14 @@ def test_a_function_invoked_twice_lands_once_and_the_other_stages_it(stack, lake
 def test_a_failure_is_recorded_and_queued_and_the_next_invocation_succeeds(stack, lake, portals):
     run_id = layout.make_id(datetime.now(UTC), "2b3c4d5e")
     portals.faults.add("population:cut_json")
-    invoke(stack, "ingest", run_id=run_id, dataset="population")
+    invoke(stack, "ingest", event("population", run_id))
     failed = result(lake, run_id, "ingest", "population")
     assert failed.datasets["population"].outcome == "unreadable"
     (message,) = wait(lambda: stack.failed("ingest"), "failed invocation")
-    assert message["requestPayload"] == {"run_id": run_id, "dataset": "population"}
+    assert message["requestPayload"] == event("population", run_id)
     portals.faults.clear()
     lake.delete(layout.part(run_id, "ingest.population"))
-    invoke(stack, "ingest", run_id=run_id, dataset="population")
+    invoke(stack, "ingest", event("population", run_id))
     assert result(lake, run_id, "ingest", "population").datasets["population"].outcome == "new"
 
 
