@@ -31,7 +31,7 @@ class CatalunyaStack(Stack):
         Tags.of(self).add(TAG, settings.prefix)
         storage = Buckets(self, "Storage", settings)
         roles = Roles(self, "Roles", settings, storage)
-        monitoring = Monitoring(self, "Watch", settings)
+        monitoring = Monitoring(self, "Watch", settings, roles.by_name)
         lake = storage.lake.bucket_name
         definitions = loader.load(ROOT / "datasets")
         marts = sorted(path.stem for path in (ROOT / "dbt" / "mart" / "models" / "marts").glob("*.sql"))

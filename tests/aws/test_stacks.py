@@ -186,6 +186,12 @@ def test_a_deployment_is_trusted_from_its_repository_and_environment_alone_and_a
     assert not account.may(role, "sts:AssumeRole", f"arn:aws:iam::{ACCOUNT}:role/administrator")
 
 
+def test_the_roles_that_send_alerts_may_publish_to_the_topic_and_no_other_role(account, environment):
+    topic = f"arn:aws:sns:{REGION}:{ACCOUNT}:catalunya-{environment}-alerts"
+    may = {role for role in account.roles() if account.may(role, "sns:Publish", topic)}
+    assert may == {f"catalunya-{environment}-{name}" for name in ("publish", "monitor", "orchestrator")}
+
+
 def test_build_changes_candidates_and_publish_changes_the_marts_in_glue(account, environment):
     database = f"catalunya_{environment}"
     glue = f"arn:aws:glue:{REGION}:{ACCOUNT}"
@@ -291,8 +297,25 @@ def test_the_functions_have_queues_for_failures_and_alarms_and_aws_does_not_retr
         assert "-failed" in config["DestinationConfig"]["OnFailure"]["Destination"]
     prefix = f"catalunya-{environment}-"
     found = account.of_type("AWS::CloudWatch::Alarm").values()
-    alarms = {alarm["AlarmName"].removeprefix(prefix) for alarm in found}
-    assert alarms == {f"{s}-{kind}" for s in ("ingest", "stage") for kind in ("failed", "errors", "slow")}
+    alarms = {alarm["AlarmName"].removeprefix(prefix): alarm for alarm in found}
+    idle = {"ingest-idle"} if environment == "production" else set()
+    assert set(alarms) == idle | {
+        f"{s}-{kind}" for s in ("ingest", "stage") for kind in ("failed", "errors", "slow")
+    }
+    for name in set(alarms) - idle:
+        # What such an alarm counts is over after five minutes, so that the next event fires it again; the number of
+        # messages in a queue would stay.
+        assert (alarms[name]["Period"], alarms[name]["Namespace"]) == (300, "AWS/Lambda")
+        assert alarms[name]["TreatMissingData"] == "notBreaching"
+    for name in idle:
+        alarm = alarms[name]
+        assert (alarm["EvaluationPeriods"], alarm["Threshold"]) == (12, 1)
+        assert (alarm["ComparisonOperator"], alarm["TreatMissingData"]) == ("LessThanThreshold", "breaching")
+        metrics = {m["Id"]: m for m in alarm["Metrics"]}
+        assert [m["Expression"] for m in metrics.values() if "Expression" in m] == ["FILL(invoked, 0)"]
+        stat = metrics["invoked"]["MetricStat"]
+        assert (stat["Period"], stat["Stat"], stat["Metric"]["MetricName"]) == (3600, "Sum", "Invocations")
+        assert alarm["OKActions"] == alarm["AlarmActions"]
     budget = next(iter(account.of_type("AWS::Budgets::Budget").values()))
     assert [n["Notification"]["NotificationType"] for n in budget["NotificationsWithSubscribers"]] == [
         "ACTUAL", "FORECASTED",
