@@ -10,9 +10,9 @@ import uuid
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import obstore
 import stamina
@@ -74,6 +74,7 @@ class S3Storage(Storage):
         self._scratch_base = Path(tempfile.gettempdir()) / f"catalunya-{os.getuid()}"
         connect = partial(s3_client.connect, bucket, prefix, self.region, self.endpoint)
         self._store = connect(retries=8)
+        self._prefix = f"{prefix}/" if prefix else ""
         try:
             obstore.list_with_delimiter(connect(retries=3), "locks")
         except s3_errors.BaseError as error:
@@ -212,6 +213,17 @@ class S3Storage(Storage):
                 if obstore.head(self._store, key)["size"]:
                     raise
                 return 0, b""
+
+    @override
+    def stored_sha256(self, key: str) -> str | None:
+        if self._head_client is None:
+            return None
+        full_key = f"{self._prefix}{check_key(key)}"
+        return s3_client.stored_sha256(self._head_client, self.bucket, full_key, self.uri(key))
+
+    @cached_property
+    def _head_client(self) -> Any:
+        return s3_client.head_client(self.region, self.endpoint)
 
     @override
     def delete(self, key: str) -> None:

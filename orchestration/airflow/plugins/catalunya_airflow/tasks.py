@@ -254,7 +254,7 @@ def apply_retention() -> list[str]:
 
 @assume_role("monitor")
 def verify_snapshots(dataset_id: str) -> int:
-    """Compare landed files of one dataset with their checksums, all or today's share; fails when one differs."""
+    """Compare today's share of a dataset's landed files with their checksums, or read all; fails when one differs."""
     from catalunya.lake.opening import open_lake
     from catalunya.operations import maintenance
 
