@@ -208,3 +208,44 @@ def test_a_task_assumes_its_role_and_restores_the_environment(as_airflow, lake):
         open_lake(as_airflow.lake).put("candidates/20260105T000000Z-00000000/x", b"x")
     assert dict(os.environ) == before
     assert boto3.client("s3", region_name="us-east-1")._request_signer._credentials.token is None
+
+
+def test_alerts_of_the_dag_go_to_the_stacks_topic_without_another_setting(as_airflow, lake, monkeypatch):
+    from catalunya.operations.alerts import Alert
+    from catalunya_airflow import alerts
+
+    monkeypatch.delenv("CATALUNYA_NOTIFY_URLS", raising=False)
+    sqs, topics = as_airflow.client("sqs"), as_airflow.client("sns")
+    url = sqs.create_queue(QueueName="reader")["QueueUrl"]
+    queue = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    [topic] = [t["TopicArn"] for t in topics.list_topics()["Topics"] if t["TopicArn"].endswith("-alerts")]
+    topics.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)
+    alert = Alert(kind="failed", subject="ingest of population", reason="the portal is down", event="x")
+    for _ in range(2):
+        alerts.deliver([alert])
+
+    def heard() -> list[Any]:
+        return list(sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", []))
+
+    [message] = wait(heard, "alert")
+    body = json.loads(message["Body"])
+    assert body["Subject"] == alert.title
+    assert "the portal is down" in body["Message"]
+    sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    assert heard() == []
+
+
+def test_a_task_of_another_commit_ends_at_once_and_says_what_to_do(as_airflow, lake, portals, monkeypatch):
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from catalunya_airflow.operators import InvokeLambdaOperator
+
+    monkeypatch.setattr(aws_lambda, "code_digest", lambda: "0" * 16)
+    task = InvokeLambdaOperator(
+        task_id="ingest", stage="ingest", dataset_id="population", timeout_s=60, poll_s=0.2
+    )
+    asked = len(portals.log)
+    with pytest.raises(AirflowFailException, match=r"the code of Airflow \(0{16}\) is not.*make deploy"):
+        perform(task, context("other commit"))
+    assert len(portals.log) == asked
+    monkeypatch.undo()

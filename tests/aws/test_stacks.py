@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from catalunya.datasets import loader
+from infrastructure import costs
 from tests.aws.policy import ACCOUNT, REGION, Account
 from tests.aws.synthesis import synthesise
 from tests.project import ROOT
@@ -301,6 +303,8 @@ def test_the_functions_have_queues_for_failures_and_alarms_and_aws_does_not_retr
     found = account.of_type("AWS::CloudWatch::Alarm").values()
     alarms = {alarm["AlarmName"].removeprefix(prefix): alarm for alarm in found}
     idle = {"ingest-idle"} if environment == "production" else set()
+    if environment == "production":
+        assert len(alarms) == inspect.signature(costs.month).parameters["alarms"].default
     assert set(alarms) == idle | {
         f"{s}-{kind}" for s in ("ingest", "stage") for kind in ("failed", "errors", "slow")
     }
