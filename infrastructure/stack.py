@@ -33,7 +33,7 @@ class CatalunyaStack(Stack):
         storage = Buckets(self, "Storage", settings)
         airflow = instance_role(self, settings) if settings.airflow else None
         roles = Roles(self, "Roles", settings, storage, airflow)
-        monitoring = Monitoring(self, "Watch", settings)
+        monitoring = Monitoring(self, "Watch", settings, roles.by_name)
         lake = storage.lake.bucket_name
         definitions = loader.load(ROOT / "datasets")
         GlueCatalog(self, "Catalogue", settings, definitions, lake)

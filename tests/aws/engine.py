@@ -65,13 +65,16 @@ def documented(stack: Deployed) -> dict[str, set[Need]]:
     catalog = place.arn("athena", "datacatalog/AwsDataCatalog")
     console = ("ListDatabases", "GetDatabase", "ListTableMetadata", "GetTableMetadata", "GetDataCatalog")
     monitor = f"arn:aws:iam::{stack.account}:role/{stack.name}-monitor"
+    # Alerts go to the topic unless other addresses are set, as they are in these runs; `test_deployed.py` sends some.
+    alerts = Need("sns:Publish", place.arn("sns", function.format("alerts")))
     return {
         **platform,
         # By the DAG `catalunya_maintenance`, and by `catalunya doctor --aws` in `test_deployed.py`.
-        "orchestrator": {Need("sts:AssumeRole", monitor)},
+        "orchestrator": {Need("sts:AssumeRole", monitor), alerts},
         # dbt-athena stops the query of a build that is interrupted; people cancel theirs.
         "build": {Need("athena:StopQueryExecution", build)},
-        "publish": {Need("athena:StopQueryExecution", build)},
+        "publish": {Need("athena:StopQueryExecution", build), alerts},
+        "monitor": {alerts},
         # The editor of the console, and the drivers. Source: Athena's guide, "AWS managed policies", AmazonAthenaFullAccess.
         "reader": {
             Need("athena:StopQueryExecution", read),

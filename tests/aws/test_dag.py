@@ -25,6 +25,7 @@ from catalunya.release import Release, current_release
 from catalunya.runs import record
 from catalunya.runs.record import RunRecord
 from infrastructure.package import Package
+from infrastructure.permissions import ROLES
 from orchestration.tests.airflow_instance import Airflow, scheduled_run, start_airflow
 from orchestration.tests.api import EndedRun
 from tests.aws.emulator import AIRFLOW, PERSON, Deployed, deployed
@@ -379,7 +380,7 @@ def test_who_asked_a_query_may_do_what_the_engine_did_for_it(production, first, 
     assert refused == set()
 
 
-@pytest.mark.parametrize("role", ["orchestrator", "ingest", "stage", "build", "publish", "reader"])
+@pytest.mark.parametrize("role", [role.name for role in ROLES])
 def test_without_any_one_of_its_other_rights_a_role_could_not_do_its_steps(
     production, first, stack, athena, gate, role
 ):

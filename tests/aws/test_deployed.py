@@ -31,7 +31,7 @@ from catalunya.settings import Settings
 from infrastructure.package import Package
 from tests.aws.emulator import AIRFLOW, PERSON, Deployed, deployed
 from tests.aws.gate import Gate
-from tests.aws.invocation import DAY
+from tests.aws.invocation import DAY, event
 from tests.lake.faulty_proxy import FaultyProxy
 from tests.project import ROOT
 
@@ -59,9 +59,9 @@ def lake(stack: Deployed, monkeypatch: pytest.MonkeyPatch) -> Storage:
     return open_lake(stack.lake)
 
 
-def invoke(stack: Deployed, stage: str, **event: Any) -> None:
+def invoke(stack: Deployed, stage: str, payload: dict[str, Any]) -> None:
     answer = stack.client("lambda").invoke(
-        FunctionName=f"{stack.name}-{stage}", InvocationType="Event", Payload=json.dumps(event)
+        FunctionName=f"{stack.name}-{stage}", InvocationType="Event", Payload=json.dumps(payload)
     )
     assert answer["StatusCode"] == 202
 
@@ -97,10 +97,10 @@ def test_the_tables_and_the_workgroups_exist(stack):
 def test_a_function_invoked_twice_lands_once_and_the_other_stages_it(stack, lake, portals):
     run_id = layout.make_id(datetime.now(UTC), "1a2b3c4d")
     for _ in range(2):
-        invoke(stack, "ingest", run_id=run_id, dataset="social_services")
+        invoke(stack, "ingest", event("social_services", run_id))
     read = result(lake, run_id, "ingest", "social_services")
     assert aws_lambda.parse_result("ingest", "social_services", read).outcome == "new"
-    invoke(stack, "stage", run_id=run_id, dataset="social_services")
+    invoke(stack, "stage", event("social_services", run_id))
     staged = aws_lambda.parse_result(
         "stage", "social_services", result(lake, run_id, "stage", "social_services")
     )
@@ -113,14 +113,14 @@ def test_a_function_invoked_twice_lands_once_and_the_other_stages_it(stack, lake
 def test_a_failure_is_recorded_and_queued_and_the_next_invocation_succeeds(stack, lake, portals):
     run_id = layout.make_id(datetime.now(UTC), "2b3c4d5e")
     portals.faults.add("population:cut_json")
-    invoke(stack, "ingest", run_id=run_id, dataset="population")
+    invoke(stack, "ingest", event("population", run_id))
     failed = result(lake, run_id, "ingest", "population")
     assert failed.datasets["population"].outcome == "unreadable"
     (message,) = wait(lambda: stack.failed("ingest"), "failed invocation")
-    assert message["requestPayload"] == {"run_id": run_id, "dataset": "population"}
+    assert message["requestPayload"] == event("population", run_id)
     portals.faults.clear()
     lake.delete(layout.part(run_id, "ingest.population"))
-    invoke(stack, "ingest", run_id=run_id, dataset="population")
+    invoke(stack, "ingest", event("population", run_id))
     assert result(lake, run_id, "ingest", "population").datasets["population"].outcome == "new"
 
 
@@ -306,3 +306,44 @@ def test_doctor_and_status_need_no_more_than_the_machines_own_identity(front, la
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_alerts_of_the_dag_go_to_the_stacks_topic_without_another_setting(as_airflow, lake, monkeypatch):
+    from catalunya.operations.alerts import Alert
+    from catalunya_airflow import alerts
+
+    monkeypatch.delenv("CATALUNYA_NOTIFY_URLS", raising=False)
+    sqs, topics = as_airflow.client("sqs"), as_airflow.client("sns")
+    url = sqs.create_queue(QueueName="reader")["QueueUrl"]
+    queue = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    [topic] = [t["TopicArn"] for t in topics.list_topics()["Topics"] if t["TopicArn"].endswith("-alerts")]
+    topics.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)
+    alert = Alert(kind="failed", subject="ingest of population", reason="the portal is down", event="x")
+    for _ in range(2):
+        alerts.deliver([alert])
+
+    def heard() -> list[Any]:
+        return list(sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", []))
+
+    [message] = wait(heard, "alert")
+    body = json.loads(message["Body"])
+    assert body["Subject"] == alert.title
+    assert "the portal is down" in body["Message"]
+    sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    assert heard() == []
+
+
+def test_a_task_of_another_commit_ends_at_once_and_says_what_to_do(as_airflow, lake, portals, monkeypatch):
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from catalunya_airflow.operators import InvokeLambdaOperator
+
+    monkeypatch.setattr(aws_lambda, "code_digest", lambda: "0" * 16)
+    task = InvokeLambdaOperator(
+        task_id="ingest", stage="ingest", dataset_id="population", timeout_s=60, poll_s=0.2
+    )
+    asked = len(portals.log)
+    with pytest.raises(AirflowFailException, match=r"the code of Airflow \(0{16}\) is not.*make deploy"):
+        perform(task, context("other commit"))
+    assert len(portals.log) == asked
+    monkeypatch.undo()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from catalunya.datasets import loader
+from infrastructure import costs
 from tests.aws.policy import ACCOUNT, REGION, Account
 from tests.aws.synthesis import synthesise
 from tests.project import ROOT
@@ -171,6 +173,14 @@ def test_a_first_deploy_that_fails_leaves_no_bucket_behind(templates):
         assert lake["UpdateReplacePolicy"] == ("Retain" if name == "production" else "Delete")
 
 
+def test_the_roles_that_send_alerts_may_publish_to_the_topic_and_no_other_role(account, environment):
+    [name] = account.of_type("AWS::SNS::Topic")
+    topic = account.resolve({"Ref": name})
+    assert topic.endswith(f"catalunya-{environment}-alerts")
+    may = {role for role in account.roles() if account.may(role, "sns:Publish", topic)}
+    assert may == {f"catalunya-{environment}-{name}" for name in ("publish", "monitor", "orchestrator")}
+
+
 def test_build_changes_candidates_and_publish_changes_the_marts_in_glue(account, environment):
     database = f"catalunya_{environment}"
     glue = f"arn:aws:glue:{REGION}:{ACCOUNT}"
@@ -253,6 +263,8 @@ def test_the_lake_is_private_encrypted_versioned_and_each_prefix_has_its_own_lif
     }  # fmt: skip
     expiring = {prefix for prefix, rule in rules.items() if "ExpirationInDays" in rule}
     assert expiring == {"candidates/", "runs/", "locks/", "alerts/"}
+    # Infrequent access: one read of landed bytes, to stage them again, costs what the class saves in a month.
+    assert not [prefix for prefix, rule in rules.items() if "Transitions" in rule]
     assert "ExpirationInDays" in buckets["results"]["LifecycleConfiguration"]["Rules"][0]
 
 
@@ -297,8 +309,27 @@ def test_the_functions_have_queues_for_failures_and_alarms_and_aws_does_not_retr
         assert "-failed" in config["DestinationConfig"]["OnFailure"]["Destination"]
     prefix = f"catalunya-{environment}-"
     found = account.of_type("AWS::CloudWatch::Alarm").values()
-    alarms = {alarm["AlarmName"].removeprefix(prefix) for alarm in found}
-    assert alarms == {f"{s}-{kind}" for s in ("ingest", "stage") for kind in ("failed", "errors", "slow")}
+    alarms = {alarm["AlarmName"].removeprefix(prefix): alarm for alarm in found}
+    idle = {"ingest-idle"} if environment == "production" else set()
+    if environment == "production":
+        assert len(alarms) == inspect.signature(costs.month).parameters["alarms"].default
+    assert set(alarms) == idle | {
+        f"{s}-{kind}" for s in ("ingest", "stage") for kind in ("failed", "errors", "slow")
+    }
+    for name in set(alarms) - idle:
+        # What such an alarm counts is over after five minutes, so that the next event fires it again; the number of
+        # messages in a queue would stay.
+        assert (alarms[name]["Period"], alarms[name]["Namespace"]) == (300, "AWS/Lambda")
+        assert alarms[name]["TreatMissingData"] == "notBreaching"
+    for name in idle:
+        alarm = alarms[name]
+        assert (alarm["EvaluationPeriods"], alarm["Threshold"]) == (12, 1)
+        assert (alarm["ComparisonOperator"], alarm["TreatMissingData"]) == ("LessThanThreshold", "breaching")
+        metrics = {m["Id"]: m for m in alarm["Metrics"]}
+        assert [m["Expression"] for m in metrics.values() if "Expression" in m] == ["FILL(invoked, 0)"]
+        stat = metrics["invoked"]["MetricStat"]
+        assert (stat["Period"], stat["Stat"], stat["Metric"]["MetricName"]) == (3600, "Sum", "Invocations")
+        assert alarm["OKActions"] == alarm["AlarmActions"]
     budget = next(iter(account.of_type("AWS::Budgets::Budget").values()))
     assert [n["Notification"]["NotificationType"] for n in budget["NotificationsWithSubscribers"]] == [
         "ACTUAL", "FORECASTED",
