@@ -30,7 +30,7 @@ from orchestration.tests.airflow_instance import Airflow, scheduled_run, start_a
 from orchestration.tests.api import EndedRun
 from tests.aws.emulator import AIRFLOW, PERSON, Deployed, deployed
 from tests.aws.engine import asker, documented, of_engine
-from tests.aws.gate import Gate
+from tests.aws.gate import ADMINISTRATOR, Gate
 from tests.aws.invocation import DAY
 from tests.aws.needs import necessary
 from tests.lake.faulty_proxy import SLOW_DOWN, FaultyProxy
@@ -116,6 +116,7 @@ def production(
         "CATALUNYA_SCHEMA": SCHEMA,
         "CATALUNYA_ATHENA_WORKGROUP": f"{stack.name}-build",
         "CATALUNYA_ATHENA_POLL": "0.1",
+        "CATALUNYA_KEEP_RELEASES": "2",
     }
     with start_airflow(tmp_path_factory.mktemp("production"), portals, more) as airflow:
         yield airflow
@@ -323,10 +324,11 @@ def test_a_throttled_s3_costs_time_and_neither_loses_nor_duplicates_anything(
 
 
 def command(production: Airflow, *arguments: str, **more: str) -> dict[str, Any]:
-    """Run `catalunya` on the same lake, with unchanged portals."""
+    """Run `catalunya` on the same lake, with unchanged portals, as an administrator: no role may do all of a run."""
+    administrator = {"AWS_ACCESS_KEY_ID": ADMINISTRATOR, "CATALUNYA_ROLES": ""}
     done = subprocess.run(
         [sys.executable, "-m", "catalunya", *arguments, "--json"],
-        env={**production.env, **more}, cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**production.env, **administrator, **more}, cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
