@@ -57,6 +57,8 @@ _WHY_RESULTS = "Athena names a result after its query, whose id it makes."
 _WHY_CANDIDATES = "A candidate's schema is named after its run, whose id is made when it begins."
 _WHY_RELEASES = "A table of a release is named after it, whose id is made of its moment and content."
 
+_WHY_MARTS = "A new mart is published by the next run, without a deploy before."
+
 
 class Athena(Construct):
     """Workgroups `<prefix>-build` and `<prefix>-read`."""
@@ -68,8 +70,6 @@ class Athena(Construct):
         settings: Parameters,
         storage: Buckets,
         roles: Roles,
-        *,
-        mart_tables: tuple[str, ...],
     ) -> None:
         super().__init__(scope, name)
         self.settings = settings
@@ -77,9 +77,8 @@ class Athena(Construct):
         self._workgroup("build", enforced=False)
         self._workgroup("read", enforced=True)
         builder, publisher, reader = (roles.by_name[role] for role in ("build", "publish", "reader"))
-        marts = self._tables("marts", mart_tables)
-        releases = self._tables("marts_releases", ("*",))
-        candidates = self._tables("marts_candidate_*", ("*",))
+        marts, releases = self._tables("marts"), self._tables("marts_releases")
+        candidates = self._tables("marts_candidate_*")
         # To delete a schema, a role needs the right to everything that could be in it.
         functions = self._arn("glue", "userDefinedFunction", f"{settings.database}_marts_candidate_*/*")
         for role in (builder, publisher):
@@ -112,6 +111,7 @@ class Athena(Construct):
                 reasons[f"{glue}:{kind}"] = _WHY_CANDIDATES
         if releases:
             reasons[f"{glue}:table/{self.settings.database}_marts_releases/*"] = _WHY_RELEASES
+            reasons[f"{glue}:table/{self.settings.database}_marts/*"] = _WHY_MARTS
         acknowledge_wildcards(role, reasons)
 
     def _workgroup(self, kind: str, *, enforced: bool) -> None:
@@ -174,11 +174,10 @@ class Athena(Construct):
         role.add_to_policy(iam.PolicyStatement(actions=[*_CONSOLE], resources=["*"]))
         acknowledge_wildcards(role, {"*": "These lists have no resource that they could be limited to."})
 
-    def _tables(self, kind: str, names: tuple[str, ...]) -> list[str]:
+    def _tables(self, kind: str) -> list[str]:
         """Return the ARNs of a database and its tables; every call of Glue needs both, and the catalog's."""
         database = f"{self.settings.database}_{kind}"
-        tables = [self._arn("glue", "table", f"{database}/{name}") for name in names]
-        return [self._arn("glue", "database", database), *tables]
+        return [self._arn("glue", "database", database), self._arn("glue", "table", f"{database}/*")]
 
     def _allow_glue(self, role: iam.Role, actions: tuple[str, ...], resources: list[str]) -> None:
         catalogue = self._arn("glue", "catalog")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 RUNS_A_MONTH = 4 * 30
 """One every six hours."""
+HOURS_A_MONTH = 730
 GB = 1024**3
 
 
@@ -13,18 +14,18 @@ GB = 1024**3
 class Prices:
     """List prices in US dollars of US East (N. Virginia) without free tier; Ireland is up to a tenth more expensive.
 
-    From aws.amazon.com/s3/pricing, /lambda/pricing, /athena/pricing and /cloudwatch/pricing. In November 2026 second
-    sources agreed for storage, requests, functions on arm64, Athena and logs. There was no second source for infrequent
-    access, scratch space and alarms: check these before you rely on them.
+    From aws.amazon.com/s3/pricing, /lambda/pricing, /athena/pricing, /cloudwatch/pricing, /ec2/pricing/on-demand,
+    /ebs/pricing, /vpc/pricing and /secrets-manager/pricing. In November 2026 second sources agreed for all of them except
+    scratch space: check that one before you rely on it.
     """
 
     stored_gb_month: float = 0.023
-    cold_gb_month: float = 0.0125
-    """Standard - Infrequent Access, for landed bytes older than 90 days."""
     writes_1000: float = 0.005
     """PUT, COPY, POST and LIST."""
     reads_1000: float = 0.0004
-    """GET and all others; DELETE is free."""
+    """GET, HEAD and all others; DELETE is free."""
+    transfer_gb: float = 0.09
+    """Sent out of AWS; free within a region."""
     function_gb_second: float = 0.0000133334
     """On arm64."""
     scratch_gb_second: float = 0.0000000309
@@ -33,22 +34,41 @@ class Prices:
     athena_tb: float = 5.0
     log_gb: float = 0.50
     alarm_month: float = 0.10
+    instance_hour: float = 0.0672
+    """t4g.large on demand: two processors, 8 GiB."""
+    volume_gb_month: float = 0.08
+    """gp3."""
+    address_hour: float = 0.005
+    """A public IPv4 address."""
+    secret_month: float = 0.40
 
 
 @dataclass(frozen=True)
-class RunUsage:
-    """The measured usage of one run."""
+class Usage:
+    """What a run, or a day of maintenance, asks for, or what there is after it."""
 
-    writes: int
-    reads: int
-    function_seconds: float
-    invocations: int
-    log_bytes: int
-    landed_bytes: int
-    """In landing, staging and quarantine."""
-    released_bytes: int
-    scanned_bytes: int = 0
-    """Read by Athena, which bills at least ten megabytes a query; 0 when DuckDB builds."""
+    writes: float = 0
+    reads: float = 0
+    downloaded_bytes: float = 0
+    """From S3 to the machine of Airflow."""
+    function_seconds: float = 0
+    invocations: float = 0
+    log_bytes: float = 0
+    kept_bytes: float = 0
+    """All of landing, staging and quarantine."""
+    released_bytes: float = 0
+    """The files of one release, its documentation and published copies."""
+    queries: float = 0
+    """Of Athena, which bills at least ten megabytes for each that reads."""
+    scanned_bytes: float = 0
+
+
+def at(count: float, first: tuple[float, Usage], second: tuple[float, Usage]) -> Usage:
+    """Return the usage at `count` snapshots, on the straight line through two measurements."""
+    (low, small), (high, large) = first, second
+    few, many = asdict(small), asdict(large)
+    slope = {name: (many[name] - few[name]) / (high - low) for name in few}
+    return Usage(**{name: max(0.0, few[name] + slope[name] * (count - low)) for name in few})
 
 
 @dataclass(frozen=True)
@@ -61,35 +81,37 @@ class Line:
 
 
 def month(
-    nothing_new: RunUsage,
-    new: RunUsage,
+    nothing_new: Usage,
+    new: Usage,
+    daily: Usage,
     *,
     days_with_news: int,
     memory_mb: int,
     scratch_mb: int,
     slower: float,
-    months: int = 12,
     releases_kept: int = 30,
-    alarms: int = 6,
+    days_deleted_kept: int = 30,
+    alarms: int = 7,
     prices: Prices | None = None,
 ) -> list[Line]:
-    """Return the bill of the last of `months` months, in which sources changed on `days_with_news` days.
+    """Return the bill of a month in which sources changed on `days_with_news` days, from the usage that its runs have.
 
-    `slower` is the factor by which a function is slower than the machine that the usage was measured on.
+    `daily` is the maintenance of a day. `slower` is the factor by which a function is slower than the machine that the usage
+    was measured on. Releases that were deleted are kept as versions for `days_deleted_kept`, one a day with news.
     """
     price = prices or Prices()
     quiet = RUNS_A_MONTH - days_with_news
 
     def total(name: str) -> float:
-        return float(quiet * getattr(nothing_new, name) + days_with_news * getattr(new, name))
+        runs = quiet * getattr(nothing_new, name) + days_with_news * getattr(new, name)
+        return float(runs + 30 * getattr(daily, name))
 
+    releases = releases_kept + days_deleted_kept * days_with_news / 30
+    stored = (new.kept_bytes + new.released_bytes * releases) / GB
     seconds = total("function_seconds") * slower
-    landed = new.landed_bytes * days_with_news / GB
-    warm, cold = landed * min(months, 3), landed * max(months - 3, 0)
-    released = new.released_bytes * releases_kept / GB
+    charged = (total("scanned_bytes") + total("queries") * 10_000_000) / 10**12
     return [
-        Line("S3, storage", f"{warm + released:.2f} GB", (warm + released) * price.stored_gb_month),
-        Line("S3, storage of landed bytes after 90 days", f"{cold:.2f} GB", cold * price.cold_gb_month),
+        Line("S3, storage", f"{stored:.2f} GB", stored * price.stored_gb_month),
         Line("S3, writes and lists", f"{total('writes'):,.0f}", total("writes") / 1000 * price.writes_1000),
         Line("S3, reads", f"{total('reads'):,.0f}", total("reads") / 1000 * price.reads_1000),
         Line(
@@ -98,22 +120,36 @@ def month(
             seconds * memory_mb / 1024 * price.function_gb_second,
         ),
         Line(
-            "Lambda, scratch space",
-            f"{seconds * (scratch_mb - 512) / 1024:,.0f} GB-s",
-            seconds * (scratch_mb - 512) / 1024 * price.scratch_gb_second,
-        ),
-        Line(
-            "Lambda, invocations",
+            "Lambda, scratch space, invocations, logs",
             f"{total('invocations'):,.0f}",
-            total("invocations") / 1e6 * price.invocations_million,
+            seconds * (scratch_mb - 512) / 1024 * price.scratch_gb_second
+            + total("invocations") / 1e6 * price.invocations_million
+            + total("log_bytes") / GB * price.log_gb,
         ),
-        Line("Logs", f"{total('log_bytes') / GB:.3f} GB", total("log_bytes") / GB * price.log_gb),
         Line("Alarms", str(alarms), alarms * price.alarm_month),
-        Line(
-            "Athena, bytes read",
-            f"{total('scanned_bytes') / GB:.2f} GB",
-            total("scanned_bytes") / 1024**4 * price.athena_tb,
-        ),
+        Line("Athena", f"{charged:.3f} TB", charged * price.athena_tb),
+    ]
+
+
+def transfer(
+    nothing_new: Usage, new: Usage, daily: Usage, *, days_with_news: int, prices: Prices | None = None
+) -> Line:
+    """Return what a month costs more when Airflow runs outside AWS: the bytes that it downloads."""
+    price = prices or Prices()
+    quiet = RUNS_A_MONTH - days_with_news
+    runs = quiet * nothing_new.downloaded_bytes + days_with_news * new.downloaded_bytes
+    sent = (runs + 30 * daily.downloaded_bytes) / GB
+    return Line("Transfer out of AWS", f"{sent:.2f} GB", sent * price.transfer_gb)
+
+
+def machine(volumes_gb: int = 16 + 50, secrets: int = 2, prices: Prices | None = None) -> list[Line]:
+    """Return the monthly bill of the instance that runs Airflow in the account (`infrastructure/airflow_instance.py`)."""
+    price = prices or Prices()
+    return [
+        Line("t4g.large, on demand", f"{HOURS_A_MONTH} hours", HOURS_A_MONTH * price.instance_hour),
+        Line("Volumes, gp3", f"{volumes_gb} GB", volumes_gb * price.volume_gb_month),
+        Line("Public IPv4 address", f"{HOURS_A_MONTH} hours", HOURS_A_MONTH * price.address_hour),
+        Line("Secrets", str(secrets), secrets * price.secret_month),
     ]
 
 

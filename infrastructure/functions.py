@@ -17,6 +17,8 @@ from infrastructure.parameters import Parameters
 
 LONGEST_WAIT = Duration.minutes(15)
 """Age at which AWS drops an invocation that it could not start, because of throttling for example."""
+IDLE_HOURS = 12
+"""Hours without an invocation after which an alarm of production fires: two runs of Airflow did not take place."""
 
 
 class Functions(Construct):
@@ -77,8 +79,11 @@ class Functions(Construct):
                 reason="Python 3.13 is what the lock was tested with and is supported by AWS until 2029.",
             )
         )
-        self._alarms(stage, function, failed)
+        self._alarms(stage, function)
         return function
+
+    def _failed(self, stage: str) -> str:
+        return f"{self.settings.prefix}-{stage}-failed"
 
     def _allow_platform(self, role: iam.Role, group: logs.LogGroup, failed: sqs.Queue) -> None:
         """Allow what Lambda itself does in the name of the function: write its log, and queue what failed."""
@@ -92,7 +97,7 @@ class Functions(Construct):
         queue = sqs.Queue(
             self,
             f"{stage.title()}Failed",
-            queue_name=f"{self.settings.prefix}-{stage}-failed",
+            queue_name=self._failed(stage),
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             enforce_ssl=True,
             retention_period=Duration.days(14),
@@ -105,38 +110,79 @@ class Functions(Construct):
         )
         return queue
 
-    def _alarms(self, stage: str, function: lambda_.Function, failed: sqs.Queue) -> None:
-        slow_ms = self.settings.timeout_s * 800
+    def _alarms(self, stage: str, function: lambda_.Function) -> None:
+        """Watch each five minutes by themselves: an alarm ends when nothing more happens, and the next event fires it again.
+
+        An alarm on the number of messages in the queue would stay on until somebody empties the queue.
+        """
         five = Duration.minutes(5)
-        for name, metric, threshold, description in (
-            (
-                "failed",
-                failed.metric_approximate_number_of_messages_visible(period=five, statistic="Maximum"),
-                0,
-                f"An invocation of {stage} failed and lies in the queue.",
-            ),
-            (
-                "errors",
-                function.metric_errors(period=five),
-                0,
-                f"The function {stage} raised an error, ran out of time or out of memory.",
-            ),
-            (
-                "slow",
-                function.metric_duration(period=five, statistic="Maximum"),
-                slow_ms,
-                f"The function {stage} took more than four fifths of the time it has.",
-            ),
-        ):
-            alarm = cloudwatch.Alarm(
-                self,
-                f"{stage.title()}{name.title()}Alarm",
-                alarm_name=f"{self.settings.prefix}-{stage}-{name}",
-                alarm_description=f"{description} Look at the log group /catalunya/{self.settings.prefix}-{stage}.",
-                metric=metric,
-                threshold=threshold,
-                evaluation_periods=1,
-                comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
-                treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
-            )
-            alarm.add_alarm_action(actions.SnsAction(self.topic))
+        self._alarm(
+            stage,
+            "failed",
+            function.metric("AsyncEventsDropped", period=five, statistic="Sum"),
+            f"An invocation of {stage} failed or was never started, and lies in the queue {self._failed(stage)}.",
+        )
+        self._alarm(
+            stage,
+            "errors",
+            function.metric_errors(period=five),
+            f"The function {stage} raised an error, ran out of time or out of memory.",
+        )
+        self._alarm(
+            stage,
+            "slow",
+            function.metric_duration(period=five, statistic="Maximum"),
+            f"The function {stage} took more than four fifths of the time it has.",
+            threshold=self.settings.timeout_s * 800,
+        )
+        if stage == "ingest" and self.settings.is_production:
+            self._alarm_when_idle(stage, function)
+
+    def _alarm_when_idle(self, stage: str, function: lambda_.Function) -> None:
+        """Watch for hours without any invocation: Airflow, which invokes every six hours, is down.
+
+        Hours without an invocation have no data. Filled with zeros, they are counted from the last invocation on; CloudWatch
+        would otherwise look further back for older data, and fire some hours later.
+        """
+        hourly = function.metric_invocations(period=Duration.hours(1))
+        invoked = cloudwatch.MathExpression(
+            expression="FILL(invoked, 0)", using_metrics={"invoked": hourly}, period=Duration.hours(1)
+        )
+        alarm = self._alarm(
+            stage,
+            "idle",
+            invoked,
+            f"Nobody invoked {stage} for {IDLE_HOURS} hours: is Airflow running?",
+            threshold=1,
+            comparison_operator=cloudwatch.ComparisonOperator.LESS_THAN_THRESHOLD,
+            evaluation_periods=IDLE_HOURS,
+            treat_missing_data=cloudwatch.TreatMissingData.BREACHING,
+        )
+        alarm.add_ok_action(actions.SnsAction(self.topic))
+
+    def _alarm(
+        self,
+        stage: str,
+        name: str,
+        metric: cloudwatch.IMetric,
+        description: str,
+        *,
+        threshold: int = 0,
+        comparison_operator: cloudwatch.ComparisonOperator = cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
+        evaluation_periods: int = 1,
+        treat_missing_data: cloudwatch.TreatMissingData = cloudwatch.TreatMissingData.NOT_BREACHING,
+    ) -> cloudwatch.Alarm:
+        prefix = self.settings.prefix
+        alarm = cloudwatch.Alarm(
+            self,
+            f"{stage.title()}{name.title()}Alarm",
+            alarm_name=f"{prefix}-{stage}-{name}",
+            alarm_description=f"{description} Look at the log group /catalunya/{prefix}-{stage}; docs/aws.md, Alerts.",
+            metric=metric,
+            threshold=threshold,
+            evaluation_periods=evaluation_periods,
+            comparison_operator=comparison_operator,
+            treat_missing_data=treat_missing_data,
+        )
+        alarm.add_alarm_action(actions.SnsAction(self.topic))
+        return alarm

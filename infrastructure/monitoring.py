@@ -1,4 +1,4 @@
-"""Monitoring: one topic for all alarms, and a budget."""
+"""Monitoring: one topic for all alarms and alerts, and a budget."""
 
 from __future__ import annotations
 
@@ -9,18 +9,30 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
+from catalunya.lake import layout
+from infrastructure import permissions
 from infrastructure.parameters import TAG, Parameters
+
+SENDERS = tuple(role.name for role in permissions.ROLES if f"{layout.ALERTS}/*" in role.writes)
+"""The roles whose tasks send alerts: those that may store what was sent."""
 
 
 class Monitoring(Construct):
-    """The topic `<prefix>-alerts` and the budget `<prefix>`."""
+    """The topic `<prefix>-alerts` and the budget `<prefix>`.
 
-    def __init__(self, scope: Construct, name: str, settings: Parameters) -> None:
+    Alarms, the budget and the pipeline's own alerts go to the topic.
+    """
+
+    def __init__(self, scope: Construct, name: str, settings: Parameters, roles: dict[str, iam.Role]) -> None:
         super().__init__(scope, name)
         self.topic = sns.Topic(self, "Alerts", topic_name=f"{settings.prefix}-alerts", enforce_ssl=True)
         if settings.alert_email:
             self.topic.add_subscription(subscriptions.EmailSubscription(settings.alert_email))
         self._allow_services()
+        for sender in SENDERS:
+            roles[sender].add_to_policy(
+                iam.PolicyStatement(actions=["sns:Publish"], resources=[self.topic.topic_arn])
+            )
         if settings.has_budget:
             self._budget(settings)
 

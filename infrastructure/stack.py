@@ -33,19 +33,11 @@ class CatalunyaStack(Stack):
         storage = Buckets(self, "Storage", settings)
         airflow = instance_role(self, settings) if settings.airflow else None
         roles = Roles(self, "Roles", settings, storage, airflow)
-        monitoring = Monitoring(self, "Watch", settings)
+        monitoring = Monitoring(self, "Watch", settings, roles.by_name)
         lake = storage.lake.bucket_name
         definitions = loader.load(ROOT / "datasets")
-        marts = sorted(path.stem for path in (ROOT / "dbt" / "mart" / "models" / "marts").glob("*.sql"))
         GlueCatalog(self, "Catalogue", settings, definitions, lake)
-        Athena(
-            self,
-            "Athena",
-            settings,
-            storage,
-            roles,
-            mart_tables=tuple(marts),
-        )
+        Athena(self, "Athena", settings, storage, roles)
         Functions(self, "Functions", settings, _environment(settings, lake), roles.by_name, monitoring.topic)
         if airflow:
             AirflowInstance(

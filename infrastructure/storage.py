@@ -33,8 +33,6 @@ OLD_DAYS = {
     layout.CURRENT: 365,
 }
 """Prefix to the days that a version is kept after it was replaced or deleted."""
-_COLD_DAYS = 90
-"""Age after which landed bytes are read once a month at most, by the check of their checksums."""
 
 
 class Buckets(Construct):
@@ -120,10 +118,6 @@ def _lifecycle_rules() -> list[s3.LifecycleRule]:
     rules = []
     for prefix, old_days in OLD_DAYS.items():
         days = DAYS.get(prefix)
-        is_landing = prefix == layout.LANDING
-        cold = s3.Transition(
-            storage_class=s3.StorageClass.INFREQUENT_ACCESS, transition_after=Duration.days(_COLD_DAYS)
-        )
         rules.append(
             s3.LifecycleRule(
                 id=prefix.removesuffix(".json"),
@@ -131,7 +125,6 @@ def _lifecycle_rules() -> list[s3.LifecycleRule]:
                 expiration=Duration.days(days) if days else None,
                 expired_object_delete_marker=None if days else True,
                 noncurrent_version_expiration=Duration.days(old_days),
-                transitions=[cold] if is_landing else None,
             )
         )
     return rules

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from catalunya.audit import read_verdict
 from catalunya.build import Candidate, Inputs, discard_candidates, newest_candidate, reopen
-from catalunya.errors import UsageError
+from catalunya.errors import BuildFailed, UsageError
 from catalunya.lake import layout
 from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
@@ -52,6 +53,33 @@ def test_a_candidate_is_reopened_only_by_the_engine_that_built_it(lake):
     )  # fmt: skip
     with pytest.raises(UsageError, match=r"CATALUNYA_ENGINE: candidate .* was built by trino, not duckdb"):
         reopen(open_engine(lake, settings("duckdb")), candidate)
+
+
+class DeniedAthena:
+    """Athena for a role that may not create the table of a new mart."""
+
+    reason = "User: publish is not authorized to perform: glue:CreateTable on resource: table/marts/new"
+
+    def start_query_execution(self, **_: object) -> dict[str, str]:
+        return {"QueryExecutionId": "q"}
+
+    def get_query_execution(self, **_: object) -> object:
+        return {"QueryExecution": {"Status": {"State": "FAILED", "StateChangeReason": self.reason}}}
+
+
+@pytest.mark.parametrize(
+    ("reason", "hinted"), [(DeniedAthena.reason, True), ("line 1:8: no such column", False)]
+)
+def test_a_mart_that_the_role_may_not_create_yet_is_denied_with_what_to_do(
+    request, monkeypatch, reason, hinted
+):
+    engine = open_engine(open_lake(f"s3://{request.getfixturevalue('s3_bucket')}/lake"), settings("athena"))
+    denied = DeniedAthena()
+    denied.reason = reason
+    monkeypatch.setattr(engine, "_client", lambda _: denied)
+    with pytest.raises(BuildFailed, match=re.escape(reason)) as raised:
+        engine.query("create external table new (a int)")
+    assert ("needs a deployment first, see docs/aws.md, Update" in str(raised.value)) is hinted
 
 
 def test_candidates_of_a_distributed_engine_are_left_to_that_engine(lake):

@@ -91,6 +91,32 @@ def test_functions_need_a_lake_that_they_reach_and_roles_an_address(monkeypatch,
         load(monkeypatch, **{variable: value})
 
 
+ROLES = "arn:aws:iam::111122223333:role/catalunya-production-"
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, ()),
+        ({"AWS_REGION": "eu-south-2"}, ("arn:aws:sns:eu-south-2:111122223333:catalunya-production-alerts",)),
+        ({"AWS_DEFAULT_REGION": "eu-west-1"}, ("arn:aws:sns:eu-west-1:111122223333:catalunya-production-alerts",)),
+        ({"CATALUNYA_NOTIFY_URLS": "json://c"}, ("json://c",)),
+        (
+            {"CATALUNYA_NOTIFY_URLS": "json://c,arn:aws:sns:eu-west-1:111122223333:mine"},
+            ("json://c", "arn:aws:sns:eu-west-1:111122223333:mine"),
+        ),
+    ],
+)  # fmt: skip
+def test_with_the_stacks_roles_alerts_go_to_its_topic_unless_addresses_are_given(
+    monkeypatch, variables, expected
+):
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    stack = {"CATALUNYA_ROLES": ROLES, "CATALUNYA_LAMBDA_PREFIX": "x", "CATALUNYA_LAKE": "s3://b"}
+    with_roles = stack if variables else {}
+    assert load(monkeypatch, **with_roles, **variables).alert_addresses == expected
+
+
 def test_other_variables_of_the_machine_are_not_settings(monkeypatch):
     settings = load(monkeypatch, HOME="/nowhere", LAKE="elsewhere", ENGINE="trino")
     assert settings.lake == "./data"

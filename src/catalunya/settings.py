@@ -31,8 +31,9 @@ PORTAL_VARIABLES = tuple(f"CATALUNYA_{name.upper()}" for name in PORTALS)
 _SECRET = {"SOCRATA_APP_TOKEN", "CATALUNYA_NOTIFY_URLS", "CATALUNYA_TRINO_PASSWORD"}
 
 ROOT = Path(__file__).resolve().parents[2]
-_BETWEEN_ADDRESSES = r"[\s,]*\s[\s,]*|^,+|,+(?=[A-Za-z][A-Za-z0-9+.-]*://)|,+$"
+_BETWEEN_ADDRESSES = r"[\s,]*\s[\s,]*|^,+|,+(?=arn:|[A-Za-z][A-Za-z0-9+.-]*://)|,+$"
 """What separates addresses for alerts: white space, or a comma before a scheme; an address may contain commas."""
+_ROLES = re.compile(r"(?P<partition>arn:aws[a-z-]*):iam::(?P<account>\d{12}):role/(?P<prefix>\S+)")
 
 
 def spare_loopback() -> None:
@@ -45,6 +46,11 @@ def spare_loopback() -> None:
     if "*" not in named:
         named += ["localhost", "127.0.0.1", "127.0.0.0/8", "::1"]
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(dict.fromkeys(named))
+
+
+def aws_region() -> str:
+    """Return the region of AWS that lake, engine and alerts are in; boto3 itself reads AWS_DEFAULT_REGION only."""
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
 
 
 class Settings(BaseSettings):
@@ -101,9 +107,7 @@ class Settings(BaseSettings):
         None, pattern=r"^[A-Za-z0-9-]+$", validation_alias="CATALUNYA_LAMBDA_PREFIX"
     )
     """The functions `<prefix>-ingest` and `<prefix>-stage` run these stages of the DAG; None: the DAG's tasks do."""
-    roles: str | None = Field(
-        None, pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/\S+$", validation_alias="CATALUNYA_ROLES"
-    )
+    roles: str | None = Field(None, pattern=f"^{_ROLES.pattern}$", validation_alias="CATALUNYA_ROLES")
     """Beginning of the ARNs of the roles that this process assumes, one for each kind of step; None: it assumes no role."""
     external_id: str | None = Field(None, validation_alias="CATALUNYA_EXTERNAL_ID")
     """Named when the orchestrator's role is assumed; None: the stack asks for none."""
@@ -200,6 +204,14 @@ class Settings(BaseSettings):
     def resolved_engine(self) -> Engine:
         """The engine that is set, else Athena in production and DuckDB elsewhere."""
         return self.engine or ("athena" if self.environment == "production" else "duckdb")
+
+    @property
+    def alert_addresses(self) -> tuple[str, ...]:
+        """Where alerts go: `notify_urls`, or by default the topic of the stack on AWS whose roles the tasks assume."""
+        found = _ROLES.fullmatch(self.roles or "")
+        if self.notify_urls or found is None:
+            return self.notify_urls
+        return (f"{found['partition']}:sns:{aws_region()}:{found['account']}:{found['prefix']}alerts",)
 
     @property
     def portals_are_default(self) -> bool:

@@ -77,6 +77,8 @@ class Gate:
             return needs.of_s3(method, path, named, body)
         if service == "lambda":
             return needs.of_lambda(path, self.place)
+        if service == "sns":
+            return [Need("sns:Publish", parse_qs(body.decode())["TopicArn"][0])]
         target = named["x-amz-target"].rpartition(".")
         kind = "athena" if "Athena" in target[0] else "glue"
         content = needs.parsed(body)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from catalunya.runs import aws_lambda
 from catalunya.settings import PORTAL_VARIABLES
+from tests.factories import DEFINITIONS
 
 DAY = date(2026, 1, 5)
 
@@ -33,6 +35,9 @@ def variables(bucket: str, url: str) -> dict[str, str]:
     return {**own, **portals}
 
 
-def event(dataset: str, **more: Any) -> dict[str, Any]:
-    """Return an event for a dataset of a run."""
-    return {"run_id": "20260105T060000Z-1a2b3c4d", "dataset": dataset, **more}
+RUN_ID = "20260105T060000Z-1a2b3c4d"
+
+
+def event(dataset: str, run_id: str = RUN_ID, **more: Any) -> dict[str, Any]:
+    """Return the event for a dataset of a run, from an Airflow of the same commit as the function."""
+    return {**aws_lambda.Invocation.of(DEFINITIONS[dataset], run_id).model_dump(mode="json"), **more}

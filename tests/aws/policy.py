@@ -159,6 +159,23 @@ class Account:
             for resource in _listed(one["Resource"])
         }
 
+    def without(self, role: str, action: str, resource: str) -> Account:
+        """Return a copy in which a role lacks an action on the resources that match a pattern."""
+        other = Account(self.template, self.account, self.region)
+        kept: list[Statement] = []
+        for one in self.statements(role):
+            for allowed in _listed(one["Action"]):
+                left = [where for where in _listed(one["Resource"]) if not _like(resource, where)]
+                if allowed != action:
+                    kept.append({**one, "Action": allowed})
+                elif left:
+                    kept.append({**one, "Action": allowed, "Resource": left})
+        assert kept != [
+            {**one, "Action": each} for one in self.statements(role) for each in _listed(one["Action"])
+        ]
+        other._statements[role] = kept
+        return other
+
     def granting(self, role: str, action: str, resource: str, **context: str) -> set[Right]:
         """Return the rights of a role that allow something; empty when it may not do it."""
         principal = self.roles()[role]
@@ -172,8 +189,8 @@ class Account:
             Right(pattern, where)
             for one in self.statements(role)
             if _applies(one, "Allow", principal, action, resource, known)
-            for pattern in _listed(one["Action"])
-            for where in _listed(one["Resource"])
+            for pattern in _listed(one.get("Action", "*"))
+            for where in _listed(one.get("Resource", "*"))
             if _like(pattern, action, ignore_case=True) and _like(where, resource)
         }
 

@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -25,19 +25,19 @@ from catalunya.release import Release, current_release
 from catalunya.runs import record
 from catalunya.runs.record import RunRecord
 from infrastructure.package import Package
+from infrastructure.permissions import ROLES
 from orchestration.tests.airflow_instance import Airflow, scheduled_run, start_airflow
 from orchestration.tests.api import EndedRun
-from tests.aws import needs
 from tests.aws.emulator import AIRFLOW, PERSON, Deployed, deployed
-from tests.aws.gate import ADMINISTRATOR, ENGINE, Gate
+from tests.aws.engine import asker, documented, of_engine
+from tests.aws.gate import Gate
 from tests.aws.invocation import DAY
-from tests.aws.needs import Need, necessary
+from tests.aws.needs import necessary
 from tests.lake.faulty_proxy import SLOW_DOWN, FaultyProxy
 from tests.project import ROOT, missing
 from tools.athena_emulator.install import NotInstalled
 
 if TYPE_CHECKING:
-    from tools.athena_emulator.api import Request
     from tools.athena_emulator.environment import Environment
 
 pytestmark = [pytest.mark.aws, pytest.mark.xdist_group("aws")]
@@ -94,12 +94,6 @@ def athena(
                 yield replace(environment, athena=server.endpoint)
     except NotInstalled as error:
         missing(str(error))
-
-
-def asker(requests: Sequence[Request]) -> str:
-    """Return the access key that asked the last query: roles ask one after the other, never at the same time."""
-    keys = (one.access_key for one in reversed(requests) if one.operation == "athena:StartQueryExecution")
-    return next(keys, ADMINISTRATOR)
 
 
 @pytest.fixture(scope="module")
@@ -374,27 +368,6 @@ def test_no_request_of_these_runs_was_denied_and_each_role_was_used(production, 
     }  # fmt: skip
 
 
-ENGINE_ONLY = {
-    "glue:GetColumnStatisticsForTable": "Trino plans with statistics, Athena's documentation asks for no right to them.",
-    "glue:UpdateColumnStatisticsForTable": "Trino keeps statistics of what it writes.",
-    "glue:GetUserDefinedFunctions": "Trino looks for functions written in SQL, which Athena does not have.",
-}
-"""Requests of the emulator's engine that Athena does not make, and why."""
-
-
-def of_engine(stack: Deployed, athena: Environment, gate: Gate) -> dict[str, set[Need]]:
-    """Return what the engine's own requests needed, by the role that had asked the query."""
-    found = {role: set(listed) for role, listed in gate.by_engine.items()}
-    key = ADMINISTRATOR
-    for one in athena.requests:
-        if one.operation == "athena:StartQueryExecution":
-            key = one.access_key
-        elif one.access_key == ENGINE and key != ADMINISTRATOR and one.operation not in ENGINE_ONLY:
-            role = stack.principal_of(key)
-            found.setdefault(role, set()).update(needs.of_json(one.operation, one.content, stack.place()))
-    return found
-
-
 def test_who_asked_a_query_may_do_what_the_engine_did_for_it(production, first, stack, athena, gate):
     found = of_engine(stack, athena, gate)
     assert set(found) == {f"{stack.name}-{name}" for name in ("build", "publish", "reader")}
@@ -407,50 +380,7 @@ def test_who_asked_a_query_may_do_what_the_engine_did_for_it(production, first, 
     assert refused == set()
 
 
-def documented(stack: Deployed) -> dict[str, set[Need]]:
-    """Return what AWS or a client needs where no test brings it about, by role."""
-    place = stack.place()
-    function = f"{stack.name}-{{}}"
-    platform = {
-        # Lambda does these in the name of the function. Source: Lambda's guide, "Execution role", "Retaining records of
-        # asynchronous invocations".
-        stage: {
-            Need(
-                "logs:CreateLogStream",
-                place.arn("logs", f"log-group:/catalunya/{function.format(stage)}:log-stream:1"),
-            ),
-            Need(
-                "logs:PutLogEvents",
-                place.arn("logs", f"log-group:/catalunya/{function.format(stage)}:log-stream:1"),
-            ),
-            Need("sqs:SendMessage", place.arn("sqs", f"{function.format(stage)}-failed")),
-        }
-        for stage in ("ingest", "stage")
-    }
-    build, read = (place.arn("athena", f"workgroup/{function.format(one)}") for one in ("build", "read"))
-    catalog = place.arn("athena", "datacatalog/AwsDataCatalog")
-    console = ("ListDatabases", "GetDatabase", "ListTableMetadata", "GetTableMetadata", "GetDataCatalog")
-    monitor = f"arn:aws:iam::{stack.account}:role/{stack.name}-monitor"
-    return {
-        **platform,
-        # By the DAG `catalunya_maintenance`, and by `catalunya doctor --aws` in `test_deployed.py`.
-        "orchestrator": {Need("sts:AssumeRole", monitor)},
-        # dbt-athena stops the query of a build that is interrupted; people cancel theirs.
-        "build": {Need("athena:StopQueryExecution", build)},
-        "publish": {Need("athena:StopQueryExecution", build)},
-        # The editor of the console, and the drivers. Source: Athena's guide, "AWS managed policies", AmazonAthenaFullAccess.
-        "reader": {
-            Need("athena:StopQueryExecution", read),
-            Need("athena:ListQueryExecutions", read),
-            Need("athena:BatchGetQueryExecution", read),
-            Need("athena:ListWorkGroups", "*"),
-            Need("athena:ListDataCatalogs", "*"),
-            *(Need(f"athena:{one}", catalog) for one in console),
-        },
-    }
-
-
-@pytest.mark.parametrize("role", ["orchestrator", "ingest", "stage", "build", "publish", "reader"])
+@pytest.mark.parametrize("role", [role.name for role in ROLES])
 def test_without_any_one_of_its_other_rights_a_role_could_not_do_its_steps(
     production, first, stack, athena, gate, role
 ):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -16,16 +18,21 @@ import pytest
 
 from catalunya.datasets import loader
 from catalunya.demo import server
-from catalunya.errors import SourceUnreadable
+from catalunya.errors import SourceUnreadable, UsageError
 from catalunya.lake import layout, snapshot
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
+from catalunya.operations.doctor import examine
+from catalunya.operations.doctor_aws import examine_aws
 from catalunya.runs import aws_lambda
 from catalunya.runs.record import RunRecord
+from catalunya.settings import Settings
 from infrastructure.package import Package
-from tests.aws.emulator import Deployed, deployed
-from tests.aws.invocation import DAY
+from tests.aws.emulator import AIRFLOW, PERSON, Deployed, deployed
+from tests.aws.gate import Gate
+from tests.aws.invocation import DAY, event
+from tests.lake.faulty_proxy import FaultyProxy
 from tests.project import ROOT
 
 pytestmark = pytest.mark.aws
@@ -52,9 +59,9 @@ def lake(stack: Deployed, monkeypatch: pytest.MonkeyPatch) -> Storage:
     return open_lake(stack.lake)
 
 
-def invoke(stack: Deployed, stage: str, **event: Any) -> None:
+def invoke(stack: Deployed, stage: str, payload: dict[str, Any]) -> None:
     answer = stack.client("lambda").invoke(
-        FunctionName=f"{stack.name}-{stage}", InvocationType="Event", Payload=json.dumps(event)
+        FunctionName=f"{stack.name}-{stage}", InvocationType="Event", Payload=json.dumps(payload)
     )
     assert answer["StatusCode"] == 202
 
@@ -90,10 +97,10 @@ def test_the_tables_and_the_workgroups_exist(stack):
 def test_a_function_invoked_twice_lands_once_and_the_other_stages_it(stack, lake, portals):
     run_id = layout.make_id(datetime.now(UTC), "1a2b3c4d")
     for _ in range(2):
-        invoke(stack, "ingest", run_id=run_id, dataset="social_services")
+        invoke(stack, "ingest", event("social_services", run_id))
     read = result(lake, run_id, "ingest", "social_services")
     assert aws_lambda.parse_result("ingest", "social_services", read).outcome == "new"
-    invoke(stack, "stage", run_id=run_id, dataset="social_services")
+    invoke(stack, "stage", event("social_services", run_id))
     staged = aws_lambda.parse_result(
         "stage", "social_services", result(lake, run_id, "stage", "social_services")
     )
@@ -106,14 +113,14 @@ def test_a_function_invoked_twice_lands_once_and_the_other_stages_it(stack, lake
 def test_a_failure_is_recorded_and_queued_and_the_next_invocation_succeeds(stack, lake, portals):
     run_id = layout.make_id(datetime.now(UTC), "2b3c4d5e")
     portals.faults.add("population:cut_json")
-    invoke(stack, "ingest", run_id=run_id, dataset="population")
+    invoke(stack, "ingest", event("population", run_id))
     failed = result(lake, run_id, "ingest", "population")
     assert failed.datasets["population"].outcome == "unreadable"
     (message,) = wait(lambda: stack.failed("ingest"), "failed invocation")
-    assert message["requestPayload"] == {"run_id": run_id, "dataset": "population"}
+    assert message["requestPayload"] == event("population", run_id)
     portals.faults.clear()
     lake.delete(layout.part(run_id, "ingest.population"))
-    invoke(stack, "ingest", run_id=run_id, dataset="population")
+    invoke(stack, "ingest", event("population", run_id))
     assert result(lake, run_id, "ingest", "population").datasets["population"].outcome == "new"
 
 
@@ -207,3 +214,136 @@ def test_a_task_assumes_its_role_and_restores_the_environment(as_airflow, lake):
         open_lake(as_airflow.lake).put("candidates/20260105T000000Z-00000000/x", b"x")
     assert dict(os.environ) == before
     assert boto3.client("s3", region_name="us-east-1")._request_signer._credentials.token is None
+
+
+@pytest.fixture
+def front(as_airflow: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """The machine that runs Airflow: its own identity may become the orchestrator, and policies are enforced."""
+    gate = Gate(as_airflow.policies, as_airflow.place(), as_airflow.principal_of)
+    with FaultyProxy(as_airflow.emulator.endpoint) as server:
+        server.gate = gate.check
+        for name, value in {
+            "AWS_ENDPOINT_URL": server.endpoint,
+            "AWS_ACCESS_KEY_ID": AIRFLOW,
+            "CATALUNYA_SCHEMA": "catalunya_production_marts",
+            "CATALUNYA_ATHENA_WORKGROUP": f"{as_airflow.name}-build",
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield gate
+
+
+def findings() -> dict[str, list[str]]:
+    """Return the wrong findings of `catalunya doctor --aws`, by the end of the role's name."""
+    found: dict[str, list[str]] = {}
+    for one in examine_aws(Settings.load()):
+        found.setdefault(one.what.rpartition("-")[2], []).extend([] if one.well else [str(one)])
+    return found
+
+
+def test_the_doctor_tries_what_each_role_has_to_do_and_leaves_nothing(front, lake):
+    before = {entry.key for entry in lake.list()} | {layout.ALERTS, "locks/probe.json"}
+    whats = ("settings of AWS", "base identity", "orchestrator", "build", "publish", "monitor")
+    assert findings() == {what: [] for what in whats}
+    assert front.denied == []
+    assert {entry.key for entry in lake.list()} <= before
+    assert {need.action for need in front.needed["catalunya-production-publish"]} >= {
+        "s3:PutObject", "s3:DeleteObject", "athena:StartQueryExecution", "glue:GetTables",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("role", "action", "resource"),
+    [
+        ("orchestrator", "lambda:InvokeFunction", "*-stage"),
+        ("orchestrator", "sts:AssumeRole", "*-monitor"),
+        ("build", "s3:ListBucket", "*-lake-*"),
+        ("build", "s3:GetObject", "*/staging/*"),
+        ("build", "s3:PutObject", "*/candidates/*"),
+        ("build", "athena:StartQueryExecution", "*"),
+        ("build", "glue:CreateDatabase", "*_candidate_*"),
+        ("publish", "s3:PutObject", "*/current.json"),
+        ("publish", "athena:GetWorkGroup", "*"),
+        ("publish", "glue:DeleteTable", "*_releases/*"),
+        ("monitor", "s3:DeleteObject", "*/alerts/*"),
+    ],
+)
+def test_the_doctor_names_the_right_that_is_missing_and_its_role(front, role, action, resource):
+    front.policies = front.policies.without(f"catalunya-production-{role}", action, resource)
+    found = findings()
+    shown = "monitor" if action == "sts:AssumeRole" else role
+    wrong = {name: lines for name, lines in found.items() if lines}
+    assert set(wrong) == {shown}, wrong
+    assert any(action in line for line in wrong[shown]), wrong
+    assert all("deploy the stack" in line for line in wrong[shown]), wrong
+
+
+def test_the_doctor_tells_a_machine_that_is_no_worker_what_to_do(front, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", PERSON)
+    found = findings()
+    for role in ("orchestrator", "build", "publish", "monitor"):
+        [line] = found[role]
+        assert f"may not assume {Settings.load().roles}orchestrator" in line
+        assert "`workers` of the stack" in line
+
+
+def test_the_doctor_names_the_variables_that_are_not_set(front, monkeypatch):
+    monkeypatch.delenv("AWS_REGION")
+    monkeypatch.delenv("CATALUNYA_ROLES")
+    [line] = findings()["settings of AWS"]
+    assert "AWS_REGION, CATALUNYA_ROLES is not set" in line
+
+
+def test_doctor_and_status_need_no_more_than_the_machines_own_identity(front, lake):
+    with pytest.raises(UsageError, match="s3:ListBucket"):
+        open_lake(Settings.load().lake)
+    well = {one.what: one.well for one in examine(Settings.load())}
+    assert well["identity"] and well["connection"] and well["lake"], well
+    done = subprocess.run(
+        [sys.executable, "-m", "catalunya", "status", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_alerts_of_the_dag_go_to_the_stacks_topic_without_another_setting(as_airflow, lake, monkeypatch):
+    from catalunya.operations.alerts import Alert
+    from catalunya_airflow import alerts
+
+    monkeypatch.delenv("CATALUNYA_NOTIFY_URLS", raising=False)
+    sqs, topics = as_airflow.client("sqs"), as_airflow.client("sns")
+    url = sqs.create_queue(QueueName="reader")["QueueUrl"]
+    queue = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    [topic] = [t["TopicArn"] for t in topics.list_topics()["Topics"] if t["TopicArn"].endswith("-alerts")]
+    topics.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=queue)
+    alert = Alert(kind="failed", subject="ingest of population", reason="the portal is down", event="x")
+    for _ in range(2):
+        alerts.deliver([alert])
+
+    def heard() -> list[Any]:
+        return list(sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", []))
+
+    [message] = wait(heard, "alert")
+    body = json.loads(message["Body"])
+    assert body["Subject"] == alert.title
+    assert "the portal is down" in body["Message"]
+    sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    assert heard() == []
+
+
+def test_a_task_of_another_commit_ends_at_once_and_says_what_to_do(as_airflow, lake, portals, monkeypatch):
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from catalunya_airflow.operators import InvokeLambdaOperator
+
+    monkeypatch.setattr(aws_lambda, "code_digest", lambda: "0" * 16)
+    task = InvokeLambdaOperator(
+        task_id="ingest", stage="ingest", dataset_id="population", timeout_s=60, poll_s=0.2
+    )
+    asked = len(portals.log)
+    with pytest.raises(AirflowFailException, match=r"the code of Airflow \(0{16}\) is not.*make deploy"):
+        perform(task, context("other commit"))
+    assert len(portals.log) == asked
+    monkeypatch.undo()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import obstore
 import pytest
@@ -19,12 +21,18 @@ from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from catalunya.runs import aws_lambda, steps
 from catalunya.runs.record import RunRecord
-from tests.aws.invocation import Invocation, event, variables
+from catalunya.runs.reporter import NullReporter
+from catalunya.runs.steps import StepwiseRun
+from catalunya.settings import Settings
+from tests.aws.invocation import RUN_ID, Invocation, event, variables
 
 CALL = """
 import json, sys
 from catalunya.runs import aws_lambda
 from catalunya.runs.record import RunRecord
+from catalunya.runs.reporter import NullReporter
+from catalunya.runs.steps import StepwiseRun
+from catalunya.settings import Settings
 from tests.aws.invocation import Invocation
 print("ANSWER", json.dumps(getattr(aws_lambda, sys.argv[1])(json.loads(sys.argv[2]), Invocation())))
 """
@@ -47,7 +55,7 @@ def versions(lake: Storage) -> dict[str, str]:
 
 
 def record_of(lake: Storage, part: str) -> RunRecord:
-    return RunRecord.model_validate_json(lake.read(layout.part(event("x")["run_id"], part)))
+    return RunRecord.model_validate_json(lake.read(layout.part(RUN_ID, part)))
 
 
 def test_a_second_invocation_of_the_same_key_sends_no_request_and_writes_nothing(lake, demo):
@@ -79,10 +87,10 @@ def test_an_invocation_whose_key_is_locked_for_long_ends_as_under_way_and_one_of
     lake, demo, monkeypatch
 ):
     monkeypatch.setattr(steps, "LOCK_TIMEOUT_S", 0.0)
-    with lake_lock(lake, event("population")["run_id"], "call-ingest-population"):
+    with lake_lock(lake, RUN_ID, "call-ingest-population"):
         assert aws_lambda.ingest(event("population"), Invocation())["outcome"] == "under way"
         with pytest.raises(LakeBusy):
-            aws_lambda.ingest({**event("population"), "run_id": "20260105T120000Z-00000000"}, Invocation())
+            aws_lambda.ingest(event("population", "20260105T120000Z-00000000"), Invocation())
     assert demo.log == []
 
 
@@ -125,7 +133,7 @@ def test_a_snapshot_that_drifted_is_returned_recorded_and_not_staged_again(lake,
 
 
 def test_an_invocation_that_comes_after_its_run_has_ended_does_nothing(lake, demo):
-    lake.put(layout.ledger(event("population")["run_id"]), b"{}")
+    lake.put(layout.ledger(RUN_ID), b"{}")
     before = versions(lake)
     assert aws_lambda.ingest(event("population"), Invocation())["outcome"] == "ended"
     assert (versions(lake), demo.log) == (before, [])
@@ -135,9 +143,8 @@ def test_an_invocation_that_comes_after_its_run_has_ended_does_nothing(lake, dem
     ("payload", "message"),
     [
         ({"run_id": "yesterday", "dataset": "population"}, "run_id"),
-        ({"run_id": event("x")["run_id"]}, "dataset"),
-        (event("population", forced=True), "forced"),
-        (event("weather"), "no dataset weather"),
+        ({"run_id": RUN_ID}, "dataset"),
+        (event("population", force="yes please"), "force"),
     ],
 )
 def test_an_invalid_event_payload_is_named(lake, payload, message):
@@ -145,10 +152,59 @@ def test_an_invalid_event_payload_is_named(lake, payload, message):
         aws_lambda.ingest(payload, Invocation())
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"code": "0" * 16}, r"the code of Airflow \(0{16}\) is not that of this function"),
+        ({"definition": "0" * 16}, r"the definition of population of Airflow \(0{16}\) is not that of this"),
+        ({"code": ""}, "Airflow is older than this function"),
+        ({"dataset": "weather"}, "no definition of weather, it was deployed with: boundaries"),
+        ({"code": "0" * 16, "priority": 1}, "the code of Airflow"),
+    ],
+    ids=["other code", "other definition", "an older Airflow", "an unknown dataset", "a field of newer code"],
+)
+@pytest.mark.parametrize("stage", ["ingest", "stage"])
+def test_an_event_of_another_commit_is_answered_at_once_with_what_to_do_and_is_not_retried(
+    lake, demo, stage, changed, said
+):
+    payload = {**event("population"), **changed}
+    with pytest.raises(UsageError, match=said):
+        getattr(aws_lambda, stage)(payload, Invocation())
+    assert demo.log == []
+    result = record_of(lake, f"{stage}.{payload['dataset']}")
+    # The task in Airflow raises the same error, which `final_errors` does not retry.
+    with pytest.raises(UsageError, match=rf"{said}.*make deploy.*docs/aws.md"):
+        aws_lambda.parse_result(stage, payload["dataset"], result)
+    assert (result.status, result.exit_code) == ("failed", 2)
+    assert [d.outcome for d in result.datasets.values()] == ["unreadable"] * (stage == "ingest")
+    assert not aws_lambda.is_done(stage, payload["dataset"], result)
+    StepwiseRun(Settings.load(), RUN_ID, NullReporter()).delete_result(f"{stage}.{payload['dataset']}")
+    assert getattr(aws_lambda, stage)(event("population"), Invocation())["outcome"] != "done before"
+
+
+def test_the_digest_of_the_code_is_of_every_module_and_not_of_line_ends(tmp_path, monkeypatch):
+    package = Path(aws_lambda.__file__).parents[1]
+    copy = tmp_path / "catalunya"
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def digest() -> str:
+        monkeypatch.setattr(aws_lambda, "__file__", str(copy / "runs" / "aws_lambda.py"))
+        return aws_lambda.code_digest.__wrapped__()
+
+    assert digest() == aws_lambda.code_digest()
+    (copy / "__pycache__").mkdir()
+    (copy / "__pycache__" / "ingest.cpython-313.pyc").write_bytes(b"x")
+    module = copy / "ingest.py"
+    module.write_bytes(module.read_bytes().replace(b"\n", b"\r\n"))
+    assert digest() == aws_lambda.code_digest()
+    module.write_bytes(module.read_bytes() + b"# changed\n")
+    assert digest() != aws_lambda.code_digest()
+
+
 def test_the_log_is_json_with_run_time_and_memory(lake, capsys):
     aws_lambda.ingest(event("population"), Invocation())
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {line["run_id"] for line in lines} == {event("population")["run_id"]}
+    assert {line["run_id"] for line in lines} == {RUN_ID}
     ended = next(line for line in lines if line["event"] == "ended")
     assert {
         "dataset": "population",

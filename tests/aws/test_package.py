@@ -10,6 +10,7 @@ import zipfile
 
 import pytest
 
+from catalunya.runs import aws_lambda
 from catalunya.staging import row_sql
 from infrastructure import package
 from infrastructure.package import MOST_BYTES, Package, PackageError
@@ -36,6 +37,7 @@ from catalunya.datasets import loader
 from catalunya.staging import row_sql
 definitions = loader.load(aws_lambda._settings().home / "datasets")
 print("ANSWER", json.dumps({name: row_sql.definition_digest(definition) for name, definition in definitions.items()}))
+print("ANSWER", json.dumps(aws_lambda.code_digest()))
 outside = [m.__file__ for m in sys.modules.values() if "site-packages" in (getattr(m, "__file__", None) or "")]
 print("ANSWER", json.dumps(outside))
 """
@@ -89,10 +91,11 @@ def test_the_functions_run_from_their_package_alone_by_the_same_rules_as_here(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("ANSWER")]
-    ingested, staged, digests, outside = answers
+    ingested, staged, digests, code, outside = answers
     assert (ingested["outcome"], staged["outcome"]) == ("new", "staged")
     assert staged["rows_staged"] > 0
     assert digests == {
         name: row_sql.definition_digest(definition) for name, definition in DEFINITIONS.items()
     }
+    assert code == aws_lambda.code_digest()
     assert outside == []

@@ -23,7 +23,7 @@ from catalunya.runs import aws_lambda
 from catalunya.runs.steps import StepwiseRun
 from catalunya.settings import PORTAL_VARIABLES, Settings
 from infrastructure.permissions import ROLES
-from tests.aws.invocation import DAY, Invocation, variables
+from tests.aws.invocation import DAY, Invocation, event, variables
 from tests.aws.needs import Need, necessary
 from tests.aws.policy import ACCOUNT, Account
 from tests.aws.recorder import KEY, Recorder
@@ -58,7 +58,7 @@ class Life:
         part = aws_lambda.step_name(stage, dataset_id)
         for _ in range(2):
             with self.recorder.role(stage), suppress(CatalunyaError):
-                getattr(aws_lambda, stage)({"run_id": run_id, "dataset": dataset_id}, Invocation())
+                getattr(aws_lambda, stage)(event(dataset_id, run_id), Invocation())
             with self.recorder.role("orchestrator"):
                 result = self.stepwise(run_id).result(part)
                 if aws_lambda.is_done(stage, dataset_id, result):

@@ -5,6 +5,7 @@ One module, because all cases share one bucket and its proxy.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -15,13 +16,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
 
+import boto3
 import pytest
 
 from catalunya.errors import CatalunyaError, UsageError
+from catalunya.lake import layout
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.opening import open_lake
+from catalunya.lake.s3 import _PART_BYTES as S3_PART
 from catalunya.lake.s3 import S3Storage
-from catalunya.lake.storage import Conflict, Entry, KeyExists, Storage
+from catalunya.lake.storage import Conflict, Entry, KeyExists, MissingKey, Storage
+from catalunya.operations import maintenance
+from tests.factories import DEFINITIONS, NOW, land
 from tests.lake.faulty_proxy import DENIED, NO_SUCH_UPLOAD, FaultyProxy
 
 
@@ -359,3 +365,58 @@ def test_no_proxy_is_asked_for_a_store_on_this_machine(
     storage = open_lake(f"s3://{s3_bucket}/lake")
     with lake_lock(storage, "run"):
         assert storage.age_s("locks/run.json") is not None  # type: ignore[attr-defined]
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_s3_keeps_the_checksum_of_each_upload_and_answers_it_without_the_bytes(
+    proxy: FaultyProxy, tmp_path: Path
+) -> None:
+    lake = open_lake(proxy.lake_url)
+    lake.put("a/put", b"one")
+    lake.replace("a/create", b"two", None)
+    lake.put_file("a/file", file(tmp_path, b"three"))
+    lake.copy("a/file", "a/copy")
+    proxy.requests.clear()
+    found = {name: lake.stored_sha256(f"a/{name}") for name in ("put", "create", "file", "copy")}
+    assert found == {
+        "put": sha256(b"one"), "create": sha256(b"two"), "file": sha256(b"three"), "copy": sha256(b"three"),
+    }  # fmt: skip
+    assert {method for method, _ in proxy.requests} == {"HEAD"}
+    with pytest.raises(MissingKey, match="a/nothing"):
+        lake.stored_sha256("a/nothing")
+
+
+def test_an_object_without_a_checksum_of_the_whole_has_to_be_read(
+    s3_lake: S3Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(b"x" * (S3_PART + 1))
+    s3_lake.put_file("a/parts", large)
+    assert s3_lake.stored_sha256("a/parts") is None
+    by_others = boto3.client("s3", endpoint_url=s3_lake.endpoint, region_name=s3_lake.region)
+    by_others.put_object(Bucket=s3_lake.bucket, Key="some/prefix/a/other", Body=b"x")
+    assert s3_lake.stored_sha256("a/other") is None
+    s3_lake.put("a/own", b"x")
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    assert open_lake(s3_lake.url).stored_sha256("a/own") is None
+
+
+def test_the_daily_check_reads_no_landed_byte_and_finds_one_that_was_overwritten(proxy: FaultyProxy) -> None:
+    lake = open_lake(proxy.lake_url)
+    manifest = land(lake, DEFINITIONS["population"], [[{"a": 1}], [{"a": 2}]])
+    read: list[str] = []
+    proxy.listener = lambda method, path, _: read.append(f"{method} {path.partition('?')[0]}")
+    assert maintenance.verify(lake, "population", day=NOW.date()) == (2, [])
+    assert [one for one in read if one.startswith("GET") and "page-" in one] == []
+    assert maintenance.verify(lake, "population") == (2, [])
+    assert len([one for one in read if one.startswith("GET") and "page-" in one]) == 2
+    key = layout.landing("population", manifest.snapshot_id, "page-00001.json")
+    lake.put(key, b'[{"a": 3}]')
+    for day in (NOW.date(), None):
+        [fault] = maintenance.verify(lake, "population", day=day)[1]
+        assert lake.uri(key) in fault and sha256(b'[{"a": 3}]')[:16] in fault
+    lake.delete(key)
+    assert "is missing" in maintenance.verify(lake, "population", day=NOW.date())[1][0]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -89,7 +94,68 @@ def test_an_address_with_commas_is_one_address():
         ("mailto://user:pass@example.org?to=a@example.org,b@example.org",)
     ).items()
     assert url.endswith("b@example.org")
-    assert {address for _, address in channel.targets} == {"a@example.org", "b@example.org"}
+    assert {address for _, address in channel.channel.targets} == {"a@example.org", "b@example.org"}
+
+
+TOPIC = "arn:aws:sns:eu-west-1:111122223333:catalunya-production-alerts"
+
+
+@contextmanager
+def topic(monkeypatch, status: int = 200) -> Iterator[list[dict[str, list[str]]]]:
+    """A server that answers as Amazon SNS does, and what was published to it."""
+    published: list[dict[str, list[str]]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            published.append(parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+            body = (
+                b"<PublishResponse><PublishResult><MessageId>1</MessageId></PublishResult></PublishResponse>"
+            )
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name, value in {
+            "AWS_ENDPOINT_URL_SNS": f"http://127.0.0.1:{server.server_port}",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }.items():
+            monkeypatch.setenv(name, value)
+        try:
+            yield published
+        finally:
+            server.shutdown()
+
+
+def test_an_alert_is_published_to_a_topic_once_with_a_subject_that_it_takes(tmp_path, monkeypatch):
+    lake = open_lake(str(tmp_path / "lake"))
+    alert = alerts.Alert(kind="failed", subject="Lleó " * 30, reason="ple " * 100_000, event="x")
+    with topic(monkeypatch) as published:
+        assert alerts.deliver(lake, (TOPIC,), [alert])
+        assert alerts.deliver(lake, (TOPIC,), [alert])
+    [message] = published
+    assert message["TopicArn"] == [TOPIC]
+    [subject], [text] = message["Subject"], message["Message"]
+    assert subject.startswith("Catalunya Data Pipeline: Lle? ") and len(subject) == 99
+    assert text.startswith(alert.title) and "ple" in text and len(text.encode()) <= 256 * 1024
+
+
+def test_an_alert_that_a_topic_refuses_is_reported_and_published_again_by_the_next_run(
+    tmp_path, monkeypatch, webhook_sink
+):
+    lake = open_lake(str(tmp_path / "lake"))
+    with topic(monkeypatch, 403) as refused:
+        assert not alerts.deliver(lake, (TOPIC, webhook_sink.channel), [event()])
+    assert (len(refused), len(webhook_sink.heard)) == (1, 1)
+    with topic(monkeypatch) as published:
+        assert alerts.deliver(lake, (TOPIC, webhook_sink.channel), [event()])
+    assert (len(published), len(webhook_sink.heard)) == (1, 1)
 
 
 def test_no_proxy_is_asked_for_an_address_on_this_machine(tmp_path, webhook_sink, monkeypatch):

@@ -114,6 +114,19 @@ def test_an_ingest_without_a_result_is_reported_and_the_last_snapshot_is_used(re
     assert any("boundaries: ingest reported no result" in warning for warning in ended.warnings)
 
 
+def test_a_step_that_could_not_begin_fails_the_run_and_its_dataset_counts_as_not_read(released, demo):
+    run = stepwise_run("a", released.lake, demo.url)
+    for dataset_id in run.datasets:
+        if dataset_id != "boundaries":
+            run.ingest(dataset_id)
+    run.fail("ingest.boundaries", UsageError("the function runs other code"))
+    assert run.read_so_far() == set(run.datasets)
+    assert not run.anything_new()[0]
+    ended = run.finish()
+    assert (ended.status, ended.exit_code, ended.message) == ("failed", 2, "the function runs other code")
+    assert ended.datasets["boundaries"].outcome == "unreadable"
+
+
 def test_a_run_that_stopped_says_so_and_names_its_last_stage(tmp_path, demo):
     run = stepwise_run("a", str(tmp_path / "lake"), demo.url)
     ingest_and_stage(run)

@@ -1,7 +1,7 @@
 """Every day: delete old releases, archive the ledger, compare landed files with their checksums, find overdue portals.
 
-Each day reads the newest snapshot of each dataset and a share of the others, so that all are read within 30 days.
-Started by hand with `full`, it reads all.
+Each day checks the newest snapshot of each dataset and a share of the others, so that all are checked within 30 days. In S3
+the checksums that S3 keeps are compared, and only files without one are read. Started by hand with `full`, it reads all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from catalunya_airflow import assets, dag_parts, tasks
     max_active_runs=1,
     default_args=dag_parts.DEFAULTS,
     params={
-        "full": Param(False, type="boolean", description="Compare every landed file, not only today's share.")
+        "full": Param(
+            False, type="boolean", description="Read and compare every landed file, not only today's share."
+        )
     },
     tags=dag_parts.TAGS,
     doc_md=dag_parts.documentation(__doc__),

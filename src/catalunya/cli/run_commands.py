@@ -126,7 +126,7 @@ def _execute(as_json: bool, work: Callable[[Run], object], stage: str | None = N
 def _alert(storage: Storage | None, settings: Settings, record: RunRecord) -> None:
     """Send the alerts of a run; one that cannot be sent does not change how the run ended."""
     try:
-        delivered = alerts.deliver(storage, settings.notify_urls, alerts.of_run(record))
+        delivered = alerts.deliver(storage, settings.alert_addresses, alerts.of_run(record))
     except Exception:  # noqa: BLE001
         traceback.print_exc()
         delivered = False

@@ -10,9 +10,9 @@ import uuid
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import obstore
 import stamina
@@ -70,10 +70,11 @@ class S3Storage(Storage):
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self.bucket = bucket
         self.endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
-        self.region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+        self.region = settings.aws_region()
         self._scratch_base = Path(tempfile.gettempdir()) / f"catalunya-{os.getuid()}"
         connect = partial(s3_client.connect, bucket, prefix, self.region, self.endpoint)
         self._store = connect(retries=8)
+        self._prefix = f"{prefix}/" if prefix else ""
         try:
             obstore.list_with_delimiter(connect(retries=3), "locks")
         except s3_errors.BaseError as error:
@@ -212,6 +213,17 @@ class S3Storage(Storage):
                 if obstore.head(self._store, key)["size"]:
                     raise
                 return 0, b""
+
+    @override
+    def stored_sha256(self, key: str) -> str | None:
+        if self._head_client is None:
+            return None
+        full_key = f"{self._prefix}{check_key(key)}"
+        return s3_client.stored_sha256(self._head_client, self.bucket, full_key, self.uri(key))
+
+    @cached_property
+    def _head_client(self) -> Any:
+        return s3_client.head_client(self.region, self.endpoint)
 
     @override
     def delete(self, key: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import importlib
 import os
@@ -33,7 +34,8 @@ _process: list[int] = []
 def connect(bucket: str, prefix: str, region: str, endpoint: str | None, *, retries: int) -> S3Store:
     """Connect to a bucket; a request is tried again `retries` times, for at most a minute."""
     _refuse_after_fork()
-    config: S3Config = {"region": region}
+    # S3 compares each upload with this checksum and keeps it: `stored_sha256` returns it.
+    config: S3Config = {"region": region, "checksum_algorithm": "SHA256"}
     client: ClientConfig = {"connect_timeout": timedelta(seconds=5), "timeout": timedelta(seconds=60)}
     if endpoint:
         config["endpoint"] = endpoint
@@ -149,6 +151,41 @@ def headers(store: S3Store, key: str, where: str) -> dict[str, str] | None:
         raise CatalunyaError(f"{where} could not be read: HTTP status {error.code}") from None
     except OSError as error:
         raise CatalunyaError(f"{where} could not be read: {error}") from None
+
+
+def head_client(region: str, endpoint: str | None) -> Any:
+    """A client of boto3 for `stored_sha256`, since obstore does not return checksums; None where boto3 is not installed."""
+    try:
+        boto3, config = importlib.import_module("boto3"), importlib.import_module("botocore.config")
+    except ImportError:
+        return None
+    options = config.Config(
+        connect_timeout=5,
+        read_timeout=60,
+        retries={"total_max_attempts": 9, "mode": "standard"},
+        s3={"addressing_style": "path" if endpoint else "virtual"},
+    )
+    return boto3.Session().client("s3", region_name=region, endpoint_url=endpoint, config=options)
+
+
+def stored_sha256(client: Any, bucket: str, key: str, where: str) -> str | None:
+    """The SHA-256 in hex that S3 keeps of an object; None when it keeps none of the whole object.
+
+    There is none of an object that was uploaded in parts, by other software, or to a store that keeps no checksums.
+    """
+    faults = importlib.import_module("botocore.exceptions")
+    try:
+        found = client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED").get("ChecksumSHA256", "")
+    except faults.ClientError as error:
+        if error.response["Error"]["Code"] in {"404", "NoSuchKey"}:
+            raise MissingKey(f"{where} is not in the lake") from None
+        raise CatalunyaError(
+            f"{where} could not be examined: {error}; check that the role may read it"
+        ) from None
+    except faults.BotoCoreError as error:
+        raise CatalunyaError(f"{where} could not be examined: {error}") from None
+    # The checksum of parts is one of their checksums, and ends in their number.
+    return None if not found or "-" in found else base64.b64decode(found).hex()
 
 
 def _is_transient(error: Exception) -> bool:

@@ -188,6 +188,14 @@ class Storage(ABC):
     def read_tail(self, key: str, count: int) -> tuple[int, bytes]:
         """The size of the content under `key`, and its last `count` bytes at most; raises `MissingKey`."""
 
+    def stored_sha256(self, key: str) -> str | None:
+        """The SHA-256 in hex that the storage itself keeps of the content under `key`, without reading it.
+
+        None where it keeps none, so that the content has to be read. Raises `MissingKey` where it can tell.
+        """
+        check_key(key)
+        return None
+
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove one object; nothing happens when it is not there."""

@@ -1,10 +1,13 @@
-"""Alerts, sent by Apprise to the addresses in `CATALUNYA_NOTIFY_URLS`: one message for each event."""
+"""Alerts: one message for each event, to topics of Amazon SNS and to addresses that Apprise knows."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import apprise
@@ -132,13 +135,64 @@ def of_run(record: RunRecord) -> list[Alert]:
     return alerts
 
 
-def channels(urls: tuple[str, ...]) -> dict[str, apprise.NotifyBase | None]:
-    """Return each address with its channel; None where Apprise does not know the address."""
+_SUBJECT_CHARACTERS = 99
+_MESSAGE_BYTES = 250_000
+"""Amazon SNS takes less than 100 characters and at most 256 KiB."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic of Amazon SNS; messages are published with the credentials that this process has."""
+
+    arn: str
+
+    def notify(self, title: str, body: str) -> bool:
+        """Publish one message; returns whether the topic took it, and logs the reason when it did not."""
+        message = f"{title}\n\n{body}".encode()[:_MESSAGE_BYTES].decode(errors="ignore")
+        try:
+            boto3, config = importlib.import_module("boto3"), importlib.import_module("botocore.config")
+            faults = importlib.import_module("botocore.exceptions")
+        except ImportError:
+            log.warning("boto3 is not installed: an alert cannot be published", topic=self.arn)
+            return False
+        options = config.Config(connect_timeout=10, read_timeout=30, retries={"total_max_attempts": 3})
+        subject = title.encode("ascii", "replace").decode()[:_SUBJECT_CHARACTERS]
+        try:
+            client = boto3.Session().client("sns", region_name=self.arn.split(":")[3], config=options)
+            client.publish(TopicArn=self.arn, Subject=subject, Message=message)
+        except (faults.BotoCoreError, faults.ClientError) as error:
+            log.warning("the topic did not take an alert", topic=self.arn, reason=str(error))
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class _ByApprise:
+    channel: apprise.NotifyBase
+
+    def notify(self, title: str, body: str) -> bool:
+        sender = apprise.Apprise()
+        sender.add(self.channel)
+        return bool(sender.notify(title=title, body=body))
+
+
+Channel = Topic | _ByApprise
+
+
+def channels(addresses: tuple[str, ...]) -> dict[str, Channel | None]:
+    """Return each address with its channel; None where it is neither the ARN of a topic nor known to Apprise."""
+    return {address: _channel(address) for address in addresses}
+
+
+def _channel(address: str) -> Channel | None:
+    if re.fullmatch(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[\w-]+", address):
+        return Topic(address)
     # Not `Apprise.add`, which would split an address at its commas.
-    return {url: apprise.Apprise.instantiate(url, suppress_exceptions=True) for url in urls}
+    found = apprise.Apprise.instantiate(address, suppress_exceptions=True)
+    return _ByApprise(found) if found is not None else None
 
 
-def deliver(storage: Storage | None, urls: tuple[str, ...], alerts: Iterable[Alert]) -> bool:
+def deliver(storage: Storage | None, addresses: tuple[str, ...], alerts: Iterable[Alert]) -> bool:
     """Send alerts that were not sent before; returns whether every address took every message.
 
     What was sent to an address is stored in the lake, for each address alone: an alert that one address did not take is
@@ -146,14 +200,14 @@ def deliver(storage: Storage | None, urls: tuple[str, ...], alerts: Iterable[Ale
     Without a `storage`, as when the lake cannot be opened, every alert is sent.
     """
     spare_loopback()
-    found = channels(urls)
+    found = channels(addresses)
     unknown = sum(channel is None for channel in found.values())
     if unknown:
-        log.warning("addresses for alerts that Apprise does not know", addresses=len(found), unknown=unknown)
+        log.warning("addresses for alerts that are not known", addresses=len(found), unknown=unknown)
     delivered = not unknown
     for alert in alerts:
-        for number, (url, channel) in enumerate(found.items(), 1):
-            if channel is not None and not _send(storage, alert, url, channel):
+        for number, (address, channel) in enumerate(found.items(), 1):
+            if channel is not None and not _send(storage, alert, address, channel):
                 # Never the address itself: it may hold a password.
                 log.warning(
                     "an alert was not delivered", alert=alert.event, address=f"{number} of {len(found)}"
@@ -162,9 +216,9 @@ def deliver(storage: Storage | None, urls: tuple[str, ...], alerts: Iterable[Ale
     return delivered
 
 
-def _send(storage: Storage | None, alert: Alert, url: str, channel: apprise.NotifyBase) -> bool:
+def _send(storage: Storage | None, alert: Alert, address: str, channel: Channel) -> bool:
     """Send an alert to one address unless it was sent there before; returns whether the address has it."""
-    key = layout.alert(hashlib.sha256(f"{alert.event}\n{url}".encode()).hexdigest()[:32])
+    key = layout.alert(hashlib.sha256(f"{alert.event}\n{address}".encode()).hexdigest()[:32])
     try:
         if storage is not None:
             storage.put(key, alert.model_dump_json(indent=1).encode(), create=True)
@@ -175,9 +229,7 @@ def _send(storage: Storage | None, alert: Alert, url: str, channel: apprise.Noti
         log.warning("could not store the sent marker", alert=alert.event, reason=str(error))
     sent = False
     try:
-        sender = apprise.Apprise()
-        sender.add(channel)
-        sent = bool(sender.notify(title=alert.title, body=alert.body))
+        sent = channel.notify(alert.title, alert.body)
     finally:
         if not sent and storage is not None:
             with contextlib.suppress(CatalunyaError, OSError):

@@ -92,7 +92,9 @@ def _try(
                     wrong = True
                     yield CheckResult(what, *found, well=False)
     except CatalunyaError as error:
-        yield CheckResult(what, str(error), _hint(str(error)), well=False)
+        # Who may not assume a role is told why in the message.
+        text = str(error)
+        yield CheckResult(what, text, "" if text.startswith("CATALUNYA_ROLES") else _hint(text), well=False)
         return
     if not wrong:
         yield CheckResult(what, ", ".join(dict.fromkeys(tried)))

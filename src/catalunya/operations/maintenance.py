@@ -25,9 +25,7 @@ from catalunya.release import apply_retention
 ABANDONED = timedelta(days=2)
 """Age after which the state of failed runs is deleted."""
 ROTATION_DAYS = 30
-"""Every landed snapshot is verified at least once in so many days."""
-LEAST_VERIFIED = 20
-"""Snapshots of a dataset that are verified on each day at least, all when there are not more."""
+"""Every landed snapshot is verified once in so many days, the newest of a dataset each day."""
 LEDGER_DAYS = 90
 """Older records of the ledger are folded into its archive."""
 LEDGER_RECORDS = 1000
@@ -59,7 +57,9 @@ def verify(
 ) -> tuple[int, list[str]]:
     """Compare the landed files of a dataset with their manifests: those that are due on `day`, or all without it.
 
-    Returns the number of files compared, and a sentence for each that is missing or is not what was landed.
+    On a day the checksum that the storage keeps of a file is compared, and only files without one are read; without a
+    `day` every byte is read. Returns the number of files compared, and a sentence for each that is missing or is not
+    what was landed.
     """
     compared = 0
     found: list[str] = []
@@ -71,7 +71,7 @@ def verify(
             continue
         compared += len(manifest.files)
         try:
-            found += _faults(storage, manifest, work)
+            found += _faults(storage, manifest, work, read=day is None)
         finally:
             shutil.rmtree(work, ignore_errors=True)
         if on_snapshot is not None:
@@ -80,15 +80,15 @@ def verify(
 
 
 def due(ids: list[str], day: date) -> list[str]:
-    """Return the snapshots of `ids`, oldest first, that are verified on `day`.
+    """Return the snapshots of `ids`, oldest first, that are verified on `day`: those whose place in the list is the day's.
 
-    One in `ROTATION_DAYS`, those whose place in the list is the day's, filled up to `LEAST_VERIFIED` by the places
-    of the days that follow; the newest always. A snapshot keeps its place, so each is verified within `ROTATION_DAYS`.
+    A snapshot keeps its place, so each is verified once in `ROTATION_DAYS`; the newest is verified every day.
     """
-    places = sorted(range(len(ids)), key=lambda place: ((place - day.toordinal()) % ROTATION_DAYS, place))
-    todays = sum((place - day.toordinal()) % ROTATION_DAYS == 0 for place in places)
-    chosen = {*places[: max(todays, LEAST_VERIFIED)], *range(len(ids))[-1:]}
-    return [ids[place] for place in sorted(chosen)]
+    return [
+        name
+        for place, name in enumerate(ids)
+        if (place - day.toordinal()) % ROTATION_DAYS == 0 or name == ids[-1]
+    ]
 
 
 def verify_staged(storage: Storage, dataset_id: str, snapshot_id: str) -> list[str]:
@@ -150,24 +150,24 @@ def faults(storage: Storage, dataset_id: str, snapshot_id: str, work: Path) -> l
     manifest = snapshot.read(storage, dataset_id, snapshot_id)
     if manifest is None:
         return [f"{dataset_id}: snapshot {snapshot_id} has no manifest"]
-    return _faults(storage, manifest, work)
+    return _faults(storage, manifest, work, read=True)
 
 
-def _faults(storage: Storage, manifest: Manifest, work: Path) -> list[str]:
+def _faults(storage: Storage, manifest: Manifest, work: Path, *, read: bool) -> list[str]:
     hint = "restore it from a backup; what was released from it stays as it is"
     found = []
     for file in manifest.files:
         key = layout.landing(manifest.dataset_id, manifest.snapshot_id, file.name)
         try:
-            path = storage.fetch(key, work)
+            kept = None if read else storage.stored_sha256(key)
+            sha256 = kept or disk.sha256(storage.fetch(key, work))
         except MissingKey:
             found.append(f"{storage.uri(key)} is missing; {hint}")
             continue
-        sha256 = disk.sha256(path)
         if sha256 != file.sha256:
             found.append(
-                f"{storage.uri(key)} has {path.stat().st_size} bytes with SHA-256 {sha256[:16]}…, the manifest says "
-                f"{file.size} with {file.sha256[:16]}…; {hint}"
+                f"{storage.uri(key)} has the SHA-256 {sha256[:16]}…, the manifest says {file.sha256[:16]}… "
+                f"({file.size} bytes); {hint}"
             )
     return found
 

@@ -2,23 +2,27 @@
 
 They are invoked asynchronously, with the run and the dataset as the key. Invocations are idempotent: a step that is
 done is not done again. A failure is raised, so that the invocation goes to the dead-letter queue; a refusal is a result,
-since a retry would not change it.
+since a retry would not change it. An event that comes from other code, or names another definition of the dataset, is
+answered at once with a failed result: functions and Airflow have to be of one commit.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import resource
 import shutil
 import sys
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from catalunya.datasets.model import Dataset
 from catalunya.errors import CatalunyaError, LakeBusy, Refused, UsageError
 from catalunya.lake import layout
 from catalunya.lake.lock import lock_owner
@@ -27,11 +31,17 @@ from catalunya.runs.record import DatasetRecord, RunRecord
 from catalunya.runs.reporter import NullReporter
 from catalunya.runs.steps import StepwiseRun
 from catalunya.settings import Settings
+from catalunya.staging import row_sql
 
 Stage = Literal["ingest", "stage"]
 
 _BUNDLE = Path(__file__).resolve().parents[2]
 """Where the package of the functions was unpacked; the definitions lie beside the library there."""
+
+_UPDATE = (
+    "Functions and Airflow have to be of one commit: deploy the stack from the checkout that Airflow runs (`make deploy`), "
+    "or update Airflow to the commit that was deployed; then clear the task. See docs/aws.md, Update"
+)
 
 log = structlog.get_logger(__name__)
 
@@ -41,14 +51,32 @@ class FunctionFailed(CatalunyaError):
 
 
 class Invocation(BaseModel):
-    """The event: the run and the dataset whose step is to be done. The two together are the key."""
+    """The event: the run and the dataset whose step is to be done, which together are the key; and what the caller knows.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Other fields are ignored: an event that has them comes from other code, which `code` tells.
+    """
+
+    model_config = ConfigDict(frozen=True)
 
     run_id: str
     dataset: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     force: bool = False
     """Read the source although nothing changed; stage every kept snapshot again."""
+    code: str = ""
+    """Digest of the caller's code (`code_digest`)."""
+    definition: str = ""
+    """Digest of the caller's definition of the dataset (`row_sql.definition_digest`)."""
+
+    @classmethod
+    def of(cls, dataset: Dataset, run_id: str, *, force: bool = False) -> Invocation:
+        """Return the invocation for a dataset as this process knows it."""
+        return cls(
+            run_id=run_id,
+            dataset=dataset.id,
+            force=force,
+            code=code_digest(),
+            definition=row_sql.definition_digest(dataset),
+        )
 
     @field_validator("run_id")
     @classmethod
@@ -80,6 +108,17 @@ def stage(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return _handle("stage", event, context)
 
 
+@cache
+def code_digest() -> str:
+    """Return 16 hex digits over all modules of this package, without their line ends: those differ between checkouts."""
+    package = Path(__file__).resolve().parents[1]
+    found = hashlib.sha256()
+    for path in sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix()):
+        found.update(f"{path.relative_to(package).as_posix()}\n".encode())
+        found.update(hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).digest())
+    return found.hexdigest()[:16]
+
+
 def step_name(stage: Stage, dataset_id: str) -> str:
     """Return the name of the step that a function does."""
     return f"{stage}.{dataset_id}"
@@ -104,7 +143,8 @@ def succeeded(stage: Stage, dataset_id: str, result: RunRecord | None) -> bool:
 def parse_result(stage: Stage, dataset_id: str, result: RunRecord | None) -> DatasetRecord:
     """Return the dataset's record in the result of a step.
 
-    Raises what the step ended in: `Refused`, `SourceUnreadable`, or `FunctionFailed` for any other failure.
+    Raises what the step ended in: `Refused`, `SourceUnreadable`, `UsageError` where a retry would fail in the same way, or
+    `FunctionFailed` for any other failure.
     """
     if result is None:
         raise FunctionFailed(f"{stage} of {dataset_id} by a function left no result")
@@ -112,9 +152,8 @@ def parse_result(stage: Stage, dataset_id: str, result: RunRecord | None) -> Dat
     if result.status == "refused":
         raise Refused(result.message, result.refused)
     if result.message or record is None:
-        raise FunctionFailed(
-            f"{stage} of {dataset_id} by a function failed: {result.message or 'it returned no error message'}"
-        )
+        reason = f"{stage} of {dataset_id} by a function failed: {result.message or 'it returned no error message'}"
+        raise UsageError(reason) if result.exit_code == UsageError.exit_code else FunctionFailed(reason)
     if stage == "ingest":
         record.raise_for_outcome()
     return record
@@ -158,8 +197,6 @@ def _parse_event(event: dict[str, Any]) -> Invocation:
 def _do_once(stage: Stage, invocation: Invocation) -> dict[str, Any]:
     """Do the step, or return its result when it was done before."""
     run, dataset_id = StepwiseRun(_settings(), invocation.run_id, NullReporter()), invocation.dataset
-    if dataset_id not in run.datasets:
-        raise UsageError(f"no dataset {dataset_id}; there are: {', '.join(run.datasets)}")
     lock = f"call-{stage}-{dataset_id}"
     try:
         with steps.acquire_lock(run.storage, run.run_id, lock):
@@ -168,12 +205,38 @@ def _do_once(stage: Stage, invocation: Invocation) -> dict[str, Any]:
                 return _answer("ended", None)
             if is_done(stage, dataset_id, result):
                 return _answer("done before", result.datasets.get(dataset_id) if result else None)
+            if difference := _difference(run, invocation):
+                error = UsageError(difference)
+                run.fail(step_name(stage, dataset_id), error)
+                raise error
             return _do(run, stage, invocation)
     except LakeBusy:
         owner = lock_owner(run.storage, lock)
         if owner is not None and owner.holder == run.run_id:
             return _answer("under way", None)
         raise
+
+
+def _difference(run: StepwiseRun, invocation: Invocation) -> str:
+    """Return how the caller's code and definition differ from those of this function, in sentences; empty when equal."""
+    dataset = run.datasets.get(invocation.dataset)
+    if not invocation.code:
+        what = "the event has no digest of Airflow's code: Airflow is older than this function"
+    elif dataset is None:
+        what = f"this function has no definition of {invocation.dataset}, it was deployed with: {', '.join(run.datasets)}"
+    else:
+        own = Invocation.of(dataset, run.run_id)
+        pairs = {
+            "code": (invocation.code, own.code),
+            f"definition of {dataset.id}": (invocation.definition, own.definition),
+        }
+        found = [
+            f"the {name} of Airflow ({theirs}) is not that of this function ({ours})"
+            for name, (theirs, ours) in pairs.items()
+            if theirs != ours
+        ]
+        what = "; ".join(found)
+    return what and f"{what}. {_UPDATE}"
 
 
 def _do(run: StepwiseRun, stage: Stage, invocation: Invocation) -> dict[str, Any]:

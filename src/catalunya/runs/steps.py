@@ -184,6 +184,21 @@ class StepwiseRun:
         """Delete a step's result so that it can be retried."""
         self.storage.delete(layout.part(self.run_id, step))
 
+    def fail(self, step: str, error: CatalunyaError) -> None:
+        """Store the result of a step that could not begin; the source of an `ingest` counts as one that cannot be read."""
+        record = RunRecord.start(self.settings, self.run_id)
+        stage, _, dataset_id = step.partition(".")
+        if stage == "ingest":
+            message = f"{dataset_id}: {error}"
+            record.datasets[dataset_id] = DatasetRecord(
+                snapshot_id=None, outcome="unreadable", message=message
+            )
+        record.end(error)
+        self._put_result(step, record)
+
+    def _put_result(self, step: str, record: RunRecord) -> None:
+        self.storage.put(layout.part(self.run_id, step), record.model_dump_json().encode())
+
     def has_ended(self) -> bool:
         """Return True when the run is in the ledger and nothing of it is left to repeat."""
         left = self.storage.list(f"{layout.RUNS}/{self.run_id}")
@@ -276,7 +291,7 @@ class StepwiseRun:
                 run.record.seconds = round(time.monotonic() - started, 3)
                 run.record.cost = run.cost()
                 run.record.seen = {k: v for k, v in run.record.seen.items() if v != before.get(k)}
-                self.storage.put(layout.part(self.run_id, name), run.record.model_dump_json().encode())
+                self._put_result(name, run.record)
 
 
 def lock_of(dataset_id: str) -> str:

@@ -95,5 +95,5 @@ def deliver(alerts: Iterable[Alert]) -> None:
             storage = open_lake(settings.lake)
         except CatalunyaError as error:
             log.warning("the lake cannot be opened: %s", error)
-        if not notify.deliver(storage, settings.notify_urls, alerts):
+        if not notify.deliver(storage, settings.alert_addresses, alerts):
             log.warning("CATALUNYA_NOTIFY_URLS: an alert was not delivered; check the addresses")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -109,11 +108,10 @@ class InvokeLambdaOperator(BaseOperator):
 
         name = function_name(stepwise.settings, self.stage)
         force = bool(context["params"].get("force" if self.stage == "ingest" else "full_rebuild"))
-        payload = {"run_id": stepwise.run_id, "dataset": self.dataset_id, "force": force}
+        dataset = stepwise.datasets[self.dataset_id]
+        payload = aws_lambda.Invocation.of(dataset, stepwise.run_id, force=force).model_dump_json()
         try:
-            response = _client().invoke(
-                FunctionName=name, InvocationType="Event", Payload=json.dumps(payload)
-            )
+            response = _client().invoke(FunctionName=name, InvocationType="Event", Payload=payload)
         except (BotoCoreError, ClientError) as error:
             raise aws_lambda.FunctionFailed(
                 f"{name} could not be invoked: {error}; is the stack deployed, and may this role invoke it?"

@@ -220,7 +220,7 @@ def finish() -> dict[str, Any]:
         stepwise = run_of(context)
         record = stepwise.finish()
     link = context["ti"].log_url
-    notify.deliver(stepwise.storage, stepwise.settings.notify_urls, notify.of_findings(record, link))
+    notify.deliver(stepwise.storage, stepwise.settings.alert_addresses, notify.of_findings(record, link))
     rows = [
         (name, d.outcome, d.snapshot_id, d.rows_in, d.rows_staged, d.rows_quarantined, d.rows_duplicated)
         for name, d in record.datasets.items()
@@ -254,7 +254,7 @@ def apply_retention() -> list[str]:
 
 @assume_role("monitor")
 def verify_snapshots(dataset_id: str) -> int:
-    """Compare landed files of one dataset with their checksums, all or today's share; fails when one differs."""
+    """Compare today's share of a dataset's landed files with their checksums, or read all; fails when one differs."""
     from catalunya.lake.opening import open_lake
     from catalunya.operations import maintenance
 
@@ -287,7 +287,7 @@ def check_freshness() -> dict[str, int]:
         for f in found
         if f.silent
     ]
-    notify.deliver(storage, settings.notify_urls, silent)
+    notify.deliver(storage, settings.alert_addresses, silent)
     return {f.dataset_id: f.age_days for f in found}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -178,9 +179,9 @@ class AthenaEngine(HiveEngine):
             if status["State"] == "SUCCEEDED":
                 return
             if status["State"] in {"FAILED", "CANCELLED"}:
+                reason = status.get("StateChangeReason", "")
                 raise BuildFailed(
-                    f"Athena query {query_id} {status['State'].lower()}: {status.get('StateChangeReason', '')} "
-                    f"(`{shortened(sql)}`)"
+                    f"Athena query {query_id} {status['State'].lower()}: {reason} (`{shortened(sql)}`){_hint(reason)}"
                 )
             time.sleep(min(self.settings.athena_poll_s, 1.0))
 
@@ -202,7 +203,13 @@ def _explained(sql: str) -> Iterator[None]:
     try:
         yield
     except (faults.ClientError, faults.BotoCoreError) as error:
-        raise BuildFailed(f"Athena could not run `{shortened(sql)}`: {error}") from None
+        raise BuildFailed(f"Athena could not run `{shortened(sql)}`: {error}{_hint(str(error))}") from None
+
+
+def _hint(reason: str) -> str:
+    """Return what to do where AWS denied a request; empty for other reasons."""
+    denied = re.search(r"AccessDenied|not authorized|insufficient .*permission", reason, re.IGNORECASE)
+    return "; a new mart or dataset needs a deployment first, see docs/aws.md, Update" if denied else ""
 
 
 ENGINE = AthenaEngine
