@@ -111,8 +111,8 @@ class Life:
 def recorded(s3_emulator: S3Emulator, templates: dict[str, Account]) -> Iterator[dict[str, set[Need]]]:
     """Role to the needs of runs that release, find nothing new, meet schema drift and refusals, and are corrected.
 
-    A request that the role's policy does not allow is denied, so these runs would fail. Files above 64 kB are uploaded in
-    parts.
+    A request that the role's policy does not allow is denied, so these runs would fail. Files above a kilobyte are
+    uploaded in parts, at most four.
     """
     bucket = s3_emulator.new_bucket(f"catalunya-production-lake-{ACCOUNT}")
     recorder = Recorder(s3_emulator.endpoint, templates["production"], bucket)
@@ -125,7 +125,8 @@ def recorded(s3_emulator: S3Emulator, templates: dict[str, Account]) -> Iterator
             "AWS_ACCESS_KEY_ID": KEY,
         }.items():
             patch.setenv(name, value)
-        patch.setattr("catalunya.lake.s3._PART_BYTES", 64 * 1024)
+        patch.setattr("catalunya.lake.s3._PART_BYTES", 1024)
+        patch.setattr("catalunya.lake.s3._MOST_PARTS", 4)
         _live(Life(demo, recorder))
         assert recorder.gate.denied == []
         yield recorder.needed
