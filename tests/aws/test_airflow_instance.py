@@ -219,3 +219,17 @@ def test_a_boot_that_fails_says_so_to_the_deployment_and_destroys_nothing(machin
     assert signal.endswith("--status FAILURE")
     if name == "blkid":
         assert not machine.commands("mkfs.ext4")
+
+
+@pytest.mark.parametrize("region", ["eu-west-1", "eu-south-2"])
+def test_the_whole_stack_is_clean_for_cdk_nag_and_exists_in_the_region(tmp_path, region):
+    with zipfile.ZipFile(tmp_path / "functions.zip", "w") as archive:
+        archive.writestr("catalunya/runs/aws_lambda.py", "")
+    out = tmp_path / "out"
+    more = {"github_repository": "owner/name", "workers": [], "airflow": True}
+    synthesise(out, tmp_path / "functions.zip", region=region, **more)
+    templates = sorted(map(str, out.glob("*.template.json")))
+    assert len(templates) == 3
+    command = [str(Path(sys.executable).with_name("cfn-lint")), "--regions", region, "--", *templates]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
