@@ -64,11 +64,16 @@ class Usage:
 
 
 def at(count: float, first: tuple[float, Usage], second: tuple[float, Usage]) -> Usage:
-    """Return the usage at `count` snapshots, on the straight line through two measurements."""
+    """Return the usage at `count` snapshots, on the straight line through two measurements.
+
+    Seconds do not follow the line: they differ more from run to run than they depend on snapshots (`bench/growth.py`). The
+    smaller measurement counts, that of the less busy machine.
+    """
     (low, small), (high, large) = first, second
     few, many = asdict(small), asdict(large)
-    slope = {name: (many[name] - few[name]) / (high - low) for name in few}
-    return Usage(**{name: max(0.0, few[name] + slope[name] * (count - low)) for name in few})
+    found = {name: few[name] + (many[name] - few[name]) / (high - low) * (count - low) for name in few}
+    found["function_seconds"] = min(small.function_seconds, large.function_seconds)
+    return Usage(**{name: max(0.0, value) for name, value in found.items()})
 
 
 @dataclass(frozen=True)

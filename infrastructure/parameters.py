@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -18,8 +19,8 @@ GITHUB = "token.actions.githubusercontent.com"
 GITHUB_STACK = "catalunya-github"
 TAG = "project"
 """The tag of everything in a stack, by which the budget counts."""
-SETTINGS = ROOT / "infrastructure" / "environments"
-"""The folder of the settings files, which Git ignores, and of their example."""
+EXAMPLE = ROOT / "infrastructure" / "environments" / "example.toml"
+"""Beside it lie the settings files, which Git ignores, unless CATALUNYA_ENVIRONMENTS names another folder."""
 WITHOUT_BUDGETS = {
     "af-south-1", "ap-east-1", "ap-east-2", "ap-northeast-3", "ap-south-2", "ap-southeast-3", "ap-southeast-4",
     "ap-southeast-5", "ap-southeast-6", "ap-southeast-7", "ca-west-1", "eu-central-2", "eu-north-1", "eu-south-1",
@@ -157,14 +158,14 @@ def parameters(environment: str, given: Mapping[str, Any]) -> Parameters:
     return Parameters(environment=environment, **{**package, **_DEFAULTS[environment], **given})
 
 
-def read(environment: str, folder: Path = SETTINGS) -> Parameters:
+def read(environment: str) -> Parameters:
     """Return what the settings file of an environment says; raises `SettingsError`."""
+    folder = Path(os.environ.get("CATALUNYA_ENVIRONMENTS") or EXAMPLE.parent)
     if environment not in ENVIRONMENTS:
         raise SettingsError(f"ENVIRONMENT is {environment!r}: give one of {', '.join(ENVIRONMENTS)}")
     path = folder / f"{environment}.toml"
     if not path.is_file():
-        example = folder / "example.toml"
-        raise SettingsError(f"the settings file is missing: cp {example} {path}, then edit it")
+        raise SettingsError(f"the settings file is missing: cp {EXAMPLE} {path}, then edit it")
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
         if "region" not in given:
