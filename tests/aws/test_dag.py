@@ -10,7 +10,8 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -66,15 +67,20 @@ def gate(stack: Deployed) -> Gate:
     return Gate(stack.policies, stack.place(), stack.principal_of)
 
 
+def always(role: str) -> Callable[[str], str]:
+    return lambda key: role
+
+
 @pytest.fixture(scope="module")
 def front(stack: Deployed, gate: Gate) -> Iterator[FaultyProxy]:
-    """A proxy of the emulator that denies and can throttle; all clients use it, the functions too, each as its role."""
-    with FaultyProxy(stack.emulator.endpoint) as server:
+    """A proxy of the emulator that denies and can throttle; all clients use it, the functions by one of their own."""
+    with FaultyProxy(stack.emulator.endpoint) as server, ExitStack() as functions:
         server.gate = gate.check
         for stage in ("ingest", "stage"):
-            stack.set_variables(
-                f"{stack.name}-{stage}", AWS_ENDPOINT_URL=server.endpoint, **stack.keys(stage)
-            )
+            name = f"{stack.name}-{stage}"
+            own = functions.enter_context(FaultyProxy(server.endpoint))
+            own.gate = replace(gate, role_of=always(name)).check
+            stack.set_variables(name, AWS_ENDPOINT_URL=own.endpoint)
         yield server
 
 
