@@ -134,6 +134,10 @@ class Parameters(BaseModel):
 
     def airflow_variables(self, account: str, region: str) -> dict[str, str]:
         """Return the environment variables by which Airflow uses this stack."""
+        optional = {
+            "CATALUNYA_EXTERNAL_ID": self.external_id,
+            "CATALUNYA_PROJECT_URL": self.project_address,
+        }
         return {
             "ENVIRONMENT": self.environment,
             "AWS_REGION": region,
@@ -143,6 +147,7 @@ class Parameters(BaseModel):
             "CATALUNYA_ROLES": f"arn:aws:iam::{account}:role/{self.prefix}-",
             "CATALUNYA_SCHEMA": f"{self.database}_marts",
             "CATALUNYA_ATHENA_WORKGROUP": f"{self.prefix}-build",
+            **{name: value for name, value in optional.items() if value},
         }
 
 

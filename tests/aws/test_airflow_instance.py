@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from catalunya.runs.record import code_revision
 from tests.aws.machine import VOLUME, Machine
 from tests.aws.policy import ACCOUNT, Account
 from tests.aws.synthesis import synthesise
@@ -181,6 +182,7 @@ def test_the_settings_pass_the_check_of_the_containers_in_production(machine):
     assert len(base64.urlsafe_b64decode(settings["AIRFLOW__CORE__FERNET_KEY"])) == 32
     secrets = [value for name, value in settings.items() if name.endswith(("_KEY", "_SECRET", "_PASSWORD"))]
     assert len(set(secrets)) == len(secrets) == 6
+    assert settings["CATALUNYA_REVISION"] == (code_revision(ROOT) or "")
     env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **settings}
     script = ROOT / "orchestration/docker/entrypoint.sh"
     checked = subprocess.run(["bash", script, "true"], env=env, capture_output=True, text=True, check=False)
