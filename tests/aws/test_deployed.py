@@ -262,7 +262,7 @@ def test_the_doctor_tries_what_each_role_has_to_do_and_leaves_nothing(front, lak
         ("build", "athena:StartQueryExecution", "*"),
         ("build", "glue:CreateDatabase", "*_candidate_*"),
         ("publish", "s3:PutObject", "*/current.json"),
-        ("publish", "athena:GetWorkGroup", "*"),
+        ("build", "athena:GetWorkGroup", "*"),
         ("publish", "glue:DeleteTable", "*_releases/*"),
         ("monitor", "s3:DeleteObject", "*/alerts/*"),
     ],
