@@ -8,12 +8,12 @@ export UV_PYTHON_DOWNLOADS ?= never
 unexport PYTHONDONTWRITEBYTECODE
 
 REQUIREMENTS := $(UV) export --frozen --quiet --no-dev --group airflow --group athena --group trino --no-hashes --no-emit-project --no-header
-COMPOSE := docker compose --project-directory orchestration --profile demo --profile scale
+COMPOSE := docker compose --project-directory orchestration --profile scale
 
-.PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package lint requirements docs format bench clean
+.PHONY: help setup setup-dev run airflow up down logs health test test-stack fuzz setup-aws test-aws package setup-deploy deploy destroy aws-diff aws-outputs aws-variables aws-airflow aws-alert aws-failed aws-release aws-run lint requirements docs format bench clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .uv/bin/uv:
 	@command -v uv >/dev/null 2>&1 || { $(PYTHON) -m venv .uv && .uv/bin/pip install --quiet --disable-pip-version-check uv; }
@@ -54,6 +54,40 @@ test: setup-dev ## Every test that needs no container engine
 fuzz: setup-dev ## 1,000 odd answers of each kind of portal, through ingest and stage
 	@CATALUNYA_FUZZ=3000 .venv/bin/pytest -n 2 tests/fuzz $(PYTEST_ARGS)
 
+setup-deploy: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
+	@$(UV) sync --frozen --quiet --no-dev --inexact --group infrastructure --group athena
+
+deploy: setup-deploy ## The stack of ENVIRONMENT (production or development) in your account of AWS: docs/aws.md
+	@.venv/bin/python -m infrastructure.deploy deploy "$(ENVIRONMENT)"
+
+destroy: setup-deploy ## Take the stack of ENVIRONMENT down; CONFIRM=NAME, DELETE_LAKE=yes and DELETE_TOOLKIT=yes are in docs/aws.md
+	@.venv/bin/python -m infrastructure.deploy destroy "$(ENVIRONMENT)" --confirm "$(CONFIRM)" \
+	    $(if $(filter yes,$(DELETE_LAKE)),--delete-lake) $(if $(filter yes,$(DELETE_TOOLKIT)),--delete-toolkit)
+
+aws-diff: setup-deploy ## What `make deploy` would change
+	@.venv/bin/python -m infrastructure.deploy diff "$(ENVIRONMENT)"
+
+aws-outputs: setup-deploy ## The names and addresses of what is deployed
+	@.venv/bin/python -m infrastructure.deploy outputs "$(ENVIRONMENT)"
+
+aws-variables: setup-deploy ## The variables by which `catalunya` and an Airflow of yours use the stack
+	@.venv/bin/python -m infrastructure.deploy variables "$(ENVIRONMENT)"
+
+aws-airflow: setup-deploy ## The Airflow that runs in AWS, at http://localhost:8080 (AIRFLOW_PORT chooses another port)
+	@.venv/bin/python -m infrastructure.deploy airflow "$(ENVIRONMENT)" --port "$(or $(AIRFLOW_PORT),8080)"
+
+aws-alert: setup-deploy ## Send a test message to whoever receives the alerts
+	@.venv/bin/python -m infrastructure.deploy alert "$(ENVIRONMENT)"
+
+aws-failed: setup-deploy ## The failed invocations of the functions; EMPTY=yes empties their queues
+	@.venv/bin/python -m infrastructure.deploy failed "$(ENVIRONMENT)" $(if $(filter yes,$(EMPTY)),--empty)
+
+aws-release: setup-deploy ## Download the release that readers see, into catalunya-release/ or TO=FOLDER
+	@.venv/bin/python -m infrastructure.deploy release "$(ENVIRONMENT)" --to "$(or $(TO),catalunya-release)"
+
+aws-run: setup-deploy ## RUN='catalunya status' with the variables of the stack; ROLE=reader, publish or steward (asks for CODE of MFA)
+	@.venv/bin/python -m infrastructure.deploy run --role "$(ROLE)" --mfa "$(MFA)" --code "$(CODE)" "$(ENVIRONMENT)" -- $(RUN)
+
 setup-aws: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
 	@$(UV) sync --frozen --quiet --inexact --group airflow --group athena --group trino --group infrastructure --group athena-emulator
 	@.venv/bin/python -m tools.athena_emulator --install
@@ -67,12 +101,13 @@ package: setup ## The functions for AWS Lambda, as zips in .artefacts/
 test-stack: setup-dev ## The stack in containers, on a real engine; without one: orchestration/scripts/engine.sh make test-stack
 	@.venv/bin/pytest -m stack orchestration/tests/stack $(PYTEST_ARGS)
 
-lint: setup-dev ## ruff, mypy, hadolint, shellcheck, sqlfluff, the rules of dbt, imports and words, and the definitions
+lint: setup-dev ## ruff, mypy, hadolint, shellcheck, constructs of newer bash, sqlfluff, the rules of dbt, imports and words, and the definitions
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/hadolint orchestration/Dockerfile orchestration/docker/base/Dockerfile
-	@.venv/bin/shellcheck .ci/run orchestration/docker/*.sh orchestration/docker/base/*.sh orchestration/scripts/*.sh
+	@.venv/bin/shellcheck .ci/run orchestration/docker/*.sh orchestration/docker/base/*.sh orchestration/scripts/*.sh infrastructure/*.sh
+	@.venv/bin/python tools/check_shell.py
 	@.venv/bin/sqlfluff lint --processes 2 --disable-progress-bar dbt/mart
 	@CATALUNYA_CANDIDATE=candidate.duckdb .venv/bin/dbt parse --quiet --project-dir dbt/mart --profiles-dir orchestration/dbt
 	@.venv/bin/dbt-bouncer run --config-file dbt/dbt-bouncer.yml

@@ -21,17 +21,43 @@ _QUERY = (
     "athena:StopQueryExecution",
     "athena:GetQueryExecution",
     "athena:GetQueryResults",
-    "athena:ListQueryExecutions",
-    "athena:BatchGetQueryExecution",
     "athena:GetWorkGroup",
 )
-_READ = ("glue:GetDatabase", "glue:GetDatabases", "glue:GetTable", "glue:GetTables", "glue:GetPartitions")
+_HISTORY = ("athena:ListQueryExecutions", "athena:BatchGetQueryExecution")
+"""For the costs of a build, and for the list of one's last queries in the console."""
+_CONSOLE = ("athena:ListWorkGroups", "athena:ListDataCatalogs")
+_METADATA = (
+    "athena:ListDatabases",
+    "athena:GetDatabase",
+    "athena:ListTableMetadata",
+    "athena:GetTableMetadata",
+)
+_ANY_STATEMENT = ("glue:GetDatabase", "glue:GetDatabases")
+_DEFINITION = ("glue:CreateDatabase",)
+"""Athena asks for these in the name of the caller, of the catalog and of the database `default`, whatever the statement and
+the database are; the second for data definition.
+
+Source: Athena's guide, "Configure access to databases and tables in the AWS Glue Data Catalog".
+"""
+_READ = ("glue:GetDatabase", "glue:GetTable", "glue:GetTables")
 _CHANGE = ("glue:CreateTable", "glue:UpdateTable", "glue:DeleteTable")
 _SCHEMAS = ("glue:CreateDatabase", "glue:DeleteDatabase")
 """Of candidates. The stack makes the published schemas, but `create schema if not exists` needs the right as well."""
-_PARTITIONS = ("glue:BatchCreatePartition", "glue:CreatePartition", "glue:GetPartition")
+_PARTITIONS = (
+    "glue:GetPartition",
+    "glue:GetPartitions",
+    "glue:BatchGetPartition",
+    "glue:CreatePartition",
+    "glue:BatchCreatePartition",
+)
 _VERSIONS = ("glue:GetTableVersions", "glue:DeleteTableVersion")
 """dbt-athena deletes all but the newest versions of a view that it has made."""
+
+_WHY_RESULTS = "Athena names a result after its query, whose id it makes."
+_WHY_CANDIDATES = "A candidate's schema is named after its run, whose id is made when it begins."
+_WHY_RELEASES = "A table of a release is named after it, whose id is made of its moment and content."
+
+_WHY_MARTS = "A new mart is published by the next run, without a deploy before."
 
 
 class Athena(Construct):
@@ -44,54 +70,49 @@ class Athena(Construct):
         settings: Parameters,
         storage: Buckets,
         roles: Roles,
-        *,
-        staging_tables: tuple[str, ...],
-        mart_tables: tuple[str, ...],
     ) -> None:
         super().__init__(scope, name)
         self.settings = settings
         self.storage = storage
         self._workgroup("build", enforced=False)
         self._workgroup("read", enforced=True)
-        builder, publisher = roles.by_name["build"], roles.by_name["publish"]
-        for role in (builder, publisher):
-            self._allow_queries(role)
-        staged, marts = self._tables("staging", staging_tables), self._tables("marts", mart_tables)
-        releases, candidates = (
-            self._tables("marts_releases", ("*",)),
-            self._tables("marts_candidate_*", ("*",)),
-        )
-        self._allow_glue(builder, _READ, [*staged, *candidates])
+        builder, publisher, reader = (roles.by_name[role] for role in ("build", "publish", "reader"))
+        marts, releases = self._tables("marts"), self._tables("marts_releases")
+        candidates = self._tables("marts_candidate_*")
         # To delete a schema, a role needs the right to everything that could be in it.
         functions = self._arn("glue", "userDefinedFunction", f"{settings.database}_marts_candidate_*/*")
-        self._allow_glue(builder, (*_CHANGE, *_PARTITIONS, *_VERSIONS, *_SCHEMAS), [*candidates, functions])
+        for role in (builder, publisher):
+            self._allow_queries(role, "build", _DEFINITION)
+        self._allow_glue(builder, (*_READ, *_PARTITIONS), candidates)
+        self._allow_glue(builder, (*_CHANGE, *_VERSIONS, *_SCHEMAS), [*candidates, functions])
         self._allow_glue(publisher, _READ, [*marts, *releases, *candidates])
         self._allow_glue(publisher, (*_CHANGE, "glue:CreateDatabase"), [*marts, *releases])
         # The schema of a run that is not kept is deleted with its files.
         self._allow_glue(publisher, ("glue:DeleteTable", "glue:DeleteDatabase"), [*candidates, functions])
-        self._allow_glue(roles.by_name["monitor"], _READ, [*staged, *marts])
-        self._acknowledge_wildcards(builder)
-        self._acknowledge_wildcards(publisher, releases=True)
+        self._allow_queries(reader, "read")
+        self._allow_console(reader)
+        self._allow_glue(reader, _READ, [*marts, *releases])
+        self._acknowledge_wildcards(builder, "build", candidates=True)
+        self._acknowledge_wildcards(publisher, "build", candidates=True, releases=True)
+        self._acknowledge_wildcards(reader, "read", releases=True)
 
-    def _acknowledge_wildcards(self, role: iam.Role, *, releases: bool = False) -> None:
+    def _acknowledge_wildcards(
+        self, role: iam.Role, group: str, *, candidates: bool = False, releases: bool = False
+    ) -> None:
         glue = "arn:<AWS::Partition>:glue:<AWS::Region>:<AWS::AccountId>"
         candidate = f"{self.settings.database}_marts_candidate_*"
-        why = "A candidate's schema is named after its run, whose id is made when it begins."
-        of_releases = f"{glue}:table/{self.settings.database}_marts_releases/*"
-        more = {
-            of_releases: "A table of a release is named after it, whose id is made of its moment and content."
-        }
-        results = nag_address(self.storage.results, "build/*")
-        acknowledge_wildcards(
-            role,
-            {
-                f"{glue}:database/{candidate}": why,
-                f"{glue}:table/{candidate}/*": why,
-                f"{glue}:userDefinedFunction/{candidate}/*": why,
-                **(more if releases else {}),
-                results: "Athena names a result after its query, whose id it makes.",
-            },
-        )
+        reasons = {nag_address(self.storage.results, f"{group}/*"): _WHY_RESULTS}
+        if candidates:
+            for kind in (
+                f"database/{candidate}",
+                f"table/{candidate}/*",
+                f"userDefinedFunction/{candidate}/*",
+            ):
+                reasons[f"{glue}:{kind}"] = _WHY_CANDIDATES
+        if releases:
+            reasons[f"{glue}:table/{self.settings.database}_marts_releases/*"] = _WHY_RELEASES
+            reasons[f"{glue}:table/{self.settings.database}_marts/*"] = _WHY_MARTS
+        acknowledge_wildcards(role, reasons)
 
     def _workgroup(self, kind: str, *, enforced: bool) -> None:
         results = athena.CfnWorkGroup.ResultConfigurationProperty(
@@ -122,29 +143,41 @@ class Athena(Construct):
             ),
         )
 
-    def _allow_queries(self, role: iam.Role) -> None:
-        group = self._arn("athena", "workgroup", f"{self.settings.prefix}-build")
-        catalogue = self._arn("athena", "datacatalog", "AwsDataCatalog")
-        role.add_to_policy(iam.PolicyStatement(actions=[*_QUERY], resources=[group]))
-        role.add_to_policy(iam.PolicyStatement(actions=["athena:GetDataCatalog"], resources=[catalogue]))
-        results = self.storage.results
-        role.add_to_policy(
-            iam.PolicyStatement(
-                actions=["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"],
-                resources=[results.arn_for_objects("build/*")],
-            )
-        )
-        role.add_to_policy(
-            iam.PolicyStatement(
-                actions=["s3:GetBucketLocation", "s3:ListBucket"], resources=[results.bucket_arn]
-            )
-        )
+    def _allow_queries(self, role: iam.Role, group: str, definition: tuple[str, ...] = ()) -> None:
+        """Allow queries in a workgroup, with what Athena itself asks for then in the name of the caller.
 
-    def _tables(self, kind: str, names: tuple[str, ...]) -> list[str]:
+        Source of the actions on the results and on the location: AWS re:Post, "Unable to verify/create output bucket".
+        """
+        workgroup = self._arn("athena", "workgroup", f"{self.settings.prefix}-{group}")
+        catalogue = self._arn("athena", "datacatalog", "AwsDataCatalog")
+        results = self.storage.results
+        for actions, resources in (
+            ([*_QUERY, *_HISTORY], [workgroup]),
+            (["athena:GetDataCatalog"], [catalogue]),
+            (
+                [*_ANY_STATEMENT, *definition],
+                [self._arn("glue", "catalog"), self._arn("glue", "database", "default")],
+            ),
+            (
+                ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"],
+                [results.arn_for_objects(f"{group}/*")],
+            ),
+            (["s3:ListBucket", "s3:ListBucketMultipartUploads"], [results.bucket_arn]),
+            (["s3:GetBucketLocation"], [results.bucket_arn, self.storage.lake.bucket_arn]),
+        ):
+            role.add_to_policy(iam.PolicyStatement(actions=actions, resources=resources))
+
+    def _allow_console(self, role: iam.Role) -> None:
+        """Allow what Athena's console and drivers show beside the editor: workgroups, catalogs, databases and tables."""
+        catalogue = self._arn("athena", "datacatalog", "AwsDataCatalog")
+        role.add_to_policy(iam.PolicyStatement(actions=[*_METADATA], resources=[catalogue]))
+        role.add_to_policy(iam.PolicyStatement(actions=[*_CONSOLE], resources=["*"]))
+        acknowledge_wildcards(role, {"*": "These lists have no resource that they could be limited to."})
+
+    def _tables(self, kind: str) -> list[str]:
         """Return the ARNs of a database and its tables; every call of Glue needs both, and the catalog's."""
         database = f"{self.settings.database}_{kind}"
-        tables = [self._arn("glue", "table", f"{database}/{name}") for name in names]
-        return [self._arn("glue", "database", database), *tables]
+        return [self._arn("glue", "database", database), self._arn("glue", "table", f"{database}/*")]
 
     def _allow_glue(self, role: iam.Role, actions: tuple[str, ...], resources: list[str]) -> None:
         catalogue = self._arn("glue", "catalog")

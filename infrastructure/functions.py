@@ -48,9 +48,8 @@ class Functions(Construct):
             retention=logs.RetentionDays.THREE_MONTHS,
             removal_policy=RemovalPolicy.DESTROY,
         )
-        group.grant_write(role)
         failed = self._queue(stage)
-        failed.grant_send_messages(role)
+        self._allow_platform(role, group, failed)
         function = lambda_.Function(
             self,
             stage.title(),
@@ -72,6 +71,8 @@ class Functions(Construct):
             max_event_age=LONGEST_WAIT,
             on_failure=destinations.SqsDestination(failed),
         )
+        # Lambda checks the rights to log and to the queue when function and event configuration are made: after the policy.
+        function.node.add_dependency(role.node.find_child("DefaultPolicy"))
         Validations.of(function).acknowledge(
             Acknowledgment(
                 id="AwsSolutions-L1",
@@ -83,6 +84,14 @@ class Functions(Construct):
 
     def _failed(self, stage: str) -> str:
         return f"{self.settings.prefix}-{stage}-failed"
+
+    def _allow_platform(self, role: iam.Role, group: logs.LogGroup, failed: sqs.Queue) -> None:
+        """Allow what Lambda itself does in the name of the function: write its log, and queue what failed."""
+        for allowed, resource in (
+            (["logs:CreateLogStream", "logs:PutLogEvents"], group.log_group_arn),
+            (["sqs:SendMessage"], failed.queue_arn),
+        ):
+            role.add_to_policy(iam.PolicyStatement(actions=allowed, resources=[resource]))
 
     def _queue(self, stage: str) -> sqs.Queue:
         queue = sqs.Queue(

@@ -11,11 +11,7 @@ from constructs import Construct
 
 from catalunya.lake import layout
 from infrastructure import permissions
-from infrastructure.parameters import Parameters
-
-TAG = "project"
-"""The tag that the budget filters by; activate it once in the account as a cost allocation tag."""
-
+from infrastructure.parameters import TAG, Parameters
 
 SENDERS = tuple(role.name for role in permissions.ROLES if f"{layout.ALERTS}/*" in role.writes)
 """The roles whose tasks send alerts: those that may store what was sent."""
@@ -37,7 +33,8 @@ class Monitoring(Construct):
             roles[sender].add_to_policy(
                 iam.PolicyStatement(actions=["sns:Publish"], resources=[self.topic.topic_arn])
             )
-        self._budget(settings)
+        if settings.has_budget:
+            self._budget(settings)
 
     def _allow_services(self) -> None:
         """Allow CloudWatch and the budget to publish to the topic, for this account only."""

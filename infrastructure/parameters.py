@@ -1,16 +1,42 @@
-"""The parameters of a stack, from the context of the CDK app: `-c alert_email=…`."""
+"""The parameters of a stack, from its settings file `infrastructure/environments/<environment>.toml`."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from catalunya.address import split_login
-from infrastructure.package import OUTPUT
+from infrastructure.package import OUTPUT, ROOT
+
+ENVIRONMENTS = ("development", "production")
+GITHUB = "token.actions.githubusercontent.com"
+GITHUB_STACK = "catalunya-github"
+TAG = "project"
+"""The tag of everything in a stack, by which the budget counts."""
+EXAMPLE = ROOT / "infrastructure" / "environments" / "example.toml"
+"""Beside it lie the settings files, which Git ignores, unless CATALUNYA_ENVIRONMENTS names another folder."""
+WITHOUT_BUDGETS = {
+    "af-south-1", "ap-east-1", "ap-east-2", "ap-northeast-3", "ap-south-2", "ap-southeast-3", "ap-southeast-4",
+    "ap-southeast-5", "ap-southeast-6", "ap-southeast-7", "ca-west-1", "eu-central-2", "eu-north-1", "eu-south-1",
+    "eu-south-2", "il-central-1", "me-central-1", "mx-central-1", "us-gov-east-1", "us-gov-west-1",
+}  # fmt: skip
+"""Regions whose CloudFormation has no AWS::Budgets::Budget, by the resource schemas that AWS publishes."""
+
+
+class SettingsError(Exception):
+    """A settings file is missing or holds a wrong value; the message says which and what to do."""
+
+
+_ACCOUNT = r"^arn:aws[a-z-]*:iam::\d{12}"
+_PRINCIPAL = rf"{_ACCOUNT}:(role|user)/[\w+=,.@/-]+$"
+"""One role or user; a `*` would trust principals that do not exist yet."""
+_IDENTITY_CENTER = rf"{_ACCOUNT}:role/aws-reserved/sso\.amazonaws\.com/[\w+=,.@/*-]+$"
 
 
 class Parameters(BaseModel):
@@ -19,20 +45,38 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     environment: str = Field(pattern="^(development|production)$")
+    region: str = Field("eu-west-1", pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")
+    """Where the stack is deployed; the template itself is the same in all regions that have the same services."""
+    account: str | None = Field(None, pattern=r"^\d{12}$")
+    """The only account that the stack may be deployed to; any by default."""
     package: Path
     """The functions' zip, for arm64."""
     alert_email: str | None = Field(None, pattern=r"^[^@\s]+@[^@\s]+$")
     """Receives alarms and the alerts of the budget; nobody by default."""
-    budget_usd: int = Field(gt=0)
-    """Costs of a month with the project's tag; alerts at 80 percent spent and at 100 percent forecasted."""
+    budget_usd: int = Field(ge=0)
+    """Costs of a month with the project's tag; alerts at 80 percent spent and at 100 percent forecasted. 0: no budget."""
     scan_limit_bytes: int = Field(ge=10_000_000)
     """Limit of what one query may read."""
-    github_repository: str = Field("catalunya/pipeline", pattern=r"^[\w.-]+/[\w.-]+$")
-    """The repository whose workflows may deploy, from the GitHub environment with the name of the stack's environment."""
-    github_provider_arn: str | None = None
-    """The OIDC provider of GitHub, when the account has one already; it can have only one."""
-    workers: tuple[str, ...] = ()
-    """ARNs of the roles that Airflow runs under, which may assume the role of the orchestrator; none: all of the account."""
+    project_url: str | None = Field(None, pattern=r"^https://[!-~]+$")
+    """Address of whoever runs the pipeline, in the user agent of requests to portals; by default the repository's."""
+    github_repository: str | None = Field(None, pattern=r"^[\w.-]+/[\w.-]+$")
+    """The repository whose workflows may deploy, from the GitHub environment with the name of the stack's environment.
+
+    None: nothing on GitHub may do anything in the account.
+    """
+    workers: tuple[Annotated[str, Field(pattern=_PRINCIPAL)], ...] = ()
+    """ARNs of the roles or users that Airflow runs under, which may assume the role of the orchestrator.
+
+    Without any, production is refused, and in development everybody in the account with the right to assume roles may.
+    """
+    external_id: str | None = Field(None, pattern=r"^[\w+=,.@:/-]+$", min_length=2, max_length=1224)
+    """What `workers` must name as the external id; for hosts outside of AWS, as CATALUNYA_EXTERNAL_ID."""
+    people: tuple[Annotated[str, Field(pattern=_IDENTITY_CENTER)], ...] = ()
+    """ARNs of roles of IAM Identity Center, which asks for the second factor itself, that may publish and act as steward."""
+    airflow: bool = False
+    """An instance that runs Airflow in the account; without it, Airflow runs elsewhere under one of `workers`."""
+    airflow_instance: str = Field("t4g.large", pattern=r"^[a-z]+\d+g[a-z]*\.\w+$")
+    """The type of the instance, one with a Graviton processor; the stack of containers needs 6 GB of memory."""
     first_day: str = Field("2024-01-01", pattern=r"^\d{4}-\d\d-\d\d$")
     """No snapshot is older; Athena looks for partitions from this day on."""
     socrata_url: str | None = None
@@ -42,6 +86,15 @@ class Parameters(BaseModel):
     memory_mb: int = Field(1024, ge=512, le=10_240)
     scratch_mb: int = Field(2048, ge=512, le=10_240)
     timeout_s: int = Field(900, ge=60, le=900)
+
+    @model_validator(mode="after")
+    def _has_workers(self) -> Self:
+        if self.is_production and not self.workers and not self.airflow:
+            raise ValueError(
+                "workers: production needs `airflow = true`, or the ARNs of the roles or users that Airflow runs under; "
+                "without them everybody in the account could publish without a second factor"
+            )
+        return self
 
     @field_validator("socrata_url", "idescat_url", "icgc_url")
     @classmethod
@@ -64,9 +117,33 @@ class Parameters(BaseModel):
         return re.sub("-", "_", self.prefix)
 
     @property
+    def has_budget(self) -> bool:
+        """True where a budget is wanted and CloudFormation can make one."""
+        return self.budget_usd > 0 and self.region not in WITHOUT_BUDGETS
+
+    @property
+    def project_address(self) -> str | None:
+        """Address of whoever runs the pipeline, None when neither it nor a repository is given."""
+        repository = self.github_repository
+        return self.project_url or (f"https://github.com/{repository}" if repository else None)
+
+    @property
     def is_production(self) -> bool:
         """True where data must outlive the stack."""
         return self.environment == "production"
+
+    def airflow_variables(self, account: str, region: str) -> dict[str, str]:
+        """Return the environment variables by which Airflow uses this stack."""
+        return {
+            "ENVIRONMENT": self.environment,
+            "AWS_REGION": region,
+            "AWS_DEFAULT_REGION": region,
+            "CATALUNYA_LAKE": f"s3://{self.prefix}-lake-{account}",
+            "CATALUNYA_LAMBDA_PREFIX": self.prefix,
+            "CATALUNYA_ROLES": f"arn:aws:iam::{account}:role/{self.prefix}-",
+            "CATALUNYA_SCHEMA": f"{self.database}_marts",
+            "CATALUNYA_ATHENA_WORKGROUP": f"{self.prefix}-build",
+        }
 
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -75,11 +152,31 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def parameters(environment: str, context: Callable[[str], Any]) -> Parameters:
-    """Return the defaults of an environment, overridden by the context; raises pydantic's `ValidationError`."""
-    given = {name: context(name) for name in Parameters.model_fields if name != "environment"}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if isinstance(chosen.get("workers"), str):
-        chosen["workers"] = tuple(arn for arn in chosen["workers"].split(",") if arn)
+def parameters(environment: str, given: Mapping[str, Any]) -> Parameters:
+    """Return the defaults of an environment, overridden by `given`; raises pydantic's `ValidationError`."""
     package = {"package": OUTPUT / "functions-arm64.zip"}
-    return Parameters(environment=environment, **{**package, **_DEFAULTS[environment], **chosen})
+    return Parameters(environment=environment, **{**package, **_DEFAULTS[environment], **given})
+
+
+def read(environment: str) -> Parameters:
+    """Return what the settings file of an environment says; raises `SettingsError`."""
+    folder = Path(os.environ.get("CATALUNYA_ENVIRONMENTS") or EXAMPLE.parent)
+    if environment not in ENVIRONMENTS:
+        raise SettingsError(f"ENVIRONMENT is {environment!r}: give one of {', '.join(ENVIRONMENTS)}")
+    path = folder / f"{environment}.toml"
+    if not path.is_file():
+        raise SettingsError(f"the settings file is missing: cp {EXAMPLE} {path}, then edit it")
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+        if "region" not in given:
+            raise SettingsError(f"{path}: region is missing; name the region, such as eu-west-1")
+        return parameters(environment, given)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}") from error
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}" for one in error.errors()
+        )
+        raise SettingsError(f"{path}: {wrong}") from error
+    except TypeError as error:
+        raise SettingsError(f"{path}: {error}") from error

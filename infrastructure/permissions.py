@@ -1,12 +1,13 @@
 """What each role may read, write and delete in the lake, by the keys of `catalunya.lake.layout`.
 
-Every role may list all names: to a role that may list only a part, S3 answers a request for a missing key with "denied"
-instead of "not found", and the pipeline often requests keys that may be missing.
+Every role but the reader's may list all names: to a role that may list only a part, S3 answers a request for a missing key
+with "denied" instead of "not found", and the pipeline often requests keys that may be missing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from catalunya.lake import layout
 
@@ -52,7 +53,18 @@ class RolePermissions:
     description: str
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    """Small objects, each written by one request."""
+    uploads: tuple[str, ...] = ()
+    """Files that may be written in parts; an upload that fails is aborted."""
     deletes: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
+    """Prefixes whose names may be listed; none: all."""
+
+
+def without_covered(patterns: tuple[str, ...]) -> list[str]:
+    """Return the patterns without those that another of them covers."""
+    given = dict.fromkeys(patterns)
+    return [one for one in given if not any(fnmatchcase(one, other) for other in given if other != one)]
 
 
 PROBE = f"{LOCKS}/probe.json"
@@ -68,8 +80,8 @@ INGEST = RolePermissions(
     "reads a portal and lands what it sent",
     # The size of an uploaded file is requested afterwards, which S3 counts as reading it.
     reads=(f"{layout.LANDING}/*/*/page-*", *SNAPSHOTS, *_COMMON),
+    uploads=(f"{layout.LANDING}/*/*/page-*",),
     writes=(
-        f"{layout.LANDING}/*/*/page-*",
         MANIFEST,
         INDEX,
         f"{_STEP}/ingest.*.json",
@@ -81,9 +93,9 @@ STAGE = RolePermissions(
     "types what landed, or refuses it",
     # The size of an uploaded file is requested in the quarantine too.
     reads=(f"{layout.LANDING}/*", f"{layout.STAGING}/*", f"{layout.QUARANTINE}/*", *_COMMON),
+    uploads=(f"{layout.STAGING}/*.parquet", f"{layout.QUARANTINE}/*.parquet"),
     writes=(
-        f"{layout.STAGING}/*",
-        f"{layout.QUARANTINE}/*",
+        INDEX,
         REFUSAL,
         f"{_STEP}/stage.*.json",
         *_locks("call-stage-*", "dataset-*"),
@@ -105,8 +117,8 @@ BUILD = RolePermissions(
         f"{layout.RELEASES}/*/parquet/*",
         *_COMMON,
     ),
+    uploads=(f"{layout.CANDIDATES}/*",),
     writes=(
-        f"{layout.CANDIDATES}/*",
         REFUSAL,
         INDEX,
         *(f"{_STEP}/{name}.json" for name in ("wait", "build", "audit")),
@@ -127,11 +139,11 @@ PUBLISH = RolePermissions(
         f"{layout.ALERTS}/*",
         *_COMMON,
     ),
+    uploads=(f"{layout.RELEASES}/*",),
     writes=(
         layout.CURRENT,
         REFUSAL,
         INDEX,
-        f"{layout.RELEASES}/*",
         f"{layout.DOCS}/*",
         f"{layout.LEDGER}/*",
         f"{layout.ALERTS}/*",
@@ -164,6 +176,12 @@ STEWARD = RolePermissions(
     writes=(ACCEPTANCE, REFUSAL, INDEX, *_locks("run")),
     deletes=(REFUSAL,),
 )
+READER = RolePermissions(
+    "reader",
+    "a person who queries and downloads what is published",
+    reads=(layout.CURRENT, f"{layout.RELEASES}/*", f"{layout.PUBLISHED}/*", f"{layout.DOCS}/*"),
+    lists=(f"{layout.RELEASES}/*", f"{layout.PUBLISHED}/*", f"{layout.DOCS}/*"),
+)
 ORCHESTRATOR = RolePermissions(
     "orchestrator",
     "asks the functions and takes the roles of its tasks",
@@ -172,4 +190,5 @@ ORCHESTRATOR = RolePermissions(
     # The result of a failed step is deleted before the function is invoked again.
     deletes=(f"{_STEP}/ingest.*.json", f"{_STEP}/stage.*.json", f"{layout.ALERTS}/*"),
 )
-ROLES = (INGEST, STAGE, BUILD, PUBLISH, MONITOR, STEWARD, ORCHESTRATOR)
+ROLES = (ORCHESTRATOR, INGEST, STAGE, BUILD, PUBLISH, MONITOR, STEWARD, READER)
+"""The orchestrator first: the others trust it."""

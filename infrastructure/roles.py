@@ -10,7 +10,7 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from infrastructure import permissions
-from infrastructure.parameters import Parameters
+from infrastructure.parameters import GITHUB, Parameters
 from infrastructure.permissions import RolePermissions
 from infrastructure.storage import Buckets
 
@@ -22,21 +22,28 @@ BY_PEOPLE = ("publish", "steward")
 """Roles that people of the account may assume with a second factor: to roll back, and to refuse or accept a snapshot."""
 _BOOTSTRAP = "hnb659fds"
 """The qualifier that `cdk bootstrap` gives its roles."""
-_GITHUB = "token.actions.githubusercontent.com"
 
 
 class Roles(Construct):
     """Roles named `<prefix>-<name>`."""
 
-    def __init__(self, scope: Construct, name: str, settings: Parameters, storage: Buckets) -> None:
+    def __init__(
+        self,
+        scope: Construct,
+        name: str,
+        settings: Parameters,
+        storage: Buckets,
+        airflow: iam.Role | None = None,
+    ) -> None:
         super().__init__(scope, name)
         self.settings = settings
         self.storage = storage
+        self.airflow = airflow
         self.by_name: dict[str, iam.Role] = {}
-        for role in (permissions.ORCHESTRATOR, *permissions.ROLES[:-1]):
+        for role in permissions.ROLES:
             self.by_name[role.name] = self._role(role)
         self.orchestrator = self.by_name["orchestrator"]
-        self.deployment = self._deployment()
+        self.deployment = self._deployment() if settings.github_repository else None
         self._allow_orchestration()
         storage.restrict_pointer_to(self.by_name["publish"])
 
@@ -52,14 +59,20 @@ class Roles(Construct):
         lake = self.storage.lake
         for action, patterns in (
             ("s3:GetObject", granted.reads),
-            ("s3:PutObject", granted.writes),
-            ("s3:AbortMultipartUpload", granted.writes),
+            ("s3:PutObject", (*granted.writes, *granted.uploads)),
+            ("s3:AbortMultipartUpload", granted.uploads),
             ("s3:DeleteObject", granted.deletes),
         ):
-            if patterns:
-                role.add_to_policy(_allow([action], [lake.arn_for_objects(p) for p in patterns]))
-        role.add_to_policy(_allow(["s3:ListBucket", "s3:GetBucketLocation"], [lake.bucket_arn]))
-        self._acknowledge_wildcards(role, {*granted.reads, *granted.writes, *granted.deletes})
+            needed = permissions.without_covered(patterns)
+            if needed:
+                role.add_to_policy(_allow([action], [lake.arn_for_objects(p) for p in needed]))
+        only = {"StringLike": {"s3:prefix": [*granted.lists]}} if granted.lists else {}
+        role.add_to_policy(
+            iam.PolicyStatement(actions=["s3:ListBucket"], resources=[lake.bucket_arn], conditions=only)
+        )
+        self._acknowledge_wildcards(
+            role, {*granted.reads, *granted.writes, *granted.uploads, *granted.deletes}
+        )
         return role
 
     def _acknowledge_wildcards(self, role: iam.Role, patterns: set[str]) -> None:
@@ -70,17 +83,32 @@ class Roles(Construct):
 
     def _trusted(self, name: str) -> iam.IPrincipal:
         if name == "orchestrator":
-            arns = self.settings.workers
-            return (
-                iam.CompositePrincipal(*map(iam.ArnPrincipal, arns)) if arns else iam.AccountRootPrincipal()
-            )
+            return self._workers()
         if name in BY_FUNCTION:
             return iam.ServicePrincipal("lambda.amazonaws.com")
-        people = iam.AccountRootPrincipal().with_conditions({"Bool": {"aws:MultiFactorAuthPresent": "true"}})
-        if name == "steward":
-            return people
-        worker = iam.ArnPrincipal(self.by_name["orchestrator"].role_arn)
-        return iam.CompositePrincipal(worker, people) if name in BY_PEOPLE else worker
+        if name == "reader":
+            return iam.AccountRootPrincipal()
+        orchestrator = [iam.ArnPrincipal(self.by_name["orchestrator"].role_arn)] if name in BY_TASK else []
+        return iam.CompositePrincipal(*orchestrator, *(self._people() if name in BY_PEOPLE else []))
+
+    def _workers(self) -> iam.IPrincipal:
+        """Return the principals that Airflow runs under."""
+        external_id = self.settings.external_id
+        asked = {"StringEquals": {"sts:ExternalId": external_id}} if external_id else {}
+        outside = [iam.ArnPrincipal(arn).with_conditions(asked) for arn in self.settings.workers]
+        inside = [iam.ArnPrincipal(self.airflow.role_arn)] if self.airflow else []
+        return iam.CompositePrincipal(*inside, *outside) if inside or outside else iam.AccountRootPrincipal()
+
+    def _people(self) -> list[iam.PrincipalBase]:
+        """Return people of the account with a second factor.
+
+        A session of IAM Identity Center does not say whether there was one, so its roles are named one by one.
+        """
+        account = iam.AccountRootPrincipal()
+        people = [account.with_conditions({"Bool": {"aws:MultiFactorAuthPresent": "true"}})]
+        if self.settings.people:
+            people.append(account.with_conditions({"ArnLike": {"aws:PrincipalArn": [*self.settings.people]}}))
+        return people
 
     def _allow_orchestration(self) -> None:
         role = self.orchestrator
@@ -102,6 +130,9 @@ class Roles(Construct):
         """Return the role of the repository's workflows; it may only assume the roles that `cdk bootstrap` made."""
         repository = self.settings.github_repository
         subject = f"repo:{repository}:environment:{self.settings.environment}"
+        provider = Stack.of(self).format_arn(
+            service="iam", region="", resource="oidc-provider", resource_name=GITHUB
+        )
         role = iam.Role(
             self,
             "Deployment",
@@ -109,8 +140,8 @@ class Roles(Construct):
             description=f"Catalunya, {self.settings.environment}: deploys from {repository}.",
             max_session_duration=Duration.hours(1),
             assumed_by=iam.WebIdentityPrincipal(
-                self._github_arn(),
-                {"StringEquals": {f"{_GITHUB}:aud": "sts.amazonaws.com", f"{_GITHUB}:sub": subject}},
+                provider,
+                {"StringEquals": {f"{GITHUB}:aud": "sts.amazonaws.com", f"{GITHUB}:sub": subject}},
             ),
         )
         stack = Stack.of(self)
@@ -125,14 +156,6 @@ class Roles(Construct):
         ]
         role.add_to_policy(_allow(["sts:AssumeRole"], roles))
         return role
-
-    def _github_arn(self) -> str:
-        if self.settings.github_provider_arn:
-            return self.settings.github_provider_arn
-        provider = iam.CfnOIDCProvider(
-            self, "Github", url=f"https://{_GITHUB}", client_id_list=["sts.amazonaws.com"]
-        )
-        return provider.attr_arn
 
 
 def _allow(actions: list[str], resources: list[str]) -> iam.PolicyStatement:

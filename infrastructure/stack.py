@@ -12,12 +12,13 @@ from constructs import Construct
 
 from catalunya.datasets import loader
 from catalunya.settings import PORTAL_VARIABLES, PORTALS
+from infrastructure.airflow_instance import AirflowInstance, instance_role
 from infrastructure.athena import Athena
 from infrastructure.functions import Functions
 from infrastructure.glue import GlueCatalog
-from infrastructure.monitoring import TAG, Monitoring
+from infrastructure.monitoring import Monitoring
 from infrastructure.package import ROOT
-from infrastructure.parameters import Parameters
+from infrastructure.parameters import TAG, Parameters
 from infrastructure.roles import Roles
 from infrastructure.storage import Buckets
 
@@ -30,27 +31,24 @@ class CatalunyaStack(Stack):
         super().__init__(scope, name, termination_protection=kept, **kwargs)
         Tags.of(self).add(TAG, settings.prefix)
         storage = Buckets(self, "Storage", settings)
-        roles = Roles(self, "Roles", settings, storage)
+        airflow = instance_role(self, settings) if settings.airflow else None
+        roles = Roles(self, "Roles", settings, storage, airflow)
         monitoring = Monitoring(self, "Watch", settings, roles.by_name)
         lake = storage.lake.bucket_name
         definitions = loader.load(ROOT / "datasets")
-        marts = sorted(path.stem for path in (ROOT / "dbt" / "mart" / "models" / "marts").glob("*.sql"))
         GlueCatalog(self, "Catalogue", settings, definitions, lake)
-        Athena(
-            self,
-            "Athena",
-            settings,
-            storage,
-            roles,
-            staging_tables=tuple(definitions),
-            mart_tables=tuple(marts),
-        )
+        Athena(self, "Athena", settings, storage, roles)
         Functions(self, "Functions", settings, _environment(settings, lake), roles.by_name, monitoring.topic)
+        if airflow:
+            AirflowInstance(
+                self, "AirflowInstance", settings, airflow, roles.orchestrator, storage.logs, monitoring.topic
+            )
         for title, value in {
             "Lake": f"s3://{lake}",
             "Alerts": monitoring.topic.topic_arn,
             "Orchestrator": roles.orchestrator.role_arn,
-            "Deployment": roles.deployment.role_arn,
+            "Reader": roles.by_name["reader"].role_arn,
+            **({"Deployment": roles.deployment.role_arn} if roles.deployment else {}),
         }.items():
             CfnOutput(self, title, value=value)
 
@@ -58,5 +56,6 @@ class CatalunyaStack(Stack):
 def _environment(settings: Parameters, lake: str) -> dict[str, str]:
     """Return the variables of the functions; there are no secrets, since the portals are public."""
     portals = dict(zip(PORTAL_VARIABLES, (getattr(settings, name) for name in PORTALS), strict=True))
+    addresses = {**portals, "CATALUNYA_PROJECT_URL": settings.project_address}
     own = {"ENVIRONMENT": settings.environment, "CATALUNYA_LAKE": f"s3://{lake}"}
-    return {**own, **{name: url for name, url in portals.items() if url}}
+    return {**own, **{name: url for name, url in addresses.items() if url}}

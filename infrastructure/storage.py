@@ -55,8 +55,11 @@ class Buckets(Construct):
         self._deny_deletes_in_landing()
 
     def name_of(self, kind: str) -> str:
-        """Return the name of a bucket; the account makes it globally unique."""
-        return f"{self.settings.prefix}-{kind}-{Aws.ACCOUNT_ID}"
+        """Return the name of a bucket; the account makes it globally unique.
+
+        CloudFormation finds a bucket that exists already, such as a lake that was kept, by a literal name only.
+        """
+        return f"{self.settings.prefix}-{kind}-{self.settings.account or Aws.ACCOUNT_ID}"
 
     def _bucket(
         self,
@@ -77,7 +80,7 @@ class Buckets(Construct):
             enforce_ssl=True,
             minimum_tls_version=1.2,
             versioned=versioned,
-            removal_policy=RemovalPolicy.RETAIN if kept else RemovalPolicy.DESTROY,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE if kept else RemovalPolicy.DESTROY,
             lifecycle_rules=[
                 *lifecycle_rules,
                 s3.LifecycleRule(abort_incomplete_multipart_upload_after=Duration.days(2)),

@@ -27,8 +27,8 @@ class S3Emulator:
     env: dict[str, str]
     """The standard AWS variables that lead to this server."""
 
-    def new_bucket(self) -> str:
-        name = f"lake-{uuid.uuid4().hex[:12]}"
+    def new_bucket(self, name: str = "") -> str:
+        name = name or f"lake-{uuid.uuid4().hex[:12]}"
         request = urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")
         with urllib.request.urlopen(request, timeout=10):
             return name
@@ -50,15 +50,20 @@ def s3_bucket(s3_emulator: S3Emulator, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @contextmanager
-def running(folder: Path, *services: str, **more: str) -> Iterator[S3Emulator]:
-    """Run a server of these services of AWS (of all when none is named), with `more` in its environment."""
+def running(
+    folder: Path, *services: str, script: Path | None = None, region: str = "us-east-1", **more: str
+) -> Iterator[S3Emulator]:
+    """Run a server of these services of AWS (of all when none is named), with `more` in its environment.
+
+    `script` starts the server instead of its own command.
+    """
     installed()
-    with ministack.running(folder, services, **more) as endpoint:
+    with ministack.running(folder, services, script, **more) as endpoint:
         yield S3Emulator(
             endpoint,
             {
                 "AWS_ENDPOINT_URL": endpoint,
-                "AWS_REGION": "us-east-1",
+                "AWS_REGION": region,
                 "AWS_ACCESS_KEY_ID": "test",
                 "AWS_SECRET_ACCESS_KEY": "test",
             },

@@ -112,7 +112,8 @@ def test_with_the_stacks_roles_alerts_go_to_its_topic_unless_addresses_are_given
 ):
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
-    with_roles = {"CATALUNYA_ROLES": ROLES} if variables else {}
+    stack = {"CATALUNYA_ROLES": ROLES, "CATALUNYA_LAMBDA_PREFIX": "x", "CATALUNYA_LAKE": "s3://b"}
+    with_roles = stack if variables else {}
     assert load(monkeypatch, **with_roles, **variables).alert_addresses == expected
 
 
@@ -195,9 +196,9 @@ def test_every_http_client_can_read_the_hosts_that_are_spared_a_proxy(monkeypatc
 def test_a_stack_takes_no_address_with_a_password(name):
     given = {name: "https://reader:p%40ss@portal.example"}
     with pytest.raises(ValidationError, match="holds a user or a password") as refused:
-        parameters("development", given.get)
+        parameters("development", given)
     assert "p%40ss" not in str(refused.value)
-    assert getattr(parameters("development", {name: "https://portal.example"}.get), name)
+    assert getattr(parameters("development", {name: "https://portal.example"}), name)
 
 
 @pytest.mark.parametrize("lake", [" ", " ./data", "./data ", "./da\u200bta", "./da\nta"])

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Starts the service of a container, after a check of its settings and a wait for its database.
 #
-#     entrypoint.sh secrets | init | api-server | scheduler | dag-processor | triggerer | worker | portal | COMMAND…
+#     entrypoint.sh secrets | init | api-server | scheduler | dag-processor | triggerer | worker | cleanup | portal | COMMAND…
 #
 # `secrets` creates the secrets and `init` the database, and both end. Any other command is run as it is.
 set -euo pipefail
@@ -136,6 +136,14 @@ check_memory() {
         "only $free MB of memory are free and the stack needs $needed: stop other programs, or give Docker more memory (CATALUNYA_LEAST_MEMORY_MB sets the limit)"
 }
 
+# A clone under umask 077 has files that only their owner can read; those of the repository are mounted in development.
+check_code() {
+    local unreadable
+    unreadable=$(find "$CATALUNYA_HOME" -path '*/.venv' -prune -o ! -readable -print -quit 2>/dev/null)
+    [ -z "$unreadable" ] || fail \
+        "$unreadable cannot be read by user $(id -u): in the repository on the host run 'chmod -R go+rX src datasets dbt orchestration'"
+}
+
 check_lake() {
     case "$CATALUNYA_LAKE" in
         *://*) ;;
@@ -152,12 +160,33 @@ wait_for() {
     done
 }
 
-# In the demo environment: use the container of the portal if it runs; else the library starts its own portal.
-find_portal() {
-    if [ "$ENVIRONMENT" = demo ] && [ -z "${CATALUNYA_SOCRATA_URL:-}" ] && getent hosts demo-portal >/dev/null; then
+# In the demo environment: use the container of the portals if there is one; else the library starts its own portals.
+use_portal() {
+    if [ "$ENVIRONMENT" = demo ] && [ -z "${CATALUNYA_SOCRATA_URL:-}" ] && [ "${CATALUNYA_DEMO_PORTAL:-0}" != 0 ]; then
         export CATALUNYA_SOCRATA_URL=http://demo-portal:8000 CATALUNYA_IDESCAT_URL=http://demo-portal:8000 \
             CATALUNYA_ICGC_URL=http://demo-portal:8000
     fi
+}
+
+# Docker's client can give every container the host's proxy. Services of the stack are reached without it, and so is the
+# address that gives a machine on AWS its credentials.
+spare_services() {
+    local name given=${NO_PROXY:-},${no_proxy:-}
+    for name in localhost 127.0.0.1 ::1 169.254.169.254 169.254.170.2 airflow-apiserver demo-portal postgres redis; do
+        case ",$given," in *",$name,"* | *",*,"*) ;; *) given=$given,$name ;; esac
+    done
+    NO_PROXY=$(printf '%s' "$given" | tr -s ' ,' ',' | sed 's/^,//; s/,$//')
+    export NO_PROXY no_proxy=$NO_PROXY
+}
+
+# Once a day: delete logs and records of runs that are older than AIRFLOW_RETENTION_DAYS.
+clean_up() {
+    local days=${AIRFLOW_RETENTION_DAYS:-90} logs=/opt/airflow/logs
+    find "$logs" -mindepth 1 -type f -mtime "+$days" -delete
+    find "$logs" -mindepth 1 -type d -empty -mtime +1 -delete
+    airflow db clean --yes --skip-archive --error-on-cleanup-failure \
+        --clean-before-timestamp "$(date -u -d "-$days days" +%Y-%m-%dT%H:%M:%S+00:00)"
+    say "deleted logs and records of runs that are older than $days days"
 }
 
 case "$ENVIRONMENT" in
@@ -168,10 +197,12 @@ esac
 service=${1:-bash}
 size_dbt
 size_pools "$service"
-find_portal
+spare_services
+use_portal
 case "$service" in
     secrets)
         check_memory
+        check_code
         check_lake
         create_secrets
         ;;
@@ -185,13 +216,22 @@ case "$service" in
         catalunya doctor
         say "ready: environment $ENVIRONMENT, lake $CATALUNYA_LAKE"
         ;;
-    api-server | scheduler | dag-processor | triggerer | worker)
+    api-server | scheduler | dag-processor | triggerer | worker | cleanup)
         [ -r "$secrets/sql_alchemy_conn" ] || fail "there are no secrets in $secrets yet; secrets-init creates them"
         wait_for postgres 5432
         case "$service" in
             api-server) exec airflow api-server ;;
             dag-processor) exec airflow dag-processor ;;
             triggerer) exec airflow triggerer --skip-serve-logs ;;
+            cleanup)
+                # Not at once, when all services start.
+                sleep 600
+                while true; do
+                    # The health check looks for this file.
+                    if (clean_up); then rm -f /tmp/failed; else touch /tmp/failed; fi
+                    sleep 86400
+                done
+                ;;
         esac
         if [ "$service" = worker ]; then
             wait_for redis 6379
@@ -199,8 +239,7 @@ case "$service" in
             exec airflow celery worker --skip-serve-logs
         fi
         # With workers, the scheduler sends tasks to them; healthy.py restarts it when workers appear or disappear.
-        AIRFLOW__CORE__EXECUTOR=LocalExecutor
-        if getent hosts airflow-worker >/dev/null; then AIRFLOW__CORE__EXECUTOR=CeleryExecutor; fi
+        AIRFLOW__CORE__EXECUTOR=$(python orchestration/docker/healthy.py executor)
         export AIRFLOW__CORE__EXECUTOR
         say "$AIRFLOW__CORE__EXECUTOR, dbt on $CATALUNYA_DBT_THREADS threads, DuckDB with $CATALUNYA_DUCKDB_MEMORY"
         exec airflow scheduler --skip-serve-logs

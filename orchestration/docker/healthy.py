@@ -1,41 +1,42 @@
 """The health check of a container: exits with 0 when its service is healthy, else with 1.
 
-    healthy.py api-server | scheduler | dag-processor | triggerer | worker
+    healthy.py scheduler | dag-processor | triggerer | worker
+    healthy.py executor                             # prints the executor that the scheduler must have
 
-It checks the address that the service serves, its heartbeat in the database, or its answer over the broker. It does not
-import Airflow, which would take seconds every time.
+It checks the heartbeat of the service: in the database, of a worker in the volume that all services share. It imports
+neither Airflow nor Celery, which would take seconds every time, and asks no name server for a service that may be absent.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
 SECRETS = Path(os.environ.get("CATALUNYA_SECRETS", "/run/catalunya"))
 HEARTBEAT_TIMEOUT_S = 30
 WORKERS_TIMEOUT_S = 60
-WORKERS_MISSING_SINCE = Path(tempfile.gettempdir(), "workers-missing")
+WORKERS = Path(os.environ.get("CATALUNYA_WORKERS", "/opt/airflow/logs/workers"))
+"""A worker touches the file with its host name here every two seconds (catalunya_airflow/celery_config.py)."""
+RESTARTING = Path(tempfile.gettempdir(), "restarting")
 JOBS = {"scheduler": "SchedulerJob", "dag-processor": "DagProcessorJob", "triggerer": "TriggererJob"}
 
 
 def main(service: str) -> str:
     """Return the fault of a service, or an empty text."""
-    if service == "api-server":
-        # Without a proxy, because it is this machine.
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with direct.open("http://localhost:8080/api/v2/version", timeout=5) as answer:
-            return "" if answer.status == 200 else f"status {answer.status}"
+    if service == "executor":
+        print(executor())
+        return ""
     if service == "worker":
         return worker()
     fault = heartbeat(JOBS[service])
     if service == "scheduler" and not fault:
-        fault = executor()
+        fault = restart_with_other_executor()
     return fault
 
 
@@ -60,28 +61,29 @@ def heartbeat(job: str) -> str:
 
 
 def executor() -> str:
-    """Restart the scheduler with the other executor when workers have appeared, or are missing for a minute."""
-    running = environment(1)["AIRFLOW__CORE__EXECUTOR"]
-    wanted = "CeleryExecutor" if workers() else "LocalExecutor"
+    """Return the executor that the scheduler must have: with workers, they run the tasks."""
+    ages = [age(file) for file in WORKERS.glob("*")]
+    return "CeleryExecutor" if any(one < WORKERS_TIMEOUT_S for one in ages) else "LocalExecutor"
+
+
+def restart_with_other_executor() -> str:
+    """Restart the scheduler when workers have appeared, or when none has had a heartbeat for a minute."""
+    running, wanted = environment(1)["AIRFLOW__CORE__EXECUTOR"], executor()
     if running == wanted:
-        WORKERS_MISSING_SINCE.unlink(missing_ok=True)
         return ""
-    if wanted == "LocalExecutor":
-        # A worker that crashed is back within seconds.
-        if not WORKERS_MISSING_SINCE.exists():
-            WORKERS_MISSING_SINCE.touch()
-        if time.time() - WORKERS_MISSING_SINCE.stat().st_mtime < WORKERS_TIMEOUT_S:
-            return ""
-    os.kill(1, signal.SIGTERM)
+    if not RESTARTING.exists():
+        # Once: a second signal would kill the tasks that the scheduler waits for.
+        RESTARTING.touch()
+        os.kill(1, signal.SIGTERM)
     return f"restarting with {wanted} instead of {running}"
 
 
-def workers() -> bool:
-    """Tell whether the container of at least one worker runs."""
+def age(file: Path) -> float:
+    """Return the seconds since a worker's heartbeat; infinite when the file is gone."""
     try:
-        return bool(socket.gethostbyname("airflow-worker"))
-    except socket.gaierror:
-        return False
+        return time.time() - file.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def environment(process: int) -> dict[str, str]:
@@ -92,12 +94,9 @@ def environment(process: int) -> dict[str, str]:
 
 
 def worker() -> str:
-    """Check that the Celery worker of this container answers."""
-    from celery import Celery
-
-    app = Celery(broker=(SECRETS / "broker_url").read_text().strip())
-    name = f"celery@{socket.gethostname()}"
-    return "" if app.control.ping(destination=[name], timeout=5) else f"{name} does not answer"
+    """Check the last heartbeat of the Celery worker of this container."""
+    seconds = age(WORKERS / socket.gethostname())
+    return "" if seconds < HEARTBEAT_TIMEOUT_S else f"the last heartbeat of the worker is {seconds:.0f} s old"
 
 
 if __name__ == "__main__":

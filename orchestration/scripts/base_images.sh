@@ -35,7 +35,7 @@ if ! "$docker" image inspect "catalunya/debian:$suite" >/dev/null 2>&1; then
         --change "ENV DEBIAN_FRONTEND=noninteractive" - "catalunya/debian:$suite" >/dev/null
 fi
 airflow=$(sed -n 's/^ARG AIRFLOW_IMAGE=//p' ../../Dockerfile)
-for pair in postgres=postgres:15 redis=redis:7-alpine "airflow=$airflow"; do
+for pair in postgres=postgres:15 redis=redis:7.2-alpine "airflow=$airflow"; do
     echo "base_images: ${pair#*=}"
     DOCKER_BUILDKIT=1 "$docker" build --quiet --target "${pair%%=*}" --tag "${pair#*=}" . >/dev/null
 done

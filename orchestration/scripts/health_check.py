@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from catalunya.address import is_loopback_url, split_login
 from catalunya.datasets import loader
 from catalunya.errors import CatalunyaError
+from catalunya.identity import assume_role
 from catalunya.lake.opening import open_lake
 from catalunya.operations.doctor import examine
 from catalunya.release import current_release
@@ -85,13 +86,13 @@ def portals(settings: Settings) -> list[Health]:
     """Return whether each portal answers; in the demo environment each run starts its own."""
     if settings.environment == "demo" and settings.portals_are_default:
         return [Health("portal", True, "each demo run starts its own")]
-    return [_portal(variable, url) for variable, url in settings.base_urls().items()]
+    return [_portal(variable, url, settings.project_url) for variable, url in settings.base_urls().items()]
 
 
-def _portal(variable: str, url: str) -> Health:
+def _portal(variable: str, url: str, project_url: str | None) -> Health:
     """Request `url`; user and password of the address are neither sent nor shown."""
     url, _ = split_login(url)
-    request = urllib.request.Request(url, headers={"User-Agent": user_agent()})
+    request = urllib.request.Request(url, headers={"User-Agent": user_agent(project_url)})
     # No proxy for a portal on this machine.
     direct = [urllib.request.ProxyHandler({})] if is_loopback_url(url) else []
     try:
@@ -106,7 +107,8 @@ def _portal(variable: str, url: str) -> Health:
 def lake(settings: Settings) -> list[Health]:
     """Return whether the lake can be read, and its current release."""
     try:
-        release = current_release(open_lake(settings.lake))
+        with assume_role("monitor", settings):
+            release = current_release(open_lake(settings.lake))
     except CatalunyaError as error:
         return [Health("lake", False, str(error), "Check CATALUNYA_LAKE and the rights of this user")]
     return [

@@ -180,6 +180,7 @@ def test_dags_test_ends_in_the_release_of_the_command_and_sends_openlineage_even
         **dict.fromkeys(PORTAL_VARIABLES, demo.url),
         "CATALUNYA_LAKE": str(tmp_path / "lake"),
         "CATALUNYA_NOW": NOW,
+        "CATALUNYA_PROJECT_URL": "https://example.org/care",
         "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
             {"type": "http", "url": f"http://{webhook_sink.address}", "endpoint": "api/v1/lineage"}
         ),
@@ -211,6 +212,7 @@ def test_dags_test_ends_in_the_release_of_the_command_and_sends_openlineage_even
     for event in webhook_sink.heard:
         if event["job"]["namespace"] == "catalunya":
             models.setdefault(event["job"]["name"], set()).add(event["eventType"])
+            assert event["producer"] == "https://example.org/care"
             assert event["run"]["facets"]["parent"]["job"]["name"].endswith("run_dbt_transformations")
     assert models["dbt.marts.coverage_comarca"] == {"START", "COMPLETE"}
     assert len(models) >= 28

@@ -76,6 +76,7 @@ def ingest(
         attempts=settings.http_attempts,
         timeout_s=settings.http_timeout_s,
         app_token=settings.socrata_app_token,
+        project_url=settings.project_url,
     ) as http:
 
         def result(
@@ -171,7 +172,8 @@ def _new_manifest(
         kinds = {True: "demo data", False: "data of a real portal"}
         raise UsageError(
             f"CATALUNYA_LAKE: {storage.url} holds {kinds[held]}, {dataset.id} now sends "
-            f"{kinds[fetched.demo]}; the two never mix: use another lake"
+            f"{kinds[fetched.demo]}; the two never mix: set CATALUNYA_LAKE to another lake, in containers "
+            "CATALUNYA_LAKE_FOLDER to another folder"
         )
     content = snapshot.content_hash(fetched.files)
     if (

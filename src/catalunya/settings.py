@@ -78,6 +78,10 @@ class Settings(BaseSettings):
         None, pattern=r"^[1-9]\d*(MB|GB)$", validation_alias="CATALUNYA_DUCKDB_MEMORY"
     )
     """Most memory of DuckDB in a build; the profile reads the variable itself. None: four fifths of the machine's."""
+    project_url: str | None = Field(
+        None, pattern=r"^https://[!-~]+$", validation_alias="CATALUNYA_PROJECT_URL"
+    )
+    """Where portals and readers of lineage find out who runs this pipeline; None: nowhere."""
     sql_schema: str = Field("marts", pattern=r"^[a-z][a-z0-9_]{0,60}$", validation_alias="CATALUNYA_SCHEMA")
     """The schema that readers of Trino or Athena query; the names of the lake's other schemas begin with it."""
     trino_url: str | None = Field(None, validation_alias="CATALUNYA_TRINO_URL")
@@ -104,7 +108,9 @@ class Settings(BaseSettings):
     )
     """The functions `<prefix>-ingest` and `<prefix>-stage` run these stages of the DAG; None: the DAG's tasks do."""
     roles: str | None = Field(None, pattern=f"^{_ROLES.pattern}$", validation_alias="CATALUNYA_ROLES")
-    """Beginning of the ARNs of the roles that the DAG's tasks assume; None: they assume no role."""
+    """Beginning of the ARNs of the roles that this process assumes, one for each kind of step; None: it assumes no role."""
+    external_id: str | None = Field(None, validation_alias="CATALUNYA_EXTERNAL_ID")
+    """Named when the orchestrator's role is assumed; None: the stack asks for none."""
 
     @field_validator(*PORTALS, "trino_url")
     @classmethod
@@ -158,6 +164,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"CATALUNYA_LAMBDA_PREFIX: functions on AWS cannot reach the lake {self.lake!r}; "
                 "set CATALUNYA_LAKE=s3://bucket/prefix, or unset it"
+            )
+        if self.roles and not self.lambda_prefix:
+            raise ValueError(
+                "CATALUNYA_ROLES: only the functions have the roles that ingest and stage; set CATALUNYA_LAMBDA_PREFIX, too"
             )
         if self.environment == "production" and not is_bucket:
             raise ValueError(f"CATALUNYA_LAKE: production needs s3://bucket/prefix, not {self.lake!r}")

@@ -6,22 +6,25 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import boto3
 
 from infrastructure.package import Package
+from tests.aws import more_resources
+from tests.aws.needs import Place
+from tests.aws.policy import Account
 from tests.aws.synthesis import synthesise
 from tests.s3 import S3Emulator, running
 
-UNSUPPORTED = {"AWS::Budgets::Budget"}
-"""Resources that the emulator does not have; they are removed from the template.
-
-The emulator has no OIDC provider either: the stack omits it when the account has one already.
-"""
-_PROVIDER = "arn:aws:iam::000000000000:oidc-provider/token.actions.githubusercontent.com"
+EMULATED_ACCOUNT = "000000000000"
+WORKER = f"arn:aws:iam::{EMULATED_ACCOUNT}:role/airflow"
+"""What Airflow runs as before it assumes a role of the stack."""
+_USERS = f"arn:aws:iam::{EMULATED_ACCOUNT}:user"
+AIRFLOW, PERSON = "airflow", "anna"
+"""Access keys of Airflow's machine, and of somebody of the account."""
 
 
 @dataclass
@@ -31,6 +34,9 @@ class Deployed:
     name: str
     emulator: S3Emulator
     account: str
+    policies: Account
+    """The policies of its template."""
+    _owners: dict[str, str] = field(default_factory=lambda: {AIRFLOW: WORKER, PERSON: f"{_USERS}/anna"})
 
     @property
     def lake(self) -> str:
@@ -47,10 +53,33 @@ class Deployed:
             FunctionName=function, Environment={"Variables": {**known, **variables}}
         )
 
-    def role_of(self, access_key: str) -> str:
+    def principal_of(self, access_key: str) -> str:
         """Return the name of the role that a key was given to, or the ARN of another owner."""
-        arn = str(self.client("sts", access_key=access_key).get_caller_identity()["Arn"])
-        return arn.split("/")[1] if ":assumed-role/" in arn else arn
+        if access_key not in self._owners:
+            arn = str(self.client("sts", access_key=access_key).get_caller_identity()["Arn"])
+            self._owners[access_key] = arn.split("/")[1] if ":assumed-role/" in arn else arn
+        return self._owners[access_key]
+
+    def place(self, workgroup: str = "build") -> Place:
+        """Return where queries run."""
+        return Place(
+            account=self.account,
+            region=self.policies.region,
+            workgroup=f"{self.name}-{workgroup}",
+            results=f"{self.name}-results-{self.account}",
+            lake=f"{self.name}-lake-{self.account}",
+        )
+
+    def keys(self, role: str, *, as_key: str = "test", endpoint: str | None = None) -> dict[str, str]:
+        """Assume a role, as whoever has the key `as_key`; returns the variables with its credentials."""
+        sts = self.client("sts", access_key=as_key, endpoint=endpoint)
+        arn = f"arn:aws:iam::{self.account}:role/{self.name}-{role}"
+        found = sts.assume_role(RoleArn=arn, RoleSessionName="test")["Credentials"]
+        return {
+            "AWS_ACCESS_KEY_ID": found["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": found["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": found["SessionToken"],
+        }
 
     def failed(self, stage: str) -> list[dict[str, Any]]:
         """Return the failed invocations in the queue, and delete them from it."""
@@ -79,15 +108,16 @@ def deployed(
     """The stack of an environment in an emulator of its own, whose functions read the portals at `portal_url`."""
     out = folder / "cdk"
     portals = dict.fromkeys(("socrata_url", "idescat_url", "icgc_url"), portal_url)
-    synthesise(out, package.path, github_provider_arn=_PROVIDER, **portals)
+    synthesise(out, package.path, workers=[WORKER], **portals)
     server = folder / "server"
     server.mkdir()
-    with running(server, LAMBDA_EXECUTOR="local") as emulator:
+    with running(server, script=Path(more_resources.__file__), LAMBDA_EXECUTOR="local") as emulator:
         name = f"catalunya-{environment}"
         account = client(emulator, "sts").get_caller_identity()["Account"]
         _bootstrap(emulator, account, out, name)
         _create(emulator, account, out, name)
-        yield Deployed(name, emulator, account)
+        template = json.loads((out / f"{name}.template.json").read_text())
+        yield Deployed(name, emulator, account, Account(template, account, emulator.env["AWS_REGION"]))
 
 
 def _assets(account: str, region: str) -> str:
@@ -106,17 +136,8 @@ def _bootstrap(emulator: S3Emulator, account: str, out: Path, name: str) -> None
 
 
 def _create(emulator: S3Emulator, account: str, out: Path, name: str) -> None:
-    template = json.loads((out / f"{name}.template.json").read_text())
-    unsupported = [
-        key
-        for key, one in template["Resources"].items()
-        # An alarm on an expression of metrics.
-        if one["Type"] in UNSUPPORTED or "Metrics" in one.get("Properties", {})
-    ]
-    for key in unsupported:
-        del template["Resources"][key]
     bucket = _assets(account, emulator.env["AWS_REGION"])
-    client(emulator, "s3").put_object(Bucket=bucket, Key=name, Body=json.dumps(template).encode())
+    client(emulator, "s3").upload_file(str(out / f"{name}.template.json"), bucket, name)
     stacks = client(emulator, "cloudformation")
     stacks.create_stack(
         StackName=name,

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,14 @@ from catalunya.release import Release, current_release
 from catalunya.runs import record
 from catalunya.runs.record import RunRecord
 from infrastructure.package import Package
+from infrastructure.permissions import ROLES
 from orchestration.tests.airflow_instance import Airflow, scheduled_run, start_airflow
 from orchestration.tests.api import EndedRun
-from tests.aws import policy
-from tests.aws.emulator import Deployed, deployed
+from tests.aws.emulator import AIRFLOW, PERSON, Deployed, deployed
+from tests.aws.engine import asker, documented, of_engine
+from tests.aws.gate import Gate
 from tests.aws.invocation import DAY
+from tests.aws.needs import necessary
 from tests.lake.faulty_proxy import SLOW_DOWN, FaultyProxy
 from tests.project import ROOT, missing
 from tools.athena_emulator.install import NotInstalled
@@ -40,8 +44,6 @@ pytestmark = [pytest.mark.aws, pytest.mark.xdist_group("aws")]
 
 DATASETS = sorted(path.stem for path in (ROOT / "datasets").glob("*.yml"))
 SCHEMA = "catalunya_production_marts"
-READER = "reader"
-"""The access key of people who query; no part of the pipeline has it."""
 
 
 @pytest.fixture(scope="module")
@@ -59,25 +61,37 @@ def stack(
 
 
 @pytest.fixture(scope="module")
-def front(stack: Deployed) -> Iterator[FaultyProxy]:
-    """A proxy of the emulator that can throttle; all clients use it, the functions too."""
+def gate(stack: Deployed) -> Gate:
+    """The policies of the stack, which every request has to pass."""
+    return Gate(stack.policies, stack.place(), stack.principal_of)
+
+
+@pytest.fixture(scope="module")
+def front(stack: Deployed, gate: Gate) -> Iterator[FaultyProxy]:
+    """A proxy of the emulator that denies and can throttle; all clients use it, the functions too, each as its role."""
     with FaultyProxy(stack.emulator.endpoint) as server:
+        server.gate = gate.check
         for stage in ("ingest", "stage"):
-            stack.set_variables(f"{stack.name}-{stage}", AWS_ENDPOINT_URL=server.endpoint)
+            stack.set_variables(
+                f"{stack.name}-{stage}", AWS_ENDPOINT_URL=server.endpoint, **stack.keys(stage)
+            )
         yield server
 
 
 @pytest.fixture(scope="module")
 def athena(
-    tmp_path_factory: pytest.TempPathFactory, stack: Deployed, front: FaultyProxy
+    tmp_path_factory: pytest.TempPathFactory, stack: Deployed, front: FaultyProxy, gate: Gate
 ) -> Iterator[Environment]:
-    """Athena over the emulator that holds the stack."""
+    """Athena over the emulator that holds the stack, behind a proxy that denies."""
     from tools.athena_emulator.environment import running
 
     region = stack.emulator.env["AWS_REGION"]
     try:
         with running(tmp_path_factory.mktemp("athena"), aws=front.endpoint, region=region) as environment:
-            yield environment
+            gate.asker = lambda: asker(environment.requests)
+            with FaultyProxy(environment.athena) as server:
+                server.gate = gate.check
+                yield replace(environment, athena=server.endpoint)
     except NotInstalled as error:
         missing(str(error))
 
@@ -92,6 +106,7 @@ def production(
     """Airflow with the variables of docs/aws.md."""
     more = {
         **{name: value for name, value in athena.variables().items() if name.startswith("AWS_")},
+        "AWS_ACCESS_KEY_ID": AIRFLOW,
         "ENVIRONMENT": "production",
         "CATALUNYA_LAKE": stack.lake,
         "CATALUNYA_NOW": "",
@@ -124,12 +139,16 @@ def run(production: Airflow, **conf: Any) -> EndedRun:
 
 
 def read(stack: Deployed, athena: Environment, sql: str) -> list[tuple[Any, ...]]:
-    """Query the published marts in the workgroup for people."""
+    """Query the published marts in the workgroup for people, as one of them."""
     from pyathena import connect
 
+    keys = {
+        name.lower(): value
+        for name, value in stack.keys("reader", as_key=PERSON, endpoint=athena.aws).items()
+    }
     with connect(
         work_group=f"{stack.name}-read", schema_name=SCHEMA, region_name=athena.region, poll_interval=0.1,
-        aws_access_key_id=READER, aws_secret_access_key=READER, endpoint_url=athena.athena,
+        endpoint_url=athena.athena, **keys,
     ) as con:  # fmt: skip
         return list(con.cursor().execute(sql).fetchall())
 
@@ -144,7 +163,7 @@ def rows_shown(stack: Deployed, athena: Environment, marts: Any) -> dict[str, in
 
 def executions(stack: Deployed, athena: Environment) -> list[str]:
     """Return the ids of all queries that Athena received, in all workgroups."""
-    client = stack.client("athena", endpoint=athena.athena, access_key=READER)
+    client = stack.client("athena", endpoint=athena.athena)
     groups = ("primary", f"{stack.name}-build", f"{stack.name}-read")
     pages = [
         page
@@ -342,20 +361,42 @@ def test_an_audit_that_refuses_leaves_pointer_and_views_and_sends_one_alert(
     assert not [alert for alert in production.webhook_sink.heard if "failed" in alert["title"]]
 
 
-def test_each_role_may_do_in_athena_and_glue_what_it_did_in_these_runs(
-    production, first, stack, athena, templates
-):
-    keys = {one.access_key for one in athena.requests} - {"trino", READER}
-    roles = {key: stack.role_of(key) for key in keys}
-    assert set(roles.values()) == {f"{stack.name}-build", f"{stack.name}-publish"}
+def test_no_request_of_these_runs_was_denied_and_each_role_was_used(production, first, gate, stack):
+    assert gate.denied == []
+    assert {name.removeprefix(f"{stack.name}-") for name in gate.needed} == {
+        "orchestrator", "ingest", "stage", "build", "publish", "reader",
+    }  # fmt: skip
+
+
+def test_who_asked_a_query_may_do_what_the_engine_did_for_it(production, first, stack, athena, gate):
+    found = of_engine(stack, athena, gate)
+    assert set(found) == {f"{stack.name}-{name}" for name in ("build", "publish", "reader")}
     refused = {
-        (roles[one.access_key], one.operation, resource)
-        for one in athena.requests
-        if one.access_key in roles
-        for resource in policy.needed(one.operation, one.content, f"{stack.name}-build")
-        if not templates["production"].may(roles[one.access_key], one.operation, resource)
+        (role, need.action, need.resource)
+        for role, listed in found.items()
+        for need in listed
+        if not stack.policies.may(role, need.action, need.resource, **need.context)
     }
     assert refused == set()
+
+
+@pytest.mark.parametrize("role", [role.name for role in ROLES])
+def test_without_any_one_of_its_other_rights_a_role_could_not_do_its_steps(
+    production, first, stack, athena, gate, role
+):
+    """The rights in the lake are those of `test_permissions.py`, but for the copies that readers of Athena read."""
+    name = f"{stack.name}-{role}"
+    found = gate.needed.get(name, set()) | of_engine(stack, athena, gate).get(name, set())
+    found |= documented(stack).get(role, set())
+    lake = f"arn:aws:s3:::{stack.place().lake}"
+    rights = {
+        right
+        for right in stack.policies.rights(name)
+        if not right.resource.startswith(lake)
+        or right.action == "s3:GetBucketLocation"
+        or right.resource.startswith(f"{lake}/{layout.PUBLISHED}")
+    }
+    assert rights - necessary(stack.policies, name, found) == set()
 
 
 def test_a_function_that_does_not_exist_is_named_in_the_alert(production, first, stack, lake):

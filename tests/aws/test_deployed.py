@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -16,16 +18,21 @@ import pytest
 
 from catalunya.datasets import loader
 from catalunya.demo import server
-from catalunya.errors import SourceUnreadable
+from catalunya.errors import SourceUnreadable, UsageError
 from catalunya.lake import layout, snapshot
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
+from catalunya.operations.doctor import examine
+from catalunya.operations.doctor_aws import examine_aws
 from catalunya.runs import aws_lambda
 from catalunya.runs.record import RunRecord
+from catalunya.settings import Settings
 from infrastructure.package import Package
-from tests.aws.emulator import UNSUPPORTED, Deployed, deployed
+from tests.aws.emulator import AIRFLOW, PERSON, Deployed, deployed
+from tests.aws.gate import Gate
 from tests.aws.invocation import DAY, event
+from tests.lake.faulty_proxy import FaultyProxy
 from tests.project import ROOT
 
 pytestmark = pytest.mark.aws
@@ -73,11 +80,10 @@ def result(lake: Storage, run_id: str, stage: aws_lambda.Stage, dataset: str) ->
     return RunRecord.model_validate_json(lake.read(key))
 
 
-def test_only_what_the_emulator_does_not_have_is_missing_in_the_stack(stack, templates):
+def test_the_whole_stack_is_there(stack, templates):
     found = stack.client("cloudformation").list_stack_resources(StackName=stack.name)
     kinds = {resource["ResourceType"] for resource in found["StackResourceSummaries"]}
-    whole = {resource["Type"] for resource in templates["production"].template["Resources"].values()}
-    assert whole - kinds == UNSUPPORTED | {"AWS::IAM::OIDCProvider"}
+    assert kinds == {resource["Type"] for resource in templates["production"].template["Resources"].values()}
 
 
 def test_the_tables_and_the_workgroups_exist(stack):
@@ -196,7 +202,7 @@ def test_a_task_whose_function_fails_names_the_log_and_its_retry_invokes_again(a
 
 
 def test_a_task_assumes_its_role_and_restores_the_environment(as_airflow, lake):
-    from catalunya_airflow.assume_role import assume_role
+    from catalunya.identity import assume_role
 
     boto3.client("sts", region_name="us-east-1").get_caller_identity()
     before = dict(os.environ)
@@ -208,6 +214,98 @@ def test_a_task_assumes_its_role_and_restores_the_environment(as_airflow, lake):
         open_lake(as_airflow.lake).put("candidates/20260105T000000Z-00000000/x", b"x")
     assert dict(os.environ) == before
     assert boto3.client("s3", region_name="us-east-1")._request_signer._credentials.token is None
+
+
+@pytest.fixture
+def front(as_airflow: Deployed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """The machine that runs Airflow: its own identity may become the orchestrator, and policies are enforced."""
+    gate = Gate(as_airflow.policies, as_airflow.place(), as_airflow.principal_of)
+    with FaultyProxy(as_airflow.emulator.endpoint) as server:
+        server.gate = gate.check
+        for name, value in {
+            "AWS_ENDPOINT_URL": server.endpoint,
+            "AWS_ACCESS_KEY_ID": AIRFLOW,
+            "CATALUNYA_SCHEMA": "catalunya_production_marts",
+            "CATALUNYA_ATHENA_WORKGROUP": f"{as_airflow.name}-build",
+        }.items():
+            monkeypatch.setenv(name, value)
+        yield gate
+
+
+def findings() -> dict[str, list[str]]:
+    """Return the wrong findings of `catalunya doctor --aws`, by the end of the role's name."""
+    found: dict[str, list[str]] = {}
+    for one in examine_aws(Settings.load()):
+        found.setdefault(one.what.rpartition("-")[2], []).extend([] if one.well else [str(one)])
+    return found
+
+
+def test_the_doctor_tries_what_each_role_has_to_do_and_leaves_nothing(front, lake):
+    before = {entry.key for entry in lake.list()} | {layout.ALERTS, "locks/probe.json"}
+    whats = ("settings of AWS", "base identity", "orchestrator", "build", "publish", "monitor")
+    assert findings() == {what: [] for what in whats}
+    assert front.denied == []
+    assert {entry.key for entry in lake.list()} <= before
+    assert {need.action for need in front.needed["catalunya-production-publish"]} >= {
+        "s3:PutObject", "s3:DeleteObject", "athena:StartQueryExecution", "glue:GetTables",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("role", "action", "resource"),
+    [
+        ("orchestrator", "lambda:InvokeFunction", "*-stage"),
+        ("orchestrator", "sts:AssumeRole", "*-monitor"),
+        ("build", "s3:ListBucket", "*-lake-*"),
+        ("build", "s3:GetObject", "*/staging/*"),
+        ("build", "s3:PutObject", "*/candidates/*"),
+        ("build", "athena:StartQueryExecution", "*"),
+        ("build", "glue:CreateDatabase", "*_candidate_*"),
+        ("publish", "s3:PutObject", "*/current.json"),
+        ("publish", "athena:GetWorkGroup", "*"),
+        ("publish", "glue:DeleteTable", "*_releases/*"),
+        ("monitor", "s3:DeleteObject", "*/alerts/*"),
+    ],
+)
+def test_the_doctor_names_the_right_that_is_missing_and_its_role(front, role, action, resource):
+    front.policies = front.policies.without(f"catalunya-production-{role}", action, resource)
+    found = findings()
+    shown = "monitor" if action == "sts:AssumeRole" else role
+    wrong = {name: lines for name, lines in found.items() if lines}
+    assert set(wrong) == {shown}, wrong
+    assert any(action in line for line in wrong[shown]), wrong
+    assert all("deploy the stack" in line for line in wrong[shown]), wrong
+
+
+def test_the_doctor_tells_a_machine_that_is_no_worker_what_to_do(front, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", PERSON)
+    found = findings()
+    for role in ("orchestrator", "build", "publish", "monitor"):
+        [line] = found[role]
+        assert f"may not assume {Settings.load().roles}orchestrator" in line
+        assert "`workers` of the stack" in line
+
+
+def test_the_doctor_names_the_variables_that_are_not_set(front, monkeypatch):
+    monkeypatch.delenv("AWS_REGION")
+    monkeypatch.delenv("CATALUNYA_ROLES")
+    [line] = findings()["settings of AWS"]
+    assert "AWS_REGION, CATALUNYA_ROLES is not set" in line
+
+
+def test_doctor_and_status_need_no_more_than_the_machines_own_identity(front, lake):
+    with pytest.raises(UsageError, match="s3:ListBucket"):
+        open_lake(Settings.load().lake)
+    well = {one.what: one.well for one in examine(Settings.load())}
+    assert well["identity"] and well["connection"] and well["lake"], well
+    done = subprocess.run(
+        [sys.executable, "-m", "catalunya", "status", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_alerts_of_the_dag_go_to_the_stacks_topic_without_another_setting(as_airflow, lake, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +24,10 @@ class FaultyProxy:
         self.requests: list[tuple[str, str]] = []
         self.fault: Callable[[str, str], tuple[int, bytes] | None] = lambda method, path: None
         """Method and path to an answer given instead of the real one."""
+        self.gate: Callable[[str, str, Mapping[str, str], bytes], tuple[int, bytes] | None] = (
+            lambda method, path, headers, body: None
+        )
+        """Method, path, headers and body to an answer given instead of the real one; asked after `fault`."""
         self.lose_answer: Callable[[str, str], bool] = lambda method, path: False
         """True: the request is carried out, its answer replaced by 503."""
         self.listener: Callable[[str, str, bytes], None] = lambda method, path, body: None
@@ -69,7 +73,9 @@ def _server(proxy: FaultyProxy, backend: str) -> ThreadingHTTPServer:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))
             proxy.requests.append((self.command, self.path))
             proxy.listener(self.command, self.path, body)
-            fault = proxy.fault(self.command, self.path)
+            fault = proxy.fault(self.command, self.path) or proxy.gate(
+                self.command, self.path, dict(self.headers), body
+            )
             if fault is not None:
                 self._answer(fault[0], {}, fault[1])
                 return

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from catalunya.errors import SourceUnreadable
 from catalunya.sources import Http, responses, transport
-from catalunya.sources.http import PROJECT_URL, Answer, _RateLimiter, redirect
+from catalunya.sources.http import Answer, _RateLimiter, redirect, user_agent
 from catalunya.sources.responses import InvalidResponse, decode, portal_message
 from tests.sources.portals import InTurn, Reply, Serve, Timers
 
@@ -268,11 +268,15 @@ def test_each_retry_is_one_event_in_the_log_and_none_shows_the_token(
 
 
 def test_requests_say_who_asks(serve: Serve, in_turn: InTurn, http: Http) -> None:
-    server = serve(in_turn(Reply({})))
+    server = serve(in_turn(Reply({}), Reply({})))
     get(http, server.url)
     agent = server.requests[0].headers["user-agent"]
     assert agent.startswith("catalunya-data-pipeline/")
-    assert agent.endswith(f"(+{PROJECT_URL})")
+    assert "(" not in agent, "an address that nobody set"
+    with Http(project_url="https://example.org/care") as configured:
+        get(configured, server.url)
+    assert server.requests[1].headers["user-agent"] == f"{agent} (+https://example.org/care)"
+    assert user_agent("https://example.org/care") == f"{agent} (+https://example.org/care)"
 
 
 def test_the_request_rate_is_limited_for_remote_hosts_only(

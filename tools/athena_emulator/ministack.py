@@ -14,11 +14,14 @@ SERVICES = ("s3", "glue", "athena", "sts")
 
 
 @contextmanager
-def running(folder: Path, services: tuple[str, ...] = SERVICES, **variables: str) -> Iterator[str]:
+def running(
+    folder: Path, services: tuple[str, ...] = SERVICES, script: Path | None = None, **variables: str
+) -> Iterator[str]:
     """Run a ministack that is empty at first, with its files in `folder`; yields its endpoint.
 
     Args:
         services: the services that it has; empty for all.
+        script: starts the server instead of ministack's own command, in its Python.
         variables: added to its environment.
     """
     port = free_port()
@@ -31,5 +34,7 @@ def running(folder: Path, services: tuple[str, ...] = SERVICES, **variables: str
         **variables,
     }
     health = f"{endpoint}/_ministack/health"
-    with server([str(install.ministack())], folder, health, lambda answer: True, timeout_s=600, env=env):
+    command = install.ministack()
+    start = [str(command.with_name("python")), str(script)] if script else [str(command)]
+    with server(start, folder, health, lambda answer: True, timeout_s=600, env=env):
         yield endpoint

@@ -46,7 +46,7 @@ def _configure(etc: Path, home: Path, port: int, s3: str, glue: str, region: str
         "s3.endpoint": s3,
         "s3.region": region,
         "s3.path-style-access": "true",
-        "s3.aws-access-key": "test",
+        "s3.aws-access-key": "trino",
         "s3.aws-secret-key": "test",
         "hive.metastore.glue.endpoint-url": glue,
         "hive.metastore.glue.region": region,

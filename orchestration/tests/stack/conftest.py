@@ -31,7 +31,7 @@ def engine() -> None:
 @pytest.fixture(scope="session")
 def image(engine: None) -> str:
     """The project's image, built from this checkout under a tag of the tests' own."""
-    stack = Stack("", Path(), project="catalunya-test-build", env={**CLEAN, "AIRFLOW_IMAGE_NAME": IMAGE})
+    stack = Stack("", Path(), project="catalunya-test-build", env={**CLEAN, "CATALUNYA_IMAGE": IMAGE})
     stack.compose("build", "--quiet", timeout_s=900)
     return IMAGE
 

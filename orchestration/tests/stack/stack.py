@@ -42,7 +42,7 @@ class Stack(AirflowApi):
     project: str
     env: dict[str, str]
     files: tuple[Path, ...] = DEVELOPMENT
-    profiles: tuple[str, ...] = ("demo",)
+    profiles: tuple[str, ...] = ()
     env_file: Path | None = None
 
     def compose(self, *words: str, check: bool = True, timeout_s: float = 300) -> str:
@@ -90,6 +90,22 @@ class Stack(AirflowApi):
         found = json.loads(docker(["docker", "inspect", before["Id"]], self.env))[0]
         again = found["RestartCount"] > before["RestartCount"]
         return bool(again and found["State"].get("Health", {}).get("Status") == "healthy")
+
+    def executor(self) -> str:
+        """The executor of the scheduler that runs."""
+        script = "import healthy; print(healthy.environment(1)['AIRFLOW__CORE__EXECUTOR'])"
+        path = "PYTHONPATH=/opt/catalunya/orchestration/docker"
+        return self.inside("airflow-scheduler", "env", path, "python", "-c", script).strip()
+
+    def wait_for_executor(self, name: str) -> None:
+        """Wait until the scheduler runs with an executor, and is healthy."""
+
+        def look() -> bool:
+            [scheduler] = self.of("airflow-scheduler")
+            healthy = scheduler["State"].get("Health", {}).get("Status") == "healthy"
+            return healthy and self.executor() == name
+
+        self.wait(look, f"the scheduler did not start with {name}", timeout_s=180)
 
     def request(self, path: str, content: Any = None, method: str | None = None) -> Any:
         """Like `AirflowApi.request`, but waits for an API server that is down for a while."""
@@ -164,7 +180,7 @@ def make_stack(name: str, image: str, folder: Path, **env: str) -> Stack:
         env={
             **CLEAN,
             "COMPOSE_PROJECT_NAME": project,
-            "AIRFLOW_IMAGE_NAME": image,
+            "CATALUNYA_IMAGE": image,
             "AIRFLOW_PORT": str(port),
             **env,
         },
@@ -178,5 +194,5 @@ def removed_at_the_end(stack: Stack) -> Iterator[Stack]:
         yield stack
     finally:
         (stack.folder / "containers.log").write_text(stack.compose("logs", "--no-color", check=False))
-        stack.profiles = ("demo", "scale")
+        stack.profiles = ("scale",)
         stack.down("--volumes")

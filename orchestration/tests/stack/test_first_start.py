@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 SERVICES = {
     "postgres", "redis", "secrets-init", "airflow-init", "airflow-apiserver", "airflow-scheduler", "airflow-dag-processor",
-    "airflow-triggerer", "demo-portal",
+    "airflow-triggerer", "airflow-cleanup", "demo-portal",
 }  # fmt: skip
 INITS = {"secrets-init", "airflow-init"}
 MOST_IDLE_MIB = 1536
@@ -65,7 +65,7 @@ def test_dbt_and_duckdb_are_sized_by_the_limits_of_the_container(stack):
     production = docker(
         [
             *("docker", "run", "--rm", "--memory", "2g", "--cpus", "1"),
-            *("--entrypoint", "bash", stack.env["AIRFLOW_IMAGE_NAME"], "-c"),
+            *("--entrypoint", "bash", stack.env["CATALUNYA_IMAGE"], "-c"),
             "sed '/^case \"$ENVIRONMENT\" in/,$d' orchestration/docker/entrypoint.sh > /tmp/e.sh; . /tmp/e.sh;"
             " ENVIRONMENT=production; size_dbt; echo $CATALUNYA_DUCKDB_MEMORY $CATALUNYA_DBT_THREADS",
         ]
@@ -134,10 +134,11 @@ def pool_limits() -> dict[str, int]:
     text = (ORCHESTRATION / "docker" / "entrypoint.sh").read_text()
     declared = re.search(r"local pool=(\d+) overflow=(\d+)", text)
     assert declared is not None
-    limits = dict.fromkeys(("dag-processor", "triggerer", "init"), 2 * sum(map(int, declared.groups())))
+    others = ("dag-processor", "triggerer", "init", "cleanup")
+    limits = dict.fromkeys(others, 2 * sum(map(int, declared.groups())))
     for name, pool, overflow in re.findall(r"\*:([a-z-]+)\) pool=(\d+) overflow=(\d+)", text):
         limits[name] = 2 * (int(pool) + int(overflow))
-    assert set(limits) == {"dag-processor", "triggerer", "init", "api-server", "scheduler"}
+    assert set(limits) == {*others, "api-server", "scheduler"}
     return {**limits, "health": 3}
 
 
@@ -196,7 +197,7 @@ def test_nothing_listens_beyond_loopback_runs_as_root_or_can_write_its_own_code(
 def test_no_file_of_the_image_s_code_can_be_written_by_the_user_it_runs_as(stack):
     script = "find /opt/catalunya /usr/bin /usr/lib -writable -not -type l | head"
     found = docker(
-        ["docker", "run", "--rm", "--entrypoint", "sh", stack.env["AIRFLOW_IMAGE_NAME"], "-c", script]
+        ["docker", "run", "--rm", "--entrypoint", "sh", stack.env["CATALUNYA_IMAGE"], "-c", script]
     )
     assert found == ""
     for folder in (
@@ -218,7 +219,7 @@ def test_no_secret_is_in_the_image_or_the_files(stack):
     password = stack.inside("postgres", "cat", "/run/catalunya/postgres_password")
     assert len(inside) > 100 and len(password) == 64
     shown = stack.compose("config") + json.dumps(stack.containers())
-    history = docker(["docker", "history", "--no-trunc", stack.env["AIRFLOW_IMAGE_NAME"]])
+    history = docker(["docker", "history", "--no-trunc", stack.env["CATALUNYA_IMAGE"]])
     assert password not in shown + history
     files = " ".join(path.read_text() for path in ORCHESTRATION.glob("docker-compose*.yml"))
     assert not re.search(r"(PASSWORD|SECRET|FERNET)[A-Z_]*:[ \t]*[^\s$/#]", files)

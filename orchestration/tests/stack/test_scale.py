@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from orchestration.tests.stack.stack import docker
+
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 WORKERS = 3
@@ -11,11 +13,12 @@ WORKERS = 3
 
 @pytest.fixture(scope="module")
 def scaled(stack):
-    stack.profiles = ("demo", "scale")
+    stack.profiles = ("scale",)
     stack.up("--scale", f"airflow-worker={WORKERS}")
+    stack.wait_for_executor("CeleryExecutor")
     yield stack
     stack.compose("rm", "--stop", "--force", "airflow-worker")
-    stack.profiles = ("demo",)
+    stack.profiles = ()
 
 
 def test_a_run_s_tasks_ran_on_more_than_one_worker(scaled):
@@ -40,3 +43,23 @@ def test_a_worker_killed_in_the_middle_loses_nothing(scaled):
     assert scaled.pointer() != before
     scaled.assert_release_is_whole()
     scaled.wait(lambda: scaled.is_back(worker), "the worker did not come back", 120)
+
+
+def test_a_task_of_a_worker_that_is_stopped_ends_and_reports_its_success(scaled):
+    run_id = scaled.trigger(force=True)
+    task = scaled.running(run_id, "run_dbt_transformations")
+    [worker] = [one for one in scaled.of("airflow-worker") if one["Config"]["Hostname"] == task["hostname"]]
+    docker(["docker", "stop", "--time", "60", worker["Id"]])
+    ended = scaled.ended(run_id, timeout_s=300)
+    docker(["docker", "start", worker["Id"]])
+    assert ended.state == "success", ended.states()
+    assert ended.tries()["run_dbt_transformations"] == 1
+
+
+def test_without_workers_the_scheduler_runs_the_tasks_itself_again(scaled):
+    scaled.compose("rm", "--stop", "--force", "airflow-worker")
+    scaled.wait_for_executor("LocalExecutor")
+    ended = scaled.run(force=True)
+    assert ended.state == "success", ended.states()
+    [scheduler] = scaled.of("airflow-scheduler")
+    assert {task["hostname"] for task in ended.tasks.values()} == {scheduler["Config"]["Hostname"]}

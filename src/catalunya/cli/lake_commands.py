@@ -11,6 +11,7 @@ from catalunya.cli.console import print_status, print_trace
 from catalunya.cli.context import CommandContext
 from catalunya.cli.output import Json, err, print_answer, print_json
 from catalunya.errors import LakeCorrupt
+from catalunya.identity import assume_role
 from catalunya.lake import layout, snapshot
 from catalunya.lake.pointer import Pointer
 from catalunya.operations.status import describe
@@ -24,8 +25,9 @@ app = typer.Typer()
 @app.command()
 def status(as_json: Json = False) -> None:
     """Show the current release, the snapshots, what is refused, and which run has locked the lake."""
-    context = CommandContext()
-    answer = describe(context.storage, context.datasets, context.now)
+    with assume_role("monitor"):
+        context = CommandContext()
+        answer = describe(context.storage, context.datasets, context.now)
     if as_json:
         print_json(answer)
     else:

@@ -25,10 +25,19 @@ demo_app = typer.Typer(no_args_is_help=True, help="The offline demo portal.")
 @app.command()
 def doctor(
     deep: Annotated[bool, typer.Option("--deep", help="Start dbt and parse the project, too.")] = False,
+    aws: Annotated[
+        bool, typer.Option("--aws", help="Try on AWS what each role of the stack has to do, instead.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Find what is wrong with the set-up that dbt needs, and say how to correct it."""
-    findings = examine(Settings.load(), deep=deep)
+    settings = Settings.load()
+    if aws:
+        from catalunya.operations.doctor_aws import examine_aws
+
+        findings = examine_aws(settings)
+    else:
+        findings = examine(settings, deep=deep)
     if as_json:
         print_json({"findings": [asdict(finding) for finding in findings]})
     for finding in findings:

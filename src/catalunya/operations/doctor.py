@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 
 from catalunya.build import code_digest
 from catalunya.errors import CatalunyaError
+from catalunya.identity import assume_role
 from catalunya.lake.opening import open_lake
 from catalunya.settings import ENGINES, Settings
 from catalunya.warehouse import dbt
@@ -56,6 +57,7 @@ def examine(settings: Settings, *, deep: bool = False) -> list[CheckResult]:
         "adapter": lambda settings: _supported(f"dbt-{settings.resolved_engine}"),
         "project": _project,
         "profile": _profile,
+        **({"identity": _identity} if settings.roles else {}),
         "connection": _connection,
         "extensions": _extensions,
         "lake": _lake,
@@ -129,10 +131,20 @@ def _profile(settings: Settings) -> str:
     return f"{wanted}, target {engine}"
 
 
+def _identity(settings: Settings) -> str:
+    """Assume the role that builds, as the task `check_dbt_connection` does."""
+    try:
+        with assume_role("build", settings):
+            return f"{settings.roles}build"
+    except CatalunyaError as error:
+        raise _Wrong(str(error), "`catalunya doctor --aws` tries every role") from None
+
+
 def _connection(settings: Settings) -> str:
     if settings.resolved_engine != "duckdb":
         try:
-            return open_engine(open_lake(settings.lake), settings).check()
+            with assume_role("build", settings):
+                return open_engine(open_lake(settings.lake), settings).check()
         except CatalunyaError as error:
             raise _Wrong(str(error), "See the settings of the engine in docs/configuration.md") from None
     with tempfile.TemporaryDirectory() as folder:
@@ -172,8 +184,9 @@ def _extensions(_: Settings) -> str:
 
 def _lake(settings: Settings) -> str:
     try:
-        storage = open_lake(settings.lake)
-        storage.scratch()
+        with assume_role("build", settings):
+            storage = open_lake(settings.lake)
+            storage.scratch()
     except (CatalunyaError, OSError) as error:
         raise _Wrong(
             str(error), "Set CATALUNYA_LAKE to a folder or bucket that this process may write to"

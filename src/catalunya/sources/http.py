@@ -27,9 +27,6 @@ from catalunya.lake.snapshot import LandedFile
 from catalunya.sources.responses import InvalidResponse, body_of, raise_for_status
 from catalunya.sources.transport import RequestFailed, Response, Transport
 
-PROJECT_URL = "https://github.com/catalunya-data-pipeline/catalunya-data-pipeline"
-"""Where a portal's staff can find out who asks; part of the user agent."""
-
 _REDIRECTS = 5
 _LONGEST_WAIT_S = 20.0
 _REQUESTS_PER_S = 4.0
@@ -73,6 +70,7 @@ class Http(AbstractContextManager["Http"]):
         attempts: Attempts of one request.
         timeout_s: Limit of one whole response, in seconds.
         app_token: Socrata's token.
+        project_url: Where a portal's staff can find out who asks; part of the user agent.
         first_wait_s: The pause before the first retry, unless the portal names one with Retry-After.
     """
 
@@ -82,6 +80,7 @@ class Http(AbstractContextManager["Http"]):
         attempts: int = 5,
         timeout_s: float = 300.0,
         app_token: str | None = None,
+        project_url: str | None = None,
         first_wait_s: float = 0.2,
     ) -> None:
         self.app_token = app_token
@@ -91,7 +90,7 @@ class Http(AbstractContextManager["Http"]):
         self._rate_limiter = _RateLimiter()
         self._lock = threading.Lock()
         self._logins: dict[Origin, Login] = {}
-        self._headers = {"User-Agent": user_agent(), "Accept": "application/json"}
+        self._headers = {"User-Agent": user_agent(project_url), "Accept": "application/json"}
         self._transport = Transport(timeout_s=timeout_s)
 
     def __exit__(self, *_: object) -> None:
@@ -274,12 +273,13 @@ class _RateLimiter:
             time.sleep(wait)
 
 
-def user_agent() -> str:
-    """Return how requests name themselves: project, version and where to complain."""
+def user_agent(project_url: str | None) -> str:
+    """Return how requests name themselves: project, version and, where it is set, the address of who asks."""
     try:
-        return f"catalunya-data-pipeline/{version('catalunya')} (+{PROJECT_URL})"
+        name = f"catalunya-data-pipeline/{version('catalunya')}"
     except PackageNotFoundError:
-        return f"catalunya-data-pipeline/0 (+{PROJECT_URL})"
+        name = "catalunya-data-pipeline/0"
+    return f"{name} (+{project_url})" if project_url else name
 
 
 def _wait_of(error: Exception) -> bool | float:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from catalunya.identity import assume_role
 from catalunya_airflow import tasks
 
 if TYPE_CHECKING:
@@ -86,10 +88,12 @@ def deliver(alerts: Iterable[Alert]) -> None:
     from catalunya.settings import Settings
 
     settings = Settings.load()
-    storage = None
-    try:
-        storage = open_lake(settings.lake)
-    except CatalunyaError as error:
-        log.warning("the lake cannot be opened: %s", error)
-    if not notify.deliver(storage, settings.alert_addresses, alerts):
-        log.warning("CATALUNYA_NOTIFY_URLS: an alert was not delivered; check the addresses")
+    with ExitStack() as stack:
+        storage = None
+        try:
+            stack.enter_context(assume_role("orchestrator", settings))
+            storage = open_lake(settings.lake)
+        except CatalunyaError as error:
+            log.warning("the lake cannot be opened: %s", error)
+        if not notify.deliver(storage, settings.alert_addresses, alerts):
+            log.warning("CATALUNYA_NOTIFY_URLS: an alert was not delivered; check the addresses")

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
     from catalunya.warehouse.dbt import NodeResult
 
-PRODUCER = "https://github.com/catalunya-data-pipeline/catalunya-data-pipeline"
 NAMESPACE = "catalunya"
 
 
-def emit(ti: Any, run_id: str, nodes: Iterable[NodeResult]) -> None:
-    """Send START and COMPLETE or FAIL of every model and seed, if a transport is configured."""
+def emit(ti: Any, run_id: str, nodes: Iterable[NodeResult], project_url: str | None) -> None:
+    """Send START and COMPLETE or FAIL of every model and seed, if a transport is configured.
+
+    `project_url` is the producer that the events name; without one it is OpenLineage's client.
+    """
     from airflow.providers.openlineage import conf
 
     if conf.is_disabled():
@@ -25,11 +27,11 @@ def emit(ti: Any, run_id: str, nodes: Iterable[NodeResult]) -> None:
     from airflow.providers.openlineage.api import core
 
     if core.is_openlineage_active():
-        for event in events(ti, run_id, nodes):
+        for event in events(ti, run_id, nodes, project_url):
             core.emit(event)
 
 
-def events(ti: Any, run_id: str, nodes: Iterable[NodeResult]) -> Iterator[RunEvent]:
+def events(ti: Any, run_id: str, nodes: Iterable[NodeResult], project_url: str | None) -> Iterator[RunEvent]:
     """Yield the events of models and seeds, as children of the task that ran them."""
     from airflow.providers.openlineage.plugins import macros
     from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState
@@ -61,7 +63,7 @@ def events(ti: Any, run_id: str, nodes: Iterable[NodeResult]) -> Iterator[RunEve
                 eventType=state,
                 run=run,
                 job=job,
-                producer=PRODUCER,
+                producer=project_url or "",
                 inputs=inputs,
                 outputs=outputs,
             )

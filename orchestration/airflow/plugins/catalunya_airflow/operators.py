@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
-from catalunya_airflow import assume_role, tasks
+from catalunya.identity import assume_role, region
+from catalunya_airflow import tasks
 from catalunya_airflow.triggers import StepResultTrigger
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class InvokeLambdaOperator(BaseOperator):
         """The arguments of the task that does the work in its own process; alerts and the web interface read them."""
         return {"dataset_id": self.dataset_id}
 
+    @assume_role("orchestrator")
     def execute(self, context: Context) -> dict[str, Any]:
         """Invoke the function, unless its step of this run has succeeded, and wait for its result.
 
@@ -71,6 +73,7 @@ class InvokeLambdaOperator(BaseOperator):
             self.defer(trigger=trigger, method_name="finish")
         return self.finish(context)
 
+    @assume_role("orchestrator")
     def finish(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the result of the function; raises its error, or NoResult."""
         from catalunya.errors import Refused
@@ -136,4 +139,4 @@ def _client() -> Any:
     from botocore.config import Config
 
     once = Config(connect_timeout=10, read_timeout=30, retries={"total_max_attempts": 1, "mode": "standard"})
-    return boto3.Session(region_name=assume_role.region()).client("lambda", config=once)
+    return boto3.Session(region_name=region()).client("lambda", config=once)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseSensorOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
+from catalunya.identity import assume_role
 from catalunya_airflow import tasks
-from catalunya_airflow.assume_role import assume_role
 from catalunya_airflow.triggers import IngestFinishedTrigger
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ class WaitForNewData(BaseSensorOperator):
 
     def execute(self, context: Context) -> str:
         """Decide at once when every dataset was read, else wait in the triggerer."""
-        stepwise = tasks.run_of(context)
-        missing = sorted(set(tasks.wanted(context)) - stepwise.read_so_far())
+        with assume_role("orchestrator"):
+            stepwise = tasks.run_of(context)
+            missing = sorted(set(tasks.wanted(context)) - stepwise.read_so_far())
         if missing:
             self.log.info("waiting for %s", ", ".join(missing))
             trigger = IngestFinishedTrigger(

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from catalunya.identity import assume_role
 from catalunya.publication.demo_notice import NOTICE
 from catalunya_airflow import assets, lineage
-from catalunya_airflow.assume_role import assume_role
 
 if TYPE_CHECKING:
     from catalunya.errors import Refused
@@ -88,7 +88,7 @@ def check_dbt_connection() -> list[str]:
     from catalunya.operations.doctor import examine
 
     context = get_current_context()
-    with final_errors(), assume_role("build"):
+    with final_errors():
         settings = settings_of(context)
         findings = examine(settings)
         for finding in findings:
@@ -167,10 +167,10 @@ def build() -> dict[str, int]:
             raise AlertAlreadySent(str(error)) from error
         raise
     except BuildFailed as error:
-        lineage.emit(context["ti"], stepwise.run_id, error.nodes)
+        lineage.emit(context["ti"], stepwise.run_id, error.nodes, stepwise.settings.project_url)
         _table("models and seeds", error.nodes)
         raise
-    lineage.emit(context["ti"], stepwise.run_id, nodes)
+    lineage.emit(context["ti"], stepwise.run_id, nodes, stepwise.settings.project_url)
     return _table("models and seeds", nodes)
 
 

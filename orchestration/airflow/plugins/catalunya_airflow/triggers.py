@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from catalunya.identity import assume_role
 from catalunya_airflow import tasks
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ class LakeTrigger(BaseTrigger):
         from catalunya.runs.steps import StepwiseRun
         from catalunya.settings import Settings
 
-        return self.missing(StepwiseRun(Settings.load(), self.run_id, tasks.LogReporter()))
+        settings = Settings.load()
+        with assume_role("orchestrator", settings):
+            return self.missing(StepwiseRun(settings, self.run_id, tasks.LogReporter()))
 
 
 class IngestFinishedTrigger(LakeTrigger):

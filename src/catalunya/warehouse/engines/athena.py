@@ -72,7 +72,8 @@ class AthenaEngine(HiveEngine):
         try:
             glue.get_database(Name=name)
         except glue.exceptions.EntityNotFoundException:
-            self.query(f"create schema if not exists `{name}` location {quote(location + '/')}")
+            # Athena looks the database of the context up, which must be one that this role may see.
+            self.query(f"create schema if not exists `{name}` location {quote(location + '/')}", "default")
 
     def create_table(
         self, schema: str, name: str, columns: Columns, location: str, partition: str | None = None
@@ -208,7 +209,11 @@ def _explained(sql: str) -> Iterator[None]:
 def _hint(reason: str) -> str:
     """Return what to do where AWS denied a request; empty for other reasons."""
     denied = re.search(r"AccessDenied|not authorized|insufficient .*permission", reason, re.IGNORECASE)
-    return "; a new mart or dataset needs a deployment first, see docs/aws.md, Update" if denied else ""
+    return (
+        "; `catalunya doctor --aws` names the right that is missing, see docs/aws.md, Who is who"
+        if denied
+        else ""
+    )
 
 
 ENGINE = AthenaEngine
