@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from infrastructure import costs
 from tests.aws.machine import VOLUME, Machine
 from tests.aws.policy import ACCOUNT, Account
 from tests.aws.synthesis import synthesise
@@ -219,3 +221,19 @@ def test_a_boot_that_fails_says_so_to_the_deployment_and_destroys_nothing(machin
     assert signal.endswith("--status FAILURE")
     if name == "blkid":
         assert not machine.commands("mkfs.ext4")
+
+
+def test_the_bill_in_the_guide_has_what_the_instance_is_made_of(account):
+    launched = only(account, "AWS::EC2::LaunchTemplate")["LaunchTemplateData"]
+    assert launched["InstanceType"] == "t4g.large"
+    [interface] = launched["NetworkInterfaces"]
+    assert interface["AssociatePublicIpAddress"] is True
+    [system] = launched["BlockDeviceMappings"]
+    kinds = [resource["Type"] for resource in account.template["Resources"].values()]
+    made = {
+        "volumes_gb": system["Ebs"]["VolumeSize"] + only(account, "AWS::EC2::Volume")["Size"],
+        "secrets": kinds.count("AWS::SecretsManager::Secret"),
+    }
+    counted = {name: one.default for name, one in inspect.signature(costs.machine).parameters.items()}
+    assert made == {name: counted[name] for name in made}
+    assert not {"AWS::EC2::NatGateway", "AWS::EC2::VPCEndpoint", "AWS::EC2::EIP"} & set(kinds)
