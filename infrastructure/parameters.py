@@ -134,6 +134,10 @@ class Parameters(BaseModel):
 
     def airflow_variables(self, account: str, region: str) -> dict[str, str]:
         """Return the environment variables by which Airflow uses this stack."""
+        optional = {
+            "CATALUNYA_EXTERNAL_ID": self.external_id,
+            "CATALUNYA_PROJECT_URL": self.project_address,
+        }
         return {
             "ENVIRONMENT": self.environment,
             "AWS_REGION": region,
@@ -143,6 +147,7 @@ class Parameters(BaseModel):
             "CATALUNYA_ROLES": f"arn:aws:iam::{account}:role/{self.prefix}-",
             "CATALUNYA_SCHEMA": f"{self.database}_marts",
             "CATALUNYA_ATHENA_WORKGROUP": f"{self.prefix}-build",
+            **{name: value for name, value in optional.items() if value},
         }
 
 
@@ -150,12 +155,16 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "development": {"budget_usd": 5, "scan_limit_bytes": 1_000_000_000},
     "production": {"budget_usd": 25, "scan_limit_bytes": 10_000_000_000},
 }
+_AIRFLOW_USD = 70
+"""Added to the default of the budget for the instance of Airflow, which costs 59 dollars (`costs.machine`) and some more."""
 
 
 def parameters(environment: str, given: Mapping[str, Any]) -> Parameters:
     """Return the defaults of an environment, overridden by `given`; raises pydantic's `ValidationError`."""
-    package = {"package": OUTPUT / "functions-arm64.zip"}
-    return Parameters(environment=environment, **{**package, **_DEFAULTS[environment], **given})
+    defaults = {"package": OUTPUT / "functions-arm64.zip", **_DEFAULTS[environment]}
+    if given.get("airflow"):
+        defaults["budget_usd"] += _AIRFLOW_USD
+    return Parameters(environment=environment, **{**defaults, **given})
 
 
 def read(environment: str) -> Parameters:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from catalunya.runs.record import code_revision
 from infrastructure import costs
 from tests.aws.machine import VOLUME, Machine
 from tests.aws.policy import ACCOUNT, Account
@@ -183,6 +184,7 @@ def test_the_settings_pass_the_check_of_the_containers_in_production(machine):
     assert len(base64.urlsafe_b64decode(settings["AIRFLOW__CORE__FERNET_KEY"])) == 32
     secrets = [value for name, value in settings.items() if name.endswith(("_KEY", "_SECRET", "_PASSWORD"))]
     assert len(set(secrets)) == len(secrets) == 6
+    assert settings["CATALUNYA_REVISION"] == (code_revision(ROOT) or "")
     env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **settings}
     script = ROOT / "orchestration/docker/entrypoint.sh"
     checked = subprocess.run(["bash", script, "true"], env=env, capture_output=True, text=True, check=False)
@@ -236,4 +238,21 @@ def test_the_bill_in_the_guide_has_what_the_instance_is_made_of(account):
     }
     counted = {name: one.default for name, one in inspect.signature(costs.machine).parameters.items()}
     assert made == {name: counted[name] for name in made}
+    # The budget does not alert on what the instance costs at any rate.
+    budget = only(account, "AWS::Budgets::Budget")["Budget"]["BudgetLimit"]["Amount"]
+    assert sum(line.usd for line in costs.machine()) < 0.7 * budget
     assert not {"AWS::EC2::NatGateway", "AWS::EC2::VPCEndpoint", "AWS::EC2::EIP"} & set(kinds)
+
+
+@pytest.mark.parametrize("region", ["eu-west-1", "eu-south-2"])
+def test_the_whole_stack_is_clean_for_cdk_nag_and_exists_in_the_region(tmp_path, region):
+    with zipfile.ZipFile(tmp_path / "functions.zip", "w") as archive:
+        archive.writestr("catalunya/runs/aws_lambda.py", "")
+    out = tmp_path / "out"
+    more = {"github_repository": "owner/name", "workers": [], "airflow": True}
+    synthesise(out, tmp_path / "functions.zip", region=region, **more)
+    templates = sorted(map(str, out.glob("*.template.json")))
+    assert len(templates) == 3
+    command = [str(Path(sys.executable).with_name("cfn-lint")), "--regions", region, "--", *templates]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")

@@ -186,7 +186,8 @@ def origin(tmp_path: Path) -> Path:
 
 def commit(folder: Path) -> None:
     who = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
-    shell(["git", "add", "-A"], folder)
+    # By force: `.gitignore` names folders that are tracked all the same.
+    shell(["git", "add", "-A", "--force"], folder)
     shell(["git", *who, "commit", "-q", "--no-verify", "-m", "A commit"], folder)
 
 
@@ -232,7 +233,12 @@ def add_dataset_and_mart(folder: Path) -> None:
     exposures = folder / "dbt/mart/models/exposures.yml"
     line = "      - ref('service_users')\n"
     exposures.write_text(exposures.read_text().replace(line, line + line.replace("service_users", NEW)))
-    env = {**os.environ, "PYTHONPATH": str(folder / "src"), "CATALUNYA_HOME": str(folder)}
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(folder / "src"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "CATALUNYA_HOME": str(folder),
+    }
     shell([sys.executable, "-m", "catalunya", "datasets", "generate"], folder, env)
 
 
