@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from catalunya.runs.record import code_revision
+from infrastructure import costs
 from tests.aws.machine import VOLUME, Machine
 from tests.aws.policy import ACCOUNT, Account
 from tests.aws.synthesis import synthesise
@@ -221,6 +223,25 @@ def test_a_boot_that_fails_says_so_to_the_deployment_and_destroys_nothing(machin
     assert signal.endswith("--status FAILURE")
     if name == "blkid":
         assert not machine.commands("mkfs.ext4")
+
+
+def test_the_bill_in_the_guide_has_what_the_instance_is_made_of(account):
+    launched = only(account, "AWS::EC2::LaunchTemplate")["LaunchTemplateData"]
+    assert launched["InstanceType"] == "t4g.large"
+    [interface] = launched["NetworkInterfaces"]
+    assert interface["AssociatePublicIpAddress"] is True
+    [system] = launched["BlockDeviceMappings"]
+    kinds = [resource["Type"] for resource in account.template["Resources"].values()]
+    made = {
+        "volumes_gb": system["Ebs"]["VolumeSize"] + only(account, "AWS::EC2::Volume")["Size"],
+        "secrets": kinds.count("AWS::SecretsManager::Secret"),
+    }
+    counted = {name: one.default for name, one in inspect.signature(costs.machine).parameters.items()}
+    assert made == {name: counted[name] for name in made}
+    # The budget does not alert on what the instance costs at any rate.
+    budget = only(account, "AWS::Budgets::Budget")["Budget"]["BudgetLimit"]["Amount"]
+    assert sum(line.usd for line in costs.machine()) < 0.7 * budget
+    assert not {"AWS::EC2::NatGateway", "AWS::EC2::VPCEndpoint", "AWS::EC2::EIP"} & set(kinds)
 
 
 @pytest.mark.parametrize("region", ["eu-west-1", "eu-south-2"])
