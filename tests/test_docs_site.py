@@ -81,7 +81,10 @@ def test_every_page_opens_and_asks_nobody_else_for_anything(site, page):
 
 def test_the_search_finds_a_column_of_a_mart(site, page):
     page.goto(f"{site}/index.html")
-    page.locator("input.md-search__input").fill("accessibility_ratio")
+    page.locator("input.md-search__input").click()
+    # Until its index is loaded, the page does not look at what is typed.
+    expect(page.locator(".md-search-result__meta")).to_have_text("Type to start searching")
+    page.locator("input.md-search__input").press_sequentially("accessibility_ratio")
     expect(page.locator(".md-search-result__item", has_text="accessibility_ratio").first).to_be_visible()
 
 
