@@ -156,7 +156,6 @@ class AirflowInstance(Construct):
             http_tokens=ec2.LaunchTemplateHttpTokens.REQUIRED,
             # Containers are one hop further from the metadata of the instance.
             http_put_response_hop_limit=2,
-            detailed_monitoring=True,
             block_devices=[
                 ec2.BlockDevice(
                     device_name="/dev/sda1",

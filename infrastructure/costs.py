@@ -59,7 +59,7 @@ class Usage:
     released_bytes: float = 0
     """The files of one release, its documentation and published copies."""
     queries: float = 0
-    """Of Athena, which bills at least ten megabytes for each that reads."""
+    """Of Athena that read; it bills at least ten megabytes for each."""
     scanned_bytes: float = 0
 
 
@@ -102,7 +102,8 @@ def month(
     """Return the bill of a month in which sources changed on `days_with_news` days, from the usage that its runs have.
 
     `daily` is the maintenance of a day. `slower` is the factor by which a function is slower than the machine that the usage
-    was measured on. Releases that were deleted are kept as versions for `days_deleted_kept`, one a day with news.
+    was measured on. Athena is billed as if each query read ten megabytes more than it does, which is at most that much too
+    much. Releases that were deleted are kept as versions for `days_deleted_kept`, one a day with news.
     """
     price = prices or Prices()
     quiet = RUNS_A_MONTH - days_with_news

@@ -155,12 +155,16 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "development": {"budget_usd": 5, "scan_limit_bytes": 1_000_000_000},
     "production": {"budget_usd": 25, "scan_limit_bytes": 10_000_000_000},
 }
+_AIRFLOW_USD = 70
+"""Added to the default of the budget for the instance of Airflow, which costs 59 dollars (`costs.machine`) and some more."""
 
 
 def parameters(environment: str, given: Mapping[str, Any]) -> Parameters:
     """Return the defaults of an environment, overridden by `given`; raises pydantic's `ValidationError`."""
-    package = {"package": OUTPUT / "functions-arm64.zip"}
-    return Parameters(environment=environment, **{**package, **_DEFAULTS[environment], **given})
+    defaults = {"package": OUTPUT / "functions-arm64.zip", **_DEFAULTS[environment]}
+    if given.get("airflow"):
+        defaults["budget_usd"] += _AIRFLOW_USD
+    return Parameters(environment=environment, **{**defaults, **given})
 
 
 def read(environment: str) -> Parameters:

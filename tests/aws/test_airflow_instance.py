@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import os
 import subprocess
@@ -13,7 +14,10 @@ from typing import Any
 
 import pytest
 
+from catalunya.datasets import loader
+from catalunya.runs import aws_lambda
 from catalunya.runs.record import code_revision
+from infrastructure import costs
 from tests.aws.machine import VOLUME, Machine
 from tests.aws.policy import ACCOUNT, Account
 from tests.aws.synthesis import synthesise
@@ -223,6 +227,25 @@ def test_a_boot_that_fails_says_so_to_the_deployment_and_destroys_nothing(machin
         assert not machine.commands("mkfs.ext4")
 
 
+def test_the_bill_in_the_guide_has_what_the_instance_is_made_of(account):
+    launched = only(account, "AWS::EC2::LaunchTemplate")["LaunchTemplateData"]
+    assert launched["InstanceType"] == "t4g.large"
+    [interface] = launched["NetworkInterfaces"]
+    assert interface["AssociatePublicIpAddress"] is True
+    [system] = launched["BlockDeviceMappings"]
+    kinds = [resource["Type"] for resource in account.template["Resources"].values()]
+    made = {
+        "volumes_gb": system["Ebs"]["VolumeSize"] + only(account, "AWS::EC2::Volume")["Size"],
+        "secrets": kinds.count("AWS::SecretsManager::Secret"),
+    }
+    counted = {name: one.default for name, one in inspect.signature(costs.machine).parameters.items()}
+    assert made == {name: counted[name] for name in made}
+    # The budget does not alert on what the instance costs at any rate.
+    budget = only(account, "AWS::Budgets::Budget")["Budget"]["BudgetLimit"]["Amount"]
+    assert sum(line.usd for line in costs.machine()) < 0.7 * budget
+    assert not {"AWS::EC2::NatGateway", "AWS::EC2::VPCEndpoint", "AWS::EC2::EIP"} & set(kinds)
+
+
 @pytest.mark.parametrize("region", ["eu-west-1", "eu-south-2"])
 def test_the_whole_stack_is_clean_for_cdk_nag_and_exists_in_the_region(tmp_path, region):
     with zipfile.ZipFile(tmp_path / "functions.zip", "w") as archive:
@@ -235,3 +258,13 @@ def test_the_whole_stack_is_clean_for_cdk_nag_and_exists_in_the_region(tmp_path,
     command = [str(Path(sys.executable).with_name("cfn-lint")), "--regions", region, "--", *templates]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_sources_of_the_instance_have_the_code_and_the_definitions_that_the_functions_are_deployed_with(
+    out, monkeypatch
+):
+    folder = out / asset(out, "Sources")["source"]["path"]
+    own = aws_lambda.code_digest()
+    monkeypatch.setattr(aws_lambda, "__file__", str(folder / "src" / "catalunya" / "runs" / "aws_lambda.py"))
+    assert aws_lambda.code_digest.__wrapped__() == own
+    assert loader.load(folder / "datasets") == loader.load(ROOT / "datasets")

@@ -244,9 +244,17 @@ def add_dataset_and_mart(folder: Path) -> None:
 
 @contextmanager
 def released(
-    guide: Guide, machine: Machine, athena: Environment, portals: RunningPortal, folder: Path
+    guide: Guide,
+    machine: Machine,
+    athena: Environment,
+    portals: RunningPortal,
+    folder: Path,
+    before: Path | None = None,
 ) -> Iterator[EndedRun]:
-    """Run Airflow with the settings of the instance and the definitions of the clone, until its first run has ended."""
+    """Run Airflow with the settings of the instance and the definitions of the clone, until its first run has ended.
+
+    It goes on with the database of `before`, as an instance does that attaches the volume of the one before.
+    """
     own = ("AWS_", "CATALUNYA_", "ENVIRONMENT")
     settings = {name: value for name, value in machine.settings.items() if name.startswith(own)}
     endpoints = {name: value for name, value in athena.variables().items() if name.startswith("AWS_")}
@@ -259,8 +267,14 @@ def released(
         "CATALUNYA_LAMBDA_PATIENCE_SECONDS": "120",
     }
     folder.mkdir()
+    if before:
+        shutil.copytree(before / "airflow", folder / "airflow")
     with start_airflow(folder, portals, more) as airflow:
-        ended = scheduled_run(airflow, timeout_s=600)
+        patience = 900
+        if before:
+            ended = airflow.ended(airflow.trigger(), timeout_s=patience)
+        else:
+            ended = scheduled_run(airflow, timeout_s=patience)
         assert ended.state == "success", ended.states()
         yield ended
 
@@ -321,7 +335,8 @@ def test_the_guide_leads_from_an_empty_account_to_a_release_an_update_a_rollback
     secret = ("_KEY", "_SECRET", "_PASSWORD")
     keys = {name: value for name, value in first.settings.items() if name.endswith(secret)}
     assert keys.items() <= second.settings.items()
-    with released(guide, second, athena, portals, tmp_path / "airflow-again"):
+    again = tmp_path / "airflow-again"
+    with released(guide, second, athena, portals, again, before=tmp_path / "airflow"):
         attended = query(account, athena, f"select count(*) from {NEW}")
     assert attended == query(account, athena, people)
     shutil.rmtree(release)
