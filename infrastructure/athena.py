@@ -21,9 +21,12 @@ _QUERY = (
     "athena:StopQueryExecution",
     "athena:GetQueryExecution",
     "athena:GetQueryResults",
+    "athena:ListQueryExecutions",
+    "athena:BatchGetQueryExecution",
 )
-_HISTORY = ("athena:GetWorkGroup", "athena:ListQueryExecutions", "athena:BatchGetQueryExecution")
-"""For the check before a build and its costs, and for what the console shows."""
+"""Queries, and the list of them, from which the costs of a run are counted."""
+_WORKGROUP = ("athena:GetWorkGroup",)
+"""For the check before a build, and for what the console shows."""
 _CONSOLE = ("athena:ListWorkGroups", "athena:ListDataCatalogs")
 _METADATA = (
     "athena:GetDataCatalog",
@@ -70,7 +73,7 @@ class Athena(Construct):
         self._workgroup("read", enforced=True)
         builder, publisher, reader = (roles.by_name[role] for role in ("build", "publish", "reader"))
         marts, releases, candidates = "marts", "marts_releases", "marts_candidate_*"
-        self._allow_queries(builder, "build", (*_QUERY, *_HISTORY), _DEFINITION)
+        self._allow_queries(builder, "build", (*_QUERY, *_WORKGROUP), _DEFINITION)
         self._allow_queries(publisher, "build", _QUERY, _DEFINITION)
         schemas = ("glue:CreateDatabase", "glue:DeleteDatabase")
         self._allow_glue(builder, (*_READ, *_CHANGE, *_PARTITIONS, *_VERSIONS, *schemas), candidates)
@@ -81,7 +84,7 @@ class Athena(Construct):
         self._allow_glue(publisher, (*_READ, "glue:CreateTable", "glue:DeleteTable"), releases)
         # The schema of a run that is not kept is deleted with its files.
         self._allow_glue(publisher, ("glue:GetTables", "glue:DeleteTable", "glue:DeleteDatabase"), candidates)
-        self._allow_queries(reader, "read", (*_QUERY, *_HISTORY))
+        self._allow_queries(reader, "read", (*_QUERY, *_WORKGROUP))
         self._allow_console(reader)
         self._allow_glue(reader, _READ, marts, releases)
         self._acknowledge_wildcards(builder, "build", candidates=True)

@@ -73,7 +73,7 @@ def _settings(settings: Settings) -> CheckResult:
     ]
     if missing:
         hint = "Set what the stack's outputs and docs/aws.md say"
-        return CheckResult("settings of AWS", f"{', '.join(missing)} is not set", hint, well=False)
+        return CheckResult("settings of AWS", f"not set: {', '.join(missing)}", hint, well=False)
     return CheckResult("settings of AWS", f"region {aws_region()}, roles {settings.roles}…")
 
 
