@@ -196,12 +196,12 @@ def _publish(settings: Settings) -> Iterator[Step]:
     yield lake.write(layout.ledger(PROBE))
     if settings.resolved_engine == "athena":
         yield from _queries(settings)
-        schema = settings.sql_schema
+        schema = f"{settings.sql_schema}_releases"
         yield _glue("GetTables", f"database {schema}", lambda glue: glue.get_tables(DatabaseName=schema))
         yield _glue(
             "DeleteTable",
-            f"table {schema}_releases.doctor",
-            lambda glue: glue.delete_table(DatabaseName=f"{schema}_releases", Name="doctor"),
+            f"table {schema}.doctor",
+            lambda glue: glue.delete_table(DatabaseName=schema, Name="doctor"),
         )
 
 
