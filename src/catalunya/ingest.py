@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-import structlog
-
 from catalunya import sources
 from catalunya.address import redacted
 from catalunya.datasets.model import Dataset
@@ -18,11 +16,12 @@ from catalunya.lake import disk, index, layout, snapshot
 from catalunya.lake.lock import LockLost
 from catalunya.lake.snapshot import LandedFile, Manifest
 from catalunya.lake.storage import Storage
+from catalunya.log import get_logger
 from catalunya.settings import Settings
 from catalunya.sources import Fetched, FetchRequest, Http, Progress
 from catalunya.staging.row_sql import source_names
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 Outcome = Literal["new", "unchanged", "unreadable", "drifted", "unknown"]
 """The last: the demo portal does not know the dataset."""
