@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -54,12 +55,14 @@ def ingest(
     previous_validators: dict[str, Any] | None = None,
     force: bool = False,
     progress: Progress = lambda rows, total: None,
+    stopped: threading.Event | None = None,
 ) -> Ingested:
     """Read the source of `dataset` and land what is new.
 
     `previous_validators` are those of a reading after the last snapshot; `force` reads the source in any case. A source
     that cannot be read gives the outcome "unreadable" with the reason, as does a full disk or an unexpected error, so
-    that the other sources are landed all the same. Only a wrong setting and a lost lock are raised.
+    that the other sources are landed all the same. Only a wrong setting and a lost lock are raised. Once `stopped` is set,
+    no request is sent any more.
     """
     if storage.is_local:
         # On S3 no role may delete what was landed; what is not complete is passed over in any case.
@@ -76,6 +79,7 @@ def ingest(
         timeout_s=settings.http_timeout_s,
         app_token=settings.socrata_app_token,
         project_url=settings.project_url,
+        stopped=stopped,
     ) as http:
 
         def result(
