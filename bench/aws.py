@@ -4,7 +4,7 @@
     .venv/bin/python bench/aws.py --athena         # and by Athena, emulated over Trino (`make setup-aws`)
 
 The functions run as processes of their own at the full size of the demo portal; the peak of their memory and of their
-scratch space must fit into what the stack gives them. The register changes at each run but the second, so that the
+scratch space must fit into what the stack gives them. The register changes before each run with news, so that the
 lake grows by one snapshot of it; what a run asks for is then a straight line over the number of snapshots, which is
 followed to a year of daily changes.
 """
@@ -40,6 +40,7 @@ from catalunya.runs.record import newest  # noqa: E402
 from catalunya.runs.reporter import NullReporter  # noqa: E402
 from catalunya.runs.steps import StepwiseRun  # noqa: E402
 from catalunya.settings import PORTAL_VARIABLES, Settings  # noqa: E402
+from catalunya.warehouse.engines.athena import LEAST_BYTES  # noqa: E402
 from infrastructure import costs  # noqa: E402
 from infrastructure.costs import Usage  # noqa: E402
 from infrastructure.parameters import Parameters  # noqa: E402
@@ -48,10 +49,8 @@ from tests.s3 import running  # noqa: E402
 
 SLOWER = 3.0
 """A function of 1,024 MB has 0.58 of a virtual processor; this machine gave each process a whole one."""
-START_S = 5.0
-"""Until an invocation begins, a cold start included."""
-POLL_S = 5.0
-"""Seconds between two looks of a trigger."""
+LOOKS = 3
+"""Looks of a trigger until a function has ended, one every five seconds; a cold start is within them."""
 DAYS_WITH_NEWS = 30
 """The register is expected to change every day; the other sources change a few times a year."""
 SNAPSHOTS = 12 * DAYS_WITH_NEWS
@@ -160,13 +159,15 @@ class Bench:
 
         record = newest(lake)
         cost = record.cost if record else None
+        # While the lake is small, each query that reads is charged for the least that Athena charges.
+        charged = (cost.usd or 0) / (cost.usd_per_tb or 1) * 10**12 if cost else 0
         releases = max(1, len(lake.folders(layout.RELEASES)))
         return Usage(
             writes=measured.requests["writes"], reads=measured.requests["reads"], downloaded_bytes=downloaded,
             function_seconds=measured.seconds, invocations=measured.invocations, log_bytes=measured.log_bytes,
             kept_bytes=below(layout.LANDING, layout.STAGING, layout.QUARANTINE),
             released_bytes=below(layout.RELEASES, layout.DOCS, layout.PUBLISHED) / releases,
-            queries=cost.queries if cost else 0, scanned_bytes=cost.bytes_scanned if cost else 0,
+            queries=round(charged / LEAST_BYTES), scanned_bytes=cost.bytes_scanned if cost else 0,
         )  # fmt: skip
 
     def _call(self, stage: aws_lambda.Stage, run_id: str, dataset_id: str) -> None:
@@ -186,9 +187,8 @@ class Bench:
         # What the runtime itself says of an invocation: three lines of some hundred bytes.
         self.measured.log_bytes += len(said.encode()) + 500
         self.measured.peaks[f"{stage} {dataset_id}"] = (ended["seconds"], ended["peak_memory_mb"], mebibytes)
-        polls = int((START_S + ended["seconds"] * SLOWER) // POLL_S) + 1
-        # The last look is that of the task which is resumed.
-        for _ in range(polls + 1):
+        # The last one is that of the task which is resumed.
+        for _ in range(LOOKS + 1):
             self._look(stage, run_id, dataset_id)
 
     def _look(self, stage: aws_lambda.Stage, run_id: str, dataset_id: str) -> None:
@@ -262,7 +262,8 @@ def measure(engine: str, folder: Path) -> Result:
         os.environ["AWS_ENDPOINT_URL"] = fronts[0].endpoint
         bench = Bench(*fronts)
         news: list[tuple[float, Usage]] = []
-        quiet, peaks = Usage(), {}
+        quiets: list[tuple[float, Usage]] = []
+        peaks: dict[str, tuple[float, int, int]] = {}
         daily: list[tuple[float, Usage]] = []
         for snapshots in range(1, RUNS[engine] + 1):
             demo.set_day(date(2026, 1, 5) + timedelta(days=7 * (snapshots - 1)))
@@ -274,11 +275,11 @@ def measure(engine: str, folder: Path) -> Result:
             if snapshots in {2, RUNS[engine]}:
                 daily.append((snapshots, bench.maintain()))
                 print(f"maintenance: {daily[-1][1]}", file=sys.stderr, flush=True)
-            if snapshots == RUNS[engine]:
                 quiet, _, new = bench.run()
                 assert not new
+                quiets.append((snapshots, quiet))
                 print(f"nothing new: {quiet}", file=sys.stderr, flush=True)
-    year = costs.at(SNAPSHOTS, news[1], news[-1])
+    year, quiet = costs.at(SNAPSHOTS, news[1], news[-1]), costs.at(SNAPSHOTS, *quiets)
     return Result(peaks, news[0][1], quiet, year, costs.at(VERIFIED, *daily))
 
 

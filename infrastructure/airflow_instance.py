@@ -31,6 +31,7 @@ from aws_cdk import aws_secretsmanager as secrets
 from aws_cdk import aws_sns as sns
 from constructs import Construct
 
+from catalunya.runs.record import code_revision
 from infrastructure.package import ROOT
 from infrastructure.parameters import Parameters
 
@@ -155,7 +156,6 @@ class AirflowInstance(Construct):
             http_tokens=ec2.LaunchTemplateHttpTokens.REQUIRED,
             # Containers are one hop further from the metadata of the instance.
             http_put_response_hop_limit=2,
-            detailed_monitoring=True,
             block_devices=[
                 ec2.BlockDevice(
                     device_name="/dev/sda1",
@@ -193,6 +193,7 @@ class AirflowInstance(Construct):
         lines = {
             **settings.airflow_variables(Aws.ACCOUNT_ID, Aws.REGION),
             "CATALUNYA_ENGINE": "athena",
+            "CATALUNYA_REVISION": code_revision(ROOT) or "",
             "AIRFLOW_ADMIN_EMAIL": settings.alert_email or "admin@localhost.invalid",
         }
         child = group.node.default_child

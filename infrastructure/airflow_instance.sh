@@ -99,7 +99,7 @@ trap 'signal $?' EXIT
 snap wait system seed.loaded
 retry 6 snap install aws-cli --classic
 mount_data
-retry 6 install_packages
+retry 12 install_packages
 mkdir -p "$home"
 aws s3 cp --only-show-errors "$SOURCES" "$home/sources.zip"
 unzip -q -o "$home/sources.zip" -d "$home"

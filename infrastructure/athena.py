@@ -41,22 +41,14 @@ Source: Athena's guide, "Configure access to databases and tables in the AWS Glu
 """
 _READ = ("glue:GetDatabase", "glue:GetTable", "glue:GetTables")
 _CHANGE = ("glue:CreateTable", "glue:UpdateTable", "glue:DeleteTable")
-_SCHEMAS = ("glue:CreateDatabase", "glue:DeleteDatabase")
-"""Of candidates. The stack makes the published schemas, but `create schema if not exists` needs the right as well."""
-_PARTITIONS = (
-    "glue:GetPartition",
-    "glue:GetPartitions",
-    "glue:BatchGetPartition",
-    "glue:CreatePartition",
-    "glue:BatchCreatePartition",
-)
+_PARTITIONS = ("glue:GetPartitions", "glue:BatchGetPartition", "glue:BatchCreatePartition")
+"""Of the tables over the staged files."""
 _VERSIONS = ("glue:GetTableVersions", "glue:DeleteTableVersion")
 """dbt-athena deletes all but the newest versions of a view that it has made."""
 
 _WHY_RESULTS = "Athena names a result after its query, whose id it makes."
 _WHY_CANDIDATES = "A candidate's schema is named after its run, whose id is made when it begins."
 _WHY_RELEASES = "A table of a release is named after it, whose id is made of its moment and content."
-
 _WHY_MARTS = "A new mart is published by the next run, without a deploy before."
 
 
@@ -77,21 +69,19 @@ class Athena(Construct):
         self._workgroup("build", enforced=False)
         self._workgroup("read", enforced=True)
         builder, publisher, reader = (roles.by_name[role] for role in ("build", "publish", "reader"))
-        marts, releases = self._tables("marts"), self._tables("marts_releases")
-        candidates = self._tables("marts_candidate_*")
-        # To delete a schema, a role needs the right to everything that could be in it.
-        functions = self._arn("glue", "userDefinedFunction", f"{settings.database}_marts_candidate_*/*")
+        marts, releases, candidates = "marts", "marts_releases", "marts_candidate_*"
         for role in (builder, publisher):
             self._allow_queries(role, "build", _DEFINITION)
-        self._allow_glue(builder, (*_READ, *_PARTITIONS), candidates)
-        self._allow_glue(builder, (*_CHANGE, *_VERSIONS, *_SCHEMAS), [*candidates, functions])
-        self._allow_glue(publisher, _READ, [*marts, *releases, *candidates])
-        self._allow_glue(publisher, (*_CHANGE, "glue:CreateDatabase"), [*marts, *releases])
+        schemas = ("glue:CreateDatabase", "glue:DeleteDatabase")
+        self._allow_glue(builder, (*_READ, *_CHANGE, *_PARTITIONS, *_VERSIONS, *schemas), candidates)
+        # The stack makes the published schemas; a view of them is replaced, and a table of a release is not changed.
+        self._allow_glue(publisher, (*_READ, "glue:CreateTable", "glue:UpdateTable"), marts)
+        self._allow_glue(publisher, (*_READ, "glue:CreateTable", "glue:DeleteTable"), releases)
         # The schema of a run that is not kept is deleted with its files.
-        self._allow_glue(publisher, ("glue:DeleteTable", "glue:DeleteDatabase"), [*candidates, functions])
+        self._allow_glue(publisher, ("glue:GetTables", "glue:DeleteTable", "glue:DeleteDatabase"), candidates)
         self._allow_queries(reader, "read")
         self._allow_console(reader)
-        self._allow_glue(reader, _READ, [*marts, *releases])
+        self._allow_glue(reader, _READ, marts, releases)
         self._acknowledge_wildcards(builder, "build", candidates=True)
         self._acknowledge_wildcards(publisher, "build", candidates=True, releases=True)
         self._acknowledge_wildcards(reader, "read", releases=True)
@@ -174,14 +164,24 @@ class Athena(Construct):
         role.add_to_policy(iam.PolicyStatement(actions=[*_CONSOLE], resources=["*"]))
         acknowledge_wildcards(role, {"*": "These lists have no resource that they could be limited to."})
 
-    def _tables(self, kind: str) -> list[str]:
-        """Return the ARNs of a database and its tables; every call of Glue needs both, and the catalog's."""
-        database = f"{self.settings.database}_{kind}"
-        return [self._arn("glue", "database", database), self._arn("glue", "table", f"{database}/*")]
+    def _allow_glue(self, role: iam.Role, actions: tuple[str, ...], *schemas: str) -> None:
+        """Allow actions on schemas and their tables: Glue asks for the right to a resource and all that it is in.
 
-    def _allow_glue(self, role: iam.Role, actions: tuple[str, ...], resources: list[str]) -> None:
-        catalogue = self._arn("glue", "catalog")
-        role.add_to_policy(iam.PolicyStatement(actions=[*actions], resources=[catalogue, *resources]))
+        To delete a schema, a role needs the right to everything that could be in it.
+        """
+        names = [f"{self.settings.database}_{schema}" for schema in schemas]
+        databases = [self._arn("glue", "catalog"), *(self._arn("glue", "database", name) for name in names)]
+        tables = [self._arn("glue", "table", f"{name}/*") for name in names]
+        functions = [self._arn("glue", "userDefinedFunction", f"{name}/*") for name in names]
+        of_databases = [one for one in actions if one in {"glue:GetDatabase", "glue:CreateDatabase"}]
+        of_tables = [one for one in actions if not one.endswith("Database")]
+        for some, resources in (
+            (of_databases, databases),
+            (of_tables, [*databases, *tables]),
+            ([one for one in actions if one == "glue:DeleteDatabase"], [*databases, *tables, *functions]),
+        ):
+            if some:
+                role.add_to_policy(iam.PolicyStatement(actions=some, resources=resources))
 
     def _arn(self, service: str, resource: str, name: str | None = None) -> str:
         shape = ArnFormat.SLASH_RESOURCE_NAME if name else ArnFormat.NO_RESOURCE_NAME

@@ -59,8 +59,6 @@ def run(*arguments: str, variables: Mapping[str, str]) -> None:
         str(_INSTALLED / "bin" / "cdk"),
         *arguments,
         "--ci",
-        "--progress",
-        "events",
         "--no-notices",
     ]
     done = subprocess.run(command, cwd=ROOT, env=env, check=False)

@@ -59,16 +59,21 @@ class Usage:
     released_bytes: float = 0
     """The files of one release, its documentation and published copies."""
     queries: float = 0
-    """Of Athena, which bills at least ten megabytes for each that reads."""
+    """Of Athena that read; it bills at least ten megabytes for each."""
     scanned_bytes: float = 0
 
 
 def at(count: float, first: tuple[float, Usage], second: tuple[float, Usage]) -> Usage:
-    """Return the usage at `count` snapshots, on the straight line through two measurements."""
+    """Return the usage at `count` snapshots, on the straight line through two measurements.
+
+    Seconds do not follow the line: they differ more from run to run than they depend on snapshots (`bench/growth.py`). The
+    smaller measurement counts, that of the less busy machine.
+    """
     (low, small), (high, large) = first, second
     few, many = asdict(small), asdict(large)
-    slope = {name: (many[name] - few[name]) / (high - low) for name in few}
-    return Usage(**{name: max(0.0, few[name] + slope[name] * (count - low)) for name in few})
+    found = {name: few[name] + (many[name] - few[name]) / (high - low) * (count - low) for name in few}
+    found["function_seconds"] = min(small.function_seconds, large.function_seconds)
+    return Usage(**{name: max(0.0, value) for name, value in found.items()})
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,8 @@ def month(
     """Return the bill of a month in which sources changed on `days_with_news` days, from the usage that its runs have.
 
     `daily` is the maintenance of a day. `slower` is the factor by which a function is slower than the machine that the usage
-    was measured on. Releases that were deleted are kept as versions for `days_deleted_kept`, one a day with news.
+    was measured on. Athena is billed as if each query read ten megabytes more than it does, which is at most that much too
+    much. Releases that were deleted are kept as versions for `days_deleted_kept`, one a day with news.
     """
     price = prices or Prices()
     quiet = RUNS_A_MONTH - days_with_news

@@ -79,7 +79,8 @@ def _next_steps(settings: Parameters, account: Account) -> list[str]:
         )
     if settings.alert_email:
         steps.append(
-            f"Confirm the mail that AWS sent to {settings.alert_email}, if this is the first deployment."
+            f"After the first deployment {settings.alert_email} confirms the mail from AWS; then: "
+            f"make aws-alert ENVIRONMENT={settings.environment}"
         )
     else:
         steps.append("Nobody receives the alarms: set `alert_email` in the settings file.")

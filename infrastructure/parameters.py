@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -18,8 +19,8 @@ GITHUB = "token.actions.githubusercontent.com"
 GITHUB_STACK = "catalunya-github"
 TAG = "project"
 """The tag of everything in a stack, by which the budget counts."""
-SETTINGS = ROOT / "infrastructure" / "environments"
-"""The folder of the settings files, which Git ignores, and of their example."""
+EXAMPLE = ROOT / "infrastructure" / "environments" / "example.toml"
+"""Beside it lie the settings files, which Git ignores, unless CATALUNYA_ENVIRONMENTS names another folder."""
 WITHOUT_BUDGETS = {
     "af-south-1", "ap-east-1", "ap-east-2", "ap-northeast-3", "ap-south-2", "ap-southeast-3", "ap-southeast-4",
     "ap-southeast-5", "ap-southeast-6", "ap-southeast-7", "ca-west-1", "eu-central-2", "eu-north-1", "eu-south-1",
@@ -133,6 +134,10 @@ class Parameters(BaseModel):
 
     def airflow_variables(self, account: str, region: str) -> dict[str, str]:
         """Return the environment variables by which Airflow uses this stack."""
+        optional = {
+            "CATALUNYA_EXTERNAL_ID": self.external_id,
+            "CATALUNYA_PROJECT_URL": self.project_address,
+        }
         return {
             "ENVIRONMENT": self.environment,
             "AWS_REGION": region,
@@ -142,6 +147,7 @@ class Parameters(BaseModel):
             "CATALUNYA_ROLES": f"arn:aws:iam::{account}:role/{self.prefix}-",
             "CATALUNYA_SCHEMA": f"{self.database}_marts",
             "CATALUNYA_ATHENA_WORKGROUP": f"{self.prefix}-build",
+            **{name: value for name, value in optional.items() if value},
         }
 
 
@@ -149,22 +155,26 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "development": {"budget_usd": 5, "scan_limit_bytes": 1_000_000_000},
     "production": {"budget_usd": 25, "scan_limit_bytes": 10_000_000_000},
 }
+_AIRFLOW_USD = 70
+"""Added to the default of the budget for the instance of Airflow, which costs 59 dollars (`costs.machine`) and some more."""
 
 
 def parameters(environment: str, given: Mapping[str, Any]) -> Parameters:
     """Return the defaults of an environment, overridden by `given`; raises pydantic's `ValidationError`."""
-    package = {"package": OUTPUT / "functions-arm64.zip"}
-    return Parameters(environment=environment, **{**package, **_DEFAULTS[environment], **given})
+    defaults = {"package": OUTPUT / "functions-arm64.zip", **_DEFAULTS[environment]}
+    if given.get("airflow"):
+        defaults["budget_usd"] += _AIRFLOW_USD
+    return Parameters(environment=environment, **{**defaults, **given})
 
 
-def read(environment: str, folder: Path = SETTINGS) -> Parameters:
+def read(environment: str) -> Parameters:
     """Return what the settings file of an environment says; raises `SettingsError`."""
+    folder = Path(os.environ.get("CATALUNYA_ENVIRONMENTS") or EXAMPLE.parent)
     if environment not in ENVIRONMENTS:
         raise SettingsError(f"ENVIRONMENT is {environment!r}: give one of {', '.join(ENVIRONMENTS)}")
     path = folder / f"{environment}.toml"
     if not path.is_file():
-        example = folder / "example.toml"
-        raise SettingsError(f"the settings file is missing: cp {example} {path}, then edit it")
+        raise SettingsError(f"the settings file is missing: cp {EXAMPLE} {path}, then edit it")
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
         if "region" not in given:

@@ -137,6 +137,8 @@ PUBLISH = RolePermissions(
         f"{layout.RELEASES}/*",
         f"{layout.DOCS}/*",
         f"{layout.ALERTS}/*",
+        # Whether a copy for the readers of Athena is there already, and which release they see.
+        f"{layout.PUBLISHED}/*",
         *_COMMON,
     ),
     uploads=(f"{layout.RELEASES}/*",),

@@ -72,3 +72,26 @@ def test_the_table_of_changes_names_files_and_names_that_exist():
     assert [name for name in named if not found(name)] == []
     for name, file in re.findall(r"`(\w+)` in `([\w./-]+)`", table):
         assert re.search(rf"\b{name}\b", found(file)[0].read_text("utf-8")), (name, file)
+
+
+SHELL_BLOCK = re.compile(r"^( *)```sh\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+
+
+def test_a_block_of_the_guide_to_aws_is_one_command_that_leaves_the_shell_as_it_was():
+    """Pasted whole, it stops at the first error; the commands are the Makefile's, which are tested."""
+    blocks = [block for _, block in SHELL_BLOCK.findall((ROOT / "docs/aws.md").read_text())]
+    assert len(blocks) >= 10
+    for block in blocks:
+        *first, last = block.rstrip().splitlines()
+        assert all(line.endswith(("\\", "&&")) for line in first), block
+        assert not last.endswith(("\\", "&&")), block
+        for command in re.split(r"&&", block.replace("\\\n", " ")):
+            assert command.split()[0] in {"make", "cp", "git"}, block
+        assert not set("$`;|") & set(block), block
+
+
+def test_the_targets_of_the_guide_to_aws_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^ *)make ([a-z-]+)", (ROOT / "docs/aws.md").read_text(), re.MULTILINE))
+    assert {"deploy", "destroy", "aws-run"} <= named
+    assert named <= targets

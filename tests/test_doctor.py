@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -94,3 +96,15 @@ def test_the_script_ends_with_2_when_something_is_wrong(tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert "broken" in done.stderr
+
+
+def test_the_doctor_of_aws_ends_with_2_and_names_the_variables_that_it_needs(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "catalunya", "doctor", "--aws", "--json"],
+        env={"PATH": "/usr/bin:/bin", "CATALUNYA_LAKE": str(tmp_path / "lake")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    [finding] = json.loads(done.stdout)["findings"]
+    assert finding["found"] == "AWS_REGION, CATALUNYA_ROLES, CATALUNYA_LAMBDA_PREFIX is not set"
+    assert "docs/aws.md" in finding["hint"]

@@ -56,7 +56,7 @@ def test_a_candidate_is_reopened_only_by_the_engine_that_built_it(lake):
 
 
 class DeniedAthena:
-    """Athena for a role that may not create the table of a new mart."""
+    """Athena for a role that may not create a table."""
 
     reason = "User: publish is not authorized to perform: glue:CreateTable on resource: table/marts/new"
 
@@ -70,7 +70,7 @@ class DeniedAthena:
 @pytest.mark.parametrize(
     ("reason", "hinted"), [(DeniedAthena.reason, True), ("line 1:8: no such column", False)]
 )
-def test_a_mart_that_the_role_may_not_create_yet_is_denied_with_what_to_do(
+def test_a_statement_that_the_role_may_not_run_is_denied_with_what_to_do(
     request, monkeypatch, reason, hinted
 ):
     engine = open_engine(open_lake(f"s3://{request.getfixturevalue('s3_bucket')}/lake"), settings("athena"))
@@ -79,7 +79,7 @@ def test_a_mart_that_the_role_may_not_create_yet_is_denied_with_what_to_do(
     monkeypatch.setattr(engine, "_client", lambda _: denied)
     with pytest.raises(BuildFailed, match=re.escape(reason)) as raised:
         engine.query("create external table new (a int)")
-    assert ("needs a deployment first, see docs/aws.md, Update" in str(raised.value)) is hinted
+    assert ("`catalunya doctor --aws` names the right" in str(raised.value)) is hinted
 
 
 def test_candidates_of_a_distributed_engine_are_left_to_that_engine(lake):

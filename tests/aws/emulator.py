@@ -25,6 +25,8 @@ WORKER = f"arn:aws:iam::{EMULATED_ACCOUNT}:role/airflow"
 _USERS = f"arn:aws:iam::{EMULATED_ACCOUNT}:user"
 AIRFLOW, PERSON = "airflow", "anna"
 """Access keys of Airflow's machine, and of somebody of the account."""
+_OWNERS = {AIRFLOW: WORKER, PERSON: f"{_USERS}/anna", EMULATED_ACCOUNT: ""}
+"""Access key to who has it. All functions have the last one: whoever wants to know which asks has a proxy for each."""
 
 
 @dataclass
@@ -36,7 +38,7 @@ class Deployed:
     account: str
     policies: Account
     """The policies of its template."""
-    _owners: dict[str, str] = field(default_factory=lambda: {AIRFLOW: WORKER, PERSON: f"{_USERS}/anna"})
+    _owners: dict[str, str] = field(default_factory=lambda: dict(_OWNERS))
 
     @property
     def lake(self) -> str:

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from tools.athena_emulator.api import Request
     from tools.athena_emulator.environment import Environment
 
-ENGINE_ONLY = {
-    "glue:GetColumnStatisticsForTable": "Trino plans with statistics, Athena's documentation asks for no right to them.",
-    "glue:UpdateColumnStatisticsForTable": "Trino keeps statistics of what it writes.",
-    "glue:GetUserDefinedFunctions": "Trino looks for functions written in SQL, which Athena does not have.",
-}
-"""Requests of the emulator's engine that Athena does not make, and why."""
+ENGINE_ONLY = ("ColumnStatistics", "GetUserDefinedFunctions")
+"""Parts of the names of requests that Trino makes and Athena does not.
+
+Trino plans with statistics, which it keeps in Glue; Athena's documentation asks for no right to them. Trino looks for
+functions written in SQL, which Athena does not have.
+"""
 
 
 def of_engine(stack: Deployed, athena: Environment, gate: Gate) -> dict[str, set[Need]]:
@@ -29,16 +29,27 @@ def of_engine(stack: Deployed, athena: Environment, gate: Gate) -> dict[str, set
     for one in athena.requests:
         if one.operation == "athena:StartQueryExecution":
             key = one.access_key
-        elif one.access_key == ENGINE and key != ADMINISTRATOR and one.operation not in ENGINE_ONLY:
+        elif one.access_key == ENGINE and key != ADMINISTRATOR and not is_trinos_own(one.operation):
             role = stack.principal_of(key)
             found.setdefault(role, set()).update(needs.of_json(one.operation, one.content, stack.place()))
     return found
+
+
+def is_trinos_own(operation: str) -> bool:
+    return any(part in operation for part in ENGINE_ONLY)
 
 
 def asker(requests: Sequence[Request]) -> str:
     """Return the access key that asked the last query: roles ask one after the other, never at the same time."""
     keys = (one.access_key for one in reversed(requests) if one.operation == "athena:StartQueryExecution")
     return next(keys, ADMINISTRATOR)
+
+
+def in_glue(stack: Deployed, action: str, schema: str, table: str | None = None) -> list[Need]:
+    """Return what an action in Glue needs: the right to a resource and all that it is in."""
+    database = f"{stack.name.replace('-', '_')}_{schema}"
+    named = ["catalog", f"database/{database}", *([f"table/{database}/{table}"] if table else [])]
+    return [Need(f"glue:{action}", stack.place().arn("glue", one)) for one in named]
 
 
 def documented(stack: Deployed) -> dict[str, set[Need]]:
@@ -71,8 +82,12 @@ def documented(stack: Deployed) -> dict[str, set[Need]]:
         **platform,
         # By the DAG `catalunya_maintenance`, and by `catalunya doctor --aws` in `test_deployed.py`.
         "orchestrator": {Need("sts:AssumeRole", monitor), alerts},
-        # dbt-athena stops the query of a build that is interrupted; people cancel theirs.
-        "build": {Need("athena:StopQueryExecution", build)},
+        # dbt-athena stops the query of a build that is interrupted; people cancel theirs. Athena reads the partitions of the
+        # tables over the staged files in batches. Source: the same guide, "MSCK REPAIR TABLE" and "Fine-grained access".
+        "build": {
+            Need("athena:StopQueryExecution", build),
+            *in_glue(stack, "BatchGetPartition", "marts_candidate_1_staging", "population"),
+        },
         "publish": {Need("athena:StopQueryExecution", build), alerts},
         "monitor": {alerts},
         # The editor of the console, and the drivers. Source: Athena's guide, "AWS managed policies", AmazonAthenaFullAccess.
@@ -83,5 +98,14 @@ def documented(stack: Deployed) -> dict[str, set[Need]]:
             Need("athena:ListWorkGroups", "*"),
             Need("athena:ListDataCatalogs", "*"),
             *(Need(f"athena:{one}", catalog) for one in console),
+            *(
+                need
+                for schema in ("marts", "marts_releases")
+                for need in (
+                    *in_glue(stack, "GetDatabase", schema),
+                    *in_glue(stack, "GetTables", schema, "*"),
+                    *in_glue(stack, "GetTable", schema, "population"),
+                )
+            ),
         },
     }

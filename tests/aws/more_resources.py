@@ -5,6 +5,7 @@ Its own Python runs this file, as the server; tests read ACCEPTED.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 ACCEPTED = {
@@ -29,6 +30,18 @@ def _delete(name: str, props: dict[str, Any]) -> None:
     pass
 
 
+def _without_expression(value: Any) -> Any:
+    """Return the properties of an alarm on an expression as those of an alarm on a metric."""
+    if not isinstance(value, dict) or "Metrics" not in value:
+        return value
+    own = {name: one for name, one in value.items() if name != "Metrics"}
+    return {**own, "Namespace": "emulated", "MetricName": "expression", "Statistic": "Sum", "Period": 300}
+
+
+def _on_metric(handle: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *given, **more: handle(*map(_without_expression, given), **more)
+
+
 def main() -> None:
     from ministack import app  # type: ignore[import-not-found]
     from ministack.services import ssm  # type: ignore[import-not-found]
@@ -36,6 +49,8 @@ def main() -> None:
 
     for kind in ACCEPTED - set(provisioners._RESOURCE_HANDLERS):
         provisioners._RESOURCE_HANDLERS[kind] = {"create": _create, "update": _update, "delete": _delete}
+    alarm = provisioners._RESOURCE_HANDLERS["AWS::CloudWatch::Alarm"]
+    alarm.update({name: _on_metric(alarm[name]) for name in ("create", "update") if name in alarm})
     # It refuses the name of a bucket that exists, also of one that the change set imports.
     provisioners.s3_bucket_name_conflict = lambda name: None
     ssm._PUBLIC_AMI_PARAMETERS[IMAGE] = "ami-0ab0ce0123456789a"

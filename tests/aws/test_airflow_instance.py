@@ -3,52 +3,31 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import os
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from catalunya.runs.record import code_revision
+from infrastructure import costs
+from tests.aws.machine import VOLUME, Machine
 from tests.aws.policy import ACCOUNT, Account
 from tests.aws.synthesis import synthesise
 from tests.project import ROOT
 
 pytestmark = pytest.mark.aws
 
-VOLUME = "vol-0a1b2c3d4e5f60718"
-DEVICE = f"dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{VOLUME.replace('-', '')}"
-RECORD = """#!/usr/bin/env bash
-echo "{name} $*" >>"$BOOT_RECORD"
-{behaviour}
-"""
-BEHAVIOUR = {
-    "curl": "case \"$*\" in *api/token) echo token ;; *instance-id) echo i-0123456789abcdef0 ;; esac",
-    "snap": "",
-    "apt-get": "",
-    "systemctl": "",
-    "mount": "",
-    "sleep": "",
-    "mkfs.ext4": "touch \"$CATALUNYA_BOOT_ROOT/formatted\"",
-    "blkid": "test -e \"$CATALUNYA_BOOT_ROOT/formatted\" || exit 2",
-    "docker": """case "$*" in
-    *"version --short") echo 2.40.3 ;;
-    *config) echo '        published: "8080"' ;;
-    *"ps --quiet"*) echo 0123456789ab ;;
-esac""",
-    "aws": """case "$*" in
+COMMAND_LINE = """case "$*" in
     *get-secret-value*Seed*) echo seedseedseedseedseedseedseedseedseedseedseedseedseedseedseedseed ;;
     *get-secret-value*Password*) echo passwordofadmin0123456789 ;;
     "s3 cp"*) cp "$BOOT_SOURCES" "${@: -1}" ;;
-    *attach-volume*)
-        if [ -e "$CATALUNYA_BOOT_ROOT/busy" ]; then rm "$CATALUNYA_BOOT_ROOT/busy" && exit 255; fi
-        touch "$BOOT_DEVICE" ;;
-esac""",
-}  # fmt: skip
+esac"""
 
 
 @pytest.fixture(scope="module")
@@ -75,40 +54,6 @@ def asset(out: Path, name: str) -> dict[str, Any]:
     return next(one for one in files.values() if name in one.get("displayName", ""))
 
 
-@dataclass
-class Machine:
-    """A machine whose commands are recorded, and whose files are in a folder."""
-
-    root: Path
-    user_data: str
-    sources: Path
-
-    def boot(self, **variables: str) -> subprocess.CompletedProcess[str]:
-        env = {
-            "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}",
-            "CATALUNYA_BOOT_ROOT": str(self.root),
-            "BOOT_RECORD": str(self.root / "record"),
-            "BOOT_DEVICE": str(self.root / DEVICE),
-            "BOOT_SOURCES": str(self.sources),
-            **variables,
-        }
-        return subprocess.run(
-            ["bash", "-c", self.user_data], env=env, capture_output=True, text=True, check=False, timeout=120
-        )
-
-    @property
-    def record(self) -> list[str]:
-        return (self.root / "record").read_text().splitlines()
-
-    def commands(self, name: str) -> list[str]:
-        return [line for line in self.record if line.startswith(f"{name} ")]
-
-    @property
-    def settings(self) -> dict[str, str]:
-        path = self.root / "opt/catalunya/orchestration/config/environment/production.env"
-        return dict(line.split("=", 1) for line in path.read_text().splitlines())
-
-
 @pytest.fixture
 def machine(tmp_path: Path, out: Path, account: Account) -> Machine:
     folder = out / asset(out, "Sources")["source"]["path"]
@@ -116,15 +61,7 @@ def machine(tmp_path: Path, out: Path, account: Account) -> Machine:
     with zipfile.ZipFile(sources, "w") as archive:
         for path in sorted(folder.rglob("*")):
             archive.write(path, path.relative_to(folder))
-    root = tmp_path / "machine"
-    (root / "bin").mkdir(parents=True)
-    (root / "etc").mkdir()
-    (root / DEVICE).parent.mkdir(parents=True)
-    for name, behaviour in BEHAVIOUR.items():
-        (root / "bin" / name).write_text(RECORD.format(name=name, behaviour=behaviour))
-        (root / "bin" / name).chmod(0o755)
-    # The start of the stack of containers is tested on a real engine, with files like the one that is written here.
-    return Machine(root, user_data(account), sources)
+    return Machine(tmp_path / "machine", user_data(account), f"BOOT_SOURCES={sources}\n{COMMAND_LINE}")
 
 
 def user_data(account: Account) -> str:
@@ -238,8 +175,7 @@ def test_a_first_boot_formats_the_volume_writes_the_settings_and_starts_the_stac
     (signal,) = machine.commands("aws cloudformation signal-resource")
     assert "--unique-id i-0123456789abcdef0 --status SUCCESS" in signal
     assert "LABEL=catalunya /var/lib/docker" in (machine.root / "etc/fstab").read_text()
-    path = machine.root / "opt/catalunya/orchestration/config/environment/production.env"
-    assert path.stat().st_mode & 0o077 == 0
+    assert machine.settings_file.stat().st_mode & 0o077 == 0
 
 
 def test_the_settings_pass_the_check_of_the_containers_in_production(machine):
@@ -248,6 +184,7 @@ def test_the_settings_pass_the_check_of_the_containers_in_production(machine):
     assert len(base64.urlsafe_b64decode(settings["AIRFLOW__CORE__FERNET_KEY"])) == 32
     secrets = [value for name, value in settings.items() if name.endswith(("_KEY", "_SECRET", "_PASSWORD"))]
     assert len(set(secrets)) == len(secrets) == 6
+    assert settings["CATALUNYA_REVISION"] == (code_revision(ROOT) or "")
     env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **settings}
     script = ROOT / "orchestration/docker/entrypoint.sh"
     checked = subprocess.run(["bash", script, "true"], env=env, capture_output=True, text=True, check=False)
@@ -279,10 +216,43 @@ def test_the_next_instance_keeps_the_volume_and_has_the_same_keys(machine):
     ],
 )
 def test_a_boot_that_fails_says_so_to_the_deployment_and_destroys_nothing(machine, name, behaviour):
-    (machine.root / "bin" / name).write_text(RECORD.format(name=name, behaviour=behaviour))
+    machine.replace(name, behaviour)
     done = machine.boot()
     assert done.returncode != 0
     (signal,) = machine.commands("aws cloudformation signal-resource")
     assert signal.endswith("--status FAILURE")
     if name == "blkid":
         assert not machine.commands("mkfs.ext4")
+
+
+def test_the_bill_in_the_guide_has_what_the_instance_is_made_of(account):
+    launched = only(account, "AWS::EC2::LaunchTemplate")["LaunchTemplateData"]
+    assert launched["InstanceType"] == "t4g.large"
+    [interface] = launched["NetworkInterfaces"]
+    assert interface["AssociatePublicIpAddress"] is True
+    [system] = launched["BlockDeviceMappings"]
+    kinds = [resource["Type"] for resource in account.template["Resources"].values()]
+    made = {
+        "volumes_gb": system["Ebs"]["VolumeSize"] + only(account, "AWS::EC2::Volume")["Size"],
+        "secrets": kinds.count("AWS::SecretsManager::Secret"),
+    }
+    counted = {name: one.default for name, one in inspect.signature(costs.machine).parameters.items()}
+    assert made == {name: counted[name] for name in made}
+    # The budget does not alert on what the instance costs at any rate.
+    budget = only(account, "AWS::Budgets::Budget")["Budget"]["BudgetLimit"]["Amount"]
+    assert sum(line.usd for line in costs.machine()) < 0.7 * budget
+    assert not {"AWS::EC2::NatGateway", "AWS::EC2::VPCEndpoint", "AWS::EC2::EIP"} & set(kinds)
+
+
+@pytest.mark.parametrize("region", ["eu-west-1", "eu-south-2"])
+def test_the_whole_stack_is_clean_for_cdk_nag_and_exists_in_the_region(tmp_path, region):
+    with zipfile.ZipFile(tmp_path / "functions.zip", "w") as archive:
+        archive.writestr("catalunya/runs/aws_lambda.py", "")
+    out = tmp_path / "out"
+    more = {"github_repository": "owner/name", "workers": [], "airflow": True}
+    synthesise(out, tmp_path / "functions.zip", region=region, **more)
+    templates = sorted(map(str, out.glob("*.template.json")))
+    assert len(templates) == 3
+    command = [str(Path(sys.executable).with_name("cfn-lint")), "--regions", region, "--", *templates]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")

@@ -16,6 +16,7 @@ def test_usage_is_followed_along_the_line_through_two_measurements():
         Usage(writes=104, reads=50, kept_bytes=3 * GB),
     )
     assert costs.at(362, (2, first), (4, second)) == Usage(writes=820, reads=50, kept_bytes=182 * GB)
+    assert costs.at(1, (2, Usage(function_seconds=3)), (4, Usage(function_seconds=2))).function_seconds == 2
     assert costs.at(1, (2, first), (4, Usage(writes=1000))).writes == 0
 
 

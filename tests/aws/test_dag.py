@@ -10,7 +10,8 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from orchestration.tests.airflow_instance import Airflow, scheduled_run, start_a
 from orchestration.tests.api import EndedRun
 from tests.aws.emulator import AIRFLOW, PERSON, Deployed, deployed
 from tests.aws.engine import asker, documented, of_engine
-from tests.aws.gate import Gate
+from tests.aws.gate import ADMINISTRATOR, Gate
 from tests.aws.invocation import DAY
 from tests.aws.needs import necessary
 from tests.lake.faulty_proxy import SLOW_DOWN, FaultyProxy
@@ -66,15 +67,20 @@ def gate(stack: Deployed) -> Gate:
     return Gate(stack.policies, stack.place(), stack.principal_of)
 
 
+def always(role: str) -> Callable[[str], str]:
+    return lambda key: role
+
+
 @pytest.fixture(scope="module")
 def front(stack: Deployed, gate: Gate) -> Iterator[FaultyProxy]:
-    """A proxy of the emulator that denies and can throttle; all clients use it, the functions too, each as its role."""
-    with FaultyProxy(stack.emulator.endpoint) as server:
+    """A proxy of the emulator that denies and can throttle; all clients use it, the functions by one of their own."""
+    with FaultyProxy(stack.emulator.endpoint) as server, ExitStack() as functions:
         server.gate = gate.check
         for stage in ("ingest", "stage"):
-            stack.set_variables(
-                f"{stack.name}-{stage}", AWS_ENDPOINT_URL=server.endpoint, **stack.keys(stage)
-            )
+            name = f"{stack.name}-{stage}"
+            own = functions.enter_context(FaultyProxy(server.endpoint))
+            own.gate = replace(gate, role_of=always(name)).check
+            stack.set_variables(name, AWS_ENDPOINT_URL=own.endpoint)
         yield server
 
 
@@ -116,6 +122,7 @@ def production(
         "CATALUNYA_SCHEMA": SCHEMA,
         "CATALUNYA_ATHENA_WORKGROUP": f"{stack.name}-build",
         "CATALUNYA_ATHENA_POLL": "0.1",
+        "CATALUNYA_KEEP_RELEASES": "2",
     }
     with start_airflow(tmp_path_factory.mktemp("production"), portals, more) as airflow:
         yield airflow
@@ -123,7 +130,7 @@ def production(
 
 @pytest.fixture(scope="module")
 def first(production: Airflow) -> EndedRun:
-    return scheduled_run(production, timeout_s=600)
+    return scheduled_run(production, timeout_s=1800)
 
 
 @pytest.fixture
@@ -135,7 +142,7 @@ def lake(stack: Deployed, monkeypatch: pytest.MonkeyPatch) -> Storage:
 
 def run(production: Airflow, **conf: Any) -> EndedRun:
     """A run; on a busy machine one that builds on Trino takes minutes."""
-    return production.ended(production.trigger(**conf), timeout_s=600)
+    return production.ended(production.trigger(**conf), timeout_s=1800)
 
 
 def read(stack: Deployed, athena: Environment, sql: str) -> list[tuple[Any, ...]]:
@@ -323,10 +330,11 @@ def test_a_throttled_s3_costs_time_and_neither_loses_nor_duplicates_anything(
 
 
 def command(production: Airflow, *arguments: str, **more: str) -> dict[str, Any]:
-    """Run `catalunya` on the same lake, with unchanged portals."""
+    """Run `catalunya` on the same lake, with unchanged portals, as an administrator: no role may do all of a run."""
+    administrator = {"AWS_ACCESS_KEY_ID": ADMINISTRATOR, "CATALUNYA_ROLES": ""}
     done = subprocess.run(
         [sys.executable, "-m", "catalunya", *arguments, "--json"],
-        env={**production.env, **more}, cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**production.env, **administrator, **more}, cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stdout, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import boto3
+import obstore
 import pytest
 
 from catalunya.datasets import loader
@@ -107,12 +109,21 @@ class Life:
             self.stepwise(run_id).docs()
 
 
+PUT = obstore.put
+
+
+def in_two_parts(store: Any, key: str, content: Any, **options: Any) -> Any:
+    """Upload a file in two parts, as large files are."""
+    if isinstance(content, Path):
+        options["chunk_size"] = max(1, content.stat().st_size // 2)
+    return PUT(store, key, content, **options)
+
+
 @pytest.fixture(scope="module")
 def recorded(s3_emulator: S3Emulator, templates: dict[str, Account]) -> Iterator[dict[str, set[Need]]]:
     """Role to the needs of runs that release, find nothing new, meet schema drift and refusals, and are corrected.
 
-    A request that the role's policy does not allow is denied, so these runs would fail. Files above 64 kB are uploaded in
-    parts.
+    A request that the role's policy does not allow is denied, so these runs would fail. Every file is uploaded in parts.
     """
     bucket = s3_emulator.new_bucket(f"catalunya-production-lake-{ACCOUNT}")
     recorder = Recorder(s3_emulator.endpoint, templates["production"], bucket)
@@ -125,7 +136,7 @@ def recorded(s3_emulator: S3Emulator, templates: dict[str, Account]) -> Iterator
             "AWS_ACCESS_KEY_ID": KEY,
         }.items():
             patch.setenv(name, value)
-        patch.setattr("catalunya.lake.s3._PART_BYTES", 64 * 1024)
+        patch.setattr("obstore.put", in_two_parts)
         _live(Life(demo, recorder))
         assert recorder.gate.denied == []
         yield recorder.needed

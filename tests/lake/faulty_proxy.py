@@ -33,7 +33,7 @@ class FaultyProxy:
         self.listener: Callable[[str, str, bytes], None] = lambda method, path, body: None
         """Called with every request and its body."""
         self.answered: list[int] = []
-        """The bytes of each answer's body."""
+        """The bytes of each answer's body that was read to its end."""
         self.ignore_conditions = False
         """True: `If-Match` and `If-None-Match` are dropped, as by a store that does not know them."""
         self.clock_ahead_s = 0
@@ -104,8 +104,8 @@ def _server(proxy: FaultyProxy, backend: str) -> ThreadingHTTPServer:
             self.send_header("Content-Length", length if self.command == "HEAD" else str(len(content)))
             self.end_headers()
             if self.command != "HEAD":
-                proxy.answered.append(len(content))
                 self.wfile.write(content)
+                proxy.answered.append(len(content))
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve  # noqa: N815
 

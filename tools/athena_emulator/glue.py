@@ -26,7 +26,8 @@ class Glue:
         self._endpoint = endpoint
         self._region = region
         self._http = urllib3.PoolManager(maxsize=40, timeout=60, retries=False)
-        session = boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=region)
+        # The key of the engine: what Athena itself does, too, is done in the name of who asked the query.
+        session = boto3.Session(aws_access_key_id="trino", aws_secret_access_key="test", region_name=region)
         self.glue: Any = session.client("glue", endpoint_url=endpoint)
         self.athena: Any = session.client("athena", endpoint_url=endpoint)
         self.s3: Any = session.client("s3", endpoint_url=endpoint)

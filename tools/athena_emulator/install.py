@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MINISTACK = "1.5.33"
+COMMAND_LINE = "1.46.3"
 TRINO = "476"
 JDK = "25.0.2.1"
 MAVEN_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
@@ -42,6 +43,11 @@ def install_all() -> None:
 def ministack() -> Path:
     """Return the command of ministack, installed."""
     return _environment("ministack", MINISTACK) / "bin" / "ministack"
+
+
+def command_line() -> Path:
+    """Return AWS's own command line, installed; no part of the emulator needs it, but tests of scripts do."""
+    return _environment("awscli", COMMAND_LINE) / "bin" / "aws"
 
 
 def java() -> Path:

@@ -189,6 +189,8 @@ def _publish(settings: Settings) -> Iterator[Step]:
     for key in (layout.release(PROBE, "doctor.json"), layout.docs(PROBE, "doctor.json")):
         yield lake.write(key)
         yield lake.delete(key)
+    for action in (lake.read, lake.write, lake.delete):
+        yield action(f"{layout.PUBLISHED}/doctor.json")
     yield lake.write(layout.ledger(PROBE))
     if settings.resolved_engine == "athena":
         yield from _queries(settings)

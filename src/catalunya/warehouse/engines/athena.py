@@ -209,7 +209,11 @@ def _explained(sql: str) -> Iterator[None]:
 def _hint(reason: str) -> str:
     """Return what to do where AWS denied a request; empty for other reasons."""
     denied = re.search(r"AccessDenied|not authorized|insufficient .*permission", reason, re.IGNORECASE)
-    return "; a new mart or dataset needs a deployment first, see docs/aws.md, Update" if denied else ""
+    return (
+        "; `catalunya doctor --aws` names the right that is missing, see docs/aws.md, Who is who"
+        if denied
+        else ""
+    )
 
 
 ENGINE = AthenaEngine
