@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from catalunya.errors import CatalunyaError, UsageError
-from catalunya.settings import Settings
+from catalunya.settings import Settings, aws_region
 
 Role = Literal["orchestrator", "build", "publish", "monitor"]
 
@@ -40,11 +40,15 @@ class _Base:
     """The identity that the environment had before any role was assumed."""
 
     def __init__(self, settings: Settings) -> None:
-        import boto3
-
+        try:
+            import boto3
+        except ImportError as error:
+            raise UsageError(
+                f"CATALUNYA_ROLES: to assume a role boto3 is needed ({error}): `uv sync --inexact --group athena`"
+            ) from None
         self._prefix = settings.roles or ""
         self._external_id = {"ExternalId": settings.external_id} if settings.external_id else {}
-        self._session = boto3.Session(region_name=region())
+        self._session = boto3.Session(region_name=aws_region())
         self._arn = ""
         self._orchestrator: dict[str, Any] | None = None
 
@@ -70,7 +74,7 @@ class _Base:
             aws_access_key_id=given["AccessKeyId"],
             aws_secret_access_key=given["SecretAccessKey"],
             aws_session_token=given["SessionToken"],
-            region_name=region(),
+            region_name=aws_region(),
         )
         return self._assume(session, role, f"{self._prefix}orchestrator")
 
@@ -135,11 +139,6 @@ def caller(settings: Settings) -> str:
     """Return the ARN of the base identity; raises `UsageError` when there is none."""
     with _lock:
         return _base(settings).arn()
-
-
-def region() -> str | None:
-    """Return the region that the rest of the pipeline uses; boto3 itself reads AWS_DEFAULT_REGION only."""
-    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
 
 
 def _base(settings: Settings) -> _Base:

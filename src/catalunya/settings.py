@@ -47,9 +47,13 @@ def spare_loopback() -> None:
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(dict.fromkeys(named))
 
 
-def aws_region() -> str:
-    """Return the region of AWS that lake, engine and alerts are in; boto3 itself reads AWS_DEFAULT_REGION only."""
-    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+AWS_REGION = "us-east-1"
+"""Where lake, engine and alerts are looked for when no region is set."""
+
+
+def aws_region() -> str | None:
+    """Return the region of AWS that is set; boto3 itself reads AWS_DEFAULT_REGION only."""
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
 
 
 class Settings(BaseModel):
@@ -208,7 +212,8 @@ class Settings(BaseModel):
         found = _ROLES.fullmatch(self.roles or "")
         if self.notify_urls or found is None:
             return self.notify_urls
-        return (f"{found['partition']}:sns:{aws_region()}:{found['account']}:{found['prefix']}alerts",)
+        region = aws_region() or AWS_REGION
+        return (f"{found['partition']}:sns:{region}:{found['account']}:{found['prefix']}alerts",)
 
     @property
     def portals_are_default(self) -> bool:

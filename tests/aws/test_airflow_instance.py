@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from catalunya.datasets import loader
+from catalunya.runs import aws_lambda
 from catalunya.runs.record import code_revision
 from infrastructure import costs
 from tests.aws.machine import VOLUME, Machine
@@ -256,3 +258,13 @@ def test_the_whole_stack_is_clean_for_cdk_nag_and_exists_in_the_region(tmp_path,
     command = [str(Path(sys.executable).with_name("cfn-lint")), "--regions", region, "--", *templates]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_sources_of_the_instance_have_the_code_and_the_definitions_that_the_functions_are_deployed_with(
+    out, monkeypatch
+):
+    folder = out / asset(out, "Sources")["source"]["path"]
+    own = aws_lambda.code_digest()
+    monkeypatch.setattr(aws_lambda, "__file__", str(folder / "src" / "catalunya" / "runs" / "aws_lambda.py"))
+    assert aws_lambda.code_digest.__wrapped__() == own
+    assert loader.load(folder / "datasets") == loader.load(ROOT / "datasets")

@@ -70,7 +70,7 @@ class S3Storage(Storage):
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self.bucket = bucket
         self.endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
-        self.region = settings.aws_region()
+        self.region = settings.aws_region() or settings.AWS_REGION
         self._scratch_base = Path(tempfile.gettempdir()) / f"catalunya-{os.getuid()}"
         connect = partial(s3_client.connect, bucket, prefix, self.region, self.endpoint)
         self._store = connect(retries=8)

@@ -14,13 +14,13 @@ from functools import partial
 from typing import Any
 
 from catalunya.errors import CatalunyaError, UsageError
-from catalunya.identity import Role, assume_role, caller, region
+from catalunya.identity import Role, assume_role, caller
 from catalunya.lake import layout
 from catalunya.lake.opening import open_lake
 from catalunya.lake.s3 import S3Storage
 from catalunya.lake.storage import Conflict, MissingKey, Version
 from catalunya.operations.doctor import CheckResult
-from catalunya.settings import Settings
+from catalunya.settings import Settings, aws_region
 from catalunya.warehouse.engines.athena import AthenaEngine
 
 PROBE = "20000101T000000Z-00000000"
@@ -65,7 +65,7 @@ def _settings(settings: Settings) -> CheckResult:
     missing = [
         name
         for name, value in {
-            "AWS_REGION": region(),
+            "AWS_REGION": aws_region(),
             "CATALUNYA_ROLES": settings.roles,
             "CATALUNYA_LAMBDA_PREFIX": settings.lambda_prefix,
         }.items()
@@ -73,8 +73,8 @@ def _settings(settings: Settings) -> CheckResult:
     ]
     if missing:
         hint = "Set what the stack's outputs and docs/aws.md say"
-        return CheckResult("settings of AWS", f"{', '.join(missing)} is not set", hint, well=False)
-    return CheckResult("settings of AWS", f"region {region()}, roles {settings.roles}…")
+        return CheckResult("settings of AWS", f"not set: {', '.join(missing)}", hint, well=False)
+    return CheckResult("settings of AWS", f"region {aws_region()}, roles {settings.roles}…")
 
 
 def _try(
@@ -179,6 +179,8 @@ def _build(settings: Settings) -> Iterator[Step]:
         yield action(layout.candidate(PROBE, "doctor.json"))
     yield lake.write(layout.part(PROBE, "build"))
     if settings.resolved_engine == "athena":
+        engine = AthenaEngine(open_lake(settings.lake), settings)
+        yield Step("athena:GetWorkGroup", f"workgroup {settings.athena_workgroup}", engine.check)
         yield from _queries(settings)
         yield from _candidate_schema(settings)
 
@@ -214,7 +216,6 @@ def _queries(settings: Settings) -> Iterator[Step]:
     """Run a query that reads nothing, which costs nothing; its result is written to the bucket of results."""
     engine = AthenaEngine(open_lake(settings.lake), settings)
     group = f"workgroup {settings.athena_workgroup}"
-    yield Step("athena:GetWorkGroup", group, engine.check)
     yield Step("athena:StartQueryExecution", group, lambda: engine.query("select 1", "default"))
 
 
@@ -248,5 +249,5 @@ def _glue(operation: str, resource: str, call: Callable[[Any], object]) -> Step:
 def _client(service: str) -> Any:
     import boto3
 
-    session: Any = boto3.Session(region_name=region())
+    session: Any = boto3.Session(region_name=aws_region())
     return session.client(service)

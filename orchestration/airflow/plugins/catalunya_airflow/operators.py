@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
-from catalunya.identity import assume_role, region
+from catalunya.identity import assume_role
 from catalunya_airflow import tasks
 from catalunya_airflow.triggers import StepResultTrigger
 
@@ -138,5 +138,7 @@ def _client() -> Any:
     import boto3
     from botocore.config import Config
 
+    from catalunya.settings import aws_region
+
     once = Config(connect_timeout=10, read_timeout=30, retries={"total_max_attempts": 1, "mode": "standard"})
-    return boto3.Session(region_name=region()).client("lambda", config=once)
+    return boto3.Session(region_name=aws_region()).client("lambda", config=once)
