@@ -21,12 +21,15 @@ _QUERY = (
     "athena:StopQueryExecution",
     "athena:GetQueryExecution",
     "athena:GetQueryResults",
-    "athena:GetWorkGroup",
+    "athena:ListQueryExecutions",
+    "athena:BatchGetQueryExecution",
 )
-_HISTORY = ("athena:ListQueryExecutions", "athena:BatchGetQueryExecution")
-"""For the costs of a build, and for the list of one's last queries in the console."""
+"""Queries, and the list of them, from which the costs of a run are counted."""
+_WORKGROUP = ("athena:GetWorkGroup",)
+"""For the check before a build, and for what the console shows."""
 _CONSOLE = ("athena:ListWorkGroups", "athena:ListDataCatalogs")
 _METADATA = (
+    "athena:GetDataCatalog",
     "athena:ListDatabases",
     "athena:GetDatabase",
     "athena:ListTableMetadata",
@@ -70,16 +73,18 @@ class Athena(Construct):
         self._workgroup("read", enforced=True)
         builder, publisher, reader = (roles.by_name[role] for role in ("build", "publish", "reader"))
         marts, releases, candidates = "marts", "marts_releases", "marts_candidate_*"
-        for role in (builder, publisher):
-            self._allow_queries(role, "build", _DEFINITION)
+        self._allow_queries(builder, "build", (*_QUERY, *_WORKGROUP), _DEFINITION)
+        self._allow_queries(publisher, "build", _QUERY, _DEFINITION)
         schemas = ("glue:CreateDatabase", "glue:DeleteDatabase")
         self._allow_glue(builder, (*_READ, *_CHANGE, *_PARTITIONS, *_VERSIONS, *schemas), candidates)
         # The stack makes the published schemas; a view of them is replaced, and a table of a release is not changed.
-        self._allow_glue(publisher, (*_READ, "glue:CreateTable", "glue:UpdateTable"), marts)
+        self._allow_glue(
+            publisher, ("glue:GetDatabase", "glue:GetTable", "glue:CreateTable", "glue:UpdateTable"), marts
+        )
         self._allow_glue(publisher, (*_READ, "glue:CreateTable", "glue:DeleteTable"), releases)
         # The schema of a run that is not kept is deleted with its files.
         self._allow_glue(publisher, ("glue:GetTables", "glue:DeleteTable", "glue:DeleteDatabase"), candidates)
-        self._allow_queries(reader, "read")
+        self._allow_queries(reader, "read", (*_QUERY, *_WORKGROUP))
         self._allow_console(reader)
         self._allow_glue(reader, _READ, marts, releases)
         self._acknowledge_wildcards(builder, "build", candidates=True)
@@ -133,17 +138,17 @@ class Athena(Construct):
             ),
         )
 
-    def _allow_queries(self, role: iam.Role, group: str, definition: tuple[str, ...] = ()) -> None:
+    def _allow_queries(
+        self, role: iam.Role, group: str, actions: tuple[str, ...], definition: tuple[str, ...] = ()
+    ) -> None:
         """Allow queries in a workgroup, with what Athena itself asks for then in the name of the caller.
 
         Source of the actions on the results and on the location: AWS re:Post, "Unable to verify/create output bucket".
         """
         workgroup = self._arn("athena", "workgroup", f"{self.settings.prefix}-{group}")
-        catalogue = self._arn("athena", "datacatalog", "AwsDataCatalog")
         results = self.storage.results
-        for actions, resources in (
-            ([*_QUERY, *_HISTORY], [workgroup]),
-            (["athena:GetDataCatalog"], [catalogue]),
+        for some, resources in (
+            ([*actions], [workgroup]),
             (
                 [*_ANY_STATEMENT, *definition],
                 [self._arn("glue", "catalog"), self._arn("glue", "database", "default")],
@@ -155,7 +160,7 @@ class Athena(Construct):
             (["s3:ListBucket", "s3:ListBucketMultipartUploads"], [results.bucket_arn]),
             (["s3:GetBucketLocation"], [results.bucket_arn, self.storage.lake.bucket_arn]),
         ):
-            role.add_to_policy(iam.PolicyStatement(actions=actions, resources=resources))
+            role.add_to_policy(iam.PolicyStatement(actions=some, resources=resources))
 
     def _allow_console(self, role: iam.Role) -> None:
         """Allow what Athena's console and drivers show beside the editor: workgroups, catalogs, databases and tables."""

@@ -106,5 +106,5 @@ def test_the_doctor_of_aws_ends_with_2_and_names_the_variables_that_it_needs(tmp
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     [finding] = json.loads(done.stdout)["findings"]
-    assert finding["found"] == "AWS_REGION, CATALUNYA_ROLES, CATALUNYA_LAMBDA_PREFIX is not set"
+    assert finding["found"] == "not set: AWS_REGION, CATALUNYA_ROLES, CATALUNYA_LAMBDA_PREFIX"
     assert "docs/aws.md" in finding["hint"]

@@ -12,7 +12,6 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from catalunya.datasets.model import Dataset
@@ -20,11 +19,12 @@ from catalunya.errors import BuildFailed, UsageError
 from catalunya.lake import layout, pointer, snapshot
 from catalunya.lake.staged import Staged
 from catalunya.lake.storage import MissingKey, Storage
+from catalunya.log import get_logger
 from catalunya.settings import Settings
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines.base import ENGINE_NOTE, Engine, Workspace
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 RECORD = "candidate.json"
 

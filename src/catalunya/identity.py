@@ -40,8 +40,12 @@ class _Base:
     """The identity that the environment had before any role was assumed."""
 
     def __init__(self, settings: Settings) -> None:
-        import boto3
-
+        try:
+            import boto3
+        except ImportError as error:
+            raise UsageError(
+                f"CATALUNYA_ROLES: to assume a role boto3 is needed ({error}): `uv sync --inexact --group athena`"
+            ) from None
         self._prefix = settings.roles or ""
         self._external_id = {"ExternalId": settings.external_id} if settings.external_id else {}
         self._session = boto3.Session(region_name=aws_region())

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
-
-import structlog
 
 from catalunya import sources
 from catalunya.address import redacted
@@ -18,11 +17,12 @@ from catalunya.lake import disk, index, layout, snapshot
 from catalunya.lake.lock import LockLost
 from catalunya.lake.snapshot import LandedFile, Manifest
 from catalunya.lake.storage import Storage
+from catalunya.log import get_logger
 from catalunya.settings import Settings
 from catalunya.sources import Fetched, FetchRequest, Http, Progress
 from catalunya.staging.row_sql import source_names
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 Outcome = Literal["new", "unchanged", "unreadable", "drifted", "unknown"]
 """The last: the demo portal does not know the dataset."""
@@ -55,12 +55,14 @@ def ingest(
     previous_validators: dict[str, Any] | None = None,
     force: bool = False,
     progress: Progress = lambda rows, total: None,
+    stopped: threading.Event | None = None,
 ) -> Ingested:
     """Read the source of `dataset` and land what is new.
 
     `previous_validators` are those of a reading after the last snapshot; `force` reads the source in any case. A source
     that cannot be read gives the outcome "unreadable" with the reason, as does a full disk or an unexpected error, so
-    that the other sources are landed all the same. Only a wrong setting and a lost lock are raised.
+    that the other sources are landed all the same. Only a wrong setting and a lost lock are raised. Once `stopped` is set,
+    no request is sent any more.
     """
     if storage.is_local:
         # On S3 no role may delete what was landed; what is not complete is passed over in any case.
@@ -77,6 +79,7 @@ def ingest(
         timeout_s=settings.http_timeout_s,
         app_token=settings.socrata_app_token,
         project_url=settings.project_url,
+        stopped=stopped,
     ) as http:
 
         def result(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import structlog
 
 from catalunya.audit import Audit, Baseline, Stale, read_verdict
 from catalunya.build import Candidate, reopen
@@ -22,6 +21,7 @@ from catalunya.lake.index import CLOCK_TOLERANCE
 from catalunya.lake.lock import Lock
 from catalunya.lake.pointer import Pointer, PointerMoved
 from catalunya.lake.storage import Storage
+from catalunya.log import get_logger
 from catalunya.publication import catalogue, demo_notice
 from catalunya.release import (
     RECORD,
@@ -36,7 +36,7 @@ from catalunya.sql import quote
 from catalunya.warehouse.dbt import Mart, MartColumn
 from catalunya.warehouse.engines.base import Engine, PublishedRelease, Workspace
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 RELEASE_DATABASE = "catalunya.duckdb"
 

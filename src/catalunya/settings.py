@@ -6,11 +6,10 @@ import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from catalunya import address
 from catalunya.errors import UsageError
@@ -57,10 +56,10 @@ def aws_region() -> str | None:
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Every setting of the environment. `Settings.load()` creates it."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     environment: Environment = Field("development", validation_alias="ENVIRONMENT")
     lake: str = Field("./data", validation_alias="CATALUNYA_LAKE")
@@ -70,9 +69,7 @@ class Settings(BaseSettings):
     icgc_url: str = Field(PORTALS["icgc_url"], validation_alias="CATALUNYA_ICGC_URL")
     now_override: datetime | None = Field(None, validation_alias="CATALUNYA_NOW")
     socrata_app_token: str | None = Field(None, validation_alias="SOCRATA_APP_TOKEN", repr=False)
-    notify_urls: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), validation_alias="CATALUNYA_NOTIFY_URLS", repr=False
-    )
+    notify_urls: tuple[str, ...] = Field((), validation_alias="CATALUNYA_NOTIFY_URLS", repr=False)
     home: Path = Field(ROOT, validation_alias="CATALUNYA_HOME")
     """The folder that holds `datasets/`, `dbt/mart/` and `orchestration/dbt/`."""
     keep_releases: int = Field(30, ge=2, validation_alias="CATALUNYA_KEEP_RELEASES")
@@ -195,7 +192,7 @@ class Settings(BaseSettings):
         """Return the settings of the process environment; raises `UsageError` that names the variable."""
         spare_loopback()
         try:
-            return cls()
+            return cls.model_validate({name: value for name, value in os.environ.items() if value})
         except ValidationError as error:
             lines = [_explain(e["loc"], e["msg"], e.get("input")) for e in error.errors()]
             raise UsageError("; ".join(lines)) from None

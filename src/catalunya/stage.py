@@ -11,7 +11,6 @@ from collections.abc import Collection
 from datetime import datetime
 
 import msgspec
-import structlog
 
 from catalunya.datasets.model import Dataset
 from catalunya.errors import HistoryUnreadable, LakeCorrupt, Refused, SnapshotUnreadable
@@ -19,11 +18,12 @@ from catalunya.lake import index, layout, snapshot
 from catalunya.lake.snapshot import Manifest, Refusal
 from catalunya.lake.staged import Staged, StagedFile, index_entry, staged_record
 from catalunya.lake.storage import Storage
+from catalunya.log import get_logger
 from catalunya.staging import row_sql
 from catalunya.staging.schema_drift import Drift
 from catalunya.staging.snapshot_typing import stage_snapshot
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _WRITTEN_AT_ONCE = 100
 """Staged files that are written into the index at a time: an index of thousands is too long to write for each."""

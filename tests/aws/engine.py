@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from catalunya.lake import layout
 from tests.aws import needs
 from tests.aws.emulator import Deployed
 from tests.aws.gate import ADMINISTRATOR, ENGINE, Gate
@@ -87,12 +88,25 @@ def documented(stack: Deployed) -> dict[str, set[Need]]:
         "build": {
             Need("athena:StopQueryExecution", build),
             *in_glue(stack, "BatchGetPartition", "marts_candidate_1_staging", "population"),
+            # dbt-athena deletes versions of a table when there are more than it keeps.
+            *in_glue(stack, "DeleteTableVersion", "marts_candidate_1", "population"),
         },
-        "publish": {Need("athena:StopQueryExecution", build), alerts},
+        "publish": {
+            Need("athena:StopQueryExecution", build),
+            alerts,
+            # The emulator makes external tables without a request to Glue.
+            *in_glue(stack, "CreateTable", "marts_releases", "population_1"),
+            # What belongs to a release is deleted with it, once there are more than are kept.
+            *in_glue(stack, "DeleteTable", "marts_releases", "population_1"),
+            Need(
+                "s3:DeleteObject", f"arn:aws:s3:::{place.lake}/{layout.PUBLISHED}/files/1/population.parquet"
+            ),
+        },
         "monitor": {alerts},
         # The editor of the console, and the drivers. Source: Athena's guide, "AWS managed policies", AmazonAthenaFullAccess.
         "reader": {
             Need("athena:StopQueryExecution", read),
+            Need("athena:GetWorkGroup", read),
             Need("athena:ListQueryExecutions", read),
             Need("athena:BatchGetQueryExecution", read),
             Need("athena:ListWorkGroups", "*"),

@@ -122,7 +122,6 @@ def production(
         "CATALUNYA_SCHEMA": SCHEMA,
         "CATALUNYA_ATHENA_WORKGROUP": f"{stack.name}-build",
         "CATALUNYA_ATHENA_POLL": "0.1",
-        "CATALUNYA_KEEP_RELEASES": "2",
     }
     with start_airflow(tmp_path_factory.mktemp("production"), portals, more) as airflow:
         yield airflow

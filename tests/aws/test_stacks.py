@@ -193,10 +193,11 @@ def test_build_changes_candidates_and_publish_changes_the_marts_in_glue(account,
         assert may("build", action, candidate)
         assert not may("build", action, f"table/{database}_marts/population")
         assert not may("build", action, f"table/{database}_staging/population")
-        assert may("publish", action, f"table/{database}_marts/population")
-        assert may("publish", action, f"table/{database}_marts/a_mart_that_is_new")
         assert may("publish", action, f"table/{database}_marts_releases/population_20260105t060000z_1a2b3c4d")
         assert not may("monitor", action, f"table/{database}_marts/population")
+    for action in ("glue:CreateTable", "glue:UpdateTable"):
+        assert may("publish", action, f"table/{database}_marts/a_mart_that_is_new")
+    assert not may("publish", "glue:DeleteTable", f"table/{database}_marts/population")
     for action in ("glue:GetTableVersions", "glue:DeleteTableVersion"):
         assert may("build", action, candidate)
         assert not may("build", action, f"table/{database}_marts/population")

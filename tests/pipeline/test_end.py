@@ -93,10 +93,10 @@ def test_a_run_that_cannot_open_its_lake_is_an_alert(command, webhook_sink, tmp_
 
 @pytest.mark.parametrize(
     ("patch", "arguments"),
-    [("lake_commands.describe", ["status"]), ("lake_commands.trace", ["trace", "coverage_comarca"])],
+    [("status.describe", ["status"]), ("trace.trace", ["trace", "coverage_comarca"])],
 )
 def test_a_fault_in_a_command_that_reads_is_one_object_and_a_traceback(command, patch, arguments):
-    done = broken(command, patch, *arguments, imports="\nfrom catalunya.cli import lake_commands")
+    done = broken(command, patch, *arguments, imports="\nfrom catalunya.operations import status, trace")
     assert done.returncode == 1
     assert json.loads(done.stdout) == {
         "status": "failed",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import socket
+import threading
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from structlog.testing import capture_logs
 
 from catalunya.errors import SourceUnreadable
 from catalunya.sources import Http, responses, transport
-from catalunya.sources.http import Answer, _RateLimiter, redirect, user_agent
+from catalunya.sources.http import Answer, _rate_limiter, redirect, user_agent
 from catalunya.sources.responses import InvalidResponse, decode, portal_message
 from tests.sources.portals import InTurn, Reply, Serve, Timers
 
@@ -285,13 +286,32 @@ def test_the_request_rate_is_limited_for_remote_hosts_only(
     slept: list[float] = []
     monkeypatch.setattr("catalunya.sources.http.time.sleep", slept.append)
     monkeypatch.setattr("catalunya.sources.http.time.monotonic", lambda: 0.0)
-    limiter = _RateLimiter()
+    monkeypatch.setattr("catalunya.sources.http._limiters", {})
     for _ in range(50):
-        limiter.wait("127.0.0.1")
+        _rate_limiter("127.0.0.1").wait()
     assert slept == []
     for _ in range(10):
-        limiter.wait("api.idescat.cat")
-    assert slept == [0.25, 0.5]
+        _rate_limiter("api.idescat.cat").wait()
+    _rate_limiter("datacloud.icgc.cat").wait()
+    assert slept == [0.25, 0.5], "each portal has a limit of its own, which all sessions share"
+
+
+def test_a_stopped_session_keeps_no_body_and_sends_no_request(
+    serve: Serve, in_turn: InTurn, tmp_path: Path
+) -> None:
+    stopped = threading.Event()
+
+    def stop(_: object) -> Reply:
+        stopped.set()
+        return Reply([1])
+
+    server = serve(stop)
+    with Http(stopped=stopped) as http:
+        with pytest.raises(SourceUnreadable, match="was stopped"):
+            store(http, server.url, tmp_path / "page")
+        with pytest.raises(SourceUnreadable, match="was stopped"):
+            get(http, server.url, list)
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(

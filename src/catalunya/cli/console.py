@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from catalunya.operations.trace import Trace, TracedFile
 from catalunya.publication.demo_notice import NOTICE
-from catalunya.runs.record import RunRecord
-from catalunya.runs.reporter import Reporter
+
+if TYPE_CHECKING:
+    from catalunya.operations.trace import Trace, TracedFile
+    from catalunya.runs.record import RunRecord
+    from catalunya.runs.reporter import Reporter
 
 _SHOWN_ROWS = 20
 _COLOURS = {"done": "green", "released": "green", "unchanged": "cyan", "skipped": "dim"}
@@ -43,44 +44,13 @@ class PlainReporter:
         self._console.print(f"{stage} {status} ({seconds:.1f} s)", highlight=False)
 
 
-class BarReporter(Progress):
-    """Shows a live line for each stage, with a bar where the number of rows is known."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(
-            SpinnerColumn(finished_text="[green]✓[/green]"),
-            TextColumn("{task.fields[stage]:<8}"),
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
-            # Without markup, which would turn `:id` in an address into a picture and `[x]` into nothing.
-            TextColumn("{task.description}", style="dim", markup=False),
-            console=console,
-        )
-        self._bars: dict[str, TaskID] = {}
-
-    def begin(self, stage: str) -> None:
-        """Add the line of a stage."""
-        self._bars[stage] = self.add_task("", stage=stage, total=None)
-
-    def step(self, stage: str, what: str, done: int | None = None, total: int | None = None) -> None:
-        """Move the bar of a stage, or change its text."""
-        if stage not in self._bars:
-            return
-        if done is None:
-            self.update(self._bars[stage], description=what)
-        else:
-            self.update(self._bars[stage], description=f"{what} {done:,} rows", completed=done, total=total)
-
-    def end(self, stage: str, status: str, seconds: float) -> None:
-        """Complete the line of a stage."""
-        if stage not in self._bars:
-            self.begin(stage)
-        self.update(self._bars[stage], description=status, total=1, completed=1)
-
-
 def reporter(console: Console) -> AbstractContextManager[Reporter]:
     """Return bars when `console` is a terminal, plain lines when it is not."""
-    return BarReporter(console) if console.is_terminal else nullcontext(PlainReporter(console))
+    if not console.is_terminal:
+        return nullcontext(PlainReporter(console))
+    from catalunya.cli.progress import BarReporter
+
+    return BarReporter(console)
 
 
 def print_run(console: Console, record: RunRecord, *, demo: bool) -> None:

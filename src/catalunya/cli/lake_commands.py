@@ -1,23 +1,21 @@
-"""The commands about what is in the lake: releases, snapshots, and where a number comes from."""
+"""The commands about what is in the lake: releases, snapshots, and where a number comes from.
+
+What a command needs is imported when it runs: the help and the other commands do not wait for it.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from catalunya import publish
 from catalunya.cli.console import print_status, print_trace
-from catalunya.cli.context import CommandContext
 from catalunya.cli.output import Json, err, print_answer, print_json
 from catalunya.errors import LakeCorrupt
-from catalunya.identity import assume_role
-from catalunya.lake import layout, snapshot
-from catalunya.lake.pointer import Pointer
-from catalunya.operations.status import describe
-from catalunya.operations.trace import Selection, trace
-from catalunya.release import repair_pointer, roll_back
-from catalunya.warehouse.engines import open_engine
+
+if TYPE_CHECKING:
+    from catalunya.cli.context import CommandContext
+    from catalunya.lake.pointer import Pointer
 
 app = typer.Typer()
 
@@ -25,6 +23,10 @@ app = typer.Typer()
 @app.command()
 def status(as_json: Json = False) -> None:
     """Show the current release, the snapshots, what is refused, and which run has locked the lake."""
+    from catalunya.cli.context import CommandContext
+    from catalunya.identity import assume_role
+    from catalunya.operations.status import describe
+
     with assume_role("monitor"):
         context = CommandContext()
         answer = describe(context.storage, context.datasets, context.now)
@@ -48,6 +50,9 @@ def trace_command(
     as_json: Json = False,
 ) -> None:
     """Follow rows of a mart back to the snapshots, files, addresses and checksums that they come from."""
+    from catalunya.cli.context import CommandContext
+    from catalunya.operations.trace import Selection, trace
+
     selection = Selection(municipality, comarca, year, service_group, ownership, service)
     found = trace(CommandContext().storage, mart, selection, release_id=release, verify=verify)
     if as_json:
@@ -66,6 +71,9 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Swap the pointer back to an older release."""
+    from catalunya.cli.context import CommandContext
+    from catalunya.release import roll_back
+
     context = CommandContext()
     with context.lock() as lock:
         after, refused = roll_back(context.storage, lock, run_id=context.run_id, now=context.now, to=to)
@@ -88,6 +96,9 @@ def repair(
     as_json: Json = False,
 ) -> None:
     """Point readers to the newest whole release when current.json is missing or damaged."""
+    from catalunya.cli.context import CommandContext
+    from catalunya.release import repair_pointer
+
     context = CommandContext()
     with context.lock() as lock:
         after = repair_pointer(context.storage, lock, run_id=context.run_id, now=context.now, to=to)
@@ -98,6 +109,10 @@ def repair(
 
 def _show(context: CommandContext, after: Pointer) -> tuple[str, str]:
     """Let readers of the engine see the release of the pointer, too; returns its id and address."""
+    from catalunya import publish
+    from catalunya.lake import layout
+    from catalunya.warehouse.engines import open_engine
+
     publish.publish_views(context.storage, open_engine(context.storage, context.settings))
     return after.release_id, context.storage.uri(layout.release(after.release_id))
 
@@ -109,6 +124,9 @@ def refuse(
     as_json: Json = False,
 ) -> None:
     """Take a snapshot out of use, also one that is published: the next run releases without it."""
+    from catalunya.cli.context import CommandContext
+    from catalunya.lake import snapshot
+
     context = CommandContext()
     with context.lock():
         dataset_id = snapshot.refuse_by_hand(
@@ -125,6 +143,9 @@ def accept(
     as_json: Json = False,
 ) -> None:
     """Lift the refusal of a snapshot whose change is real."""
+    from catalunya.cli.context import CommandContext
+    from catalunya.lake import snapshot
+
     context = CommandContext()
     with context.lock():
         dataset_id = snapshot.accept(context.storage, context.datasets, snapshot_id, why, context.now)

@@ -10,16 +10,14 @@ import traceback
 import unicodedata
 from typing import Annotated
 
-import structlog
 import typer
 from typer._click.exceptions import ClickException
 
-from catalunya import __version__, signals
+from catalunya import __version__, log, signals
 from catalunya.cli import lake_commands, run_commands, tool_commands
 from catalunya.cli.console import print_line
 from catalunya.cli.output import err, is_answered, print_json, reserve_stdout, set_answered
 from catalunya.errors import CatalunyaError, UsageError
-from catalunya.settings import spare_loopback
 from catalunya.signals import Stopped
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -31,8 +29,7 @@ app.add_typer(tool_commands.demo_app, name="demo")
 
 def main() -> None:
     """Run the command and exit with its code, after one clear message and, with `--json`, one JSON object."""
-    _log_to_stderr()
-    spare_loopback()
+    log.configure_by(_log_to_stderr)
     signals.listen()
     arguments = sys.argv[1:]
     if "--json" in arguments:
@@ -117,6 +114,8 @@ def options(
 
 def _log_to_stderr() -> None:
     """Log from warnings up, as structured lines on standard error; progress and tables show the rest."""
+    import structlog
+
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

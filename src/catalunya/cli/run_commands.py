@@ -1,27 +1,27 @@
-"""The commands that run stages: `run`, `ingest`, `stage`, `build`, `audit`, `publish`."""
+"""The commands that run stages: `run`, `ingest`, `stage`, `build`, `audit`, `publish`.
+
+What a command needs is imported when it runs: the help and the other commands do not wait for it.
+"""
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from catalunya import signals
-from catalunya.build import Candidate, newest_candidate
 from catalunya.cli.console import print_line, print_run, reporter
 from catalunya.cli.output import Json, err, print_json, set_answered
-from catalunya.datasets import loader
 from catalunya.errors import LakeBusy, SourceUnreadable, UsageError
-from catalunya.ingest import holds_demo
-from catalunya.lake.opening import open_lake
-from catalunya.lake.storage import Storage
-from catalunya.operations import alerts
-from catalunya.runs.pipeline import Run
-from catalunya.runs.record import RunRecord
-from catalunya.runs.steps import whole_lake
-from catalunya.settings import Settings
+
+if TYPE_CHECKING:
+    from catalunya.build import Candidate
+    from catalunya.lake.storage import Storage
+    from catalunya.runs.pipeline import Run
+    from catalunya.runs.record import RunRecord
+    from catalunya.settings import Settings
 
 app = typer.Typer()
 
@@ -87,6 +87,8 @@ def publish(as_json: Json = False) -> None:
 
 
 def _candidate(storage: Storage) -> Candidate:
+    from catalunya.build import newest_candidate
+
     found = newest_candidate(storage)
     if found is None:
         raise UsageError("there is no candidate; run `catalunya build` first")
@@ -98,6 +100,14 @@ def _execute(as_json: bool, work: Callable[[Run], object], stage: str | None = N
 
     Nothing is recorded when another run has locked the lake, or of an error before it is locked: nothing was started.
     """
+    from catalunya.datasets import loader
+    from catalunya.ingest import holds_demo
+    from catalunya.lake.opening import open_lake
+    from catalunya.runs.pipeline import Run
+    from catalunya.runs.record import RunRecord
+    from catalunya.runs.steps import whole_lake
+    from catalunya.settings import Settings
+
     settings = Settings.load()
     record = RunRecord.start(settings)
     storage: Storage | None = None
@@ -125,6 +135,8 @@ def _execute(as_json: bool, work: Callable[[Run], object], stage: str | None = N
 
 def _alert(storage: Storage | None, settings: Settings, record: RunRecord) -> None:
     """Send the alerts of a run; one that cannot be sent does not change how the run ended."""
+    from catalunya.operations import alerts
+
     try:
         delivered = alerts.deliver(storage, settings.alert_addresses, alerts.of_run(record))
     except Exception:  # noqa: BLE001

@@ -1,4 +1,7 @@
-"""The commands about the project itself: set-up, engines, dataset definitions, the demo portal."""
+"""The commands about the project itself: set-up, engines, dataset definitions, the demo portal.
+
+What a command needs is imported when it runs: the help and the other commands do not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,8 @@ from typing import Annotated
 import typer
 
 from catalunya.cli.console import print_line, reporter
-from catalunya.cli.context import CommandContext
 from catalunya.cli.output import Json, err, print_answer, print_json
-from catalunya.datasets import generate, loader
 from catalunya.errors import UsageError
-from catalunya.operations.doctor import examine
-from catalunya.settings import PORTAL_VARIABLES, Settings
 
 app = typer.Typer()
 datasets_app = typer.Typer(no_args_is_help=True, help="The dataset definitions.")
@@ -31,12 +30,16 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Find what is wrong with the set-up that dbt needs, and say how to correct it."""
+    from catalunya.settings import Settings
+
     settings = Settings.load()
     if aws:
         from catalunya.operations.doctor_aws import examine_aws
 
         findings = examine_aws(settings)
     else:
+        from catalunya.operations.doctor import examine
+
         findings = examine(settings, deep=deep)
     if as_json:
         print_json({"findings": [asdict(finding) for finding in findings]})
@@ -55,6 +58,7 @@ def parity(
     as_json: Json = False,
 ) -> None:
     """Build every mart from the staged snapshots on each engine and compare them row for row."""
+    from catalunya.cli.context import CommandContext
     from catalunya.operations import parity as comparison
 
     names = comparison.parse_engines(engines)
@@ -83,6 +87,9 @@ def parity(
 @datasets_app.command("check")
 def datasets_check(as_json: Json = False) -> None:
     """Find every mistake in the definitions, with file, line and how to correct it."""
+    from catalunya.datasets import loader
+    from catalunya.settings import Settings
+
     folder = Settings.load().home / "datasets"
     good, mistakes = loader.check(folder)
     if as_json:
@@ -104,6 +111,9 @@ def datasets_generate(
     as_json: Json = False,
 ) -> None:
     """Write the files that are made from the definitions: dbt sources, dictionary, attribution."""
+    from catalunya.datasets import generate, loader
+    from catalunya.settings import Settings
+
     home = Settings.load().home
     wanted = generate.generated_files(home, loader.load(home / "datasets"))
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text("utf-8") != text]
@@ -136,6 +146,7 @@ def demo_serve(
 ) -> None:
     """Serve the demo portal: Socrata, Idescat and ICGC on one loopback port."""
     from catalunya.demo import server
+    from catalunya.settings import PORTAL_VARIABLES, Settings
 
     base = f"http://{host}:{port}"
     variables = " ".join(f"{name}={base}" for name in PORTAL_VARIABLES)

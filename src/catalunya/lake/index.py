@@ -16,14 +16,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-import structlog
 
 from catalunya.errors import LakeBusy
 from catalunya.lake import layout
 from catalunya.lake.staged import UNDECODABLE, StagedFile
 from catalunya.lake.storage import Conflict, MissingKey, Storage
+from catalunya.log import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 MANIFEST = "manifest.json"
 REFUSED = "refused.json"

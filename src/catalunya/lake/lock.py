@@ -21,22 +21,24 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-import structlog
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from catalunya.errors import CatalunyaError, LakeBusy
 from catalunya.lake.disk import explained, write_all
 from catalunya.lake.local import LocalStorage
-from catalunya.lake.s3 import S3Storage
 from catalunya.lake.storage import Conflict, Storage, Version, check_key
+from catalunya.log import get_logger
 
 LEASE_S = 60.0
 LOCK_TIMEOUT_S = 0.3
 """How long a local lock is tried again: `lock_owner` holds it for an instant to see whether it is free."""
 
-log = structlog.get_logger(__name__)
+if TYPE_CHECKING:
+    from catalunya.lake.s3 import S3Storage
+
+log = get_logger(__name__)
 
 
 class LockLost(CatalunyaError):
@@ -89,11 +91,10 @@ def lake_lock(
         since=datetime.now(UTC).replace(microsecond=0),
     )
     held: contextlib.AbstractContextManager[Lock]
-    if isinstance(storage, S3Storage):
-        held = _lease_lock(storage, me, what, lease_s)
-    else:
-        assert isinstance(storage, LocalStorage)
+    if isinstance(storage, LocalStorage):
         held = _file_lock(storage, me, what)
+    else:
+        held = _lease_lock(_in_s3(storage), me, what, lease_s)
     with held as lock:
         yield lock
 
@@ -101,11 +102,19 @@ def lake_lock(
 def lock_owner(storage: Storage, what: str = "run") -> Holder | None:
     """The holder of the lock `what`; None when it is free. Changes nothing."""
     check_key(what)
-    if isinstance(storage, S3Storage):
-        found = _read_lease(storage, _lease_key(what))
-        return found[0].holder if found and _is_alive(storage, what, found[0]) else None
-    assert isinstance(storage, LocalStorage)
-    return _file_owner(storage.lock_path(what))
+    if isinstance(storage, LocalStorage):
+        return _file_owner(storage.lock_path(what))
+    in_s3 = _in_s3(storage)
+    found = _read_lease(in_s3, _lease_key(what))
+    return found[0].holder if found and _is_alive(in_s3, what, found[0]) else None
+
+
+def _in_s3(storage: Storage) -> S3Storage:
+    """Return a lake that is in S3; the client of S3 is imported for such a lake only."""
+    from catalunya.lake.s3 import S3Storage
+
+    assert isinstance(storage, S3Storage)
+    return storage
 
 
 def _busy(storage: Storage, holder: Holder | None) -> LakeBusy:

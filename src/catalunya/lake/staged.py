@@ -8,13 +8,13 @@ from pathlib import Path
 
 import duckdb
 import msgspec
-import structlog
 
 from catalunya import sql
 from catalunya.lake import disk, layout
 from catalunya.lake.storage import MissingKey, Storage
+from catalunya.log import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding a damaged record of the lake may raise."""

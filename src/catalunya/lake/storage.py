@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NewType, Self
 
-import structlog
-
 from catalunya.errors import CatalunyaError, UsageError
 from catalunya.lake.scratch import clean_scratch, own_scratch
+from catalunya.log import get_logger
 
 if TYPE_CHECKING:
     from catalunya.lake.lock import Lock
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=-]*")
 INVALID_NAME = "a name that the lake never gives"

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import apprise
-import structlog
 from pydantic import BaseModel, ConfigDict
 
 from catalunya.errors import CatalunyaError
 from catalunya.lake import layout
 from catalunya.lake.storage import KeyExists, Storage
+from catalunya.log import get_logger
 from catalunya.quality.findings import Finding
 from catalunya.runs.record import RunRecord
 from catalunya.settings import spare_loopback
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 Kind = Literal["failed", "refused", "unreadable", "unusual", "silent", "late"]
 

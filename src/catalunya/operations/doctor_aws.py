@@ -73,7 +73,7 @@ def _settings(settings: Settings) -> CheckResult:
     ]
     if missing:
         hint = "Set what the stack's outputs and docs/aws.md say"
-        return CheckResult("settings of AWS", f"{', '.join(missing)} is not set", hint, well=False)
+        return CheckResult("settings of AWS", f"not set: {', '.join(missing)}", hint, well=False)
     return CheckResult("settings of AWS", f"region {aws_region()}, roles {settings.roles}…")
 
 
@@ -179,6 +179,8 @@ def _build(settings: Settings) -> Iterator[Step]:
         yield action(layout.candidate(PROBE, "doctor.json"))
     yield lake.write(layout.part(PROBE, "build"))
     if settings.resolved_engine == "athena":
+        engine = AthenaEngine(open_lake(settings.lake), settings)
+        yield Step("athena:GetWorkGroup", f"workgroup {settings.athena_workgroup}", engine.check)
         yield from _queries(settings)
         yield from _candidate_schema(settings)
 
@@ -214,7 +216,6 @@ def _queries(settings: Settings) -> Iterator[Step]:
     """Run a query that reads nothing, which costs nothing; its result is written to the bucket of results."""
     engine = AthenaEngine(open_lake(settings.lake), settings)
     group = f"workgroup {settings.athena_workgroup}"
-    yield Step("athena:GetWorkGroup", group, engine.check)
     yield Step("athena:StartQueryExecution", group, lambda: engine.query("select 1", "default"))
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 
 from catalunya import publish
 from catalunya.audit import Audit, Stale
 from catalunya.build import Candidate, code_digest, discard_candidates, inputs
 from catalunya.datasets.model import Dataset
 from catalunya.demo.environment import is_unknown, portals
-from catalunya.errors import HistoryUnreadable, LakeCorrupt, Refused, SourceUnreadable, UsageError
+from catalunya.errors import HistoryUnreadable, LakeCorrupt, Refused, SourceUnreadable
 from catalunya.ingest import Ingested, ingest
 from catalunya.lake import index, layout, pointer, snapshot
 from catalunya.lake.snapshot import DEFINITION_GATES, Manifest
 from catalunya.release import Release, discard_unpublished_releases, unknown_entries
 from catalunya.runs.auditing import audit_candidate
+from catalunya.runs.reading import check_clock, read_sources
 from catalunya.runs.record import STAGED_COUNTS, DatasetRecord, SourceState
 from catalunya.runs.state import RunState
 from catalunya.settings import Settings
+from catalunya.sources import Progress
 from catalunya.stage import forget_lost_files, stage
 
 
@@ -55,33 +59,21 @@ class Run(RunState):
 
     def ingest(self, *, force: bool = False, only: tuple[str, ...] = ()) -> None:
         """Read every source; one that cannot be read does not stop the others."""
-        self._check_clock()
+        check_clock(self.storage, self.datasets, self.settings, self.now)
         with self.timed("ingest"), portals(self.settings) as settings:
-            for dataset in self.select(only).values():
-                self._ingest(dataset, settings, force=force)
+            selected = self.select(only)
+            results = read_sources(
+                selected.values(), partial(self._read, settings=settings, force=force), self.reporter
+            )
+            for dataset_id, result in zip(selected, results, strict=True):
+                self._record_reading(dataset_id, result, settings)
 
-    def _check_clock(self) -> None:
-        """Raise `UsageError` when the lake has snapshots or a release of a later time than the run's clock."""
-        for dataset_id in self.datasets:
-            later = index.load(self.storage, dataset_id).later_than(self.now)
-            if later:
-                clock = "CATALUNYA_NOW" if self.settings.now_override else "the clock of this machine"
-                raise UsageError(
-                    f"{clock} says {self.now:%Y-%m-%d %H:%M:%SZ}, but {dataset_id} has snapshots of a later time: "
-                    f"{', '.join(later)}. Correct the clock; or, if it was wrong when they were taken, leave each of them "
-                    f"out: `catalunya refuse {later[-1]} --why …`, and run again"
-                )
-
-    def _ingest(self, dataset: Dataset, settings: Settings, *, force: bool) -> None:
-        try:
-            result = self._read(dataset, settings, force=force)
-        except LakeCorrupt as error:
-            result = Ingested(dataset.id, "unreadable", None, {}, 0, 0, str(error))
-        if result.outcome == "unreadable" and not result.snapshot_id and is_unknown(settings, dataset.id):
-            message = f"{dataset.id}: the demo portal does not have it; its tables stay empty here"
+    def _record_reading(self, dataset_id: str, result: Ingested, settings: Settings) -> None:
+        if result.outcome == "unreadable" and not result.snapshot_id and is_unknown(settings, dataset_id):
+            message = f"{dataset_id}: the demo portal does not have it; its tables stay empty here"
             result = replace(result, outcome="unknown", message=message)
-        self.reporter.step("ingest", f"{dataset.id}: {result.outcome}")
-        self.record.datasets[dataset.id] = DatasetRecord(
+        self.reporter.step("ingest", f"{dataset_id}: {result.outcome}")
+        self.record.datasets[dataset_id] = DatasetRecord(
             snapshot_id=result.snapshot_id,
             outcome=result.outcome,
             message=result.message,
@@ -92,26 +84,38 @@ class Run(RunState):
         if result.outcome == "drifted":
             self.refusals.append(result.message)
         if result.snapshot_id:
-            self.record.seen[dataset.id] = SourceState(
+            self.record.seen[dataset_id] = SourceState(
                 snapshot_id=result.snapshot_id, validators=result.validators
             )
         if result.message:
             self.record.warn(result.message)
 
-    def _read(self, dataset: Dataset, settings: Settings, *, force: bool) -> Ingested:
-        newest = snapshot.latest(self.storage, dataset.id, self.now)
-        state = self.record.seen.get(dataset.id)
-        is_current = state is not None and newest is not None and state.snapshot_id == newest.snapshot_id
-        return ingest(
-            self.storage,
-            dataset,
-            settings,
-            run_id=self.record.run_id,
-            now=self.now,
-            previous_validators=state.validators if state and is_current else None,
-            force=force or not self._is_settled(dataset.id, newest),
-            progress=lambda done, total: self.reporter.step("ingest", dataset.id, done, total),
-        )
+    def _read(
+        self,
+        dataset: Dataset,
+        progress: Progress,
+        stopped: threading.Event,
+        *,
+        settings: Settings,
+        force: bool,
+    ) -> Ingested:
+        try:
+            newest = snapshot.latest(self.storage, dataset.id, self.now)
+            state = self.record.seen.get(dataset.id)
+            is_current = state is not None and newest is not None and state.snapshot_id == newest.snapshot_id
+            return ingest(
+                self.storage,
+                dataset,
+                settings,
+                run_id=self.record.run_id,
+                now=self.now,
+                previous_validators=state.validators if state and is_current else None,
+                force=force or not self._is_settled(dataset.id, newest),
+                progress=progress,
+                stopped=stopped,
+            )
+        except LakeCorrupt as error:
+            return Ingested(dataset.id, "unreadable", None, {}, 0, 0, str(error))
 
     def _is_settled(self, dataset_id: str, newest: Manifest | None) -> bool:
         """Return whether the source need not be read again while it says that nothing changed since its newest snapshot.

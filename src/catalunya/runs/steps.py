@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
-import structlog
 from pydantic import ValidationError
 
 from catalunya import publish
@@ -26,6 +25,7 @@ from catalunya.lake import index, layout
 from catalunya.lake.lock import Lock, lake_lock
 from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
+from catalunya.log import get_logger
 from catalunya.release import Release, discard_unpublished_releases
 from catalunya.runs import dbt_docs
 from catalunya.runs.pipeline import Run
@@ -35,7 +35,7 @@ from catalunya.settings import Settings
 from catalunya.stage import not_staged
 from catalunya.warehouse.engines import open_engine
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 LOCK_TIMEOUT_S = 120.0
 """How long a step waits for a lock of another run."""

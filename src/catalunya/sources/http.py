@@ -72,6 +72,7 @@ class Http(AbstractContextManager["Http"]):
         app_token: Socrata's token.
         project_url: Where a portal's staff can find out who asks; part of the user agent.
         first_wait_s: The pause before the first retry, unless the portal names one with Retry-After.
+        stopped: Once it is set, every request ends as `SourceUnreadable`: nobody waits for its result.
     """
 
     def __init__(
@@ -82,12 +83,13 @@ class Http(AbstractContextManager["Http"]):
         app_token: str | None = None,
         project_url: str | None = None,
         first_wait_s: float = 0.2,
+        stopped: threading.Event | None = None,
     ) -> None:
         self.app_token = app_token
         self.requests = 0
         self._attempts = attempts
         self._first_wait_s = first_wait_s
-        self._rate_limiter = _RateLimiter()
+        self._stopped = stopped or threading.Event()
         self._lock = threading.Lock()
         self._logins: dict[Origin, Login] = {}
         self._headers = {"User-Agent": user_agent(project_url), "Accept": "application/json"}
@@ -158,6 +160,7 @@ class Http(AbstractContextManager["Http"]):
             try:
                 with file:
                     for chunk in response.chunks():
+                        self._check_stopped(dataset)
                         digest.update(chunk)
                         with disk.explained(path):
                             disk.write_all(file, chunk)
@@ -174,6 +177,10 @@ class Http(AbstractContextManager["Http"]):
             )
 
         return self._request(url, dataset, params, headers, read)
+
+    def _check_stopped(self, dataset: str) -> None:
+        if self._stopped.is_set():
+            raise SourceUnreadable(f"{dataset}: the reading was stopped.")
 
     def _request(
         self,
@@ -222,7 +229,8 @@ class Http(AbstractContextManager["Http"]):
     def _open(self, url: str, headers: Mapping[str, str], dataset: str) -> Iterator[Response]:
         """Give a good response (2xx or 304) after any redirects, its body unread."""
         for _ in range(_REDIRECTS + 1):
-            self._rate_limiter.wait(parse_url(url).host or "")
+            self._check_stopped(dataset)
+            _rate_limiter(parse_url(url).host or "").wait()
             with self._lock:
                 self.requests += 1
             with self._transport.get(url, headers) as response:
@@ -253,17 +261,15 @@ def _basic(login: Login) -> str:
 
 
 class _RateLimiter:
-    """Lets `_BURST` requests to the portals through at once, then `_REQUESTS_PER_S`."""
+    """Lets `_BURST` requests to one portal through at once, then `_REQUESTS_PER_S`."""
 
     def __init__(self) -> None:
         self._left = float(_BURST)
         self._at = time.monotonic()
         self._lock = threading.Lock()
 
-    def wait(self, host: str) -> None:
-        """Wait until a request to `host` is allowed; never for this machine."""
-        if is_loopback(host):
-            return
+    def wait(self) -> None:
+        """Wait until a request is allowed."""
         with self._lock:
             now = time.monotonic()
             self._left = min(_BURST, self._left + (now - self._at) * _REQUESTS_PER_S) - 1
@@ -271,6 +277,23 @@ class _RateLimiter:
             wait = max(0.0, -self._left / _REQUESTS_PER_S)
         if wait:
             time.sleep(wait)
+
+
+class _Unlimited(_RateLimiter):
+    """Lets every request through."""
+
+    def wait(self) -> None:
+        """Do not wait."""
+
+
+_limiters: dict[str, _RateLimiter] = {}
+_limiters_lock = threading.Lock()
+
+
+def _rate_limiter(host: str) -> _RateLimiter:
+    """Return the limiter that all sessions of this process share for a portal; this machine has no limit."""
+    with _limiters_lock:
+        return _limiters.setdefault(host, _Unlimited() if is_loopback(host) else _RateLimiter())
 
 
 def user_agent(project_url: str | None) -> str:

@@ -15,7 +15,6 @@ from typing import Literal
 
 import duckdb
 import msgspec
-import structlog
 
 from catalunya import sources, sql
 from catalunya.datasets.model import Dataset
@@ -25,11 +24,12 @@ from catalunya.lake.snapshot import LandedFile, Manifest
 from catalunya.lake.staged import Control, Staged, StagedFile, index_entry, record_of
 from catalunya.lake.storage import Storage
 from catalunya.lake.temporary import temporary_folder
+from catalunya.log import get_logger
 from catalunya.quality.figures import snapshot_figures
 from catalunya.staging import row_problems, row_sql
 from catalunya.staging.schema_drift import check_columns, missing_columns, refuse_mistyped, refuse_quarantined
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _MEMORY = "300MB"
 """Memory of DuckDB's buffers; the process uses some 100 MB more. Rows too large for it are typed without a bound."""

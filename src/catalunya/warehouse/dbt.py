@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import structlog
 
 from catalunya import signals
 from catalunya.errors import BuildFailed
+from catalunya.log import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 EXAMPLES = 3
 PARSES_KEPT = 8

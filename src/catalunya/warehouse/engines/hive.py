@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import structlog
 
 from catalunya import sql
 from catalunya.datasets.model import Dataset
@@ -28,12 +27,13 @@ from catalunya.lake.s3 import S3Storage
 from catalunya.lake.staged import Staged
 from catalunya.lake.storage import Storage
 from catalunya.lake.temporary import temporary_folder
+from catalunya.log import get_logger
 from catalunya.settings import Settings
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines import staged_tables
 from catalunya.warehouse.engines.base import ENGINE_NOTE, Engine, PublishedRelease, Snapshots
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _TAIL_BYTES = 256 * 1024
 """Enough for the footer of most Parquet files; a longer one is read again."""
