@@ -57,7 +57,7 @@ SNAPSHOTS = 12 * DAYS_WITH_NEWS
 """Of the register, in the twelfth month."""
 VERIFIED = SNAPSHOTS / maintenance.ROTATION_DAYS + 1
 """Snapshots of the register that a day verifies then."""
-RUNS = {"duckdb": 8, "athena": 4}
+RUNS = {"duckdb": 8, "athena": 3}
 """Runs with news that are measured."""
 CALL = """
 import json, sys
