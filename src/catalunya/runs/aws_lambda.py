@@ -40,7 +40,7 @@ _BUNDLE = Path(__file__).resolve().parents[2]
 
 _UPDATE = (
     "Functions and Airflow have to be of one commit: deploy the stack from the checkout that Airflow runs (`make deploy`), "
-    "or update Airflow to the commit that was deployed; then clear the task. See docs/aws.md, Update"
+    "or update Airflow to the commit that was deployed; then trigger a run. See docs/aws.md, Update"
 )
 
 log = structlog.get_logger(__name__)
