@@ -1,7 +1,7 @@
 """The DAG in production: a lake in S3, functions that ingest and stage, Athena, a role for each task; AWS is emulated.
 
 One emulator holds the deployed stack, behind a proxy that can throttle. The emulator of Athena works in the workgroups,
-buckets and schemas of the stack.
+buckets and schemas of the stack. One module, because its cases share that stack and its engine, which take minutes to start.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The templates: the permissions of each role, and the resources."""
+"""The templates: the permissions of each role, and the resources.
+
+One module, because its cases share the templates, whose synthesis takes seconds.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 What a person does between the commands, the test does: it edits the settings file, and Airflow's instance boots. The
 emulator starts no instance, so the script of its first boot runs here, with AWS's own command line and all other commands
 recorded; then Airflow runs with the settings that the script wrote.
+
+One module, because the guide is one sequence in one account.
 """
 
 from __future__ import annotations
