@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import importlib
 import io
 import os
+import pickle
 import shutil
+import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +30,13 @@ from catalunya.log import get_logger
 log = get_logger(__name__)
 
 EXAMPLES = 3
-PARSES_KEPT = 8
+PARSES_KEPT = 12
 LATE = (
     "babel.dates", "daff", "dbt.compilation", "dbt.runners", "dbt.task.build", "dbt.task.test",
     "multiprocessing.dummy", "numpy", "sqlparse.cli",
 )  # fmt: skip
 """Modules that dbt and DuckDB import only when they use them."""
+_IMPORTING = threading.Lock()
 CANDIDATE = "candidate.duckdb"
 """The name of every candidate's file: dbt names the DuckDB catalogue after it."""
 
@@ -173,45 +179,87 @@ def _connected(target: Target) -> Iterator[None]:
 
 def warm_up(project: Path, digest: str) -> None:
     """Parse the project and import what the commands need, for a process that forks those who run them."""
-    for name in LATE:
-        importlib.import_module(name)
+    _import()
     parse(project, digest)
 
 
+def import_in_background() -> None:
+    """Import dbt in a thread, for a run that will need it once its sources are read."""
+    threading.Thread(target=_import, name="import of dbt").start()
+
+
 def parse(project: Path, digest: str, target: Target = DUCKDB) -> _Project:
-    """Return the parsed project. dbt's state of the last parse is kept in the user's cache, which saves seconds."""
+    """Return the parsed project. What was parsed is kept in the user's cache, which saves seconds."""
     return _parsed(project, digest, target.name, target.parsed_with)
+
+
+def _import() -> None:
+    names = ("dbt.cli.main", *LATE)
+    with _IMPORTING:
+        if all(name in sys.modules for name in names):
+            return
+        # The objects of an import stay: to look for garbage among hundreds of thousands takes a tenth of its time.
+        gc.disable()
+        try:
+            for name in names:
+                importlib.import_module(name)
+            gc.freeze()
+        finally:
+            gc.enable()
 
 
 @lru_cache(maxsize=3)
 def _parsed(project: Path, digest: str, target: str, variables: tuple[tuple[str, str], ...]) -> _Project:
+    _import()
+    file = _file_of_parse(project, digest, target, variables)
+    return _kept(file) or _parse(project, target, variables, file)
+
+
+def _parse(project: Path, target: str, variables: tuple[tuple[str, str], ...], file: Path) -> _Project:
+    """Parse the project by dbt; its state of the last parse saves it the files that did not change."""
     with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work:
         state = Path(work, "target", "partial_parse.msgpack")
         state.parent.mkdir()
+        kept_state = file.with_name(f"{file.name.rpartition('-')[0]}.msgpack")
         with contextlib.suppress(OSError):
-            shutil.copyfile(_cached_parse(project, target), state)
+            shutil.copyfile(kept_state, state)
         with _environment(**dict(variables)):
             manifest = _call(["parse"], project, Path(work), target)
+        found = _Project(manifest, msgspec.json.decode(Path(work, "target", "manifest.json").read_bytes()))
         with contextlib.suppress(OSError):
-            _cache_parse(state, _cached_parse(project, target))
-        described = msgspec.json.decode(Path(work, "target", "manifest.json").read_bytes())
-    return _Project(manifest, described)
+            _keep(kept_state, state.read_bytes())
+            _keep(file, pickle.dumps(found, pickle.HIGHEST_PROTOCOL))
+    return found
 
 
-def _cached_parse(project: Path, target: str) -> Path:
-    """The file with the last parse of a project, by the project's folder, which dbt writes into it."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+def _file_of_parse(project: Path, digest: str, target: str, variables: tuple[tuple[str, str], ...]) -> Path:
+    """The file that keeps a parse. A parse depends on the project's folder too, which dbt writes into it."""
+    versions = [version(name) for name in ("dbt-core", f"dbt-{target}")]
+    state = hashlib.sha256(repr((digest, variables, versions, sys.version)).encode()).hexdigest()[:16]
     folder = hashlib.sha256(str(project.resolve()).encode()).hexdigest()[:12]
-    return Path(cache, "catalunya", f"parse-{target}-{folder}.msgpack")
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache, "catalunya", f"parse-{target}-{folder}-{state}")
 
 
-def _cache_parse(state: Path, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
+def _kept(file: Path) -> _Project | None:
+    """A parse that was kept; None without one, or when it cannot be read."""
+    try:
+        found: _Project = pickle.loads(file.read_bytes())  # noqa: S301 (the user's own cache, as compiled modules are)
+        return found
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # noqa: BLE001 (damaged or of other versions: it is parsed again)
+        log.warning("kept parse ignored", file=str(file), reason=f"{type(error).__name__}: {error}")
+        return None
+
+
+def _keep(file: Path, content: bytes) -> None:
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = file.with_name(f"{file.name}.{os.getpid()}")
-    shutil.copyfile(state, new)
+    new.write_bytes(content)
     new.replace(file)
-    cached = sorted(file.parent.glob("parse-*.msgpack"), key=lambda path: path.stat().st_mtime)
-    for old in cached[:-PARSES_KEPT]:
+    kept = sorted(file.parent.glob("parse-*"), key=lambda path: path.stat().st_mtime)
+    for old in kept[:-PARSES_KEPT]:
         old.unlink(missing_ok=True)
 
 
@@ -239,8 +287,8 @@ def _call(
         # Its threads do not survive a fork: a child process would wait for them for ever.
         "--no-static-parser",
     ]  # fmt: skip
+    _import()
     with contextlib.redirect_stdout(io.StringIO()):
-        # Imported here: dbt creates a logger for the standard output of its import.
         from dbt.cli.main import dbtRunner
 
         answer = dbtRunner(manifest=manifest, callbacks=[callback] if callback else []).invoke(arguments)
