@@ -65,7 +65,12 @@ def parsed_anew(home):
 def test_another_process_reads_the_kept_parse_and_does_not_parse(home, monkeypatch):
     first = parsed_anew(home)
     monkeypatch.setattr(dbt, "_call", lambda *_, **__: pytest.fail("parsed again"))
-    assert parsed_anew(home).described == first.described
+    again = parsed_anew(home)
+    assert again.described == first.described
+    for name in vars(first.manifest):
+        if not name.startswith("_"):
+            assert repr(getattr(again.manifest, name)) == repr(getattr(first.manifest, name)), name
+    assert again.manifest.ref_lookup.find("dim_comarca", "mart", None, again.manifest).name == "dim_comarca"
 
 
 def test_a_changed_model_is_parsed_again(home):

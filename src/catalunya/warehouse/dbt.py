@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from importlib.metadata import version
@@ -36,6 +36,8 @@ LATE = (
     "multiprocessing.dummy", "numpy", "sqlparse.cli",
 )  # fmt: skip
 """Modules that dbt and DuckDB import only when they use them."""
+VALID_COLUMNS = "valid_columns"
+"""The generic test of several rules, whose rows say in the column `rule` which of them they break."""
 _IMPORTING = threading.Lock()
 CANDIDATE = "candidate.duckdb"
 """The name of every candidate's file: dbt names the DuckDB catalogue after it."""
@@ -112,6 +114,21 @@ class _Project:
 
     manifest: Any
     described: dict[str, Any]
+
+    def dumps(self) -> bytes:
+        """Return it as bytes, field by field: dbt's own pickle of a manifest leaves one out and shifts those behind it."""
+        state = {name: value for name, value in vars(self.manifest).items() if not name.startswith("_")}
+        return pickle.dumps((state, self.described), pickle.HIGHEST_PROTOCOL)
+
+    @classmethod
+    def loads(cls, kept: bytes) -> _Project:
+        """Return what `dumps` was called on, without what dbt derives from it when it is asked for."""
+        from dbt.contracts.graph.manifest import Manifest
+
+        state, described = pickle.loads(kept)  # noqa: S301 (the user's own cache, as compiled modules are)
+        manifest = Manifest()
+        vars(manifest).update(state)
+        return cls(manifest, described)
 
 
 def invoke(
@@ -228,7 +245,7 @@ def _parse(project: Path, target: str, variables: tuple[tuple[str, str], ...], f
         found = _Project(manifest, msgspec.json.decode(Path(work, "target", "manifest.json").read_bytes()))
         with contextlib.suppress(OSError):
             _keep(kept_state, state.read_bytes())
-            _keep(file, pickle.dumps(found, pickle.HIGHEST_PROTOCOL))
+            _keep(file, found.dumps())
     return found
 
 
@@ -244,8 +261,7 @@ def _file_of_parse(project: Path, digest: str, target: str, variables: tuple[tup
 def _kept(file: Path) -> _Project | None:
     """A parse that was kept; None without one, or when it cannot be read."""
     try:
-        found: _Project = pickle.loads(file.read_bytes())  # noqa: S301 (the user's own cache, as compiled modules are)
-        return found
+        return _Project.loads(file.read_bytes())
     except FileNotFoundError:
         return None
     except Exception as error:  # noqa: BLE001 (damaged or of other versions: it is parsed again)
@@ -315,28 +331,51 @@ def _environment(**variables: str) -> Iterator[None]:
 
 
 def _outcome(result: Any, described: dict[str, Any], sample: Sample) -> Outcome:
-    parents: dict[str, list[str]] = described["parent_map"]
-    results = tuple(
-        NodeResult(
-            node_id=r.node.unique_id,
-            name=r.node.name,
-            kind=str(r.node.resource_type),
-            status=str(r.status),
-            seconds=round(float(r.execution_time), 3),
-            message=str(r.message or ""),
-            failures=int(r.failures or 0),
-            sources=_sources(r.node.unique_id, parents),
-            examples=sample(r.node.compiled_code, EXAMPLES)
-            if str(r.status) in {"warn", "fail"} and r.node.compiled_code
-            else (),
-            relation=_relation(described, r.node.unique_id),
-            parents=tuple(_relation(described, parent) for parent in sorted(parents[r.node.unique_id])),
-            began_at=r.timing[0].started_at if r.timing else None,
-            ended_at=r.timing[-1].completed_at if r.timing else None,
-        )
-        for r in result.results
+    found: list[NodeResult] = []
+    for ended in result.results:
+        whole = _result(ended, described)
+        if whole.status not in {"warn", "fail"} or not ended.node.compiled_code:
+            found.append(whole)
+        elif _test_metadata(ended.node.to_dict()).get("name") == VALID_COLUMNS:
+            found += _broken_rules(whole, ended.node.compiled_code, sample)
+        else:
+            found.append(replace(whole, examples=sample(ended.node.compiled_code, EXAMPLES)))
+    return Outcome(tuple(found), marts(described))
+
+
+def _result(ended: Any, described: dict[str, Any]) -> NodeResult:
+    node_id, parents = ended.node.unique_id, described["parent_map"]
+    return NodeResult(
+        node_id=node_id,
+        name=ended.node.name,
+        kind=str(ended.node.resource_type),
+        status=str(ended.status),
+        seconds=round(float(ended.execution_time), 3),
+        message=str(ended.message or ""),
+        failures=int(ended.failures or 0),
+        sources=_sources(node_id, parents),
+        examples=(),
+        relation=_relation(described, node_id),
+        parents=tuple(_relation(described, parent) for parent in sorted(parents[node_id])),
+        began_at=ended.timing[0].started_at if ended.timing else None,
+        ended_at=ended.timing[-1].completed_at if ended.timing else None,
     )
-    return Outcome(results, marts(described))
+
+
+def _broken_rules(test: NodeResult, query: str, sample: Sample) -> Iterator[NodeResult]:
+    """A result per rule of `valid_columns` that some row breaks: each is named, judged and accepted for itself."""
+    for row in sample(
+        f"select rule, count(*) as failures from ({query}) as broken group by rule", test.failures
+    ):
+        rule, _, failures = row.removeprefix("rule=").rpartition(", failures=")
+        broken = f"select * from ({query}) as broken where rule = '{rule}'"
+        yield replace(
+            test,
+            node_id=f"{test.node_id} {rule}",
+            name=f"{test.name} ({rule})",
+            failures=int(failures),
+            examples=sample(broken, EXAMPLES),
+        )
 
 
 def _relation(described: dict[str, Any], node_id: str) -> str:
@@ -372,11 +411,15 @@ def marts(manifest: dict[str, Any]) -> tuple[Mart, ...]:
     return tuple(sorted(found, key=lambda mart: mart.name))
 
 
+def _test_metadata(node: dict[str, Any]) -> dict[str, Any]:
+    return node.get("test_metadata") or {}
+
+
 def keys(manifest: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     """Model or seed to the columns that its test `unique_combination_of_columns` declares for its key."""
     found: dict[str, tuple[str, ...]] = {}
     for node in manifest["nodes"].values():
-        test = node.get("test_metadata") or {}
+        test = _test_metadata(node)
         if test.get("name") == "unique_combination_of_columns" and node.get("attached_node"):
             found[node["attached_node"].rsplit(".", 1)[-1]] = tuple(test["kwargs"]["combination_of_columns"])
     return found
