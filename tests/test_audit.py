@@ -92,9 +92,8 @@ def test_an_accepted_test_is_still_accepted_after_it_was_renamed_or_became_a_rul
     manifest = dbt.parse(ROOT / "dbt" / "mart", code_digest(ROOT)).described
     [node_id] = [name for name in manifest["nodes"] if name.startswith(f"{test}.")]
     failed = dbt.NodeResult(f"{node_id} {rule}".strip(), "", "test", "fail", 0.0, "", 1, (), ())
-    outcome = dbt.Outcome((failed,), ())
-    assert [f.severity for f in findings_of_tests(outcome, {"s1": frozenset({"dbt", accepted})})] == ["warn"]
-    assert [f.severity for f in findings_of_tests(outcome, {"s1": frozenset({"dbt"})})] == ["error"]
+    assert [f.severity for f in findings_of_tests([failed], {"s1": frozenset({"dbt", accepted})})] == ["warn"]
+    assert [f.severity for f in findings_of_tests([failed], {"s1": frozenset({"dbt"})})] == ["error"]
 
 
 @pytest.mark.parametrize(
@@ -118,8 +117,7 @@ def test_another_rule_of_the_same_columns_or_model_is_not_accepted_with_it(accep
         (),
         (),
     )
-    outcome = dbt.Outcome((failed,), ())
-    assert [f.severity for f in findings_of_tests(outcome, {"s1": frozenset({accepted})})] == ["error"]
+    assert [f.severity for f in findings_of_tests([failed], {"s1": frozenset({accepted})})] == ["error"]
 
 
 def test_a_test_of_another_name_is_not_accepted_with_it():

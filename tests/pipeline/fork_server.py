@@ -110,7 +110,7 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
 
 if __name__ == "__main__":
-    dbt.warm_up(ROOT / "dbt" / "mart", code_digest(ROOT))
+    dbt.parse(ROOT / "dbt" / "mart", code_digest(ROOT))
     with Server(f"{sys.argv[1]}.new", RequestHandler) as server:
         # Under its name it already listens.
         Path(f"{sys.argv[1]}.new").rename(sys.argv[1])

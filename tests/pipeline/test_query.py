@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from catalunya.lake.opening import open_lake
-from catalunya.operations.query import Selection, query, show
+from catalunya.operations.query import Selection, query, select_rows
 from tests.pipeline.command import Command
 
 MARKED = "DEMO DATA: not real"
@@ -154,7 +154,7 @@ def test_an_older_release_can_be_asked_for_and_nothing_is_written(twice):
     status = twice("status").json
     older = status["releases"][0]
     storage = open_lake(str(twice.lake))
-    rows = show(storage, "data_quality", Selection(), release_id=older, limit=None)
+    rows = select_rows(storage, "data_quality", Selection(), release_id=older, limit=None)
     assert rows.release.release_id == older
     assert query(storage, "from data_quality", limit=None).found > rows.found
     assert not list(Path(twice.lake, "releases").rglob("*.tmp"))

@@ -9,7 +9,7 @@ import pytest
 
 from catalunya.build import code_digest
 from catalunya.datasets.loader import load
-from catalunya.warehouse import dbt
+from catalunya.warehouse import dbt, dbt_tests
 from tests.project import ROOT
 
 from .warehouse import PROJECT, Warehouse
@@ -46,29 +46,30 @@ RULES = {
 
 
 @pytest.fixture(scope="module")
-def rules_broken(corrupted: Warehouse) -> list[dbt.NodeResult]:
-    target = dbt.Target(
-        "duckdb", (("CATALUNYA_CANDIDATE", str(corrupted.path)),), (("CATALUNYA_CANDIDATE", dbt.CANDIDATE),)
-    )
+def tested(corrupted: Warehouse) -> tuple[dbt.NodeResult, ...]:
+    """The same tests, compiled by dbt and run by DuckDB alone, as the audit runs them."""
+    with duckdb.connect(corrupted.path, read_only=True) as con:
+        con.execute("set TimeZone = 'UTC'")
 
-    def sample(query: str, rows: int) -> tuple[str, ...]:
-        with duckdb.connect(corrupted.path, read_only=True) as con:
+        def sample(query: str, rows: int) -> tuple[str, ...]:
             found = con.execute(f"select * from ({query}) order by all limit {rows}")
             return dbt.pairs([column[0] for column in found.description or []], found.fetchall())
 
-    outcome = dbt.invoke(
-        ["test", "--select", "test_name:valid_columns"],
-        project=PROJECT,
-        digest=code_digest(ROOT),
-        target=target,
-        sample=sample,
-    )
-    return [result for result in outcome.results if result.status != "pass"]
+        return dbt_tests.run_tests(con, PROJECT, code_digest(ROOT), sample)
+
+
+def test_duckdb_alone_gives_every_test_the_result_that_dbt_gives_it(
+    corrupted: Warehouse, tested: tuple[dbt.NodeResult, ...]
+) -> None:
+    assert {result.name.split(" (")[0]: result.status for result in tested} == {
+        name: status for name, status in corrupted.results.items() if status != "success"
+    }
+    assert {"pass", "warn", "fail"} == {result.status for result in tested}
 
 
 @pytest.mark.parametrize(("model", "rule"), RULES.items())
-def test_a_broken_rule_of_columns_is_named(rules_broken: list[dbt.NodeResult], model: str, rule: str) -> None:
-    [found] = [result for result in rules_broken if result.name == f"valid_columns_{model} ({rule})"]
+def test_a_broken_rule_of_columns_is_named(tested: tuple[dbt.NodeResult, ...], model: str, rule: str) -> None:
+    [found] = [result for result in tested if result.name == f"valid_columns_{model} ({rule})"]
     assert found.status == "fail"
     assert found.node_id.startswith(f"test.mart.valid_columns_{model}.")
     assert found.node_id.endswith(f" {rule}")

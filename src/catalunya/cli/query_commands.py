@@ -53,11 +53,11 @@ def show_command(
 ) -> None:
     """Print rows of a mart of the current release, on standard output."""
     from catalunya.cli.context import CommandContext
-    from catalunya.operations.query import Selection, show
+    from catalunya.operations.query import Selection, select_rows
 
     most = _limit(limit, as_csv, as_json)
     selection = Selection(municipality, comarca, year, service_group, ownership, service)
-    found = show(CommandContext().storage, mart, selection, release_id=release, limit=most)
+    found = select_rows(CommandContext().storage, mart, selection, release_id=release, limit=most)
     _print(found, mart, as_csv, as_json)
 
 

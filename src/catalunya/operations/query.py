@@ -87,7 +87,7 @@ def fetched(storage: Storage, key: str, work: Path) -> Path:
         raise LakeCorrupt(f"{storage.uri(key)} is missing; restore it from a backup") from None
 
 
-def show(
+def select_rows(
     storage: Storage, mart: str, selection: Selection, *, release_id: str | None = None, limit: int | None
 ) -> Rows:
     """Return rows of a mart in the order of its columns, at most `limit`.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from catalunya.quality.findings import Finding
 from catalunya.warehouse import dbt
 
 
-def test_findings(outcome: dbt.Outcome, lifts: Mapping[str, frozenset[str]]) -> list[Finding]:
+def test_findings(results: Iterable[dbt.NodeResult], lifts: Mapping[str, frozenset[str]]) -> list[Finding]:
     """Return a finding per test that did not pass; a warning when somebody lifted that test for a snapshot."""
     lifted = {name_of_test(name) for names in lifts.values() for name in names}
     return [
@@ -19,7 +19,7 @@ def test_findings(outcome: dbt.Outcome, lifts: Mapping[str, frozenset[str]]) -> 
             message=_sentence(result),
             figures={"failures": result.failures, "test": result.node_id},
         )
-        for result in outcome.results
+        for result in results
         if result.status not in {"pass", "success"}
     ]
 
