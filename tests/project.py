@@ -34,7 +34,14 @@ def copy_small_home(folder: Path) -> Path:
     A whole run on it takes a quarter of the time. It is for tests of what a run does, whichever marts there are.
     """
     left_out = shutil.ignore_patterns(
-        "target", "logs", "intermediate", "marts", "exposures.yml", "_unit_tests.yml", "seeds.yml", "stg_*.yml"
+        "target",
+        "logs",
+        "intermediate",
+        "marts",
+        "exposures.yml",
+        "_unit_tests.yml",
+        "seeds.yml",
+        "stg_*.yml",
     )
     for part in PARTS:
         shutil.copytree(ROOT / part, folder / part, ignore=left_out)

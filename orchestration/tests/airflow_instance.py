@@ -23,7 +23,7 @@ from catalunya.settings import PORTAL_VARIABLES, Settings
 from orchestration.scripts import airflow_local
 from orchestration.tests.api import PIPELINE, AirflowApi, EndedRun
 from tests.pipeline.command import CLEAN
-from tests.project import ROOT, copy_home
+from tests.project import ROOT, copy_small_home
 from tests.webhook_sink import WebhookSink, listening
 from tools.processes import free_port
 
@@ -73,7 +73,7 @@ class Airflow(AirflowApi):
 
 @contextmanager
 def start_airflow(folder: Path, demo: RunningPortal, more: dict[str, str] | None = None) -> Iterator[Airflow]:
-    """Run an Airflow in `folder` with the data of the demo portal, and with `more` in its environment."""
+    """Run an Airflow in `folder` with few marts of the demo portal's data, and with `more` in its environment."""
     with listening() as webhook_sink:
         yield from _started(folder, demo, webhook_sink, more or {})
 
@@ -81,7 +81,7 @@ def start_airflow(folder: Path, demo: RunningPortal, more: dict[str, str] | None
 def _started(
     folder: Path, demo: RunningPortal, webhook_sink: WebhookSink, more: dict[str, str]
 ) -> Iterator[Airflow]:
-    home = copy_home(folder / "home")
+    home = copy_small_home(folder / "home")
     port = free_port()
     env = {
         **CLEAN,

@@ -91,7 +91,7 @@ class ForkServer:
                 done = json.loads(answers.readline())
             stdout, stderr = out.read_text("utf-8"), err.read_text("utf-8")
         if done["code"] is not None:
-            assert stdout, stderr
+            assert stdout, f"ended with {done['code']} and said nothing: {stderr}"
         return Answer(done["code"], json.loads(stdout or "{}"), stderr, done["seconds"], done["writes"])
 
 

@@ -2,10 +2,10 @@
 
     python -m tests.pipeline.fork_server ADDRESS OWNER HOME...
 
-Parses the dbt project of each HOME, listens on the Unix socket ADDRESS, and ends with the process OWNER. Reads one JSON object from each connection:
-`env`, `argv`, `kill_after` (seconds, or null), `kill_at` (the number of a write to the lake, or null), `out` and `err`
-(files). Forks, runs the command in the child, kills it with SIGKILL when its time is up or right before that write, and
-answers with `code` (null when killed), `seconds` and `writes` (how many were begun).
+Parses the dbt project of each HOME, listens on the Unix socket ADDRESS, and ends with the process OWNER. Reads one JSON
+object from each connection: `env`, `argv`, `kill_after` (seconds, or null), `kill_at` (the number of a write to the lake,
+or null), `out` and `err` (files). Forks, runs the command in the child, kills it with SIGKILL when its time is up or right
+before that write, and answers with `code` (null when killed), `seconds` and `writes` (how many were begun).
 """
 
 from __future__ import annotations
@@ -30,7 +30,13 @@ from catalunya.lake.local import LocalStorage
 from catalunya.lake.s3 import S3Storage
 from catalunya.warehouse import dbt
 
-LATE = ("apprise.plugins", "asyncio", "dbt.adapters.duckdb.environments.local", "dbt_common.clients.agate_helper", "numpy.ma")
+LATE = (
+    "apprise.plugins",
+    "asyncio",
+    "dbt.adapters.duckdb.environments.local",
+    "dbt_common.clients.agate_helper",
+    "numpy.ma",
+)
 """What libraries import only when they use it."""
 
 

@@ -10,8 +10,6 @@ import shutil
 from datetime import date, timedelta
 from pathlib import Path
 
-import pytest
-
 from catalunya.demo import server
 from catalunya.lake import layout
 from tests.pipeline.command import DAY, LATER, LATER_DAY, SMALL, Answer, Command, query
@@ -118,7 +116,9 @@ def test_two_changed_datasets_and_a_failing_test_of_one_release_the_other(small,
     assert noted == {snapshot_id: "the column is welcome"}
 
 
-def test_a_bad_snapshot_before_the_first_release_does_not_hold_up_the_good_one_that_follows(small_home, tmp_path):
+def test_a_bad_snapshot_before_the_first_release_does_not_hold_up_the_good_one_that_follows(
+    small_home, tmp_path
+):
     """Without a release to go back to nothing is refused; the newest snapshots pass without the older one."""
     rule = small_home / "dbt" / "mart" / "tests" / "no_new_column_in_the_list.sql"
     rule.write_text(
@@ -183,7 +183,9 @@ def test_declaring_a_new_column_keeps_all_observed_history(small, small_home):
     assert query(second, "select * from marts.service_history order by all") == history
 
 
-def test_a_definition_that_was_edited_and_put_back_while_staging_was_killed_changes_nothing(small, small_home):
+def test_a_definition_that_was_edited_and_put_back_while_staging_was_killed_changes_nothing(
+    small, small_home
+):
     with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         small.url = changed.url
         first = small.run()
