@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import NoReturn
@@ -29,9 +30,10 @@ def copy_home(folder: Path) -> Path:
 
 
 def copy_small_home(folder: Path) -> Path:
-    """A home with the project's definitions, its staging views, and the marts of `tests/small_mart/` alone.
+    """A home with the project's definitions and staging views, and the marts of `tests/small_mart/` alone.
 
-    A whole run on it takes a quarter of the time. It is for tests of what a run does, whichever marts there are.
+    A whole run on it takes a quarter of the time. It is for tests of what a run does, whichever marts there are, on a
+    register of `tests.pipeline.command.SMALL` rows.
     """
     left_out = shutil.ignore_patterns(
         "target",
@@ -49,6 +51,10 @@ def copy_small_home(folder: Path) -> Path:
     for rule in (mart / "tests").glob("*.sql"):
         rule.unlink()
     shutil.copytree(SMALL_MART, mart, dirs_exist_ok=True)
+    register = folder / "datasets" / "social_services.yml"
+    text, found = re.subn(r"minimum: 8000\b", "minimum: 500", register.read_text("utf-8"))
+    assert found == 1
+    register.write_text(text, "utf-8")
     return folder
 
 

@@ -133,7 +133,7 @@ def test_each_source_is_retried_alone_and_one_that_is_down_stops_no_other_and_se
     assert set(tries.values()) == {1}
     record = quiet.record(ended)
     assert (record["status"], [s["dataset_id"] for s in record["stale"]]) == ("released", ["population"])
-    assert record["datasets"]["social_services"]["rows_quarantined"] > 10
+    assert record["datasets"]["social_services"]["rows_quarantined"] > 0
     assert quiet.pointer() != before
     [alert] = quiet.webhook_sink.heard
     assert "population could not be read" in alert["title"]
