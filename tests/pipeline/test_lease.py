@@ -91,7 +91,7 @@ def test_a_run_that_loses_its_lease_while_it_is_paused_neither_publishes_nor_del
             with lake_lock(open_lake(command.lake), "another"):
                 before = objects(store)
                 process.send_signal(signal.SIGCONT)
-                out, words = process.communicate(timeout=240)
+                out, words = process.communicate(timeout=600)
                 after = objects(store)
         finally:
             process.kill()

@@ -5,13 +5,17 @@ One module, because its cases follow each other on the same releases.
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import hashlib
 import json
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import pytest
@@ -306,8 +310,22 @@ def test_a_register_that_lost_most_of_its_rows_is_refused_by_the_audit_and_every
         assert words in message
 
 
-def test_two_runs_at_once_one_wins_and_the_other_names_it(released, demo):
-    demo.faults.add("population:slow=4")
+@pytest.fixture
+def over(monkeypatch) -> Iterator[threading.Event]:
+    """Ends what the fault `slow` of the portals of this process began."""
+    event = threading.Event()
+
+    async def until_it_is_set(_: float) -> None:
+        while not event.is_set():
+            await asyncio.sleep(0.02)
+
+    monkeypatch.setattr("catalunya.demo.faults.middleware.asyncio", SimpleNamespace(sleep=until_it_is_set))
+    yield event
+    event.set()
+
+
+def test_two_runs_at_once_one_wins_and_the_other_names_it(released, demo, over):
+    demo.faults.add("population:slow")
     before = files_of(released.lake)
     winner = released.start("run", "--json")
     while not demo.log:
@@ -316,6 +334,7 @@ def test_two_runs_at_once_one_wins_and_the_other_names_it(released, demo):
     loser = released.run()
     assert files_of(released.lake) == before
     assert winner.poll() is None
+    over.set()
     out, _ = winner.communicate(timeout=600)
     won = json.loads(out)
     assert (winner.returncode, won["status"]) == (0, "unchanged")
