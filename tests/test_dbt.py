@@ -46,7 +46,7 @@ def test_what_is_forked_after_a_parse_can_parse_another_checkout_and_is_not_misl
         start_new_session=True,
     )
     try:
-        assert forking.wait(120) == 0
+        assert forking.wait(600) == 0
     finally:
         if forking.poll() is None:
             os.killpg(forking.pid, signal.SIGKILL)
