@@ -11,6 +11,7 @@ import duckdb
 import pytest
 
 from catalunya.build import code_digest
+from catalunya.errors import BuildFailed
 from catalunya.warehouse import dbt, dbt_parse, dbt_tests
 from catalunya.warehouse.dbt_tests import compiled_tests, run_tests
 from tests.project import ROOT, copy_untested
@@ -19,6 +20,7 @@ PARSE_FORK_PARSE = """
 import os, shutil, sys
 from pathlib import Path
 from catalunya.build import code_digest
+from catalunya.errors import BuildFailed
 from catalunya.warehouse import dbt, dbt_parse, dbt_tests
 from catalunya.warehouse.dbt_tests import compiled_tests, run_tests
 
@@ -133,3 +135,18 @@ def test_compiled_tests_are_kept_and_compiled_again_when_the_project_changes(hom
     kept.write_bytes(kept.read_bytes()[:100])
     compiled_tests.cache_clear()
     assert second in compiled_tests(project, code_digest(home))
+
+
+def test_a_test_that_dbt_cannot_compile_is_named(home):
+    (home / "dbt" / "mart" / "tests" / "unknown.sql").write_text(
+        "select 1 where {{ exceptions.raise_compiler_error('no such thing') if execute }}\n"
+    )
+    with pytest.raises(BuildFailed, match=r"(?s)test unknown .*no such thing"):
+        compiled_tests(home / "dbt" / "mart", code_digest(home))
+
+
+def test_a_kept_parse_of_another_user_is_not_read(home, tmp_path, monkeypatch):
+    first = parsed_anew(home)
+    monkeypatch.setattr(dbt_parse.Project, "loads", lambda _: pytest.fail("read"))
+    monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
+    assert parsed_anew(home).described["nodes"] == first.described["nodes"]

@@ -90,6 +90,10 @@ def cache_file(project: Path, digest: str, target: str, variables: tuple[tuple[s
 def _kept(file: Path) -> Project | None:
     """A parse that was kept; None without one, or when it cannot be read."""
     try:
+        if file.stat().st_uid != os.getuid():
+            # To read a pickle is to run it.
+            log.warning("kept parse ignored", file=str(file), reason="it belongs to another user")
+            return None
         return Project.loads(file.read_bytes())
     except FileNotFoundError:
         return None

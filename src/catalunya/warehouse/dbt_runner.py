@@ -70,13 +70,15 @@ def import_dbt() -> None:
         if all(name in sys.modules for name in names):
             return
         # The objects of an import stay: to look for garbage among hundreds of thousands takes a tenth of its time.
+        collects = gc.isenabled()
         gc.disable()
         try:
             for name in names:
                 importlib.import_module(name)
             gc.freeze()
         finally:
-            gc.enable()
+            if collects:
+                gc.enable()
 
 
 def call(
