@@ -21,7 +21,7 @@ from catalunya.lake.opening import open_lake
 from catalunya.runs.steps import run_id_of
 from catalunya.settings import PORTAL_VARIABLES, Settings
 from orchestration.scripts import airflow_local
-from orchestration.tests.api import PATIENCE_S, PIPELINE, AirflowApi, EndedRun
+from orchestration.tests.api import TIMEOUT_S, PIPELINE, AirflowApi, EndedRun
 from tests.pipeline.command import CLEAN
 from tests.project import ROOT, copy_small_home
 from tests.webhook_sink import WebhookSink, listening
@@ -119,7 +119,7 @@ def _started(
         yield found
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(PATIENCE_S)
+        process.wait(TIMEOUT_S)
     left = _processes_of(folder)
     if process.returncode or left:
         pytest.fail(f"Ctrl-C ended Airflow with code {process.returncode} and left {left}")
@@ -150,7 +150,7 @@ def _processes_of(folder: Path) -> list[str]:
 
 def _wait_until_ready(airflow: Airflow, process: subprocess.Popen[bytes]) -> None:
     log = airflow.folder / "out.log"
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while "ready at" not in log.read_text():
         if process.poll() is not None or time.monotonic() > deadline:
             pytest.fail(f"Airflow did not start:\n{log.read_text()}")

@@ -14,7 +14,7 @@ from orchestration.scripts import airflow_local
 
 PIPELINE = "catalunya_data_pipeline"
 FINAL_STATES = {"success", "failed"}
-PATIENCE_S = 900.0
+TIMEOUT_S = 900.0
 """How long a test waits for what must come, on a machine that does much else; what never comes ends it."""
 
 
@@ -73,13 +73,13 @@ class AirflowApi:
         return run if run["state"] in FINAL_STATES else None
 
     def wait(self, look: Callable[[], Any], failure: str) -> Any:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
             found = look()
             if found:
                 return found
             time.sleep(0.5)
-        pytest.fail(f"{failure} within {PATIENCE_S:g} s; the logs: {self.folder}")
+        pytest.fail(f"{failure} within {TIMEOUT_S:g} s; the logs: {self.folder}")
 
     def log_of(self, ended: EndedRun, name: str) -> str:
         task = ended.tasks[name]

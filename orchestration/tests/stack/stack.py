@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.tests.api import PATIENCE_S, PIPELINE, AirflowApi, EndedRun
+from orchestration.tests.api import TIMEOUT_S, PIPELINE, AirflowApi, EndedRun
 from tests.project import ROOT
 from tools.processes import free_port
 
@@ -56,7 +56,7 @@ class Stack(AirflowApi):
 
     def up(self, *options: str) -> None:
         """Start everything and wait until all is healthy."""
-        self.compose("up", "--wait", "--wait-timeout", f"{PATIENCE_S:g}", *options)
+        self.compose("up", "--wait", "--wait-timeout", f"{TIMEOUT_S:g}", *options)
 
     def down(self, *options: str) -> None:
         """Stop everything."""
@@ -107,7 +107,7 @@ class Stack(AirflowApi):
 
     def request(self, path: str, content: Any = None, method: str | None = None) -> Any:
         """Like `AirflowApi.request`, but waits for an API server that is down for a while."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while True:
             try:
                 return super().request(path, content, method)
@@ -159,7 +159,7 @@ def service_of(container: dict[str, Any]) -> str:
 
 def docker(command: list[str], env: dict[str, str] | None = None, *, check: bool = True) -> str:
     """Return what a command prints; with `check`, fail with its whole output when it fails."""
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     if done.returncode and check:
         raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout + ("" if check else done.stderr)
