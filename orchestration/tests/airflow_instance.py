@@ -21,7 +21,7 @@ from catalunya.lake.opening import open_lake
 from catalunya.runs.steps import run_id_of
 from catalunya.settings import PORTAL_VARIABLES, Settings
 from orchestration.scripts import airflow_local
-from orchestration.tests.api import TIMEOUT_S, PIPELINE, AirflowApi, EndedRun
+from orchestration.tests.api import PIPELINE, TIMEOUT_S, AirflowApi, EndedRun
 from tests.pipeline.command import CLEAN
 from tests.project import ROOT, copy_small_home
 from tests.webhook_sink import WebhookSink, listening

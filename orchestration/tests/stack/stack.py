@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.tests.api import TIMEOUT_S, PIPELINE, AirflowApi, EndedRun
+from orchestration.tests.api import PIPELINE, TIMEOUT_S, AirflowApi, EndedRun
 from tests.project import ROOT
 from tools.processes import free_port
 
