@@ -132,7 +132,7 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 if __name__ == "__main__":
     import_everything()
     for home in map(Path, sys.argv[3:]):
-        dbt.warm_up(home / "dbt" / "mart", code_digest(home))
+        dbt.parse(home / "dbt" / "mart", code_digest(home))
     with Server(f"{sys.argv[1]}.new", RequestHandler) as server:
         # Under its name it already listens.
         Path(f"{sys.argv[1]}.new").rename(sys.argv[1])
