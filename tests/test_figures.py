@@ -351,6 +351,7 @@ def refusals(snapshots: list[Taken], by_hand: int | None = None) -> list[str | N
     return gates
 
 
+@pytest.mark.slow
 def test_a_slow_loss_of_rows_is_refused_with_the_largest_its_day_and_snapshot(register, tmp_path):
     snapshots = lives(
         register,
@@ -372,6 +373,7 @@ def test_a_slow_loss_of_rows_is_refused_with_the_largest_its_day_and_snapshot(re
     assert errors(findings_of("social_services", snapshots[4], snapshots[3], old)) == {}
 
 
+@pytest.mark.slow
 def test_a_slow_loss_and_a_slow_growth_of_a_total_are_refused(register, tmp_path):
     (tmp_path / "less").mkdir()
     (tmp_path / "more").mkdir()
