@@ -32,7 +32,7 @@ from catalunya.build import inputs
 from catalunya.datasets import loader
 from catalunya.lake.opening import open_lake
 from catalunya.settings import Settings
-from catalunya.warehouse import dbt
+from catalunya.warehouse import dbt, dbt_runner
 from catalunya.warehouse.engines import open_engine
 
 settings = Settings.load()
@@ -44,8 +44,8 @@ with engine.build("20000101T000000Z-00000000", datasets, wanted.snapshots) as (w
     dbt.invoke(["seed"], project=project, digest=wanted.code, target=target, sample=workspace.sample)
     parsed = dbt.parse(project, wanted.code, target)
     work = workspace._database.parent
-    with dbt._connected(target):
-        found = dbt._call(["compile"], project, work, target.name, manifest=parsed.manifest)
+    with dbt_runner.connected(target):
+        found = dbt_runner.call(["compile"], project, work, target.name, manifest=parsed.manifest)
     nodes = {r.node.unique_id: r.node for r in found.results if r.node.compiled_code}
     parents = parsed.described["parent_map"]
     order = [n for n in TopologicalSorter({n: parents[n] for n in nodes}).static_order() if n in nodes]

@@ -30,7 +30,7 @@ class S3Emulator:
     def new_bucket(self, name: str = "") -> str:
         name = name or f"lake-{uuid.uuid4().hex[:12]}"
         request = urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")
-        with urllib.request.urlopen(request, timeout=10):
+        with urllib.request.urlopen(request, timeout=600):
             return name
 
 

@@ -54,29 +54,70 @@ def test_without_suspects_nothing_is_tried():
 
 
 @pytest.mark.parametrize(
-    ("accepted", "test"),
+    ("accepted", "test", "rule"),
     [
         (
             "test.mart.filled_dim_comarca_name__division_on.4d5d092562",
-            "test.mart.not_null_dim_comarca_name__division_on",
+            "test.mart.valid_columns_dim_comarca",
+            "division_on is null",
         ),
         (
             "test.mart.within_range_dim_municipality_latitude__90___90.8de2beffe9",
-            "test.mart.accepted_range_dim_municipality_latitude__90___90",
+            "test.mart.valid_columns_dim_municipality",
+            "latitude is out of range",
+        ),
+        (
+            "test.mart.accepted_values_service_history_basis__observed__inscription.0fd1ab7dbf",
+            "test.mart.valid_columns_service_history",
+            "basis is not accepted",
+        ),
+        (
+            "test.mart.not_negative_coverage_municipality_3c5a4b0b1f6d3c5a4b0b1f6d3c5a4b0b.8de2beffe9",
+            "test.mart.valid_columns_coverage_municipality",
+            "places is negative",
+        ),
+        (
+            "test.mart.valid_columns_population.8de2beffe9 people is negative",
+            "test.mart.valid_columns_population",
+            "people is negative",
         ),
         (
             "test.mart.unique_combination_int_service_wordings_service_id__first_number.04ef6afcd0",
             "test.mart.unique_combination_of_columns_int_service_distinct_states_service_id__first_number",
+            "",
         ),
     ],
 )
-def test_an_accepted_test_is_still_accepted_after_it_was_renamed(accepted, test):
+def test_an_accepted_test_is_still_accepted_after_it_was_renamed_or_became_a_rule(accepted, test, rule):
     manifest = dbt.parse(ROOT / "dbt" / "mart", code_digest(ROOT)).described
     [node_id] = [name for name in manifest["nodes"] if name.startswith(f"{test}.")]
-    failed = dbt.NodeResult(node_id, "", "test", "fail", 0.0, "", 1, (), ())
-    outcome = dbt.Outcome((failed,), ())
-    assert [f.severity for f in findings_of_tests(outcome, {"s1": frozenset({"dbt", accepted})})] == ["warn"]
-    assert [f.severity for f in findings_of_tests(outcome, {"s1": frozenset({"dbt"})})] == ["error"]
+    failed = dbt.NodeResult(f"{node_id} {rule}".strip(), "", "test", "fail", 0.0, "", 1, (), ())
+    assert [f.severity for f in findings_of_tests([failed], {"s1": frozenset({"dbt", accepted})})] == ["warn"]
+    assert [f.severity for f in findings_of_tests([failed], {"s1": frozenset({"dbt"})})] == ["error"]
+
+
+@pytest.mark.parametrize(
+    "accepted",
+    [
+        "test.mart.valid_columns_dim_comarca.4d5d092562 name is null",
+        "test.mart.not_null_dim_comarca_name.4d5d092562",
+        "test.mart.accepted_values_dim_comarca_division_on__1.4d5d092562",
+        "test.mart.not_null_dim_municipality_division_on.4d5d092562",
+    ],
+)
+def test_another_rule_of_the_same_columns_or_model_is_not_accepted_with_it(accepted):
+    failed = dbt.NodeResult(
+        "test.mart.valid_columns_dim_comarca.4d5d092562 division_on is null",
+        "",
+        "test",
+        "fail",
+        0.0,
+        "",
+        1,
+        (),
+        (),
+    )
+    assert [f.severity for f in findings_of_tests([failed], {"s1": frozenset({accepted})})] == ["error"]
 
 
 def test_a_test_of_another_name_is_not_accepted_with_it():

@@ -18,7 +18,7 @@ from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from catalunya.runs.record import RunRecord, merged
 from catalunya.settings import Settings
-from catalunya.warehouse import dbt
+from catalunya.warehouse import dbt, dbt_parse
 from catalunya.warehouse.engines import open_engine
 from catalunya.warehouse.engines.base import ENGINE_NOTE, Cost, PublishedRelease
 from catalunya.warehouse.engines.hive import HiveEngine
@@ -39,7 +39,7 @@ def settings(engine: str, **more: str) -> Settings:
 
 def test_whoever_asks_for_duckdbs_project_asks_for_the_same_one(lake, monkeypatch):
     asked: list[tuple[object, ...]] = []
-    monkeypatch.setattr(dbt, "_parsed", lambda *key: asked.append(key))
+    monkeypatch.setattr(dbt_parse, "_parsed", lambda *key: asked.append(key))
     lake.put(layout.candidate(RUN, dbt.CANDIDATE), b"")
     with open_engine(lake, settings("duckdb")).reopen(RUN) as workspace:
         dbt.parse(Path("p"), "digest", workspace.target)

@@ -25,7 +25,7 @@ def secrets_of(folder: Path, postgres: str, redis: str) -> dict[str, str]:
             "REDIS_PASSWORD": redis,
         },
         check=True,
-        timeout=60,
+        timeout=600,
     )
     return {path.name: path.read_text() for path in folder.iterdir()}
 
@@ -73,5 +73,5 @@ def test_the_configuration_of_redis_keeps_any_password_in_quotes(tmp_path):
     script = script.replace("/run/catalunya/redis_password", str(tmp_path / "password"))
     script = script.replace("/tmp/redis.conf", str(tmp_path / "redis.conf"))
     (tmp_path / "password").write_text('a "b" \\c #d')
-    subprocess.run(["sh", "-c", script], check=True, timeout=60)
+    subprocess.run(["sh", "-c", script], check=True, timeout=600)
     assert (tmp_path / "redis.conf").read_text().splitlines()[-1] == 'requirepass "a \\"b\\" \\\\c #d"'

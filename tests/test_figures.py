@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -608,14 +607,3 @@ def test_the_stored_figures_are_rows_and_totals_and_few(register, people):
         for dataset in DEFINITIONS.values():
             nulls = ", ".join(f"cast(null as {c.kind.sql}) as {c.name}" for c in dataset.columns)
             assert len(snapshot_figures(con, dataset, f"(select {nulls})")) <= 20
-
-
-def test_a_million_rows_are_judged_within_seconds(register, tmp_path):
-    of = register(DAY)
-    large = of.altered(
-        tmp_path, "select r.* replace (service_id || '-' || i as service_id) from {rows} r, range(90) as t(i)"
-    )
-    assert large.staged.rows_staged > 900_000
-    started = time.process_time()
-    findings_of("social_services", large, large)
-    assert time.process_time() - started < 30

@@ -67,9 +67,23 @@ def _end(process: subprocess.Popen[bytes], number: signal.Signals, timeout_s: fl
         while time.monotonic() < deadline:
             process.poll()
             os.killpg(process.pid, 0)
+            if sys.platform == "linux" and not _running(process.pid):
+                return
             time.sleep(0.05)
     except ProcessLookupError:
         return
+
+
+def _running(group: int) -> bool:
+    """Tell whether a process of the group has not ended; one that has may wait long for the init process to notice."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, pgrp, *_ = stat.read_text("utf-8", "replace").rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(pgrp) == group and state not in "ZX":
+            return True
+    return False
 
 
 def _end_with_parent() -> None:

@@ -29,7 +29,7 @@ from tools.processes import LOOPBACK, free_port, is_free, process_group
 ORCHESTRATION = Path(__file__).resolve().parents[1]
 REPOSITORY = ORCHESTRATION.parent
 BIN = Path(sys.executable).parent
-START_TIMEOUT_S = 180
+START_TIMEOUT_S = 600
 
 
 def main() -> int:

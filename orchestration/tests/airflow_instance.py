@@ -21,9 +21,9 @@ from catalunya.lake.opening import open_lake
 from catalunya.runs.steps import run_id_of
 from catalunya.settings import PORTAL_VARIABLES, Settings
 from orchestration.scripts import airflow_local
-from orchestration.tests.api import PIPELINE, AirflowApi, EndedRun
+from orchestration.tests.api import PIPELINE, TIMEOUT_S, AirflowApi, EndedRun
 from tests.pipeline.command import CLEAN
-from tests.project import ROOT, copy_home
+from tests.project import ROOT, copy_small_home
 from tests.webhook_sink import WebhookSink, listening
 from tools.processes import free_port
 
@@ -73,7 +73,7 @@ class Airflow(AirflowApi):
 
 @contextmanager
 def start_airflow(folder: Path, demo: RunningPortal, more: dict[str, str] | None = None) -> Iterator[Airflow]:
-    """Run an Airflow in `folder` with the data of the demo portal, and with `more` in its environment."""
+    """Run an Airflow in `folder` with few marts of the demo portal's data, and with `more` in its environment."""
     with listening() as webhook_sink:
         yield from _started(folder, demo, webhook_sink, more or {})
 
@@ -81,7 +81,7 @@ def start_airflow(folder: Path, demo: RunningPortal, more: dict[str, str] | None
 def _started(
     folder: Path, demo: RunningPortal, webhook_sink: WebhookSink, more: dict[str, str]
 ) -> Iterator[Airflow]:
-    home = copy_home(folder / "home")
+    home = copy_small_home(folder / "home")
     port = free_port()
     env = {
         **CLEAN,
@@ -119,7 +119,7 @@ def _started(
         yield found
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        process.wait(TIMEOUT_S)
     left = _processes_of(folder)
     if process.returncode or left:
         pytest.fail(f"Ctrl-C ended Airflow with code {process.returncode} and left {left}")
@@ -150,22 +150,20 @@ def _processes_of(folder: Path) -> list[str]:
 
 def _wait_until_ready(airflow: Airflow, process: subprocess.Popen[bytes]) -> None:
     log = airflow.folder / "out.log"
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + TIMEOUT_S
     while "ready at" not in log.read_text():
         if process.poll() is not None or time.monotonic() > deadline:
             pytest.fail(f"Airflow did not start:\n{log.read_text()}")
         time.sleep(0.5)
-    airflow.wait(
-        lambda: len(airflow.request("/dags")["dags"]) >= 6 or None, "the DAGs were not all read", timeout_s=90
-    )
+    airflow.wait(lambda: len(airflow.request("/dags")["dags"]) >= 6 or None, "the DAGs were not all read")
     for found in airflow.request("/dags")["dags"]:
         if found["dag_id"] != MAINTENANCE:
             airflow.unpause(found["dag_id"])
 
 
-def scheduled_run(airflow: Airflow, dag_id: str = PIPELINE, timeout_s: float = 240) -> EndedRun:
+def scheduled_run(airflow: Airflow, dag_id: str = PIPELINE) -> EndedRun:
     """Return the run that the scheduler started, once the DAG is read and unpaused."""
     runs = airflow.wait(
         lambda: airflow.request(f"/dags/{dag_id}/dagRuns")["dag_runs"], "no run was scheduled"
     )
-    return airflow.ended(runs[0]["dag_run_id"], dag_id, timeout_s)
+    return airflow.ended(runs[0]["dag_run_id"], dag_id)

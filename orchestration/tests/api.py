@@ -14,6 +14,8 @@ from orchestration.scripts import airflow_local
 
 PIPELINE = "catalunya_data_pipeline"
 FINAL_STATES = {"success", "failed"}
+TIMEOUT_S = 900.0
+"""How long a test waits for what must come, on a machine that does much else; what never comes ends it."""
 
 
 @dataclass
@@ -54,9 +56,9 @@ class AirflowApi:
     def run(self, dag_id: str = PIPELINE, **conf: Any) -> EndedRun:
         return self.ended(self.trigger(dag_id, **conf), dag_id)
 
-    def ended(self, run_id: str, dag_id: str = PIPELINE, timeout_s: float = 240) -> EndedRun:
+    def ended(self, run_id: str, dag_id: str = PIPELINE) -> EndedRun:
         path = f"/dags/{dag_id}/dagRuns/{run_id}"
-        run = self.wait(lambda: self._if_ended(path), f"{dag_id} {run_id} did not end", timeout_s)
+        run = self.wait(lambda: self._if_ended(path), f"{dag_id} {run_id} did not end")
         found = self.request(f"{path}/taskInstances?limit=100")["task_instances"]
         tasks = {}
         for task in found:
@@ -70,14 +72,14 @@ class AirflowApi:
         run = self.request(path)
         return run if run["state"] in FINAL_STATES else None
 
-    def wait(self, look: Callable[[], Any], failure: str, timeout_s: float = 60) -> Any:
-        deadline = time.monotonic() + timeout_s
+    def wait(self, look: Callable[[], Any], failure: str) -> Any:
+        deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
             found = look()
             if found:
                 return found
             time.sleep(0.5)
-        pytest.fail(f"{failure} within {timeout_s:g} s; the logs: {self.folder}")
+        pytest.fail(f"{failure} within {TIMEOUT_S:g} s; the logs: {self.folder}")
 
     def log_of(self, ended: EndedRun, name: str) -> str:
         task = ended.tasks[name]

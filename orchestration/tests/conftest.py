@@ -9,13 +9,13 @@ import pytest
 from catalunya.demo import server
 from orchestration.tests.airflow_instance import Airflow, scheduled_run, start_airflow
 from orchestration.tests.api import EndedRun
-from tests.pipeline.command import DAY
+from tests.pipeline.command import DAY, SMALL
 
 
 @pytest.fixture(scope="package")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     folder = tmp_path_factory.mktemp("airflow")
-    with server.running(day=DAY) as demo, start_airflow(folder, demo) as found:
+    with server.running(rows=SMALL, day=DAY) as demo, start_airflow(folder, demo) as found:
         yield found
 
 

@@ -118,7 +118,7 @@ def up(bash: str, folder: Path, versions: tuple[str, str], *options: str) -> tup
         "COMPOSE_VERSION": versions[0], "BUILDX_VERSION": versions[1],
     }  # fmt: skip
     command = [bash, str(SCRIPTS / "up.sh"), *options]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600, check=False)
     return done.returncode, done.stderr, started.read_text().splitlines() if started.exists() else []
 
 

@@ -106,9 +106,9 @@ def audit(
         marts = figures_of_candidate(settings, engine, candidate)
         new = [name for ids in pending(candidate, baseline).values() for name in ids]
         findings += _mart_findings(storage, settings, marts, baseline, lifts, new)
-        outcome = _test(settings, engine, candidate, on_node)
-        findings += test_findings(outcome, lifts)
-        results = outcome.results
+        with reopen(engine, candidate) as workspace:
+            results = workspace.test(settings.home / "dbt" / "mart", candidate.inputs.code, on_node)
+        findings += test_findings(results, lifts)
     verdict = Audit(
         candidate_id=candidate.candidate_id,
         audited_at=now,
@@ -236,20 +236,6 @@ def _mart_findings(
         before = _figures_of_release(storage, settings, baseline.release_id, baseline.marts)
     lifted = frozenset(gate for name in ids for gate in lifts.get(name, ()))
     return compare_marts(now, before, declared_figures(settings.home / "dbt" / "mart"), lifted)
-
-
-def _test(
-    settings: Settings, engine: Engine, candidate: Candidate, on_node: Callable[[str], None] | None
-) -> dbt.Outcome:
-    with reopen(engine, candidate) as workspace:
-        return dbt.invoke(
-            ["test", "--exclude-resource-type", "unit_test"],
-            project=settings.home / "dbt" / "mart",
-            digest=candidate.inputs.code,
-            target=workspace.target,
-            sample=workspace.sample,
-            on_node=on_node,
-        )
 
 
 def blame(verdict: Audit, snapshots: Mapping[str, str]) -> Audit:

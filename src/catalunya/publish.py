@@ -25,6 +25,7 @@ from catalunya.log import get_logger
 from catalunya.publication import catalogue, demo_notice
 from catalunya.release import (
     RECORD,
+    RELEASE_DATABASE,
     SUMS,
     Release,
     ReleasedSnapshot,
@@ -37,8 +38,6 @@ from catalunya.warehouse.dbt import Mart, MartColumn
 from catalunya.warehouse.engines.base import Engine, PublishedRelease, Workspace
 
 log = get_logger(__name__)
-
-RELEASE_DATABASE = "catalunya.duckdb"
 
 
 def baseline(release: Release | None) -> Baseline | None:

@@ -19,6 +19,8 @@ from catalunya.quality.findings import Stale
 
 SUMS = "SHA256SUMS"
 """File of a release with the checksums of the others."""
+RELEASE_DATABASE = "catalunya.duckdb"
+"""File of a release with all marts, in the schema `marts`."""
 RECORD = "release.json"
 """File of a release that describes it; written last, so that its existence means the release is whole."""
 

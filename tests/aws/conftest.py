@@ -38,6 +38,16 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Account]:
     }
 
 
+@pytest.fixture(params=["development", "production"])
+def environment(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def account(templates: dict[str, Account], environment: str) -> Account:
+    return templates[environment]
+
+
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Package:
     """The functions' package for the Python and the processor of this machine."""

@@ -91,16 +91,6 @@ READS_DATA = {
 DATA = (PAGE, MANIFEST, REFUSED, ACCEPTED, INDEX, STAGED, QUARANTINED, CANDIDATE, RELEASE, MART)
 
 
-@pytest.fixture(params=["development", "production"])
-def environment(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def account(templates: dict[str, Account], environment: str) -> Account:
-    return templates[environment]
-
-
 def in_lake(environment: str, key: str) -> str:
     return f"arn:aws:s3:::catalunya-{environment}-lake-{ACCOUNT}/{key}"
 

@@ -15,16 +15,6 @@ from tests.aws.synthesis import WORKER, synthesise
 pytestmark = pytest.mark.aws
 
 
-@pytest.fixture(params=["development", "production"])
-def environment(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def account(templates: dict[str, Account], environment: str) -> Account:
-    return templates[environment]
-
-
 def test_the_orchestrator_invokes_the_functions_and_assumes_the_roles_of_its_tasks(account, environment):
     role = f"catalunya-{environment}-orchestrator"
     function = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:catalunya-{environment}-"

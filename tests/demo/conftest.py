@@ -23,5 +23,5 @@ def portal(_one_portal: RunningPortal) -> Iterator[RunningPortal]:
 
 @pytest.fixture
 def http(portal: RunningPortal) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=portal.url, timeout=20) as client:
+    with httpx.Client(base_url=portal.url, timeout=600) as client:
         yield client

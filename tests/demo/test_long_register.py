@@ -32,7 +32,7 @@ def long_register() -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=600)
 
 
 def test_a_long_register_is_served_in_pages_of_50000_rows(long_register: int) -> None:

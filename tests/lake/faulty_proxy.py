@@ -79,7 +79,7 @@ def _server(proxy: FaultyProxy, backend: str) -> ThreadingHTTPServer:
             if fault is not None:
                 self._answer(fault[0], {}, fault[1])
                 return
-            connection = http.client.HTTPConnection(backend, timeout=60)
+            connection = http.client.HTTPConnection(backend, timeout=600)
             sent = dict(self.headers)
             if proxy.ignore_conditions:
                 sent = {name: value for name, value in sent.items() if name.lower() not in _CONDITIONS}

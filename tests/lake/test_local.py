@@ -263,7 +263,7 @@ def test_a_file_that_the_disk_does_not_take_whole_is_explained_and_never_visible
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=600,
     )
     assert done.stdout.count("File too large; raise the limit") == 3, done.stdout
     storage = open_lake(str(tmp_path / "lake"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +11,11 @@ import pytest
 from tests.project import ROOT
 
 from .access import access_municipality
-from .built import BuiltWarehouse, build_warehouse
+from .built import BuiltWarehouse
 from .compare import differences, report
 from .coverage import Coverage, years
 from .history import Histories, dim_service_type
-from .portals import LEFT, MERGED, SUCCESSOR, everything_sent, thinned
+from .portals import LEFT, MERGED, SUCCESSOR
 from .provenance import provenance
 from .quality import data_quality, service_users
 from .territory import dim_comarca, dim_municipality, gazetteer, population
@@ -98,15 +97,14 @@ def test_a_mart_equals_the_plain_computation(
 
 
 def test_coverage_equals_the_plain_computation_when_one_that_left_the_list_has_no_people_in_any_year(
-    tmp_path: Path,
+    thin: BuiltWarehouse,
 ) -> None:
-    without = build_warehouse(tmp_path / "lake", [thinned(one) for one in everything_sent(None, {LEFT})])
-    plain = plain_computation(without)
+    plain = plain_computation(thin)
     for mart in ("coverage_municipality", "coverage_comarca", "coverage_catalonia"):
-        found = without.rows(f"select * from marts.{mart}")
-        told = differences(mart, KEYS[mart], without.columns(mart), found, plain[mart]())
+        found = thin.rows(f"select * from marts.{mart}")
+        told = differences(mart, KEYS[mart], thin.columns(mart), found, plain[mart]())
         assert not told, report(told)
-    assert without.rows(
+    assert thin.rows(
         "select year, municipalities_without_population, count(places_per_100_aged_65_over) from marts.coverage_comarca "
         "where comarca_id = '25' and year > 2018 group by all order by year"
     ) == [*((year, 1, 0) for year in range(2019, 2026)), (2026, 14, 0), (2027, 13, 0)]

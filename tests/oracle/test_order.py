@@ -10,17 +10,17 @@ from typing import Any
 import duckdb
 import pytest
 
-from .built import build_warehouse
-from .portals import Sent, everything_sent, thinned
+from .built import BuiltWarehouse, build_warehouse
+from .portals import Sent
 
 pytestmark = pytest.mark.xdist_group("dbt")
 
 
-def test_the_same_rows_in_another_order_give_the_same_marts(tmp_path: Path) -> None:
-    sent = [thinned(one) for one in everything_sent(None)]
-    dice = random.Random("order")
-    there = build_warehouse(tmp_path / "there", sent)
-    mixed = build_warehouse(tmp_path / "mixed", [_mixed(one, dice) for one in sent])
+def test_the_same_rows_in_another_order_give_the_same_marts(
+    thin: BuiltWarehouse, thin_sent: list[Sent], tmp_path: Path
+) -> None:
+    there, dice = thin, random.Random("order")
+    mixed = build_warehouse(tmp_path, [_mixed(one, dice) for one in thin_sent])
     names = [
         name for (name,) in there.rows("select table_name from duckdb_tables() where schema_name = 'marts'")
     ]

@@ -91,7 +91,7 @@ class ForkServer:
                 done = json.loads(answers.readline())
             stdout, stderr = out.read_text("utf-8"), err.read_text("utf-8")
         if done["code"] is not None:
-            assert stdout, stderr
+            assert stdout, f"ended with {done['code']} and said nothing: {stderr}"
         return Answer(done["code"], json.loads(stdout or "{}"), stderr, done["seconds"], done["writes"])
 
 
@@ -124,6 +124,8 @@ class Command:
     url: str | None
     now: str = "2026-01-05T06:00:00Z"
     env: dict[str, str] = field(default_factory=dict)
+    home: Path | None = None
+    """CATALUNYA_HOME; the project's own when it is None."""
 
     def variables(self) -> dict[str, str]:
         urls = PORTAL_VARIABLES
@@ -133,7 +135,8 @@ class Command:
             # As many tests as there are processors run at once: a second thread of dbt only costs.
             "CATALUNYA_DBT_THREADS": "1",
         }  # fmt: skip
-        return {**CLEAN, **own, **portals, **self.env}
+        home = {"CATALUNYA_HOME": str(self.home)} if self.home else {}
+        return {**CLEAN, **own, **portals, **home, **self.env}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """The command as a process of its own."""

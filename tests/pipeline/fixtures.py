@@ -28,18 +28,38 @@ from tests.pipeline.command import (
     file_lock,
     shared_once,
 )
-from tests.project import ROOT
+from tests.project import ROOT, copy_small_home
 from tests.webhook_sink import WebhookSink, listening
 
 
 @pytest.fixture(scope="session")
-def fork_server(tmp_path_factory: pytest.TempPathFactory) -> ForkServer:
+def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with few marts. To be read only."""
+    with file_lock(tmp_path_factory, "small_project") as folder:
+        home = folder / "small_project"
+        if not home.exists():
+            copy_small_home(home)
+    return home
+
+
+@pytest.fixture
+def small_home(tmp_path_factory: pytest.TempPathFactory, small_project: Path) -> Path:
+    """A copy of `small_project` to make mistakes in, always in the same place, so that dbt can use its last parse."""
+    folder = tmp_path_factory.getbasetemp() / "small_home"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(small_project, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory: pytest.TempPathFactory, small_project: Path) -> ForkServer:
     """One process for all of pytest's, started by the first that needs it; it ends with pytest."""
     with file_lock(tmp_path_factory, "fork_server") as folder:
         address = folder / "fork_server.sock"
         if not address.exists():
             owner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-            command = [sys.executable, "-m", "tests.pipeline.fork_server", str(address), str(owner)]
+            homes = (str(ROOT), str(small_project))
+            command = [sys.executable, "-m", "tests.pipeline.fork_server", str(address), str(owner), *homes]
             process = subprocess.Popen(command, cwd=ROOT, env=CLEAN)
             while not address.exists():
                 assert process.poll() is None, "the process that runs commands did not start"
@@ -51,6 +71,13 @@ def fork_server(tmp_path_factory: pytest.TempPathFactory) -> ForkServer:
 @pytest.fixture
 def demo() -> Iterator[RunningPortal]:
     with server.running(day=DAY) as running:
+        yield running
+
+
+@pytest.fixture
+def small_demo() -> Iterator[RunningPortal]:
+    """The portal that `small_release` was read from, unchanged since."""
+    with server.running(rows=SMALL, day=DAY) as running:
         yield running
 
 
@@ -66,12 +93,14 @@ def first_release(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkSer
 
 
 @pytest.fixture(scope="session")
-def small_release(tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> ReleasedLake:
-    """As `first_release`, of a small register. To be read only."""
+def small_release(
+    tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer, small_project: Path
+) -> ReleasedLake:
+    """As `first_release`, of a small register and with few marts. To be read only."""
 
     def make(lake: Path) -> Answer:
         with server.running(rows=SMALL, day=DAY) as running:
-            return Command(str(lake), running.url).run()
+            return Command(str(lake), running.url, home=small_project).run()
 
     return shared_once(tmp_path_factory, "small", make)
 
@@ -97,6 +126,14 @@ def released(first_release: ReleasedLake, demo: RunningPortal, tmp_path: Path) -
     lake = tmp_path / "lake"
     shutil.copytree(first_release.lake, lake)
     return Command(str(lake), demo.url)
+
+
+@pytest.fixture
+def small(small_release: ReleasedLake, small_project: Path, tmp_path: Path) -> Command:
+    """The command on a lake of its own that has `small_release`; its portals are gone."""
+    lake = tmp_path / "lake"
+    shutil.copytree(small_release.lake, lake)
+    return Command(str(lake), None, now=LATER, home=small_project)
 
 
 @pytest.fixture

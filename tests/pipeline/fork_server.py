@@ -1,18 +1,20 @@
 """The command, forked off a process that has imported everything, so that many runs cost little.
 
-    python -m tests.pipeline.fork_server ADDRESS OWNER
+    python -m tests.pipeline.fork_server ADDRESS OWNER HOME...
 
-Listens on the Unix socket ADDRESS, and ends with the process OWNER. Reads one JSON object from each connection:
-`env`, `argv`, `kill_after` (seconds, or null), `kill_at` (the number of a write to the lake, or null), `out` and `err`
-(files). Forks, runs the command in the child, kills it with SIGKILL when its time is up or right before that write, and
-answers with `code` (null when killed), `seconds` and `writes` (how many were begun).
+Parses the dbt project of each HOME, listens on the Unix socket ADDRESS, and ends with the process OWNER. Reads one JSON
+object from each connection: `env`, `argv`, `kill_after` (seconds, or null), `kill_at` (the number of a write to the lake,
+or null), `out` and `err` (files). Forks, runs the command in the child, kills it with SIGKILL when its time is up or right
+before that write, and answers with `code` (null when killed), `seconds` and `writes` (how many were begun).
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
+import pkgutil
 import signal
 import socketserver
 import sys
@@ -21,12 +23,30 @@ import time
 from pathlib import Path
 from typing import Any
 
+import catalunya
 from catalunya.build import code_digest
 from catalunya.cli import main
 from catalunya.lake.local import LocalStorage
 from catalunya.lake.s3 import S3Storage
-from catalunya.settings import ROOT
 from catalunya.warehouse import dbt
+
+LATE = (
+    "apprise.plugins",
+    "asyncio",
+    "dbt.adapters.duckdb.environments.local",
+    "dbt_common.clients.agate_helper",
+    "numpy.ma",
+)
+"""What libraries import only when they use it."""
+
+
+def import_everything() -> None:
+    """Import what a command imports when it comes to it."""
+    for name in LATE:
+        importlib.import_module(name)
+    for module in pkgutil.walk_packages(catalunya.__path__, "catalunya."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
 
 def count_writes(kill_at: int | None, written: Any) -> None:
@@ -110,7 +130,9 @@ class Server(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
 
 
 if __name__ == "__main__":
-    dbt.warm_up(ROOT / "dbt" / "mart", code_digest(ROOT))
+    import_everything()
+    for home in map(Path, sys.argv[3:]):
+        dbt.parse(home / "dbt" / "mart", code_digest(home))
     with Server(f"{sys.argv[1]}.new", RequestHandler) as server:
         # Under its name it already listens.
         Path(f"{sys.argv[1]}.new").rename(sys.argv[1])

@@ -23,7 +23,6 @@ from catalunya.demo import server
 from catalunya.demo.server import RunningPortal
 from catalunya.lake import layout
 from tests.pipeline.command import SMALL, Command, file_lock
-from tests.project import copy_home
 
 REGISTER = "social_services"
 WITH_NOTE = "municipalities:new_column"
@@ -133,7 +132,8 @@ class Scene:
     """The steps of the life on one lake, with portals of its own."""
 
     home: Path
-    """A copy of CATALUNYA_HOME with the corrected definition."""
+    corrected_home: Path
+    """As `home`, with the corrected definition."""
     open: contextlib.ExitStack
     known: dict[str, str] = field(default_factory=dict)
     """Step to the register's snapshot that landed in it, and `release STEP` to the release that it made."""
@@ -141,10 +141,10 @@ class Scene:
     def command(self, lake: str, step: Step, env: dict[str, str] | None = None) -> Command:
         """The command of a step."""
         more = {"CATALUNYA_KEEP_RELEASES": str(step.keep), **(env or {})}
-        if step.corrected:
-            more["CATALUNYA_HOME"] = str(self.home)
         url = self._portal(step.rows, step.day, step.faults).url
-        return Command(lake, url, now=step.now, env=more)
+        return Command(
+            lake, url, now=step.now, env=more, home=self.corrected_home if step.corrected else self.home
+        )
 
     def arguments(self, step: Step, kept: Iterable[str] = ()) -> tuple[str, ...]:
         """The arguments of a step on a lake that has the whole releases `kept`."""
@@ -177,10 +177,10 @@ class Scene:
 
 
 @contextlib.contextmanager
-def scene(home: Path, known: dict[str, str]) -> Iterator[Scene]:
+def scene(home: Path, corrected_home: Path, known: dict[str, str]) -> Iterator[Scene]:
     """A scene whose portals end with it."""
     with contextlib.ExitStack() as stack:
-        yield Scene(home, stack, known)
+        yield Scene(home, corrected_home, stack, known)
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class Undisturbed:
     """How many writes to the lake a step began."""
 
     @property
-    def home(self) -> Path:
+    def corrected_home(self) -> Path:
         return self.folder / "home"
 
     def before(self, number: int) -> Path:
@@ -206,25 +206,27 @@ class Undisturbed:
         return VisibleState.of(self.before(number), LIFE[number - 1].now)
 
 
-def saved(factory: pytest.TempPathFactory) -> Undisturbed:
+def saved(factory: pytest.TempPathFactory, home: Path) -> Undisturbed:
     """The undisturbed life, made by whoever needs it first. To be read only."""
     with file_lock(factory, "life") as base:
         folder, said = base / "life", base / "life.json"
         if not said.exists():
             shutil.rmtree(folder, ignore_errors=True)
-            said.write_text(json.dumps(_live(folder)))
+            said.write_text(json.dumps(_live(folder, home)))
         return Undisturbed(folder, **json.loads(said.read_text()))
 
 
-def _live(folder: Path) -> dict[str, dict[str, Any]]:
-    definition = copy_home(folder / "home") / "datasets" / f"{REGISTER}.yml"
+def _live(folder: Path, home: Path) -> dict[str, dict[str, Any]]:
+    corrected = folder / "home"
+    shutil.copytree(home, corrected)
+    definition = corrected / "datasets" / f"{REGISTER}.yml"
     text = definition.read_text("utf-8")
     assert "source: telefon\n" in text
     definition.write_text(text.replace("source: telefon\n", "source: [telefon, nom]\n"), "utf-8")
     lake = folder / "before-0"
     lake.mkdir()
     seconds, writes = {}, {}
-    with scene(folder / "home", {}) as life:
+    with scene(home, corrected, {}) as life:
         for number, step in enumerate(LIFE):
             after = folder / f"before-{number + 1}"
             copy_lake(lake, after)

@@ -30,9 +30,9 @@ def test_a_run_that_fails_is_an_alert_with_the_dataset_and_the_reason(tmp_path, 
     assert "boundaries" in alert["message"]
 
 
-def test_a_run_with_nothing_new_sends_no_alert(released, webhook_sink):
-    released.env = {"CATALUNYA_NOTIFY_URLS": webhook_sink.channel}
-    assert released.run(now="2026-01-05T12:00:00Z").code == 0
+def test_a_run_with_nothing_new_sends_no_alert(small, small_demo, webhook_sink):
+    small.env, small.url = {"CATALUNYA_NOTIFY_URLS": webhook_sink.channel}, small_demo.url
+    assert small.run(now="2026-01-05T12:00:00Z").code == 0
     assert webhook_sink.heard == []
 
 

@@ -10,38 +10,38 @@ from tests.project import ROOT
 
 
 def test_a_missing_column_is_refused_then_passed_over_then_accepted_and_a_wrong_test_not_blamed_on_it(
-    released, demo, home, webhook_sink
+    small, small_demo, small_home, webhook_sink
 ):
-    released.env = {"CATALUNYA_NOTIFY_URLS": webhook_sink.channel}
-    first = released("status").json["release_id"]
-    demo.set_day(LATER_DAY)
-    demo.faults.add("social_services:missing_column=telefon")
-    answer = released.run(now=LATER)
+    small.env, small.url = {"CATALUNYA_NOTIFY_URLS": webhook_sink.channel}, small_demo.url
+    first = small("status").json["release_id"]
+    small_demo.set_day(LATER_DAY)
+    small_demo.faults.add("social_services:missing_column=telefon")
+    answer = small.run(now=LATER)
     assert (answer.code, answer.json["status"], answer.json["release_id"]) == (3, "refused", first)
     assert "telefon" in answer.json["message"]
-    [snapshot_id] = released("status").json["datasets"]["social_services"]["refused"]
-    assert Path(released.lake, "landing/social_services", snapshot_id, "refused.json").exists()
-    again = released.run(now="2026-03-02T07:00:00Z")
+    [snapshot_id] = small("status").json["datasets"]["social_services"]["refused"]
+    assert Path(small.lake, "landing/social_services", snapshot_id, "refused.json").exists()
+    again = small.run(now="2026-03-02T07:00:00Z")
     assert again.code == 0
     assert any(snapshot_id in warning for warning in again.json["warnings"])
     [alert] = webhook_sink.heard
     assert answer.json["run_id"] in alert["title"] and "telefon" in alert["message"]
 
-    accepted = released("accept", snapshot_id, "--why", "telephones are no longer published")
+    accepted = small("accept", snapshot_id, "--why", "telephones are no longer published")
     assert (accepted.code, accepted.json["dataset_id"]) == (0, "social_services")
-    demo.faults.clear()
-    demo.set_day(LATER_DAY + timedelta(days=30))
-    wrong = home / "dbt" / "mart" / "tests" / "nobody_is_old.sql"
+    small_demo.faults.clear()
+    small_demo.set_day(LATER_DAY + timedelta(days=30))
+    wrong = small_home / "dbt" / "mart" / "tests" / "nobody_is_old.sql"
     wrong.write_text("select * from {{ ref('population') }} where people_aged_65_over > 0")
-    released.env = {"CATALUNYA_HOME": str(home)}
-    refused = released.run(now="2026-04-02T08:00:00Z")
+    small.env, small.home = {}, small_home
+    refused = small.run(now="2026-04-02T08:00:00Z")
     assert (refused.code, refused.json["status"]) == (3, "refused")
     assert "nobody_is_old" in refused.json["message"]
     assert "correct the model or its test" in refused.json["message"]
-    assert not any(d["refused"] for d in released("status").json["datasets"].values())
+    assert not any(d["refused"] for d in small("status").json["datasets"].values())
 
     wrong.unlink()
-    corrected = released.run(now="2026-04-02T09:00:00Z")
+    corrected = small.run(now="2026-04-02T09:00:00Z")
     assert (corrected.code, corrected.json["status"]) == (0, "released")
     assert corrected.json["datasets"]["social_services"]["snapshot_id"].startswith("20260402T08")
     read = query(corrected, "select snapshot_id from marts.data_quality where dataset_id = 'social_services'")
@@ -50,18 +50,19 @@ def test_a_missing_column_is_refused_then_passed_over_then_accepted_and_a_wrong_
 
 
 def test_a_definition_that_the_demo_portal_does_not_have_leaves_the_demo_working(
-    tmp_path, released, demo, home
+    small, small_demo, small_home
 ):
     definition = (ROOT / "datasets" / "service_users.yml").read_text("utf-8")
     definition = definition.replace("id: service_users", "id: libraries").replace("yavr-pn8q", "zzzz-0000")
-    (home / "datasets" / "libraries.yml").write_text(definition, "utf-8")
-    model = home / "dbt" / "mart" / "models" / "intermediate" / "int_libraries.sql"
+    (small_home / "datasets" / "libraries.yml").write_text(definition, "utf-8")
+    model = small_home / "dbt" / "mart" / "models" / "intermediate" / "int_libraries.sql"
+    model.parent.mkdir()
     model.write_text("select * from {{ source('staging', 'libraries') }}")
-    released.env = {"CATALUNYA_HOME": str(home), "ENVIRONMENT": "demo"}
-    assert released("datasets", "generate").code == 0
-    answer = released.run(now=LATER)
+    small.env, small.home, small.url = {"ENVIRONMENT": "demo"}, small_home, small_demo.url
+    assert small("datasets", "generate").code == 0
+    answer = small.run(now=LATER)
     assert (answer.code, answer.json["status"]) == (0, "released")
     assert answer.json["datasets"]["libraries"]["outcome"] == "unknown"
     assert any("demo portal does not have" in warning for warning in answer.json["warnings"])
-    assert query(answer, "select count(*) > 1000 from marts.service_history") == [(True,)]
-    assert released.run(now="2026-03-02T07:00:00Z").json["status"] == "unchanged"
+    assert query(answer, "select count(*) > 500 from marts.service_history") == [(True,)]
+    assert small.run(now="2026-03-02T07:00:00Z").json["status"] == "unchanged"

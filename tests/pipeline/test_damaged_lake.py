@@ -34,17 +34,17 @@ DAMAGES = {
 
 
 @pytest.fixture(scope="module")
-def worn(small_release, tmp_path_factory) -> Path:
+def worn(small_release, small_project, tmp_path_factory) -> Path:
     """A lake with a release and a refused snapshot after it."""
     lake = tmp_path_factory.mktemp("worn") / "lake"
     shutil.copytree(small_release.lake, lake)
     with server.running(rows=200, day=LATER_DAY) as torn:
-        assert Command(str(lake), torn.url, now=LATER).run().code == 3
+        assert Command(str(lake), torn.url, now=LATER, home=small_project).run().code == 3
     return lake
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_damaged_files_end_in_explained_errors_and_cost_no_release(kind, worn, tmp_path):
+def test_damaged_files_end_in_explained_errors_and_cost_no_release(kind, worn, small_project, tmp_path):
     for damage, spoil in DAMAGES.items():
         lake = tmp_path / damage.replace(" ", "-")
         shutil.copytree(worn, lake)
@@ -54,7 +54,7 @@ def test_damaged_files_end_in_explained_errors_and_cost_no_release(kind, worn, t
         for path in hit:
             path.write_bytes(spoil(path.read_bytes()))
         with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
-            command = Command(str(lake), changed.url, now="2026-03-03T06:00:00Z")
+            command = Command(str(lake), changed.url, now="2026-03-03T06:00:00Z", home=small_project)
             status = command("status")
             assert status.code in (0, 1), status.stderr
             answer = command.run()
@@ -75,19 +75,15 @@ LIMITED = 'ulimit -f "$0"; exec "$@"'
 
 
 @pytest.mark.parametrize("blocks", ["20", "100", "2000"])
-def test_a_disk_that_is_full_in_any_stage_is_explained_and_heals_when_there_is_room(
-    small_release, tmp_path, blocks
-):
+def test_a_disk_that_is_full_in_any_stage_is_explained_and_heals_when_there_is_room(small, blocks):
     """Of files that may have so many times 512 bytes at most some stage cannot write one."""
-    lake = tmp_path / "lake"
-    shutil.copytree(small_release.lake, lake)
     with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
-        command = Command(str(lake), changed.url, now=LATER)
-        assert command("ingest").code == 0
+        small.url = changed.url
+        assert small("ingest").code == 0
         for words in (["stage"], ["run"]):
             full = subprocess.run(
                 ["sh", "-c", LIMITED, blocks, sys.executable, "-m", "catalunya", *words, "--json"],
-                env=command.variables(),
+                env=small.variables(),
                 capture_output=True,
                 text=True,
                 timeout=600,
@@ -101,5 +97,5 @@ def test_a_disk_that_is_full_in_any_stage_is_explained_and_heals_when_there_is_r
                 assert re.search(r"run again|ulimit|free space|larger disk", answer["message"]), answer[
                     "message"
                 ]
-        healed = command.run(now="2026-03-02T12:00:00Z")
+        healed = small.run(now="2026-03-02T12:00:00Z")
     assert (healed.code, healed.json["status"]) == (0, "released"), healed.stderr

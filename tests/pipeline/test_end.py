@@ -143,7 +143,7 @@ def slow_portal() -> Iterator[tuple[str, threading.Event]]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.set()
-            over.wait(60)
+            over.wait(600)
 
         do_HEAD = do_GET  # noqa: N815
 
@@ -167,7 +167,7 @@ def test_a_signal_is_one_alert_one_record_and_one_object_and_a_second_one_breaks
 ):
     command.url, asked = slow_portal
     process = command.start("run", "--json")
-    assert asked.wait(60)
+    assert asked.wait(600)
     process.send_signal(number)
     process.send_signal(signal.SIGTERM)
     out, stderr = process.communicate(timeout=600)

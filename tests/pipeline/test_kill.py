@@ -74,15 +74,15 @@ def dealt(kills: int, seed: int) -> list[Kill]:
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory, fork_server) -> Undisturbed:
+def calm(tmp_path_factory, fork_server, small_project) -> Undisturbed:
     """The life that nothing disturbed."""
-    return saved(tmp_path_factory)
+    return saved(tmp_path_factory, small_project)
 
 
 @pytest.fixture(scope="module")
-def life(calm) -> Iterator[Scene]:
+def life(calm, small_project) -> Iterator[Scene]:
     """The steps of the life, with portals of this process."""
-    with scene(calm.home, calm.known) as found:
+    with scene(small_project, calm.corrected_home, calm.known) as found:
         yield found
 
 

@@ -64,7 +64,7 @@ def objects(store: S3Store) -> dict[str, str]:
     ],
 )
 def test_a_run_that_loses_its_lease_while_it_is_paused_neither_publishes_nor_deletes(
-    where, published, small_release, tmp_path, s3_emulator, s3_bucket, store
+    where, published, small_release, small_project, tmp_path, s3_emulator, s3_bucket, store
 ):
     base = tmp_path / "base"
     shutil.copytree(small_release.lake, base, ignore=shutil.ignore_patterns(".lake"))
@@ -78,7 +78,7 @@ def test_a_run_that_loses_its_lease_while_it_is_paused_neither_publishes_nor_del
     upload(base, store)
     with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         command = Command(
-            f"s3://{s3_bucket}/lake", changed.url, now=LATER,
+            f"s3://{s3_bucket}/lake", changed.url, now=LATER, home=small_project,
             env={**s3_emulator.env, "CATALUNYA_KEEP_RELEASES": "2"},
         )  # fmt: skip
         process = subprocess.Popen(
@@ -91,7 +91,7 @@ def test_a_run_that_loses_its_lease_while_it_is_paused_neither_publishes_nor_del
             with lake_lock(open_lake(command.lake), "another"):
                 before = objects(store)
                 process.send_signal(signal.SIGCONT)
-                out, words = process.communicate(timeout=240)
+                out, words = process.communicate(timeout=600)
                 after = objects(store)
         finally:
             process.kill()

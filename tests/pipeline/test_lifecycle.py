@@ -10,22 +10,12 @@ import shutil
 from datetime import date, timedelta
 from pathlib import Path
 
-import pytest
-
 from catalunya.demo import server
 from catalunya.lake import layout
 from tests.pipeline.command import DAY, LATER, LATER_DAY, SMALL, Answer, Command, query
 
 MONTH_LATER = "2026-04-02T06:00:00Z"
 REGISTER = "social_services"
-
-
-@pytest.fixture
-def small(small_release, tmp_path) -> Command:
-    """The command on a lake of its own with one release of a small register; its portals are gone."""
-    lake = tmp_path / "lake"
-    shutil.copytree(small_release.lake, lake)
-    return Command(str(lake), None, now=LATER)
 
 
 def releases(command: Command) -> list[str]:
@@ -97,14 +87,14 @@ def test_a_source_that_drifted_does_not_hold_up_another_that_changed(small):
     assert (again.code, again.json["status"]) == (0, "unchanged")
 
 
-def test_two_changed_datasets_and_a_failing_test_of_one_release_the_other(small, home):
+def test_two_changed_datasets_and_a_failing_test_of_one_release_the_other(small, small_home):
     """The test fails by one snapshot alone; which one, the audit finds out by leaving each of them out."""
-    rule = home / "dbt" / "mart" / "tests" / "no_new_column_in_the_list.sql"
+    rule = small_home / "dbt" / "mart" / "tests" / "no_new_column_in_the_list.sql"
     rule.write_text(
         "select municipality_id from {{ source('staging', 'municipalities') }} where raw like '%columna_nova%' "
         "and exists (select 1 from {{ ref('service_history') }})"
     )
-    small.env = {"CATALUNYA_HOME": str(home)}
+    small.home = small_home
     with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         changed.faults.add("municipalities:new_column")
         small.url = changed.url
@@ -126,14 +116,16 @@ def test_two_changed_datasets_and_a_failing_test_of_one_release_the_other(small,
     assert noted == {snapshot_id: "the column is welcome"}
 
 
-def test_a_bad_snapshot_before_the_first_release_does_not_hold_up_the_good_one_that_follows(home, tmp_path):
+def test_a_bad_snapshot_before_the_first_release_does_not_hold_up_the_good_one_that_follows(
+    small_home, tmp_path
+):
     """Without a release to go back to nothing is refused; the newest snapshots pass without the older one."""
-    rule = home / "dbt" / "mart" / "tests" / "no_new_column_in_the_list.sql"
+    rule = small_home / "dbt" / "mart" / "tests" / "no_new_column_in_the_list.sql"
     rule.write_text(
         "select municipality_id from {{ source('staging', 'municipalities') }} where raw like '%columna_nova%'"
     )
     with server.running(rows=SMALL, day=DAY) as running:
-        command = Command(str(tmp_path / "lake"), running.url, env={"CATALUNYA_HOME": str(home)})
+        command = Command(str(tmp_path / "lake"), running.url, home=small_home)
         running.faults.add("municipalities:new_column")
         first = command.run()
         assert (first.code, first.json["status"], first.json["refused"]) == (3, "refused", {}), first.stderr
@@ -148,15 +140,15 @@ def test_a_bad_snapshot_before_the_first_release_does_not_hold_up_the_good_one_t
     )
 
 
-def test_a_refusal_ends_when_the_definition_that_made_it_is_corrected(small, home):
-    small.env = {"CATALUNYA_HOME": str(home)}
+def test_a_refusal_ends_when_the_definition_that_made_it_is_corrected(small, small_home):
+    small.home = small_home
     with server.running(rows=SMALL + 3, day=LATER_DAY) as drifted:
         drifted.faults.add("social_services:missing_column=telefon")
         small.url = drifted.url
         answer = small.run()
         assert (answer.code, answer.json["status"]) == (3, "refused")
         assert "datasets/social_services.yml" in answer.json["message"]
-        definition = home / "datasets" / "social_services.yml"
+        definition = small_home / "datasets" / "social_services.yml"
         before, _, after = definition.read_text("utf-8").partition("  - name: phone\n")
         definition.write_text(before + after[after.index("  - name:") :], "utf-8")
         assert small("datasets", "generate").code == 0
@@ -167,8 +159,8 @@ def test_a_refusal_ends_when_the_definition_that_made_it_is_corrected(small, hom
     assert len(record["snapshots"][REGISTER]) == 2
 
 
-def test_declaring_a_new_column_keeps_all_observed_history(small, home):
-    small.env = {"CATALUNYA_HOME": str(home)}
+def test_declaring_a_new_column_keeps_all_observed_history(small, small_home):
+    small.home = small_home
     with server.running(rows=SMALL + 3, day=LATER_DAY) as grown:
         grown.faults.add("ivft-vegh:new_column")
         small.url = grown.url
@@ -176,7 +168,7 @@ def test_declaring_a_new_column_keeps_all_observed_history(small, home):
         assert first.json["status"] == "released"
         assert any("new column columna_nova" in warning for warning in first.json["warnings"])
         history = query(first, "select * from marts.service_history order by all")
-        definition = home / "datasets" / "social_services.yml"
+        definition = small_home / "datasets" / "social_services.yml"
         column = (
             "  - name: nova\n    source: columna_nova\n    type: string\n    description: New.\n"
             "    constraints: {required: true}\n"
@@ -191,16 +183,18 @@ def test_declaring_a_new_column_keeps_all_observed_history(small, home):
     assert query(second, "select * from marts.service_history order by all") == history
 
 
-def test_a_definition_that_was_edited_and_put_back_while_staging_was_killed_changes_nothing(small, home):
+def test_a_definition_that_was_edited_and_put_back_while_staging_was_killed_changes_nothing(
+    small, small_home
+):
     with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:
         small.url = changed.url
         first = small.run()
     expected = query(first, "select * from marts.service_changes order by all")
-    definition = home / "datasets" / "social_services.yml"
+    definition = small_home / "datasets" / "social_services.yml"
     text = definition.read_text("utf-8")
     edited = text.replace("type: integer", "type: string", 1)
     assert edited != text
-    small.env = {"CATALUNYA_HOME": str(home)}
+    small.home = small_home
     definition.write_text(text.replace("source: nom\n", "source: entitat_titular\n"), "utf-8")
     for share in (0.3, 0.6, 0.9):
         small("stage", kill_after=share * 3)
@@ -349,16 +343,16 @@ def test_snapshots_of_a_clock_that_was_ahead_are_named_and_can_be_left_out(small
         assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr
         assert answer.json["datasets"][REGISTER]["snapshot_id"] < "2027"
         assert answer.json["release_id"] < "2027"
-        assert query(answer, "select max(year) < 2030 from marts.coverage_catalonia") == [(True,)]
+        assert query(answer, "select max(snapshot_date) < '2030-01-01' from marts.data_quality") == [(True,)]
         assert query(answer, "select max(changed_on) from marts.service_changes") == [(date(2026, 3, 2),)]
         assert small.run(now="2026-03-02T12:00:00Z").json["status"] == "unchanged"
 
 
-def test_a_corrected_rule_of_the_code_makes_a_new_release(small, home):
-    small.env = {"CATALUNYA_HOME": str(home)}
+def test_a_corrected_rule_of_the_code_makes_a_new_release(small, small_home):
+    small.home = small_home
     with server.running(rows=SMALL, day=DAY) as same:
         small.url = same.url
-        (home / "dbt" / "mart" / "macros" / "per_100.sql").open("a").write("{# corrected #}\n")
+        (small_home / "dbt" / "mart" / "macros" / "per_100.sql").open("a").write("{# corrected #}\n")
         assert small.run().json["status"] == "released"
         assert small.run(now="2026-03-02T12:00:00Z").json["status"] == "unchanged"
 
@@ -472,14 +466,14 @@ def test_an_accepted_snapshot_that_can_no_longer_be_staged_stops_the_run_until_a
     assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr
 
 
-def test_code_that_was_rolled_back_publishes_nothing_until_it_changes_or_a_person_insists(small, home):
-    macro = home / "dbt" / "mart" / "macros" / "per_100.sql"
-    good = macro.read_text("utf-8")
+def test_code_that_was_rolled_back_publishes_nothing_until_it_changes_or_a_person_insists(small, small_home):
+    model = small_home / "dbt" / "mart" / "models" / "marts" / "population.sql"
+    good = model.read_text("utf-8")
     with server.running(rows=SMALL, day=DAY) as same:
         small.url = same.url
-        small.env = {"CATALUNYA_HOME": str(home)}
+        small.home = small_home
         first = small("status").json["release_id"]
-        macro.write_text(good.replace("1000000", "2000000"), "utf-8")
+        model.write_text(f"{good} and people > 100", "utf-8")
         assert small.run().json["status"] == "released"
         back = small("rollback", "--to", first)
         assert (back.code, back.json["refused"]) == (0, {})
@@ -487,6 +481,6 @@ def test_code_that_was_rolled_back_publishes_nothing_until_it_changes_or_a_perso
         held = small.run(now="2026-03-03T06:00:00Z")
         assert (held.code, held.json["status"], held.json["release_id"]) == (0, "unchanged", first)
         assert any("rolled back" in warning for warning in held.json["warnings"])
-        macro.write_text(good + "\n", "utf-8")
+        model.write_text(f"{good} and people > 10", "utf-8")
         answer = small.run(now="2026-03-04T06:00:00Z")
     assert (answer.code, answer.json["status"]) == (0, "released"), answer.stderr

@@ -5,13 +5,17 @@ One module, because its cases follow each other on the same releases.
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import hashlib
 import json
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import duckdb
 import pytest
@@ -245,9 +249,11 @@ def test_when_nothing_else_is_new_an_unreadable_portal_is_exit_4(released, demo)
     assert answer.json["release_id"] == released("status").json["release_id"]
 
 
-def test_without_an_earlier_snapshot_there_is_no_release_but_the_others_are_landed(tmp_path, demo):
-    demo.faults.add("ivft-vegh:down")
-    command = Command(str(tmp_path / "lake"), demo.url)
+def test_without_an_earlier_snapshot_there_is_no_release_but_the_others_are_landed(
+    tmp_path, small_demo, small_project
+):
+    small_demo.faults.add("ivft-vegh:down")
+    command = Command(str(tmp_path / "lake"), small_demo.url, home=small_project)
     answer = command.run()
     assert (answer.code, answer.json["status"], answer.json["release_id"]) == (4, "failed", None)
     assert "social_services" in answer.json["message"]
@@ -269,20 +275,20 @@ def test_a_new_column_is_warned_of_and_the_run_goes_on(second_release):
 
 
 def test_a_register_that_lost_most_of_its_rows_is_refused_by_the_audit_and_every_event_is_one_alert(
-    released, webhook_sink
+    small, webhook_sink
 ):
-    released.env = {"CATALUNYA_NOTIFY_URLS": webhook_sink.channel}
-    first = released("status").json["release_id"]
-    with server.running(rows=4000, day=LATER_DAY) as shrunk:
-        released.url = shrunk.url
-        answer = released.run(now=LATER)
+    small.env = {"CATALUNYA_NOTIFY_URLS": webhook_sink.channel}
+    first = small("status").json["release_id"]
+    with server.running(rows=200, day=LATER_DAY) as shrunk:
+        small.url = shrunk.url
+        answer = small.run(now=LATER)
         assert (answer.code, answer.json["status"], answer.json["release_id"]) == (3, "refused", first)
-        assert "4000 rows" in answer.json["message"]
-        [(snapshot_id, refusal)] = released("status").json["datasets"]["social_services"]["refused"].items()
-        assert (refusal["gate"], refusal["figures"]["rows"]) == ("rows", 4000)
-        accepted = released("accept", snapshot_id, "--why", "a test of a real cut")
+        assert "200 rows" in answer.json["message"]
+        [(snapshot_id, refusal)] = small("status").json["datasets"]["social_services"]["refused"].items()
+        assert (refusal["gate"], refusal["figures"]["rows"]) == ("rows", 200)
+        accepted = small("accept", snapshot_id, "--why", "a test of a real cut")
         assert accepted.code == 0
-        final = released.run("--dataset", "municipalities", now="2026-04-20T12:00:00Z")
+        final = small.run("--dataset", "municipalities", now="2026-04-20T12:00:00Z")
     assert final.json["status"] == "released"
     assert any("accepted by hand" in warning for warning in final.json["warnings"])
     unusual = "social_services changed in an unusual way"
@@ -294,8 +300,8 @@ def test_a_register_that_lost_most_of_its_rows_is_refused_by_the_audit_and_every
     for (_, message), words in zip(
         told,
         (
-            "4000 rows, expected are",
-            "4000 rows, the last release",
+            "200 rows, expected are",
+            "200 rows, the last release",
             "accepted by hand",
             "its cadence is 31 days",
         ),
@@ -304,8 +310,22 @@ def test_a_register_that_lost_most_of_its_rows_is_refused_by_the_audit_and_every
         assert words in message
 
 
-def test_two_runs_at_once_one_wins_and_the_other_names_it(released, demo):
-    demo.faults.add("population:slow=4")
+@pytest.fixture
+def over(monkeypatch) -> Iterator[threading.Event]:
+    """Ends what the fault `slow` of the portals of this process began."""
+    event = threading.Event()
+
+    async def until_it_is_set(_: float) -> None:
+        while not event.is_set():
+            await asyncio.sleep(0.02)
+
+    monkeypatch.setattr("catalunya.demo.faults.middleware.asyncio", SimpleNamespace(sleep=until_it_is_set))
+    yield event
+    event.set()
+
+
+def test_two_runs_at_once_one_wins_and_the_other_names_it(released, demo, over):
+    demo.faults.add("population:slow")
     before = files_of(released.lake)
     winner = released.start("run", "--json")
     while not demo.log:
@@ -314,6 +334,7 @@ def test_two_runs_at_once_one_wins_and_the_other_names_it(released, demo):
     loser = released.run()
     assert files_of(released.lake) == before
     assert winner.poll() is None
+    over.set()
     out, _ = winner.communicate(timeout=600)
     won = json.loads(out)
     assert (winner.returncode, won["status"]) == (0, "unchanged")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
@@ -24,18 +26,26 @@ from catalunya.runs import record, steps
 from catalunya.runs.steps import StepwiseRun
 from catalunya.settings import Settings
 from catalunya.warehouse.engines import open_engine
-from tests.pipeline.command import DAY
+from tests.pipeline.command import DAY, SMALL
 
-# One process parses the dbt project for all these tests, and makes the run that they take up.
+# One process imports dbt for all these tests, and makes the run that they take up.
 pytestmark = pytest.mark.xdist_group("dbt")
 NOW = "2026-01-05T06:00:00Z"
 MOMENT = Settings(CATALUNYA_NOW=NOW).now()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def runs_with_few_marts(small_project: Path) -> Iterator[None]:
+    """Runs in this process are of the project that `small_release` was made with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CATALUNYA_HOME", str(small_project))
+        yield
+
+
 def stepwise_run(name: str, lake: str, url: str) -> StepwiseRun:
     settings = Settings(
         CATALUNYA_LAKE=lake, CATALUNYA_NOW=NOW, CATALUNYA_SOCRATA_URL=url, CATALUNYA_IDESCAT_URL=url,
-        CATALUNYA_ICGC_URL=url, CATALUNYA_HTTP_ATTEMPTS=1, ENVIRONMENT="demo",
+        CATALUNYA_ICGC_URL=url, CATALUNYA_HTTP_ATTEMPTS=1, ENVIRONMENT="demo", CATALUNYA_HOME=os.environ["CATALUNYA_HOME"],
     )  # fmt: skip
     return StepwiseRun(settings, steps.run_id_of(name, MOMENT), PlainReporter(Console(quiet=True)))
 
@@ -57,11 +67,11 @@ def run_all_steps(run: StepwiseRun) -> record.RunRecord:
 
 
 @pytest.fixture(scope="module")
-def audited_lake(first_release, tmp_path_factory) -> Path:
+def audited_lake(small_release, tmp_path_factory) -> Path:
     """A lake with a run in steps as far as its audit: one portal was down, the ingest of another failed."""
     lake = tmp_path_factory.mktemp("audited") / "lake"
-    shutil.copytree(first_release.lake, lake)
-    with server.running(day=DAY) as demo, pytest.MonkeyPatch.context() as patch:
+    shutil.copytree(small_release.lake, lake)
+    with server.running(rows=SMALL, day=DAY) as demo, pytest.MonkeyPatch.context() as patch:
         demo.faults.add("population:down")
         run = stepwise_run("a", str(lake), demo.url)
         with pytest.raises(SourceUnreadable, match="population"):
@@ -85,16 +95,16 @@ def audited(audited_lake: Path, tmp_path: Path) -> StepwiseRun:
     return stepwise_run("a", str(tmp_path / "lake"), "http://127.0.0.1:9")
 
 
-def test_a_run_in_steps_ends_in_the_release_of_a_run_in_one_process(demo, s3_bucket, first_release):
+def test_a_run_in_steps_ends_in_the_release_of_a_run_in_one_process(small_demo, s3_bucket, small_release):
     lake = f"s3://{s3_bucket}/lake"
-    ended = run_all_steps(stepwise_run("a", lake, demo.url))
-    own = first_release.release_id
+    ended = run_all_steps(stepwise_run("a", lake, small_demo.url))
+    own = small_release.release_id
     assert (ended.status, ended.exit_code, ended.release_id) == ("released", 0, own)
     assert [stage.name for stage in ended.stages] == ["ingest", "stage", "build", "audit", "publish"]
     storage = open_lake(lake)
     assert storage.exists(layout.docs(str(ended.release_id), "index.html"))
     assert storage.folders(layout.RUNS) == storage.folders(layout.CANDIDATES) == []
-    again = stepwise_run("b", lake, demo.url)
+    again = stepwise_run("b", lake, small_demo.url)
     for dataset_id in again.datasets:
         again.ingest(dataset_id)
     assert again.read_so_far() == set(again.datasets)
@@ -104,8 +114,8 @@ def test_a_run_in_steps_ends_in_the_release_of_a_run_in_one_process(demo, s3_buc
     assert again.finish().status == "unchanged"
 
 
-def test_an_ingest_without_a_result_is_reported_and_the_last_snapshot_is_used(released, demo):
-    run = stepwise_run("a", released.lake, demo.url)
+def test_an_ingest_without_a_result_is_reported_and_the_last_snapshot_is_used(small, small_demo):
+    run = stepwise_run("a", small.lake, small_demo.url)
     run.ingest("population")
     new, _ = run.anything_new(missing=("boundaries",))
     assert not new
@@ -114,8 +124,8 @@ def test_an_ingest_without_a_result_is_reported_and_the_last_snapshot_is_used(re
     assert any("boundaries: ingest reported no result" in warning for warning in ended.warnings)
 
 
-def test_a_step_that_could_not_begin_fails_the_run_and_its_dataset_counts_as_not_read(released, demo):
-    run = stepwise_run("a", released.lake, demo.url)
+def test_a_step_that_could_not_begin_fails_the_run_and_its_dataset_counts_as_not_read(small, small_demo):
+    run = stepwise_run("a", small.lake, small_demo.url)
     for dataset_id in run.datasets:
         if dataset_id != "boundaries":
             run.ingest(dataset_id)
@@ -127,8 +137,8 @@ def test_a_step_that_could_not_begin_fails_the_run_and_its_dataset_counts_as_not
     assert ended.datasets["boundaries"].outcome == "unreadable"
 
 
-def test_a_run_that_stopped_says_so_and_names_its_last_stage(tmp_path, demo):
-    run = stepwise_run("a", str(tmp_path / "lake"), demo.url)
+def test_a_run_that_stopped_says_so_and_names_its_last_stage(tmp_path, small_demo):
+    run = stepwise_run("a", str(tmp_path / "lake"), small_demo.url)
     ingest_and_stage(run)
     ended = run.finish()
     assert (ended.status, ended.exit_code) == ("failed", 1)
@@ -146,9 +156,9 @@ def test_a_source_that_cannot_be_read_is_stale_and_an_ingest_that_failed_does_no
     assert any("ZeroDivisionError" in warning for warning in ended.warnings)
 
 
-def test_a_drift_fails_the_reading_or_the_staging_of_that_dataset_alone(released, demo):
-    demo.faults.add("social_services:missing_column=telefon")
-    run = stepwise_run("a", released.lake, demo.url)
+def test_a_drift_fails_the_reading_or_the_staging_of_that_dataset_alone(small, small_demo):
+    small_demo.faults.add("social_services:missing_column=telefon")
+    run = stepwise_run("a", small.lake, small_demo.url)
     with pytest.raises(Refused, match="telefon"):
         run.ingest("social_services")
         run.stage("social_services")
@@ -220,8 +230,8 @@ def test_damaged_and_unknown_files_among_the_results_of_a_run_are_named_and_igno
     assert storage.ignored.keys() == {damaged, layout.part(audited.run_id, "note")}
 
 
-def test_a_source_that_drifted_is_a_refused_run_also_when_nothing_else_is_new(released, demo, monkeypatch):
-    run = stepwise_run("a", released.lake, demo.url)
+def test_a_source_that_drifted_is_a_refused_run_also_when_nothing_else_is_new(small, small_demo, monkeypatch):
+    run = stepwise_run("a", small.lake, small_demo.url)
     for dataset_id in run.datasets:
         if dataset_id != "boundaries":
             run.ingest(dataset_id)
@@ -236,8 +246,8 @@ def test_a_source_that_drifted_is_a_refused_run_also_when_nothing_else_is_new(re
     assert (ended.status, ended.exit_code) == ("refused", 3)
 
 
-def test_a_finish_that_was_killed_while_it_cleared_away_keeps_its_record(released, demo):
-    run = stepwise_run("a", released.lake, demo.url)
+def test_a_finish_that_was_killed_while_it_cleared_away_keeps_its_record(small, small_demo):
+    run = stepwise_run("a", small.lake, small_demo.url)
     for dataset_id in run.datasets:
         run.ingest(dataset_id)
     run.anything_new()
@@ -249,43 +259,48 @@ def test_a_finish_that_was_killed_while_it_cleared_away_keeps_its_record(release
     assert run.storage.folders(layout.RUNS) == []
 
 
-def test_what_was_landed_by_hand_before_the_build_is_staged_by_it(released, demo):
-    run = stepwise_run("a", released.lake, demo.url)
+def test_what_was_landed_by_hand_before_the_build_is_staged_by_it(small, small_demo):
+    run = stepwise_run("a", small.lake, small_demo.url)
     ingest_and_stage(run)
-    demo.set_day(date(2026, 3, 1))
-    landed = released("ingest", "--dataset", "social_services").json["datasets"]["social_services"]
+    small_demo.set_day(date(2026, 3, 1))
+    small_demo.set_rows(SMALL + 3)
+    small.url, small.now = small_demo.url, NOW
+    landed = small("ingest", "--dataset", "social_services").json["datasets"]["social_services"]
     assert landed["outcome"] == "new"
     candidate = run.build()
     assert len(candidate.inputs.snapshots["social_services"]) == 2
 
 
-def test_a_staged_file_that_is_lost_is_made_again_by_the_stage_step_of_the_next_run(released, demo):
-    demo.set_day(date(2026, 3, 1))
-    run = stepwise_run("a", released.lake, demo.url)
+def test_a_staged_file_that_is_lost_is_made_again_by_the_stage_step_of_the_next_run(small, small_demo):
+    small_demo.set_day(date(2026, 3, 1))
+    small_demo.set_rows(SMALL + 3)
+    run = stepwise_run("a", small.lake, small_demo.url)
     run.ingest("social_services")
     run.stage("social_services")
     lost = layout.staged("social_services", snapshot.usable(run.storage, "social_services")[0])
     kept = run.storage.read(lost)
     run.storage.delete(lost)
-    stepwise_run("b", released.lake, demo.url).stage("social_services")
+    stepwise_run("b", small.lake, small_demo.url).stage("social_services")
     assert run.storage.read(lost) == kept
 
 
 def test_a_build_where_functions_stage_names_what_they_have_not_staged_and_stages_nothing(
-    demo, s3_bucket, first_release
+    small_demo, s3_bucket, small_release
 ):
     lake = f"s3://{s3_bucket}/lake"
-    _upload(first_release.lake, open_lake(lake))
-    run = stepwise_run("a", lake, demo.url)
+    _upload(small_release.lake, open_lake(lake))
+    run = stepwise_run("a", lake, small_demo.url)
     run.settings = run.settings.model_copy(update={"lambda_prefix": "catalunya-production"})
-    demo.set_day(date(2026, 3, 1))
+    small_demo.set_day(date(2026, 3, 1))
+    small_demo.set_rows(SMALL + 3)
     ingest_and_stage(run)
     landed, staged = snapshot.usable(run.storage, "social_services"), run.storage.list(layout.STAGING)
     lost = layout.staged("social_services", landed[0])
     kept = run.storage.read(lost)
     run.storage.put(lost, kept[:1000])
-    demo.set_day(date(2026, 4, 1))
-    other = stepwise_run("b", lake, demo.url)
+    small_demo.set_day(date(2026, 4, 1))
+    small_demo.set_rows(SMALL + 6)
+    other = stepwise_run("b", lake, small_demo.url)
     other.ingest("social_services")
     late = snapshot.usable(run.storage, "social_services")[-1]
     with pytest.raises(BuildFailed, match=f"social_services: {landed[0]}, {late}.*start another run"):
@@ -303,11 +318,11 @@ def _upload(folder: Path, lake: Storage) -> None:
         lake.put(entry.key, (folder / entry.key).read_bytes())
 
 
-def test_a_run_in_steps_and_a_run_in_one_process_lock_each_other_out(released, demo, monkeypatch):
+def test_a_run_in_steps_and_a_run_in_one_process_lock_each_other_out(small, small_demo, monkeypatch):
     monkeypatch.setattr(steps, "LOCK_TIMEOUT_S", 0.0)
-    run = stepwise_run("a", released.lake, demo.url)
+    run = stepwise_run("a", small.lake, small_demo.url)
     with lake_lock(run.storage, "other", "dataset-population"):
-        busy = released.run(now="2026-01-05T08:00:00Z")
+        busy = small.run(now="2026-01-05T08:00:00Z")
         assert busy.code == 1
         assert "other" in busy.json["message"]
         with pytest.raises(LakeBusy, match="other"):

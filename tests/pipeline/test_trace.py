@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from catalunya.lake.opening import open_lake
-from catalunya.operations.trace import Selection, trace
+from catalunya.operations.query import Selection
+from catalunya.operations.trace import trace
 from tests.pipeline.command import Answer, Command, query
 
 COMARCA = ("trace", "coverage_comarca", "--comarca", "11", "--year", "2024")

@@ -43,7 +43,7 @@ def in_turn() -> Callable[..., Answering]:
 @pytest.fixture
 def http() -> Iterator[Http]:
     """A session whose pauses are short, so that five tries take milliseconds."""
-    with Http(first_wait_s=0.002, timeout_s=5) as session:
+    with Http(first_wait_s=0.002, timeout_s=60) as session:
         yield session
 
 

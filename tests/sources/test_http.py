@@ -3,6 +3,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import socket
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -336,3 +338,32 @@ def test_parameters_are_written_as_the_portals_document_them(
     )
     assert answer.url.endswith("?$select=count(*)&AGE=TOTAL,Y&q=a+b%26c")
     assert server.requests[0].query == {"$select": "count(*)", "AGE": "TOTAL,Y", "q": "a b&c"}
+
+
+FIRST_DECODES = """
+import sys, threading
+import msgspec
+from catalunya.sources.responses import decode
+
+sys.setswitchinterval(1e-6)
+for _ in range(300):
+    inner = msgspec.defstruct("Inner", [(f"f{number}", int | str | None, None) for number in range(6)])
+    outer = msgspec.defstruct("Outer", [("one", inner), ("many", list[inner]), ("name", str | None, None)])
+    together = threading.Barrier(4)
+
+    def read():
+        together.wait()
+        decode(b'{"one": {"f5": "x"}, "many": [{"f1": 2}]}', outer)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+
+
+def test_threads_that_read_a_type_for_the_first_time_at_once_do_not_end_the_process():
+    """As the sources of a run do; msgspec alone ends it with a segmentation fault."""
+    done = subprocess.run([sys.executable, "-c", FIRST_DECODES], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

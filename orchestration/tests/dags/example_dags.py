@@ -24,7 +24,7 @@ def reader_of_a_mart() -> None:
 
 @dag(dag_id="sensor_alone", schedule=None, catchup=False, params={"datasets": [], "force": False})
 def sensor_alone() -> None:
-    WaitForNewData(task_id="wait_for_new_data", poke_interval=4, timeout_s=60)
+    WaitForNewData(task_id="wait_for_new_data", poke_interval=4, timeout_s=900)
 
 
 os.environ["CATALUNYA_DEADLINE_MINUTES"] = "0.05"
@@ -36,7 +36,7 @@ def always_late() -> None:
     def dawdle() -> None:
         if get_current_context()["params"]["fail"]:
             raise RuntimeError("as the test asked")
-        time.sleep(30)
+        time.sleep(900)
 
     dawdle()
 

@@ -32,7 +32,7 @@ def engine() -> None:
 def image(engine: None) -> str:
     """The project's image, built from this checkout under a tag of the tests' own."""
     stack = Stack("", Path(), project="catalunya-test-build", env={**CLEAN, "CATALUNYA_IMAGE": IMAGE})
-    stack.compose("build", "--quiet", timeout_s=900)
+    stack.compose("build", "--quiet")
     return IMAGE
 
 

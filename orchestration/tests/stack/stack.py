@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.tests.api import PIPELINE, AirflowApi, EndedRun
+from orchestration.tests.api import PIPELINE, TIMEOUT_S, AirflowApi, EndedRun
 from tests.project import ROOT
 from tools.processes import free_port
 
@@ -45,20 +45,18 @@ class Stack(AirflowApi):
     profiles: tuple[str, ...] = ()
     env_file: Path | None = None
 
-    def compose(self, *words: str, check: bool = True, timeout_s: float = 300) -> str:
+    def compose(self, *words: str, check: bool = True) -> str:
         """Return what `docker compose` prints; fails with its whole output."""
         named = [word for path in self.files for word in ("--file", str(path))]
         chosen = [word for name in self.profiles for word in ("--profile", name)]
         if self.env_file:
             named += ["--env-file", str(self.env_file)]
         command = ["docker", "compose", "--project-directory", str(ORCHESTRATION), *named, *chosen, *words]
-        return docker(command, self.env, check=check, timeout_s=timeout_s)
+        return docker(command, self.env, check=check)
 
-    def up(self, *options: str) -> float:
-        """Start everything and wait until all is healthy; returns the seconds."""
-        began = time.monotonic()
-        self.compose("up", "--wait", "--wait-timeout", "240", *options)
-        return time.monotonic() - began
+    def up(self, *options: str) -> None:
+        """Start everything and wait until all is healthy."""
+        self.compose("up", "--wait", "--wait-timeout", f"{TIMEOUT_S:g}", *options)
 
     def down(self, *options: str) -> None:
         """Stop everything."""
@@ -105,11 +103,11 @@ class Stack(AirflowApi):
             healthy = scheduler["State"].get("Health", {}).get("Status") == "healthy"
             return healthy and self.executor() == name
 
-        self.wait(look, f"the scheduler did not start with {name}", timeout_s=180)
+        self.wait(look, f"the scheduler did not start with {name}")
 
     def request(self, path: str, content: Any = None, method: str | None = None) -> Any:
         """Like `AirflowApi.request`, but waits for an API server that is down for a while."""
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + TIMEOUT_S
         while True:
             try:
                 return super().request(path, content, method)
@@ -119,7 +117,7 @@ class Stack(AirflowApi):
                     raise
                 time.sleep(0.5)
 
-    def running(self, run_id: str, task_id: str, timeout_s: float = 90) -> dict[str, Any]:
+    def running(self, run_id: str, task_id: str) -> dict[str, Any]:
         """Return the instance of a task as soon as it runs."""
 
         def look() -> Any:
@@ -130,7 +128,7 @@ class Stack(AirflowApi):
                 (task for task in found if task["task_id"] == task_id and task["state"] == "running"), None
             )
 
-        found: dict[str, Any] = self.wait(look, f"{task_id} of {run_id} did not run", timeout_s)
+        found: dict[str, Any] = self.wait(look, f"{task_id} of {run_id} did not run")
         return found
 
     def pointer(self) -> str:
@@ -146,7 +144,7 @@ class Stack(AirflowApi):
 
     def assert_this_or_the_next_run_succeeds(self, run_id: str) -> EndedRun:
         """Wait for the end of a disturbed run; if it failed, the next run must succeed."""
-        ended = self.ended(run_id, timeout_s=300)
+        ended = self.ended(run_id)
         if ended.state != "success":
             corrected = self.run(force=True)
             assert corrected.state == "success", (ended.states(), corrected.states())
@@ -159,11 +157,9 @@ def service_of(container: dict[str, Any]) -> str:
     return str(container["Config"]["Labels"]["com.docker.compose.service"])
 
 
-def docker(
-    command: list[str], env: dict[str, str] | None = None, *, check: bool = True, timeout_s: float = 300
-) -> str:
+def docker(command: list[str], env: dict[str, str] | None = None, *, check: bool = True) -> str:
     """Return what a command prints; with `check`, fail with its whole output when it fails."""
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=timeout_s, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     if done.returncode and check:
         raise AssertionError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     return done.stdout + ("" if check else done.stderr)

@@ -31,7 +31,7 @@ class Mirror(BaseHTTPRequestHandler):
         self.asked.add(self.path)
         body = b""
         if self.path == "/simple/uv/":
-            with urllib.request.urlopen("https://pypi.org/simple/uv/", timeout=60) as answer:
+            with urllib.request.urlopen("https://pypi.org/simple/uv/", timeout=900) as answer:
                 body = answer.read()
         self.send_response(200 if body else 404)
         self.send_header("Content-Type", "text/html")
@@ -108,7 +108,7 @@ def test_packages_come_from_the_mirror_that_is_named_over_tls_of_an_authority_th
         ".",
     ]
     done = subprocess.run(
-        command, cwd=where, env=BUILDKIT, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=where, env=BUILDKIT, capture_output=True, text=True, timeout=900, check=False
     )
     server.shutdown()
     assert done.returncode != 0
@@ -120,7 +120,7 @@ def test_the_image_of_a_clone_that_only_its_owner_can_read_starts(image, tmp_pat
     tag = f"{image}-umask"
     # As they are in the other image, whose packages are used again.
     where = clone(tmp_path / "clone", "pyproject.toml", "uv.lock")
-    subprocess.run([*BUILD, "--tag", tag, "."], cwd=where, env=BUILDKIT, check=True, timeout=580)
+    subprocess.run([*BUILD, "--tag", tag, "."], cwd=where, env=BUILDKIT, check=True, timeout=900)
     try:
         said = docker(["docker", "run", "--rm", "--network", "none", tag, "secrets"])
         unreadable = "find /opt/catalunya ! -readable | head"
@@ -133,7 +133,7 @@ def test_a_mounted_file_that_cannot_be_read_is_named_with_the_command_that_corre
     (tmp_path / "src").mkdir(mode=0o700)
     mount = ["--volume", f"{tmp_path / 'src'}:/opt/catalunya/src:ro"]
     command = ["docker", "run", "--rm", "--network", "none", *mount, image, "secrets"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 1
     assert "/opt/catalunya/src cannot be read by user 50000" in done.stderr
     assert "chmod -R go+rX" in done.stderr

@@ -72,7 +72,7 @@ def compose(request, tmp_path) -> Any:
             env={**CLEAN, **env},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=900,
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, ""), (words, done.stderr)

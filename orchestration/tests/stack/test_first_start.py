@@ -41,9 +41,7 @@ def test_every_service_is_healthy_and_none_but_init_has_ended(stack):
 
 
 def test_the_first_run_starts_by_itself_and_ends_in_a_release(stack):
-    [run] = stack.wait(
-        lambda: stack.request(f"/dags/{PIPELINE}/dagRuns")["dag_runs"], "no run was scheduled", timeout_s=90
-    )
+    [run] = stack.wait(lambda: stack.request(f"/dags/{PIPELINE}/dagRuns")["dag_runs"], "no run was scheduled")
     ended = stack.ended(run["dag_run_id"])
     assert ended.state == "success", ended.states()
     stack.assert_release_is_whole()
@@ -159,7 +157,7 @@ def test_a_person_logs_in_and_sees_the_dags(stack):
 
 
 def test_the_idle_stack_takes_at_most_one_and_a_half_gigabytes(stack):
-    stack.wait(lambda: not busy(stack), "runs are still going on", timeout_s=120)
+    stack.wait(lambda: not busy(stack), "runs are still going on")
     names = [one["Name"].lstrip("/") for one in stack.containers() if one["State"]["Running"]]
     lines = docker(["docker", "stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *names])
     used = {}

@@ -39,7 +39,7 @@ def test_a_run_succeeds_with_one_processor_behind_a_proxy_and_without_a_name_ser
         [run] = stack.wait(
             lambda: stack.request(f"/dags/{PIPELINE}/dagRuns")["dag_runs"], "no run was scheduled", 90
         )
-        ended = stack.ended(run["dag_run_id"], timeout_s=600)
+        ended = stack.ended(run["dag_run_id"])
         assert ended.state == "success", ended.states()
         stack.assert_release_is_whole()
         assert stack.executor() == "LocalExecutor"

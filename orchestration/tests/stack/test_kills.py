@@ -18,7 +18,7 @@ def test_a_killed_service_that_runs_need_costs_at_most_one_run(stack, service):
     run_id = stack.trigger(force=True)
     stack.running(run_id, BUILD)
     stack.kill(before)
-    stack.wait(lambda: stack.is_back(before), f"{service} did not come back", timeout_s=120)
+    stack.wait(lambda: stack.is_back(before), f"{service} did not come back")
     stack.assert_this_or_the_next_run_succeeds(run_id)
 
 
@@ -54,7 +54,6 @@ def test_a_database_that_is_down_for_a_minute_in_the_middle_of_a_run_loses_nothi
             if one["State"]["Running"] or one["State"]["ExitCode"]
         ),
         "not every service came back",
-        timeout_s=180,
     )
     ended = stack.assert_this_or_the_next_run_succeeds(run_id)
     assert stack.pointer() != before, ended.states()

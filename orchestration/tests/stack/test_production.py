@@ -59,7 +59,7 @@ def start(image: str, env: dict[str, str], *options: str) -> tuple[int, str]:
     """Return the exit code and the output of `secrets` in a container of the image."""
     named = [word for name, value in env.items() for word in ("--env", f"{name}={value}")]
     command = ["docker", "run", "--rm", "--network", "none", *options, *named, image, "secrets"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -142,7 +142,7 @@ def test_a_port_in_use_is_named_with_what_to_do(image):
         port = taken.getsockname()[1]
         env = {**CLEAN, "AIRFLOW_PORT": str(port), "COMPOSE_PROJECT_NAME": "catalunya-port"}
         up = [str(ORCHESTRATION / "scripts" / "up.sh")]
-        done = subprocess.run(up, env=env, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(up, env=env, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 1
     assert f"port {port} is in use" in done.stderr and "AIRFLOW_PORT=" in done.stderr
 

@@ -24,7 +24,7 @@ def scaled(stack):
 def test_a_run_s_tasks_ran_on_more_than_one_worker(scaled):
     workers = {one["Config"]["Hostname"] for one in scaled.of("airflow-worker")}
     assert len(workers) == WORKERS
-    ended = scaled.ended(scaled.trigger(force=True), timeout_s=300)
+    ended = scaled.ended(scaled.trigger(force=True))
     assert ended.state == "success", ended.states()
     hosts = {task["hostname"] for task in ended.tasks.values()}
     assert len(hosts) > 1 and hosts <= workers, hosts
@@ -37,7 +37,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(scaled):
     task = scaled.running(run_id, "run_dbt_transformations")
     [worker] = [one for one in scaled.of("airflow-worker") if one["Config"]["Hostname"] == task["hostname"]]
     scaled.kill(worker)
-    ended = scaled.ended(run_id, timeout_s=300)
+    ended = scaled.ended(run_id)
     assert ended.state == "success", ended.states()
     assert ended.tries()["run_dbt_transformations"] > 1
     assert scaled.pointer() != before
@@ -50,7 +50,7 @@ def test_a_task_of_a_worker_that_is_stopped_ends_and_reports_its_success(scaled)
     task = scaled.running(run_id, "run_dbt_transformations")
     [worker] = [one for one in scaled.of("airflow-worker") if one["Config"]["Hostname"] == task["hostname"]]
     docker(["docker", "stop", "--time", "60", worker["Id"]])
-    ended = scaled.ended(run_id, timeout_s=300)
+    ended = scaled.ended(run_id)
     docker(["docker", "start", worker["Id"]])
     assert ended.state == "success", ended.states()
     assert ended.tries()["run_dbt_transformations"] == 1

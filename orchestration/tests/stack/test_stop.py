@@ -20,7 +20,7 @@ def test_a_task_that_runs_while_the_stack_is_stopped_ends_and_reports_its_succes
     [scheduler] = stack.of("airflow-scheduler")
     assert scheduler["State"]["ExitCode"] == 0
     stack.up()
-    ended = stack.ended(run_id, timeout_s=300)
+    ended = stack.ended(run_id)
     assert ended.state == "success", ended.states()
     assert ended.tries()[BUILD] == 1
 
@@ -54,4 +54,4 @@ def clean_up(stack) -> None:
         (ORCHESTRATION / "docker" / "entrypoint.sh").read_text().partition('case "$ENVIRONMENT" in\n')[0]
     )
     [container] = stack.of("airflow-cleanup")
-    docker(["docker", "exec", container["Id"], "bash", "-c", f"{functions}\nclean_up"], timeout_s=300)
+    docker(["docker", "exec", container["Id"], "bash", "-c", f"{functions}\nclean_up"])

@@ -1,4 +1,4 @@
-"""The commands about what is in the lake: releases, snapshots, and where a number comes from.
+"""The commands about what is in the lake: releases and snapshots.
 
 What a command needs is imported when it runs: the help and the other commands do not wait for it.
 """
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from catalunya.cli.console import print_status, print_trace
+from catalunya.cli.console import print_status
 from catalunya.cli.output import Json, err, print_answer, print_json
-from catalunya.errors import LakeCorrupt
 
 if TYPE_CHECKING:
     from catalunya.cli.context import CommandContext
@@ -34,33 +33,6 @@ def status(as_json: Json = False) -> None:
         print_json(answer)
     else:
         print_status(err, answer)
-
-
-@app.command(name="trace")
-def trace_command(
-    mart: Annotated[str, typer.Argument(help="A table of the release, such as coverage_comarca.")],
-    municipality: Annotated[str | None, typer.Option(help="Rows of this municipality_id.")] = None,
-    comarca: Annotated[str | None, typer.Option(help="Rows of this comarca_id.")] = None,
-    year: Annotated[int | None, typer.Option(help="Rows of this year.")] = None,
-    service_group: Annotated[str | None, typer.Option(help="Rows of this service_group.")] = None,
-    ownership: Annotated[str | None, typer.Option(help="Rows of this ownership.")] = None,
-    service: Annotated[str | None, typer.Option(help="Rows of this service_id.")] = None,
-    release: Annotated[str | None, typer.Option(help="Release; the one that readers see by default.")] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Hash every file again and compare.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Follow rows of a mart back to the snapshots, files, addresses and checksums that they come from."""
-    from catalunya.cli.context import CommandContext
-    from catalunya.operations.trace import Selection, trace
-
-    selection = Selection(municipality, comarca, year, service_group, ownership, service)
-    found = trace(CommandContext().storage, mart, selection, release_id=release, verify=verify)
-    if as_json:
-        print_json(found.model_dump(mode="json"))
-    else:
-        print_trace(err, found)
-    if found.faults:
-        raise typer.Exit(LakeCorrupt.exit_code)
 
 
 @app.command()

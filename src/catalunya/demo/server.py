@@ -75,6 +75,10 @@ class RunningPortal:
         """Serve what the portals would have on that day; real files are served as they are."""
         self._day = day
 
+    def set_rows(self, rows: int) -> None:
+        """Serve a register of so many rows, as the argument `rows` does."""
+        self._rows = rows
+
     def _datasets(self) -> dict[str, PortalDataset]:
         return self._files.datasets if self._files else demo_datasets(self._day, self._rows)
 

@@ -87,6 +87,10 @@ class Index(msgspec.Struct):
         return [name for name in self.usable if layout.moment_of(name) > now + CLOCK_TOLERANCE]
 
 
+_DECODER = msgspec.json.Decoder(Index)
+"""Made here, since threads that use a type of msgspec for the first time at once end the process."""
+
+
 _remembered: ContextVar[dict[tuple[str, str], Index] | None] = ContextVar("remembered", default=None)
 
 
@@ -165,7 +169,7 @@ def _read(storage: Storage, dataset_id: str) -> tuple[dict[str, SnapshotEntry], 
     version = found[1] if found else None
     if found is not None:
         try:
-            stored = msgspec.json.decode(found[0], type=Index)
+            stored = _DECODER.decode(found[0])
             if stored.version == _VERSION and stored.dataset_id == dataset_id:
                 return _caught_up(storage, dataset_id, stored.snapshots), version
             reason = f"version {stored.version} of {stored.dataset_id}"

@@ -8,9 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -21,27 +19,12 @@ from catalunya.errors import LakeCorrupt, UsageError
 from catalunya.lake import disk, layout, snapshot
 from catalunya.lake.storage import MissingKey, Storage
 from catalunya.operations import maintenance
-from catalunya.release import SUMS, Release, current_release, read_release
+from catalunya.operations.query import Selection, fetched, find_release, require_mart
+from catalunya.release import SUMS, Release
 
 MOST_ROWS = 1000
 _PROVENANCE = "provenance"
 """The mart that tells which snapshots the rows of the others were read from."""
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which rows of a mart; what is None is not asked about. Each field is a column."""
-
-    municipality_id: str | None = None
-    comarca_id: str | None = None
-    year: int | None = None
-    service_group: str | None = None
-    ownership: str | None = None
-    service_id: str | None = None
-
-    def wanted(self) -> dict[str, str | int]:
-        """Column to the value it must have."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 _Origin = tuple[str, str, str]
@@ -104,15 +87,12 @@ def trace(
     Raises `UsageError` for an unknown release, mart, column or value, and `LakeCorrupt` when a file that the
     answer needs is not there.
     """
-    release = _release(storage, release_id)
-    if mart not in release.rows:
-        raise UsageError(
-            f"{mart!r} is no mart of release {release.release_id}; it has {', '.join(release.rows)}"
-        )
+    release = find_release(storage, release_id)
+    require_mart(release, mart)
     sums = _checksums(storage, release.release_id)
     with _opened(storage, release, mart) as con:
         names = [name for name, *_ in con.execute("describe mart").fetchall()]
-        _check(con, mart, names, selection)
+        selection.require_known(con, mart, "mart")
         rows_found, rows = _rows(con, names, selection)
         found = _origins(con, release, mart)
     snapshots = tuple(_snapshot(storage, *origin) for origin in found)
@@ -141,18 +121,6 @@ def trace(
     )
 
 
-def _release(storage: Storage, release_id: str | None) -> Release:
-    if release_id is None:
-        current = current_release(storage)
-        if current is None:
-            raise UsageError("there is no release to trace; run `catalunya run` first")
-        return current
-    known = storage.folders(layout.RELEASES)
-    if release_id not in known:
-        raise UsageError(f"{release_id!r} is no release that is kept; kept are: {', '.join(known) or 'none'}")
-    return read_release(storage, release_id)
-
-
 def _checksums(storage: Storage, release_id: str) -> dict[str, str]:
     text = storage.read(layout.release(release_id, SUMS)).decode()
     return {name: sha256 for sha256, name in (line.split("  ", 1) for line in text.splitlines())}
@@ -167,34 +135,11 @@ def _opened(storage: Storage, release: Release, mart: str) -> Iterator[duckdb.Du
             for view, table in (("mart", mart), (_PROVENANCE, _PROVENANCE)):
                 if table in release.rows:
                     key = layout.release(release.release_id, f"parquet/{table}.parquet")
-                    path = _fetched(storage, key, work / view)
+                    path = fetched(storage, key, work / view)
                     con.execute(f"create view {view} as select * from {sql.read_parquet(path)}")
             yield con
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _fetched(storage: Storage, key: str, work: Path) -> Path:
-    try:
-        return storage.fetch(key, work)
-    except MissingKey:
-        raise LakeCorrupt(f"{storage.uri(key)} is missing; restore it from a backup") from None
-
-
-def _check(con: duckdb.DuckDBPyConnection, mart: str, names: list[str], selection: Selection) -> None:
-    """Raise `UsageError` that says which column or value the mart does not have, and what it has."""
-    for column, value in selection.wanted().items():
-        if column not in names:
-            raise UsageError(f"{mart} has no column {column}; its columns are {', '.join(names)}")
-        known = [
-            row[0]
-            for row in con.execute(
-                f"select distinct {column} from mart where {column} is not null order by 1"
-            ).fetchall()
-        ]
-        if value not in known:
-            some = f"{known[0]} to {known[-1]}" if len(known) > 12 else ", ".join(map(str, known))
-            raise UsageError(f"{mart} has no row with {column} {value}; it has {some or 'none'}")
 
 
 def _rows(

@@ -24,6 +24,7 @@ from catalunya.runs.state import RunState
 from catalunya.settings import Settings
 from catalunya.sources import Progress
 from catalunya.stage import forget_lost_files, stage
+from catalunya.warehouse import dbt
 
 
 class Run(RunState):
@@ -35,8 +36,13 @@ class Run(RunState):
         `force` reads every source again, `rebuild` stages every kept snapshot again; both publish although
         nothing is new. `only` are the datasets whose sources are read, all by default.
         """
+        will_build = force or rebuild or self.last is None
+        if will_build:
+            dbt.import_in_background()
         self.clean_up()
         self.ingest(force=force, only=only)
+        if not will_build and any(record.outcome == "new" for record in self.record.datasets.values()):
+            dbt.import_in_background()
         self.reopen_refusals()
         self.stage(force=rebuild)
         self.require_snapshots()

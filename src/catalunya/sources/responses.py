@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -21,6 +22,8 @@ _RETRIED = {202, 408, 425, 429}
 
 UNDECODABLE = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
 """Raised when bytes are not the expected JSON; `UnicodeDecodeError` is a `ValueError`."""
+_NEW_DECODER = threading.Lock()
+"""msgspec ends the process with a segmentation fault when two threads use a type for the first time at once."""
 
 
 class InvalidResponse(RequestFailed):
@@ -37,8 +40,10 @@ class Rejected(SourceUnreadable):
 
 def decode(body: bytes | memoryview | msgspec.Raw, kind: Any = Any, expected: str = "JSON") -> Any:
     """Decode `body` as JSON of the type `kind`; raise `InvalidResponse`, which says what it is instead."""
+    with _NEW_DECODER:
+        decoder = msgspec.json.Decoder(kind)
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decoder.decode(body)
     except msgspec.ValidationError as error:
         found = portal_message(bytes(memoryview(body)[:ERROR_BODY])) or f"JSON of another form ({error})"
         raise InvalidResponse(f"found {found}, expected {expected}") from None

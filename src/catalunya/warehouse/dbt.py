@@ -1,38 +1,33 @@
-"""dbt in this process: how it is called, and its results as plain data."""
+"""dbt's commands on a candidate, and their results as plain data."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import importlib
-import io
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
+from catalunya.warehouse.dbt_parse import parse
+from catalunya.warehouse.dbt_runner import (
+    CANDIDATE,
+    DUCKDB,
+    Target,
+    call,
+    connected,
+    import_in_background,
+    profiles_folder,
+)
 
-from catalunya import signals
-from catalunya.errors import BuildFailed
-from catalunya.log import get_logger
-
-log = get_logger(__name__)
+__all__ = [
+    "CANDIDATE", "DUCKDB", "Mart", "MartColumn", "NodeResult", "Outcome", "Sample", "Target", "document", "explained",
+    "import_in_background", "invoke", "keys", "marts", "pairs", "parse", "profiles_folder", "result_of",
+]  # fmt: skip
 
 EXAMPLES = 3
-PARSES_KEPT = 8
-LATE = (
-    "babel.dates", "daff", "dbt.compilation", "dbt.runners", "dbt.task.build", "dbt.task.test",
-    "multiprocessing.dummy", "numpy", "sqlparse.cli",
-)  # fmt: skip
-"""Modules that dbt and DuckDB import only when they use them."""
-CANDIDATE = "candidate.duckdb"
-"""The name of every candidate's file: dbt names the DuckDB catalogue after it."""
+VALID_COLUMNS = "valid_columns"
+"""The generic test of several rules, whose rows say in the column `rule` which of them they break."""
 
 
 @dataclass(frozen=True)
@@ -84,28 +79,8 @@ class Outcome:
     marts: tuple[Mart, ...]
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where dbt builds: an output of the profile, and the variables that the profile reads."""
-
-    name: str
-    variables: tuple[tuple[str, str], ...]
-    parsed_with: tuple[tuple[str, str], ...]
-    """The variables that the parsed project depends on: targets with equal ones and an equal name share it."""
-
-
-DUCKDB = Target("duckdb", (("CATALUNYA_CANDIDATE", CANDIDATE),), (("CATALUNYA_CANDIDATE", CANDIDATE),))
-
 Sample = Callable[[str, int], tuple[str, ...]]
 """Returns the first so many rows of a query, in order, as `column=value` pairs."""
-
-
-@dataclass(frozen=True)
-class _Project:
-    """A parsed project: dbt's own object, and the content of its `manifest.json`."""
-
-    manifest: Any
-    described: dict[str, Any]
 
 
 def invoke(
@@ -138,157 +113,78 @@ def invoke(
             on_node(f"{node.resource_type} {node.node_name}: {event.data.status} in {seconds:.2f} s")
 
     parsed = parse(project, digest, target)
-    with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work, _connected(target):
+    with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work, connected(target):
         # The results are in memory; dbt would write the whole project to a file with every command.
         command = [*command, "--no-write-json"]
-        result = _call(command, project, Path(work), target.name, manifest=parsed.manifest, callback=on_event)
+        result = call(command, project, Path(work), target.name, manifest=parsed.manifest, callback=on_event)
     return _outcome(result, parsed.described, sample)
 
 
 def document(*, project: Path, digest: str, target: Target, folder: Path) -> None:
     """Write the documentation of a candidate into `folder`: `static_index.html`, `manifest.json` and `catalog.json`."""
     parsed = parse(project, digest, target)
-    with _connected(target):
+    with connected(target):
         command = ["docs", "generate", "--static"]
-        _call(command, project, folder.parent, target.name, manifest=parsed.manifest)
-
-
-def profiles_folder(project: Path) -> Path:
-    """Return the folder of `profiles.yml`: `orchestration/dbt/`, in the home that holds the project as `dbt/mart/`."""
-    return project.parents[1] / "orchestration" / "dbt"
-
-
-@contextlib.contextmanager
-def _connected(target: Target) -> Iterator[None]:
-    """Set the target's variables in the environment; on leaving, close DuckDB's file."""
-    try:
-        with _environment(**dict(target.variables)):
-            yield
-    finally:
-        if target.name == DUCKDB.name:
-            from dbt.adapters.duckdb.connections import DuckDBConnectionManager
-
-            DuckDBConnectionManager.close_all_connections()
-
-
-def warm_up(project: Path, digest: str) -> None:
-    """Parse the project and import what the commands need, for a process that forks those who run them."""
-    for name in LATE:
-        importlib.import_module(name)
-    parse(project, digest)
-
-
-def parse(project: Path, digest: str, target: Target = DUCKDB) -> _Project:
-    """Return the parsed project. dbt's state of the last parse is kept in the user's cache, which saves seconds."""
-    return _parsed(project, digest, target.name, target.parsed_with)
-
-
-@lru_cache(maxsize=3)
-def _parsed(project: Path, digest: str, target: str, variables: tuple[tuple[str, str], ...]) -> _Project:
-    with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work:
-        state = Path(work, "target", "partial_parse.msgpack")
-        state.parent.mkdir()
-        with contextlib.suppress(OSError):
-            shutil.copyfile(_cached_parse(project, target), state)
-        with _environment(**dict(variables)):
-            manifest = _call(["parse"], project, Path(work), target)
-        with contextlib.suppress(OSError):
-            _cache_parse(state, _cached_parse(project, target))
-        described = msgspec.json.decode(Path(work, "target", "manifest.json").read_bytes())
-    return _Project(manifest, described)
-
-
-def _cached_parse(project: Path, target: str) -> Path:
-    """The file with the last parse of a project, by the project's folder, which dbt writes into it."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = hashlib.sha256(str(project.resolve()).encode()).hexdigest()[:12]
-    return Path(cache, "catalunya", f"parse-{target}-{folder}.msgpack")
-
-
-def _cache_parse(state: Path, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f"{file.name}.{os.getpid()}")
-    shutil.copyfile(state, new)
-    new.replace(file)
-    cached = sorted(file.parent.glob("parse-*.msgpack"), key=lambda path: path.stat().st_mtime)
-    for old in cached[:-PARSES_KEPT]:
-        old.unlink(missing_ok=True)
-
-
-def _call(
-    command: list[str],
-    project: Path,
-    work: Path,
-    target: str,
-    *,
-    manifest: Any = None,
-    callback: Callable[[Any], None] | None = None,
-) -> Any:
-    arguments = [
-        *command,
-        "--project-dir", str(project),
-        "--profiles-dir", str(profiles_folder(project)),
-        "--target", target,
-        "--target-path", str(work / "target"),
-        "--log-path", str(work / "logs"),
-        "--log-level", "none",
-        "--log-level-file", "none",
-        "--quiet",
-        "--no-use-colors",
-        "--no-version-check",
-        # Its threads do not survive a fork: a child process would wait for them for ever.
-        "--no-static-parser",
-    ]  # fmt: skip
-    with contextlib.redirect_stdout(io.StringIO()):
-        # Imported here: dbt creates a logger for the standard output of its import.
-        from dbt.cli.main import dbtRunner
-
-        answer = dbtRunner(manifest=manifest, callbacks=[callback] if callback else []).invoke(arguments)
-    signals.check()
-    if answer.result is None:
-        is_disk = isinstance(answer.exception, OSError)
-        hint = "; check the disk and its free space, then run again" if is_disk else ""
-        raise BuildFailed(f"dbt {command[0]} could not run on {project}: {answer.exception}{hint}")
-    return answer.result
-
-
-@contextlib.contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        call(command, project, folder.parent, target.name, manifest=parsed.manifest)
 
 
 def _outcome(result: Any, described: dict[str, Any], sample: Sample) -> Outcome:
-    parents: dict[str, list[str]] = described["parent_map"]
-    results = tuple(
-        NodeResult(
-            node_id=r.node.unique_id,
-            name=r.node.name,
-            kind=str(r.node.resource_type),
-            status=str(r.status),
-            seconds=round(float(r.execution_time), 3),
-            message=str(r.message or ""),
-            failures=int(r.failures or 0),
-            sources=_sources(r.node.unique_id, parents),
-            examples=sample(r.node.compiled_code, EXAMPLES)
-            if str(r.status) in {"warn", "fail"} and r.node.compiled_code
-            else (),
-            relation=_relation(described, r.node.unique_id),
-            parents=tuple(_relation(described, parent) for parent in sorted(parents[r.node.unique_id])),
-            began_at=r.timing[0].started_at if r.timing else None,
-            ended_at=r.timing[-1].completed_at if r.timing else None,
+    found: list[NodeResult] = []
+    for ended in result.results:
+        whole = replace(
+            result_of(ended.node, described),
+            status=str(ended.status),
+            seconds=round(float(ended.execution_time), 3),
+            message=str(ended.message or ""),
+            failures=int(ended.failures or 0),
+            began_at=ended.timing[0].started_at if ended.timing else None,
+            ended_at=ended.timing[-1].completed_at if ended.timing else None,
         )
-        for r in result.results
+        found += explained(whole, getattr(ended.node, "compiled_code", None), sample)
+    return Outcome(tuple(found), marts(described))
+
+
+def result_of(node: Any, described: dict[str, Any]) -> NodeResult:
+    """Return the result of a node that has not run yet."""
+    parents = described["parent_map"]
+    return NodeResult(
+        node_id=node.unique_id,
+        name=node.name,
+        kind=str(node.resource_type),
+        status="",
+        seconds=0.0,
+        message="",
+        failures=0,
+        sources=_sources(node.unique_id, parents),
+        examples=(),
+        relation=_relation(described, node.unique_id),
+        parents=tuple(_relation(described, parent) for parent in sorted(parents[node.unique_id])),
     )
-    return Outcome(results, marts(described))
+
+
+def explained(result: NodeResult, query: str | None, sample: Sample) -> Iterable[NodeResult]:
+    """Return the result of a test with example rows, one for each rule where rows break the rules of `valid_columns`."""
+    if result.status not in {"warn", "fail"} or not query:
+        return [result]
+    if result.name.startswith(f"{VALID_COLUMNS}_"):
+        return _broken_rules(result, query, sample)
+    return [replace(result, examples=sample(query, EXAMPLES))]
+
+
+def _broken_rules(test: NodeResult, query: str, sample: Sample) -> Iterator[NodeResult]:
+    """A result per rule of `valid_columns` that some row breaks: each is named, judged and accepted for itself."""
+    for row in sample(
+        f"select rule, count(*) as failures from ({query}) as broken group by rule", test.failures
+    ):
+        rule, _, failures = row.removeprefix("rule=").rpartition(", failures=")
+        broken = f"select * from ({query}) as broken where rule = '{rule}'"
+        yield replace(
+            test,
+            node_id=f"{test.node_id} {rule}",
+            name=f"{test.name} ({rule})",
+            failures=int(failures),
+            examples=sample(broken, EXAMPLES),
+        )
 
 
 def _relation(described: dict[str, Any], node_id: str) -> str:

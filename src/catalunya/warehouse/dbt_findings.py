@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from catalunya.quality.findings import Finding
 from catalunya.warehouse import dbt
 
 
-def test_findings(outcome: dbt.Outcome, lifts: Mapping[str, frozenset[str]]) -> list[Finding]:
+def test_findings(results: Iterable[dbt.NodeResult], lifts: Mapping[str, frozenset[str]]) -> list[Finding]:
     """Return a finding per test that did not pass; a warning when somebody lifted that test for a snapshot."""
     lifted = {name_of_test(name) for names in lifts.values() for name in names}
     return [
         Finding(
             gate="dbt",
-            severity="warn" if result.status == "warn" or name_of_test(result.node_id) in lifted else "error",
+            severity="warn" if result.status == "warn" or _is_lifted(result.node_id, lifted) else "error",
             message=_sentence(result),
             figures={"failures": result.failures, "test": result.node_id},
         )
-        for result in outcome.results
+        for result in results
         if result.status not in {"pass", "success"}
     ]
 
@@ -30,19 +30,42 @@ _RENAMED_TESTS = {
     "within_range_": "accepted_range_",
 }
 _RENAMED_MODELS = {"int_service_wordings": "int_service_distinct_states"}
+_TESTS_OF_RULES = {
+    "null": "not_null",
+    "negative": "not_negative",
+    "accepted": "accepted_values",
+    "out": "accepted_range",
+}
+"""The word that tells a rule of `valid_columns` to the test that each was before."""
 
 
-def name_of_test(node_id: str) -> str:
-    """Return the name of a dbt test by its id, also by an id that an `accepted.json` has from before a renaming.
+def name_of_test(test: str) -> str:
+    """Return the name of a dbt test, and of its rule, by its id, also by an id that an `accepted.json` has from before.
 
     An id ends with a hash of the test's definition, which is not part of the name; a gate is its own name.
     """
+    node_id, _, rule = test.partition(" ")
     name = ".".join(node_id.split(".")[:3])
     for old, new in _RENAMED_TESTS.items():
         name = re.sub(rf"^(test\.\w+\.){old}(?!of_columns_)", rf"\g<1>{new}", name)
     for old, new in _RENAMED_MODELS.items():
         name = name.replace(f"_{old}_", f"_{new}_")
-    return name
+    return f"{name} {rule}".strip()
+
+
+def _is_lifted(test: str, lifted: set[str]) -> bool:
+    """Return whether a test is among those that were lifted, or what its rule was before rules were one test a model."""
+    name = name_of_test(test)
+    if name in lifted:
+        return True
+    ruled = re.fullmatch(rf"(test\.\w+\.){dbt.VALID_COLUMNS}_(\w+) (\w+) is (?:not )?(\w+).*", name)
+    if ruled is None:
+        return False
+    prefix, model, column, word = ruled.groups()
+    before = f"{prefix}{_TESTS_OF_RULES[word]}_{model}_"
+    columns = (old.removeprefix(before) for old in lifted if old.startswith(before))
+    # Of a long name dbt keeps the model and a hash.
+    return any(f"_{column}_" in f"_{named}_" or re.fullmatch(r"[0-9a-f]{32}", named) for named in columns)
 
 
 def _sentence(result: dbt.NodeResult) -> str:

@@ -41,6 +41,6 @@ def warm_up() -> None:
         settings = Settings.load()
         loader.load(settings.home / "datasets")
         alerts.channels(settings.alert_addresses)
-        dbt.warm_up(settings.home / "dbt" / "mart", code_digest(settings.home))
+        dbt.parse(settings.home / "dbt" / "mart", code_digest(settings.home))
     except Exception:
         log.exception("warm-up failed; every task imports what it needs")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import duckdb
@@ -67,6 +69,11 @@ class Workspace(Protocol):
 
     def relation(self, con: duckdb.DuckDBPyConnection, mart: dbt.Mart) -> str:
         """Return the SQL relation from which `con` reads a mart, with the mart's columns and types."""
+
+    def test(
+        self, project: Path, digest: str, on_node: Callable[[str], None] | None = None
+    ) -> tuple[dbt.NodeResult, ...]:
+        """Return the results of all tests of dbt's project on the candidate."""
 
     def persist(self) -> None:
         """Store the candidate, so that another process can open it."""

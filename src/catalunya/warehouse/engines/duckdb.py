@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from catalunya.lake.staged import Staged
 from catalunya.lake.storage import Storage
 from catalunya.lake.temporary import temporary_folder
 from catalunya.settings import Settings
-from catalunya.warehouse import dbt
+from catalunya.warehouse import dbt, dbt_tests
 from catalunya.warehouse.engines import staged_tables
 from catalunya.warehouse.engines.base import Cost, PublishedRelease, Snapshots
 
@@ -27,8 +27,9 @@ DATABASE = dbt.CANDIDATE
 class DuckDBWorkspace:
     """A candidate's file, and its key in the lake."""
 
-    def __init__(self, storage: Storage, candidate_id: str, database: Path) -> None:
+    def __init__(self, storage: Storage, candidate_id: str, database: Path, memory: str | None) -> None:
         self._storage = storage
+        self._memory = memory
         self._key = layout.candidate(candidate_id, DATABASE)
         self._database = database
         self._attached: duckdb.DuckDBPyConnection | None = None
@@ -54,6 +55,17 @@ class DuckDBWorkspace:
             self._attached = con
         return f"candidate.marts.{mart.name}"
 
+    def test(
+        self, project: Path, digest: str, on_node: Callable[[str], None] | None = None
+    ) -> tuple[dbt.NodeResult, ...]:
+        """Run dbt's compiled tests in this process."""
+        limit: dict[str, str | bool | int | float | list[str]] = (
+            {"memory_limit": self._memory} if self._memory else {}
+        )
+        with duckdb.connect(self._database, read_only=True, config=limit) as con:
+            con.execute("set TimeZone = 'UTC'")
+            return dbt_tests.run_tests(con, project, digest, self.sample, on_node)
+
     def persist(self) -> None:
         """Put the file into the lake."""
         self._storage.put_file(self._key, self._database)
@@ -67,6 +79,7 @@ class DuckDBEngine:
 
     def __init__(self, storage: Storage, settings: Settings) -> None:
         self._storage = storage
+        self._memory = settings.duckdb_memory
 
     def check(self) -> str:
         """Write and close a file."""
@@ -87,14 +100,14 @@ class DuckDBEngine:
         with temporary_folder(self._storage, f"build-{candidate_id}") as work:
             database = work / DATABASE
             staged = self._write_staging(datasets, snapshots, database, work)
-            yield DuckDBWorkspace(self._storage, candidate_id, database), staged
+            yield DuckDBWorkspace(self._storage, candidate_id, database, self._memory), staged
 
     @contextmanager
     def reopen(self, candidate_id: str) -> Iterator[DuckDBWorkspace]:
         """Open the file of the lake."""
         with temporary_folder(self._storage, f"open-{candidate_id}") as work:
             database = self._storage.fetch(layout.candidate(candidate_id, DATABASE), work)
-            yield DuckDBWorkspace(self._storage, candidate_id, database)
+            yield DuckDBWorkspace(self._storage, candidate_id, database, self._memory)
 
     def discard(self, candidate_id: str) -> None:
         """Do nothing: all of a candidate is in its folder of the lake."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +62,15 @@ class HiveWorkspace:
         order = ", ".join(str(place + 1) for place in range(len(names)))
         ordered = f"select * from ({query}) as rows_of_test order by {order} limit {rows}"
         return dbt.pairs(*self._engine.query(ordered, schema))
+
+    def test(
+        self, project: Path, digest: str, on_node: Callable[[str], None] | None = None
+    ) -> tuple[dbt.NodeResult, ...]:
+        """Let dbt run them."""
+        command = ["test", "--exclude-resource-type", "unit_test"]
+        return dbt.invoke(
+            command, project=project, digest=digest, target=self.target, sample=self.sample, on_node=on_node
+        ).results
 
     def relation(self, con: duckdb.DuckDBPyConnection, mart: dbt.Mart) -> str:
         """Download the files of the mart's table, and return them as a relation."""
