@@ -103,7 +103,7 @@ def typed_query(
         its key; compare the columns too), `reasons` and `invalid` (what is wrong with required and with optional
         values: lists of name, value, reason, mistyped), the declared columns (null where invalid), `raw`.
     """
-    fields = json.dumps(dict.fromkeys(source_names(dataset), "VARCHAR"), ensure_ascii=False)
+    fields = json.dumps(dict.fromkeys(_fields(dataset), "VARCHAR"), ensure_ascii=False)
     columns = dataset.columns
     rules = {column.name: _rules(dataset, column, taken_on, missing) for column in columns}
     needed = [column for column in columns if is_needed(dataset, column)]
@@ -154,9 +154,17 @@ def _text(column: Column) -> str:
     return f"text_{column.name}"
 
 
+def _fields(dataset: Dataset) -> list[str]:
+    """The source names that are read together, as a struct: DuckDB's optimizer takes `nom` and `NOM` in it for one."""
+    return list({name.casefold(): name for name in reversed(source_names(dataset))}.values())
+
+
 def _value(dataset: Dataset, name: str) -> str:
-    """The value of a source name as it was sent: by its position, as names may differ in case alone."""
-    return f"struct_extract_at(v, {source_names(dataset).index(name) + 1})"
+    """The value of a source name as it was sent."""
+    if name in _fields(dataset):
+        return f"v[{quote(name)}]"
+    path = quote(f'$."{name}"')
+    return f"json_extract_string(raw, {path})"
 
 
 def _clean(value: str) -> str:
