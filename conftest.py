@@ -1,3 +1,23 @@
-"""Fixtures that tests of several folders use; each plugin is a module of `tests/`."""
+"""Fixtures that tests of several folders use, each plugin a module of `tests/`; and the tests that `make test-fast` runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.project import ROOT
 
 pytest_plugins = ("tests.browser", "tests.s3", "tests.pipeline.fixtures")
+
+SLOW = (
+    "orchestration/tests/", "tests/engines/", "tests/fuzz/", "tests/oracle/", "tests/pipeline/", "tests/warehouse/",
+    "tests/test_dbt.py", "tests/test_docs_site.py", "tests/test_walkthrough_",
+)  # fmt: skip
+"""Where the names of modules begin that have whole runs, Airflow, an engine beside DuckDB, or parses and builds of dbt."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what is in one of these modules or opens a browser."""
+    for item in items:
+        module = item.path.relative_to(ROOT).as_posix()
+        if module.startswith(SLOW) or "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")

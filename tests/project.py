@@ -56,18 +56,3 @@ def copy_small_home(folder: Path) -> Path:
     assert found == 1
     register.write_text(text, "utf-8")
     return folder
-
-
-def copy_untested(folder: Path) -> Path:
-    """As `copy_home`, with models and seeds that nothing describes or tests: dbt parses it in half the time."""
-    mart = copy_home(folder) / "dbt" / "mart"
-    for file in [
-        *(mart / "models" / "intermediate").glob("*.yml"),
-        *(mart / "models" / "marts").glob("*.yml"),
-        *(mart / "models" / "staging").glob("stg_*.yml"),
-        mart / "models" / "staging" / "_unit_tests.yml",
-        mart / "models" / "exposures.yml",
-        *(mart / "tests").glob("*.sql"),
-    ]:
-        file.unlink()
-    return folder

@@ -14,7 +14,7 @@ from catalunya.build import code_digest
 from catalunya.errors import BuildFailed
 from catalunya.warehouse import dbt, dbt_parse, dbt_tests
 from catalunya.warehouse.dbt_tests import compiled_tests, run_tests
-from tests.project import ROOT, copy_untested
+from tests.project import ROOT, copy_small_home
 
 PARSE_FORK_PARSE = """
 import os, shutil, sys
@@ -40,7 +40,7 @@ else:
 
 def test_what_is_forked_after_a_parse_can_parse_another_checkout_and_is_not_misled_by_the_first(tmp_path):
     """As Airflow's tasks are; the first checkout is gone by then, what dbt remembers of it is not."""
-    homes = [str(copy_untested(tmp_path / name)) for name in ("gone", "here")]
+    homes = [str(copy_small_home(tmp_path / name)) for name in ("gone", "here")]
     forking = subprocess.Popen(
         [sys.executable, "-c", PARSE_FORK_PARSE, *homes],
         cwd=ROOT,
@@ -58,7 +58,7 @@ def test_what_is_forked_after_a_parse_can_parse_another_checkout_and_is_not_misl
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return copy_untested(tmp_path / "home")
+    return copy_small_home(tmp_path / "home")
 
 
 def parsed_anew(home):
@@ -75,14 +75,14 @@ def test_another_process_reads_the_kept_parse_and_does_not_parse(home, monkeypat
     for name in vars(first.manifest):
         if not name.startswith("_"):
             assert repr(getattr(again.manifest, name)) == repr(getattr(first.manifest, name)), name
-    assert again.manifest.ref_lookup.find("dim_comarca", "mart", None, again.manifest).name == "dim_comarca"
+    assert again.manifest.ref_lookup.find("population", "mart", None, again.manifest).name == "population"
 
 
 def test_a_changed_model_is_parsed_again(home):
     parsed_anew(home)
-    model = home / "dbt" / "mart" / "models" / "marts" / "dim_comarca.sql"
+    model = home / "dbt" / "mart" / "models" / "marts" / "population.sql"
     model.write_text(model.read_text() + "\n-- changed\n")
-    assert "-- changed" in parsed_anew(home).described["nodes"]["model.mart.dim_comarca"]["raw_code"]
+    assert "-- changed" in parsed_anew(home).described["nodes"]["model.mart.population"]["raw_code"]
 
 
 def test_a_damaged_kept_parse_is_parsed_again_and_replaced(home, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from catalunya.operations import doctor
 from catalunya.operations.doctor import examine
 from catalunya.settings import Settings
-from tests.project import ROOT, copy_untested
+from tests.project import ROOT, copy_small_home
 
 CHECKS = ["dbt-core", "adapter", "project", "profile", "connection", "extensions", "lake"]
 
@@ -87,7 +87,7 @@ def test_a_lake_that_cannot_be_written_is_named(home, tmp_path):
 
 
 def test_the_script_ends_with_2_when_something_is_wrong(tmp_path):
-    home = copy_untested(tmp_path / "home")
+    home = copy_small_home(tmp_path / "home")
     script = ROOT / "orchestration" / "scripts" / "setup_dbt.sh"
     (home / "dbt" / "mart" / "models" / "broken.sql").write_text("select {{ nothing(")
     done = subprocess.run(

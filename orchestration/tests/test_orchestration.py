@@ -171,7 +171,6 @@ def test_lineage_leads_from_datasets_to_marts(pipeline):
     assert len(publish["outlets"]) == len(list((ROOT / "dbt" / "mart" / "models" / "marts").glob("*.sql")))
 
 
-@pytest.mark.slow
 def test_dags_test_ends_in_the_release_of_the_command_and_sends_openlineage_events_of_every_model(
     surroundings, tmp_path, demo, first_release, webhook_sink: WebhookSink
 ):

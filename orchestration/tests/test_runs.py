@@ -19,7 +19,7 @@ from orchestration.tests.api import EndedRun
 from tests.pipeline.command import SMALL, files_of, query
 from tests.project import ROOT
 
-pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.slow]
+pytestmark = pytest.mark.xdist_group("airflow")
 
 DATASETS = sorted(path.stem for path in (ROOT / "datasets").glob("*.yml"))
 REST = ("run_dbt_transformations", "validate_data_quality", "publish_release", "generate_dbt_docs")

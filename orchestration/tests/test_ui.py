@@ -13,7 +13,7 @@ from orchestration.tests.airflow_instance import Airflow
 from orchestration.tests.api import EndedRun
 from tests.project import ROOT
 
-pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.slow]
+pytestmark = pytest.mark.xdist_group("airflow")
 
 
 @pytest.fixture(scope="module")

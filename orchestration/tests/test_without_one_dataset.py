@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-pytestmark = [pytest.mark.xdist_group("airflow"), pytest.mark.slow]
+pytestmark = pytest.mark.xdist_group("airflow")
 
 
 def test_a_refused_snapshot_stops_no_other_dataset_and_sends_one_alert(quiet, first):

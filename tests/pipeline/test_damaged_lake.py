@@ -74,7 +74,7 @@ def test_damaged_files_end_in_explained_errors_and_cost_no_release(kind, worn, s
 LIMITED = 'ulimit -f "$0"; exec "$@"'
 
 
-@pytest.mark.parametrize("blocks", ["20", "100", "2000"])
+@pytest.mark.parametrize("blocks", ["20", "100", "1000", "2000"])
 def test_a_disk_that_is_full_in_any_stage_is_explained_and_heals_when_there_is_room(small, blocks):
     """Of files that may have so many times 512 bytes at most some stage cannot write one."""
     with server.running(rows=SMALL + 3, day=LATER_DAY) as changed:

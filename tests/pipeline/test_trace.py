@@ -115,40 +115,37 @@ def test_every_mart_can_be_traced(first_release):
 
 MART = """
 models:
-  - name: people_by_year
+  - name: {name}
     description: One row per year.
     config: {{meta: {{provenance: {provenance}}}}}
     columns:
       - {{name: year, data_type: integer}}
       - {{name: people, data_type: bigint}}
 """
+DECLARED = "[{dataset: population, role: people, rule: year, column: year}]"
 
 
-@pytest.mark.parametrize(
-    ("provenance", "expected"),
-    [
-        ("[{dataset: population, role: people, rule: year, column: year}]", {"population": "people"}),
-        ("[]", {"population": "all"}),
-    ],
-)
-def test_a_mart_of_one_sql_and_one_yaml_file_can_be_traced(released, home, provenance, expected):
+def test_a_mart_of_one_sql_and_one_yaml_file_can_be_traced(released, home):
     marts = home / "dbt" / "mart" / "models" / "marts"
-    (marts / "people_by_year.sql").write_text(
-        "select year, cast(sum(people) as bigint) as people from {{ ref('population') }} group by year"
-    )
-    (marts / "people_by_year.yml").write_text(MART.format(provenance=provenance))
-    released.env = {"CATALUNYA_HOME": str(home)}
+    expected = {"people_by_year": (DECLARED, "people"), "people_undeclared": ("[]", "all")}
+    for name, (provenance, _) in expected.items():
+        (marts / f"{name}.sql").write_text(
+            "select year, cast(sum(people) as bigint) as people from {{ ref('population') }} group by year"
+        )
+        (marts / f"{name}.yml").write_text(MART.format(name=name, provenance=provenance))
+    released.home = home
     assert released.run(now="2026-01-05T12:00:00Z").json["status"] == "released"
-    answer = released("trace", "people_by_year", "--year", "2024", "--verify")
-    assert answer.code == 0, answer.words
-    assert answer.json["rows_found"] == 1
-    assert {s["dataset_id"]: s["gives"] for s in answer.json["snapshots"]} == expected
+    for name, (_, gives) in expected.items():
+        answer = released("trace", name, "--year", "2024", "--verify")
+        assert answer.code == 0, answer.stderr
+        assert answer.json["rows_found"] == 1
+        assert {s["dataset_id"]: s["gives"] for s in answer.json["snapshots"]} == {"population": gives}
 
 
 def test_a_mart_that_names_a_column_that_it_does_not_have_fails_the_build_by_name(released, home):
     file = home / "dbt" / "mart" / "models" / "marts" / "population.yml"
     file.write_text(file.read_text("utf-8").replace("column: snapshot_id}", "column: snapshot}", 1))
-    released.env = {"CATALUNYA_HOME": str(home)}
+    released.home = home
     answer = released.run(now="2026-01-05T12:00:00Z")
     assert answer.code == 1
     assert "population: provenance names the column snapshot" in answer.json["message"]

@@ -37,7 +37,7 @@ def test_a_register_column_is_carried_to_a_mart_by_four_files(released, home):
         if path.is_file() and path.read_bytes() != (ROOT / path.relative_to(home)).read_bytes()
     }
     assert len(changed) <= 4, changed
-    released.env = {"CATALUNYA_HOME": str(home)}
+    released.home = home
     answer = released.run(now=LATER)
     assert (answer.code, answer.json["status"]) == (0, "released")
     [(phones, services)] = query(

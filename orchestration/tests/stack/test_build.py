@@ -17,7 +17,7 @@ import pytest
 from orchestration.tests.stack.stack import docker
 from tests.project import ROOT
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow]
+pytestmark = pytest.mark.stack
 BUILD = ["docker", "build", "--progress", "plain", "--file", "orchestration/Dockerfile"]
 BUILDKIT = {**os.environ, "DOCKER_BUILDKIT": "1"}
 

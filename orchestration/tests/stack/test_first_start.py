@@ -17,7 +17,7 @@ from orchestration.tests.api import PIPELINE
 from orchestration.tests.stack.stack import ORCHESTRATION, docker, service_of
 from tests.project import missing
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow]
+pytestmark = pytest.mark.stack
 
 SERVICES = {
     "postgres", "redis", "secrets-init", "airflow-init", "airflow-apiserver", "airflow-scheduler", "airflow-dag-processor",

@@ -11,7 +11,7 @@ import pytest
 from orchestration.tests.api import PIPELINE
 from orchestration.tests.stack.stack import make_stack, removed_at_the_end
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow]
+pytestmark = pytest.mark.stack
 
 HOSTS = Path(__file__).with_name("hosts.yml")
 PROXY = "http://192.0.2.3:3128"

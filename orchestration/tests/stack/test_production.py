@@ -26,7 +26,7 @@ from tests.s3 import installed
 
 S3 = Path(__file__).with_name("s3.yml")
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow]
+pytestmark = pytest.mark.stack
 
 
 def proper() -> dict[str, str]:

@@ -6,7 +6,7 @@ import pytest
 
 from orchestration.tests.stack.stack import docker
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow]
+pytestmark = pytest.mark.stack
 
 WORKERS = 3
 

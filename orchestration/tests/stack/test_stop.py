@@ -7,7 +7,7 @@ import pytest
 from orchestration.tests.api import PIPELINE
 from orchestration.tests.stack.stack import ORCHESTRATION, docker
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow]
+pytestmark = pytest.mark.stack
 
 BUILD = "run_dbt_transformations"
 LOGS = "/opt/airflow/logs"

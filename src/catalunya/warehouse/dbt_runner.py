@@ -60,7 +60,13 @@ def connected(target: Target) -> Iterator[None]:
 
 def import_in_background() -> None:
     """Import dbt in a thread, for a run that will need it once its sources are read."""
-    threading.Thread(target=import_dbt, name="import of dbt").start()
+
+    def work() -> None:
+        # A run that fails at once ends the process meanwhile, and no module may register what to do at its end then.
+        with contextlib.suppress(RuntimeError):
+            import_dbt()
+
+    threading.Thread(target=work, name="import of dbt").start()
 
 
 def import_dbt() -> None:

@@ -11,7 +11,7 @@ import duckdb
 from catalunya import sql
 from catalunya.datasets.model import Dataset
 from catalunya.datasets.staged import ADDED_COLUMNS
-from catalunya.errors import CatalunyaError
+from catalunya.errors import BuildFailed, CatalunyaError
 from catalunya.lake import layout
 from catalunya.lake.staged import Staged
 from catalunya.lake.storage import Storage
@@ -68,6 +68,16 @@ class DuckDBWorkspace:
 
     def persist(self) -> None:
         """Put the file into the lake."""
+        if self._database.with_name(f"{self._database.name}.wal").exists():
+            # DuckDB reports nothing when it closes a file that it cannot write: the tables are in its log alone.
+            try:
+                with duckdb.connect(self._database) as con:
+                    con.execute("checkpoint")
+            except duckdb.Error as error:
+                raise BuildFailed(
+                    f"the candidate could not be written to {self._database}: {error}; check the disk and its free space, "
+                    "then run again"
+                ) from None
         self._storage.put_file(self._key, self._database)
 
 
