@@ -130,12 +130,8 @@ format: setup-dev ## Format the Python
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 
-bench: setup-dev ## Measure staging, the marts, growth, orchestration and fetch against their bounds
-	@.venv/bin/python bench/stage.py
-	@.venv/bin/python bench/warehouse.py
-	@.venv/bin/python bench/growth.py --s3 10 1000
-	@.venv/bin/python bench/orchestration.py
-	@.venv/bin/python bench/fetch.py
+bench: setup-dev ## Measure everything that has a bound: the build, staging, fetch, growth, orchestration
+	@.venv/bin/python bench
 
 clean: ## Remove the environment and caches, never the lake
 	@rm -rf .venv .uv .airflow .pytest_cache .mypy_cache .ruff_cache dbt/mart/target dbt/mart/logs

@@ -1,9 +1,11 @@
 """How long, and in how much memory, the marts are built from N staged rows: DuckDB and Trino on this machine.
 
-`python bench/scale.py [--rows 1,5,10] [--engines duckdb,trino]`, rows in millions of the register. `make setup-aws`
-installs what it needs. The lake is made first: the demo portal at full size, and a register of so many rows in ten
-snapshots, each written straight into staging, with one row in a hundred changed from one to the next. Nothing is
-audited or published.
+    .venv/bin/python bench/scale.py [--rows 1,5,10] [--engines duckdb,trino] [--workers 0,2,3]
+
+Rows are in millions, of the register. With workers, so many Trino servers work beside one that only coordinates, on the
+same processors; the memory of Trino is that of all its servers together. `make setup-aws` installs what it needs. The
+lake is made first: the demo portal at full size, and a register of so many rows in ten snapshots, each written straight
+into staging, with one row in a hundred changed from one to the next. Nothing is audited or published.
 """
 
 from __future__ import annotations
@@ -31,27 +33,36 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--rows", default="1,5", help="millions of staged rows, comma-separated")
     words.add_argument("--engines", default="duckdb,trino")
-    words.add_argument("--memory", default="4000M", help="what Trino may take")
+    words.add_argument("--memory", default="4000M", help="what each server of Trino may take")
+    words.add_argument(
+        "--workers", default="0", help="numbers of Trino's workers, comma-separated; 0: one server does all"
+    )
     words.add_argument("--one", help=argparse.SUPPRESS)
     chosen = words.parse_args()
     if chosen.one:
         build(chosen.one)
         return
+    for workers in map(int, chosen.workers.split(",")):
+        measure_all(chosen, workers)
+
+
+def measure_all(chosen: argparse.Namespace, workers: int) -> None:
+    """Every size and engine in a new lake, with so many workers of Trino."""
     from tools.athena_emulator.environment import running
 
     with (
         tempfile.TemporaryDirectory(prefix="scale-") as folder,
-        running(Path(folder), memory=chosen.memory) as emulator,
+        running(Path(folder), memory=chosen.memory, workers=workers) as emulator,
     ):
         os.environ.update(emulator.variables())
         os.environ["CATALUNYA_LAKE"] = f"s3://{BUCKET}/lake"
         make_bucket(emulator.aws)
         land_demo()
-        trino = server_process()
+        servers = server_processes()
         for millions in map(float, chosen.rows.split(",")):
             register(round(millions * 1_000_000))
             for engine in chosen.engines.split(","):
-                measure(engine, millions, trino)
+                measure(engine, millions, servers, workers)
 
 
 def make_bucket(endpoint: str) -> None:
@@ -129,17 +140,17 @@ def register(rows: int) -> None:
             storage.put(key, made.model_dump_json().encode())
 
 
-def measure(engine: str, millions: float, trino: int | None) -> None:
-    """One build in a process of its own; its peak memory, and Trino's."""
+def measure(engine: str, millions: float, trino: list[int], workers: int) -> None:
+    """One build in a process of its own; its peak memory, or that of all of Trino's."""
     peak = [0.0]
     process = subprocess.Popen(
         [sys.executable, __file__, "--one", engine], stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
-    watched = trino if engine == "trino" else process.pid
+    watched = trino if engine == "trino" else [process.pid]
 
     def watch() -> None:
         while process.poll() is None:
-            peak[0] = max(peak[0], resident_mb(watched))
+            peak[0] = max(peak[0], sum(map(resident_mb, watched)))
             time.sleep(0.2)
 
     thread = threading.Thread(target=watch)
@@ -147,9 +158,8 @@ def measure(engine: str, millions: float, trino: int | None) -> None:
     out, _ = process.communicate()
     thread.join()
     answer = json.loads(out.strip().splitlines()[-1]) if process.returncode == 0 else {"seconds": None}
-    print(
-        json.dumps({"engine": engine, "millions": millions, "peak_mb": round(peak[0]), **answer}), flush=True
-    )
+    line = {"engine": engine, "workers": workers, "millions": millions, "peak_mb": round(peak[0]), **answer}
+    print(json.dumps(line), flush=True)
 
 
 def build(engine: str) -> None:
@@ -179,16 +189,13 @@ def build(engine: str) -> None:
     print(json.dumps({"seconds": seconds, "scanned_mb": round(cost.bytes_scanned / 1e6) if cost else None}))
 
 
-def server_process() -> int | None:
-    """The process of the Trino server that this one started."""
+def server_processes() -> list[int]:
+    """The processes of Trino that this one started."""
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    for child in children:
-        if b"TrinoServer" in Path(f"/proc/{child}/cmdline").read_bytes():
-            return int(child)
-    return None
+    return [int(c) for c in children if b"TrinoServer" in Path(f"/proc/{c}/cmdline").read_bytes()]
 
 
-def resident_mb(pid: int | None) -> float:
+def resident_mb(pid: int) -> float:
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:

@@ -80,6 +80,15 @@ def counts(staged: Staged) -> tuple[int, int, int, int]:
     return (staged.rows_in, staged.rows_staged, staged.rows_quarantined, staged.rows_duplicated)
 
 
+def test_names_that_differ_in_case_alone_are_two_fields_and_the_first_that_is_sent_counts(lake):
+    names = {"name": ("nom", "NOM"), "address": ("NOM",)}
+    columns = (c.model_copy(update={"source": names.get(c.name, c.source)}) for c in REGISTER.columns)
+    renamed = REGISTER.model_copy(update={"columns": tuple(columns)})
+    land(lake, renamed, [[row(1, nom="old", NOM="new"), row(2, NOM="  new ")]])
+    [staged] = stage.stage(lake, renamed, run_id="r", now=NOW)
+    assert staged_rows(lake, staged, "name, address") == [("new", "new"), ("old", "new")]
+
+
 @pytest.mark.parametrize("value", ["null", "NULL", "Null", "", "   ", None, "\u00a0"])
 def test_every_way_of_saying_nothing_is_null(lake, value):
     staged = stage_rows(lake, [row(1, qualificacio=value)])

@@ -8,12 +8,14 @@ import sys
 import threading
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from structlog.testing import capture_logs
 
 from catalunya.errors import SourceUnreadable
 from catalunya.sources import Http, responses, transport
+from catalunya.sources import http as http_module
 from catalunya.sources.http import Answer, _rate_limiter, redirect, user_agent
 from catalunya.sources.responses import InvalidResponse, decode, portal_message
 from tests.sources.portals import InTurn, Reply, Serve, Timers
@@ -249,10 +251,17 @@ def test_a_body_that_its_parser_refuses_is_retried(serve: Serve, in_turn: InTurn
     assert http.get(server.url, dataset="population", parse=parse).data == b"new"
 
 
+@pytest.mark.parametrize(("module", "size"), [(transport, "_CHUNK"), (http_module, "_DECODED_BYTES")])
 def test_a_character_in_two_chunks_is_utf_8(
-    serve: Serve, in_turn: InTurn, http: Http, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType,
+    size: str,
+    serve: Serve,
+    in_turn: InTurn,
+    http: Http,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(transport, "_CHUNK", 3)
+    monkeypatch.setattr(module, size, 3)
     body = "aé·’€😀\u0080\u07ff".encode()
     store(http, serve(in_turn(Reply(body))).url, tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == body

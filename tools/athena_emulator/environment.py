@@ -44,7 +44,12 @@ class Environment:
 
 @contextmanager
 def running(
-    folder: Path, *, aws: str | None = None, region: str = REGION, memory: str = trino_server.MEMORY
+    folder: Path,
+    *,
+    aws: str | None = None,
+    region: str = REGION,
+    memory: str = trino_server.MEMORY,
+    workers: int = 0,
 ) -> Iterator[Environment]:
     """Run the emulator with its files in `folder`, over a ministack of its own or one that runs at `aws`.
 
@@ -57,7 +62,13 @@ def running(
         athena, requests = stack.enter_context(api.serving(aws=aws, trino=trino, region=region))
         stack.enter_context(
             trino_server.running(
-                folder / "trino", port=port, s3=aws, glue=athena, region=region, memory=memory
+                folder / "trino",
+                port=port,
+                s3=aws,
+                glue=athena,
+                region=region,
+                memory=memory,
+                workers=workers,
             )
         )
         yield Environment(aws, athena, trino, region, requests)

@@ -1,24 +1,37 @@
-"""A Trino server on loopback over Glue and S3: one process that coordinates and works."""
+"""Trino on loopback over Glue and S3: one server that coordinates and works, or a coordinator and workers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 from tools.athena_emulator import install
 from tools.athena_emulator.server import server
 from tools.athena_emulator.translate import CATALOG, ICEBERG
 from tools.athena_emulator.unsupported import MAX_PARTITIONS
+from tools.processes import free_port
 
 MEMORY = "1500M"
 
 
 @contextmanager
-def running(folder: Path, *, port: int, s3: str, glue: str, region: str, memory: str) -> Iterator[None]:
-    """Run Trino on a port of loopback over S3 and Glue at these endpoints, with its files in `folder`."""
-    home = install.trino()
-    _configure(folder / "etc", home, port, s3, glue, region)
+def running(
+    folder: Path, *, port: int, s3: str, glue: str, region: str, memory: str, workers: int = 0
+) -> Iterator[None]:
+    """Run Trino on a port of loopback over S3 and Glue at these endpoints, with its files in `folder`.
+
+    With `workers` the server on that port only coordinates. Each server may take `memory`.
+    """
+    with ExitStack() as stack:
+        for number in range(workers + 1):
+            one, at = (folder / f"worker-{number}", free_port()) if number else (folder, port)
+            _configure(one / "etc", at, port, s3, glue, region, workers=workers)
+            stack.enter_context(_server(one, at, memory))
+        yield
+
+
+def _server(folder: Path, port: int, memory: str) -> AbstractContextManager[None]:
     command = [
         str(install.java()),
         f"-Xmx{memory}",
@@ -29,16 +42,18 @@ def running(folder: Path, *, port: int, s3: str, glue: str, region: str, memory:
         f"-Dlog.levels-file={folder / 'etc' / 'log.properties'}",
         f"-Dnode.data-dir={folder / 'data'}",
         "-cp",
-        f"{home / 'lib'}/*",
+        f"{install.trino() / 'lib'}/*",
         "io.trino.server.TrinoServer",
     ]
     # It answers some seconds before it takes queries, and says so.
     health = f"http://127.0.0.1:{port}/v1/info"
-    with server(command, folder, health, lambda answer: not answer.json()["starting"], timeout_s=600):
-        yield
+    return server(command, folder, health, lambda answer: not answer.json()["starting"], timeout_s=600)
 
 
-def _configure(etc: Path, home: Path, port: int, s3: str, glue: str, region: str) -> None:
+def _configure(
+    etc: Path, port: int, coordinator: int, s3: str, glue: str, region: str, *, workers: int
+) -> None:
+    """Write the configuration of the server on `port`; the one on the port `coordinator` coordinates."""
     catalogs = etc / "catalog"
     catalogs.mkdir(parents=True)
     shared = {
@@ -55,19 +70,23 @@ def _configure(etc: Path, home: Path, port: int, s3: str, glue: str, region: str
     }
     config = {
         "node.environment": "emulator",
-        "node.id": "emulator",
+        "node.id": f"emulator-{port}",
         "node.internal-address": "127.0.0.1",
         "node.bind-ip": "127.0.0.1",
-        "coordinator": "true",
-        "node-scheduler.include-coordinator": "true",
+        "coordinator": str(port == coordinator).lower(),
         "http-server.http.port": str(port),
-        "discovery.uri": f"http://127.0.0.1:{port}",
-        "plugin.dir": str(home / "plugin"),
+        "discovery.uri": f"http://127.0.0.1:{coordinator}",
+        "plugin.dir": str(install.trino() / "plugin"),
         "catalog.config-dir": str(catalogs),
         "query.min-expire-age": "60m",
         "query.max-history": "5000",
-        "web-ui.enabled": "false",
     }
+    if port == coordinator:
+        config |= {
+            "web-ui.enabled": "false",
+            "node-scheduler.include-coordinator": str(not workers).lower(),
+            "query-manager.required-workers": str(workers or 1),
+        }
     hive = {
         "connector.name": "hive",
         "hive.metastore": "glue",

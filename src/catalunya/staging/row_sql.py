@@ -32,9 +32,9 @@ _INVISIBLE = (
 """Unicode's Default_Ignorable_Code_Point and the interlinear annotations: removed."""
 _ODD = r"[^\x{0020}-\x{007e}\x{00a1}-\x{00ac}\x{00ae}-\x{024f}\x{2010}-\x{2027}\x{2030}-\x{205e}\x{20a0}-\x{20bf}]"
 """What is neither Latin nor common punctuation, all of which is in NFC and visible."""
-_SUSPECT = rf'  |" | "|""|"[Nn][Uu][Ll][Ll]"|\\|:[\[{{]|{_ODD}'
-"""What is not in the compact JSON of a clean row: repeated and outer spaces, empty or null-like text, escapes, objects
-and lists, odd characters."""
+_SUSPECT = rf'  |" | "|""|"[Nn][Uu][Ll][Ll]"|"[\[{{]|{_ODD}'
+"""What is not in the clean values of a row with `"` before, between and after them: repeated and outer spaces, empty or
+null-like text, objects and lists, odd characters."""
 _SUSPECT_VALUE = rf"^$|^[Nn][Uu][Ll][Ll]$|^ | $|  |{_ODD}"
 """The same of one value."""
 _MISSING = "is missing"
@@ -83,8 +83,8 @@ def definition_digest(dataset: Dataset) -> str:
 
 
 def source_names(dataset: Dataset) -> list[str]:
-    """Return every source name that the definition reads, in its order."""
-    return [name for column in dataset.columns for name in column.source]
+    """Return every source name that the definition reads, once, in its order."""
+    return list(dict.fromkeys(name for column in dataset.columns for name in column.source))
 
 
 def typed_query(
@@ -103,12 +103,14 @@ def typed_query(
         its key; compare the columns too), `reasons` and `invalid` (what is wrong with required and with optional
         values: lists of name, value, reason, mistyped), the declared columns (null where invalid), `raw`.
     """
-    paths = ", ".join(quote(f'$."{name}"') for name in source_names(dataset))
+    fields = json.dumps(dict.fromkeys(_fields(dataset), "VARCHAR"), ensure_ascii=False)
     columns = dataset.columns
     rules = {column.name: _rules(dataset, column, taken_on, missing) for column in columns}
     needed = [column for column in columns if is_needed(dataset, column)]
     others = [column for column in columns if column not in needed]
     names = ", ".join(column.name for column in columns)
+    values = ", ".join(_value(dataset, name) for name in source_names(dataset))
+    sent = ", ".join(_text(column) for column in columns)
     texts = ",\n        ".join(f"{_source_value(dataset, column)} as {_text(column)}" for column in columns)
     typed = ",\n        ".join(f"{_cast(column)} as {column.name}" for column in columns)
     kept = ",\n        ".join(
@@ -117,34 +119,28 @@ def typed_query(
     broken = [f"coalesce({rule.broken}, false)" for name in rules for rule in rules[name] if not rule.nested]
     faulty = " or ".join(["nested", *broken])
     return f"""
-with sent as (
-    select row_number() over () as n, json::varchar as raw, json_extract_string(json, [{paths}]) as v,
-        case when contains(json::varchar, '": ') then json_extract(json, '$')::varchar
-            else json::varchar end as compact
+with objects as (
+    select row_number() over () as n, json::varchar as raw, json_transform(json, {quote(fields)}) as v
     from {objects}
 ), suspected as (
-    select n, raw, v, compact, regexp_matches(compact, {quote(_SUSPECT)}) as suspect
-    from sent
-), cleaned as (
-    select n, raw, suspect and regexp_matches(compact, ':\\s*[\\[{{]') as nested,
-        case when suspect then list_transform(v, lambda x: {_clean("x")}) else v end as v
-    from suspected
+    select n, raw, v, regexp_matches(concat_ws('"', '', {values}, ''), {quote(_SUSPECT)}) as suspect
+    from objects
 ), texts as (
-    select n, raw, nested, v,
+    select n, raw, case when suspect then regexp_matches(raw, ':\\s*[\\[{{]') else false end as nested,
         {texts}
-    from cleaned
+    from suspected
 ), typed as (
     select *,
         {typed}
     from texts
 ), judged as (
-    select n, raw, v, {faulty} as faulty,
+    select n, raw, {sent}, {faulty} as faulty,
         case when faulty then {_faults(needed, rules)} else []::{_FAULTS} end as reasons,
         case when faulty then {_faults(others, rules)} else []::{_FAULTS} end as invalid,
         {kept}
     from typed
 )
-select n, case when len(reasons) > 0 then hash(v) else hash({names}) end as content,
+select n, case when len(reasons) > 0 then hash({sent}) else hash({names}) end as content,
     hash({", ".join(dataset.key)}) as identity, reasons, invalid, {names}, raw
 from judged"""
 
@@ -158,20 +154,31 @@ def _text(column: Column) -> str:
     return f"text_{column.name}"
 
 
+def _fields(dataset: Dataset) -> list[str]:
+    """The source names that are read together, as a struct: DuckDB's optimizer takes `nom` and `NOM` in it for one."""
+    return list({name.casefold(): name for name in reversed(source_names(dataset))}.values())
+
+
+def _value(dataset: Dataset, name: str) -> str:
+    """The value of a source name as it was sent."""
+    if name in _fields(dataset):
+        return f"v[{quote(name)}]"
+    path = quote(f'$."{name}"')
+    return f"json_extract_string(raw, {path})"
+
+
 def _clean(value: str) -> str:
     """The value in NFC, trimmed, without invisible characters or runs of spaces; empty text and `null` become null."""
     visible = f"regexp_replace({value}, {quote(_INVISIBLE)}, '', 'g')"
     folded = f"trim(nfc_normalize(regexp_replace({visible}, {quote(_SPACE)}, ' ', 'g')))"
-    nothing = f"lower({folded}) in ('', 'null')"
-    cleaned = f"case when {nothing} then null else {folded} end"
-    return f"case when regexp_matches({value}, {quote(_SUSPECT_VALUE)}) then {cleaned} else {value} end"
+    cleaned = f"nullif(regexp_replace({folded}, '^[Nn][Uu][Ll][Ll]$', ''), '')"
+    return f"case when suspect and regexp_matches({value}, {quote(_SUSPECT_VALUE)}) then {cleaned} else {value} end"
 
 
 def _source_value(dataset: Dataset, column: Column) -> str:
-    """The first of the column's sources that is present."""
-    start = source_names(dataset).index(column.source[0]) + 1
-    values = ", ".join(f"v[{start + offset}]" for offset in range(len(column.source)))
-    return f"coalesce({values})" if len(column.source) > 1 else values
+    """The first of the column's sources that is present, cleaned."""
+    values = [_clean(_value(dataset, name)) for name in column.source]
+    return f"coalesce({', '.join(values)})" if len(values) > 1 else values[0]
 
 
 def _cast(column: Column) -> str:
