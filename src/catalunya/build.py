@@ -94,6 +94,7 @@ _NO_CONTENT = (
     "runs/reporter.py",
     "runs/steps.py",
     "settings.py",
+    "site/",
 )
 """Modules of the package that decide nothing about the content of a release."""
 

@@ -1,11 +1,10 @@
-"""Boundaries of the demo: a small square at the seat of each municipality. No model reads the shapes."""
+"""Boundaries of the demo: schematic areas around the seats of the municipalities. No model reads the shapes."""
 
 from __future__ import annotations
 
+from catalunya.demo.data.cells import Cell, cells, polygons
 from catalunya.demo.data.territory import Municipality, article_in_front, comarques, municipalities
 
-HALF_SIDE = 0.002
-"""In degrees, about 200 metres."""
 DISAGREEING_COMARCA = {"080142": "24"}
 """The real boundaries put Aiguafreda in Osona, the municipality list puts it in Vallès Oriental."""
 DISAGREEING_NAME = {"431055": "Piles de Gaià, les"}
@@ -52,17 +51,10 @@ def _comarca_id(municipality: Municipality) -> str:
 
 
 def _feature(level: str, properties: dict[str, str], members: list[Municipality]) -> dict[str, object]:
-    squares = [[_square(municipality)] for municipality in members]
+    squares: frozenset[Cell] = frozenset().union(*(cells()[member.municipality_id] for member in members))
     return {
         "type": "Feature",
-        "geometry": {"type": "MultiPolygon", "coordinates": squares},
+        "geometry": {"type": "MultiPolygon", "coordinates": polygons(squares)},
         "properties": {**properties, **dict.fromkeys(UNREAD[level])},
     }
 
-
-def _square(municipality: Municipality) -> list[list[float]]:
-    corners = ((-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1))
-    return [
-        [round(municipality.longitude + x * HALF_SIDE, 5), round(municipality.latitude + y * HALF_SIDE, 5)]
-        for x, y in corners
-    ]

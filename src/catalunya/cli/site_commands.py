@@ -1,0 +1,76 @@
+"""The commands of the public site.
+
+What a command needs is imported when it runs: the help and the other commands do not wait for it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from catalunya.cli.output import Json, print_answer
+from catalunya.errors import UsageError
+
+if TYPE_CHECKING:
+    from catalunya.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="The public site of a release.")
+
+Folder = Annotated[
+    Path | None, typer.Option("--to", help="Folder of the site; `site` in a local lake by default.")
+]
+
+
+@app.command("build")
+def build_command(
+    release: Annotated[str | None, typer.Option(help="Release; the one that readers see by default.")] = None,
+    to: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Make the site of a release: static files, in Catalan, Spanish and English."""
+    from catalunya.cli.context import CommandContext
+    from catalunya.operations.query import find_release
+    from catalunya.site.build import build_site
+
+    context = CommandContext()
+    target = _target(to, context.settings)
+    found = find_release(context.storage, release)
+    built = build_site(context.storage, context.datasets, found, target)
+    answer = {
+        "status": "built",
+        "release_id": found.release_id,
+        "folder": str(built.folder),
+        "pages": built.pages,
+        "bytes": built.bytes,
+    }
+    text = (
+        f"{built.pages:,} pages, {built.bytes / 1e6:.0f} MB: {built.folder}\n"
+        "look at it with `catalunya site serve`"
+    )
+    print_answer(as_json, answer, text)
+
+
+@app.command("serve")
+def serve_command(
+    port: Annotated[int, typer.Option(help="Port on loopback.")] = 8081,
+    to: Folder = None,
+    as_json: Json = False,
+) -> None:
+    """Show the site on loopback until interrupted."""
+    from catalunya.settings import Settings
+    from catalunya.site.serve import serve_site
+
+    target = _target(to, Settings.load())
+    url = f"http://127.0.0.1:{port}/"
+    print_answer(as_json, {"status": "serving", "url": url}, f"the site is at {url}")
+    serve_site(target, port)
+
+
+def _target(to: Path | None, settings: Settings) -> Path:
+    if to is not None:
+        return to
+    if "://" in settings.lake:
+        raise UsageError("the lake is no local folder: name the folder of the site with --to")
+    return Path(settings.lake) / "site"

@@ -1,0 +1,167 @@
+"""The site of a release as a folder of static files, shown as a whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from catalunya.datasets.model import Dataset
+from catalunya.errors import UsageError
+from catalunya.lake import disk, layout
+from catalunya.lake.storage import Storage
+from catalunya.lake.temporary import temporary_folder
+from catalunya.release import RELEASE_DATABASE, Release
+from catalunya.site.borders import outlines
+from catalunya.site.facts import Facts, read_facts
+from catalunya.site.language import CODES, language
+from catalunya.site.pages import Content, Pages, ReleasedFile, address, search_entries
+
+CURRENT = "current"
+"""Link to the folder that is shown; it is replaced at once."""
+_ASSETS = Path(__file__).parent / "assets"
+
+
+@dataclass(frozen=True)
+class Built:
+    """A site that is shown."""
+
+    folder: Path
+    pages: int
+    bytes: int
+
+
+def build_site(storage: Storage, datasets: dict[str, Dataset], release: Release, target: Path) -> Built:
+    """Build the site of a release in `target`, and show it there as `current`.
+
+    The folder is complete before the link names it; others are deleted afterwards. A kill at any moment leaves the old site
+    whole. Raises `UsageError` when `target` holds something else.
+    """
+    _require_own(target)
+    target.mkdir(parents=True, exist_ok=True)
+    new = target / f".{release.release_id}.{os.getpid()}"
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        pages = _write(storage, datasets, release, new)
+        size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
+        folder = target / f"{release.release_id}-{_digest(new)}"
+        if folder.exists():
+            shutil.rmtree(new)
+        else:
+            new.rename(folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    _swap(target, folder)
+    return Built(folder, pages, size)
+
+
+def _require_own(target: Path) -> None:
+    """Raise `UsageError` when the folder has entries that no site of ours has."""
+    if target.is_dir():
+        foreign = [
+            path.name for path in target.iterdir()
+            if path.name != CURRENT and not path.name.startswith(".") and not layout.is_id(path.name[:25])
+        ]  # fmt: skip
+        if foreign:
+            raise UsageError(
+                f"--to {target} holds {', '.join(sorted(foreign)[:3])}; name an empty or new folder"
+            )
+
+
+def _write(storage: Storage, datasets: dict[str, Dataset], release: Release, folder: Path) -> int:
+    with temporary_folder(storage, "site") as work:
+        database = storage.fetch(layout.release(release.release_id, RELEASE_DATABASE), work)
+        with duckdb.connect(database, read_only=True) as con:
+            con.execute("set search_path = 'catalunya.marts'")
+            facts = read_facts(con)
+        borders = storage.fetch(layout.staged("boundaries", release.snapshots["boundaries"][-1]), work)
+        content = Content(
+            release=release,
+            datasets=datasets,
+            facts=facts,
+            outlines=outlines(borders, "comarca"),
+            files=_copy_files(storage, release, folder, work),
+            assets=_copy_assets(folder),
+        )
+        count = 0
+        for code in CODES:
+            for page, html in Pages(content, language(code)).all():
+                path = folder / page.strip("/") / "index.html"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(html, "utf-8")
+                count += 1
+            _write_search(folder, facts, code)
+    (folder / "index.html").write_text(_redirect(), "utf-8")
+    return count
+
+
+def _write_search(folder: Path, facts: Facts, code: str) -> None:
+    text = json.dumps(search_entries(facts, code), ensure_ascii=False, separators=(",", ":"))
+    (folder / address(code, "search").strip("/")).write_text(text, "utf-8")
+
+
+def _redirect() -> str:
+    return (
+        '<!doctype html><html lang="ca"><head><meta charset="utf-8"><title>Catalunya</title>'
+        '<meta http-equiv="refresh" content="0; url=/ca/"></head><body><a href="/ca/">Català</a></body></html>\n'
+    )
+
+
+def _copy_assets(folder: Path) -> dict[str, str]:
+    found = {}
+    (folder / "assets").mkdir(parents=True)
+    for path in sorted(_ASSETS.iterdir()):
+        name = f"{path.stem}.{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
+        shutil.copyfile(path, folder / "assets" / name)
+        found[path.name] = name
+    return found
+
+
+def _copy_files(
+    storage: Storage, release: Release, folder: Path, work: Path
+) -> dict[str, list[ReleasedFile]]:
+    found: dict[str, list[ReleasedFile]] = {}
+    for mart in release.rows:
+        found[mart] = []
+        for kind in ("csv", "parquet"):
+            name = f"{kind}/{mart}.{kind}"
+            source = storage.fetch(layout.release(release.release_id, name), work / kind)
+            copy = folder / "data" / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
+            found[mart].append(
+                ReleasedFile(kind.upper(), f"data/{name}", copy.stat().st_size, disk.sha256(copy))
+            )
+    return found
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()} {disk.sha256(path)}\n".encode())
+    return digest.hexdigest()[:12]
+
+
+def _swap(target: Path, folder: Path) -> None:
+    """Let the link name the folder, in one step, and delete the other sites."""
+    link = target / f".{CURRENT}.{os.getpid()}"
+    with contextlib.suppress(FileNotFoundError):
+        link.unlink()
+    link.symlink_to(folder.name)
+    link.replace(target / CURRENT)
+    for path in _others(target, folder):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _others(target: Path, folder: Path) -> Iterator[Path]:
+    for path in target.iterdir():
+        if path.is_dir() and not path.is_symlink() and path != folder:
+            yield path
