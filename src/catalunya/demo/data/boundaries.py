@@ -57,4 +57,3 @@ def _feature(level: str, properties: dict[str, str], members: list[Municipality]
         "geometry": {"type": "MultiPolygon", "coordinates": polygons(squares)},
         "properties": {**properties, **dict.fromkeys(UNREAD[level])},
     }
-

@@ -84,7 +84,9 @@ def demo_datasets(day: date, rows: int | None = None) -> dict[str, PortalDataset
             attribution=ATTRIBUTION,
             columns=REGISTER_COLUMNS,
             updated=_morning(last_change(day, register.EPOCH)),
-            rows=lambda: register.register_at(day) if rows is None else map(decode, register.scaled_lines(rows)),
+            rows=lambda: (
+                register.register_at(day) if rows is None else map(decode, register.scaled_lines(rows))
+            ),
             faulted_field="capacitat",
             lines=None if rows is None else (lambda: register.scaled_lines(rows)),
         ),

@@ -9,11 +9,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from catalunya.demo.data.datasets import DEMO_MARK, MUNICIPALITIES, REGISTER, SERVICE_USERS, PortalColumn, PortalDataset, demo_datasets
-from catalunya.demo.errors import FilesIncomplete
+from catalunya.demo.data.datasets import (
+    DEMO_MARK,
+    MUNICIPALITIES,
+    REGISTER,
+    SERVICE_USERS,
+    PortalColumn,
+    PortalDataset,
+    demo_datasets,
+)
 from catalunya.demo.data.population import AGES, MIDDLE, OLDEST, TOTAL, YOUNGEST, PopulationTable
 from catalunya.demo.data.register import EPOCH
 from catalunya.demo.data.service import Row
+from catalunya.demo.errors import FilesIncomplete
 
 AGE_COLUMNS = {
     YOUNGEST: "Total. De 0 a 14 anys",

@@ -11,8 +11,8 @@ from functools import cache
 import msgspec
 
 from catalunya.demo.data import vocabulary
-from catalunya.demo.data.rng import seeded
 from catalunya.demo.data.events import History
+from catalunya.demo.data.rng import seeded
 from catalunya.demo.data.service import Row, Service, row_of
 from catalunya.demo.data.territory import (
     Municipality,

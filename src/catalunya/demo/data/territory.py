@@ -100,7 +100,9 @@ def municipality_rows_at(day: date) -> list[dict[str, object]]:
     municipalities. UTM coordinates, which no model reads, have no value.
     """
     if day < LLUCANES_CREATED:
-        return [_row(m, m.former_name or m.name, m.former_comarca_id or m.comarca_id) for m in municipalities()]
+        return [
+            _row(m, m.former_name or m.name, m.former_comarca_id or m.comarca_id) for m in municipalities()
+        ]
     return [
         *(_row(m, m.name, m.comarca_id) for m in municipalities()),
         _list_row("999998", "No consta", "98", "No consta", 0, 0),
