@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import re
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -172,6 +174,58 @@ def test_a_build_that_stops_leaves_the_old_site_and_nothing_else(
     built = build(first_release.lake, target)
     assert (target / "current").resolve() == built.folder.resolve()
     assert {path.name for path in target.iterdir()} == {"current", built.folder.name}
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from types import SimpleNamespace
+from catalunya.site import build
+
+def write(storage, datasets, release, folder):
+    for name in ("ca/index.html", "index.html"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(release.release_id)
+    return 2
+
+changes = int(sys.argv[2])
+
+def die_before_a_change(event, arguments):
+    global changes
+    writes = event == "open" and isinstance(arguments[1], str) and "w" in arguments[1]
+    if writes or event in ("os.mkdir", "os.rename", "os.symlink", "os.remove", "os.rmdir", "shutil.rmtree"):
+        changes -= 1
+        if changes < 0:
+            os._exit(9)
+
+build._write = write
+sys.addaudithook(die_before_a_change)
+build.build_site(None, {}, SimpleNamespace(release_id=sys.argv[3]), Path(sys.argv[1]))
+"""
+
+
+def test_a_kill_before_any_change_leaves_one_whole_site(tmp_path: Path) -> None:
+    def run(changes: int, release_id: str) -> int:
+        command = [sys.executable, "-B", "-c", KILLED, str(tmp_path / "site"), str(changes), release_id]
+        return subprocess.run(command, check=False, cwd=ROOT).returncode
+
+    def shown() -> set[str]:
+        return {path.read_text() for path in (tmp_path / "site" / "current").rglob("*.html")}
+
+    old, new = "20260101T000000Z-00000000", "20260102T000000Z-11111111"
+    seen = []
+    for changes in range(40):
+        assert run(99, old) == 0
+        code = run(changes, new)
+        seen.append(shown())
+        assert seen[-1] in ({old}, {new})
+        if code == 0:
+            break
+        assert code == 9
+    assert code == 0
+    assert seen[0] == {old}
+    assert seen.index({new}) > 4
+    assert len(list((tmp_path / "site").iterdir())) == 2
 
 
 def test_a_folder_of_something_else_is_left_alone(first_release: ReleasedLake, tmp_path: Path) -> None:

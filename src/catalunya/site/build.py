@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,9 +108,15 @@ def _write_search(folder: Path, facts: Facts, code: str) -> None:
 
 
 def _redirect() -> str:
+    """The page at the root: it leads to the first language, and names all."""
+    links = " ".join(
+        f'<a href="/{code}/" lang="{code}" hreflang="{code}">{language(code).text("name")}</a>'
+        for code in CODES
+    )
     return (
-        '<!doctype html><html lang="ca"><head><meta charset="utf-8"><title>Catalunya</title>'
-        '<meta http-equiv="refresh" content="0; url=/ca/"></head><body><a href="/ca/">Català</a></body></html>\n'
+        f'<!doctype html><html lang="{CODES[0]}"><head><meta charset="utf-8">'
+        f"<title>{language(CODES[0]).text('site')}</title>"
+        f'<meta http-equiv="refresh" content="0; url=/{CODES[0]}/"></head><body><p>{links}</p></body></html>\n'
     )
 
 
@@ -157,11 +162,10 @@ def _swap(target: Path, folder: Path) -> None:
         link.unlink()
     link.symlink_to(folder.name)
     link.replace(target / CURRENT)
-    for path in _others(target, folder):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _others(target: Path, folder: Path) -> Iterator[Path]:
+    # What a build that was killed left, and the site of before.
     for path in target.iterdir():
-        if path.is_dir() and not path.is_symlink() and path != folder:
-            yield path
+        if path.is_symlink():
+            if path.name != CURRENT:
+                path.unlink()
+        elif path.is_dir() and path != folder:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,109 @@
+"""Borders of the maps, from the real files and from those of the demo."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from catalunya.demo.data.boundaries import boundaries
+from catalunya.site.borders import outlines
+
+LEVELS = {"comarca": ("comarques", "CODICOMAR", 43), "municipality": ("municipis", "CODIMUNI", 947)}
+
+
+@pytest.fixture(scope="module")
+def real(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    files = {
+        name: json.loads((shared / "boundaries" / f"{name}_500000_2026-01.geojson").read_text())
+        for name, *_ in LEVELS.values()
+    }
+    return staged(files, tmp_path_factory.mktemp("real") / "real.parquet")
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    files = {name: boundaries(name, "500000") for name, *_ in LEVELS.values()}
+    return staged(files, tmp_path_factory.mktemp("demo") / "demo.parquet")
+
+
+def staged(files: dict, path: Path) -> Path:
+    with duckdb.connect() as con:
+        con.execute("create table staged (level varchar, area_id varchar, geometry varchar)")
+        for level, (name, code, _) in LEVELS.items():
+            features = files[name]["features"]
+            rows = [(level, f["properties"][code], json.dumps(f["geometry"])) for f in features]
+            con.executemany("insert into staged values (?, ?, ?)", rows)
+        con.execute(f"copy staged to '{path}'")
+    return path
+
+
+def rings(path: str) -> list[list[tuple[int, int]]]:
+    """The closed rings of the `d` of a path."""
+    found = []
+    for start, steps in re.findall(r"M([^l]*)l([^z]*)z", path):
+        x, y = map(int, re.findall(r"-?\d+", start))
+        ring = [(x, y)]
+        numbers = [int(text) for text in re.findall(r"-?\d+", steps)]
+        for dx, dy in zip(numbers[::2], numbers[1::2], strict=True):
+            x, y = x + dx, y + dy
+            ring.append((x, y))
+        found.append([*ring, ring[0]])
+    return found
+
+
+def sides(path: str) -> set[frozenset[tuple[int, int]]]:
+    return {frozenset(side) for ring in rings(path) for side in pairwise(ring)}
+
+
+def area(path: str) -> float:
+    return sum(abs(sum(x * b - a * y for (x, y), (a, b) in pairwise(ring))) / 2 for ring in rings(path))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("source", ["real", "demo"])
+def test_every_area_is_drawn_inside_the_box(level: str, source: str, request: pytest.FixtureRequest) -> None:
+    drawn = outlines(request.getfixturevalue(source), level)
+    assert len(drawn.paths) == LEVELS[level][2]
+    for path in drawn.paths.values():
+        corners = {corner for ring in rings(path) for corner in ring}
+        assert len(corners) > 2
+        assert all(0 <= x <= drawn.width and 0 <= y <= drawn.height for x, y in corners)
+
+
+def test_neighbours_share_their_sides_after_the_simplification(real: Path) -> None:
+    drawn = {code: sides(path) for code, path in outlines(real, "comarca").paths.items()}
+    barcelones, maresme, aran = (drawn[code] for code in ("13", "21", "39"))
+    assert barcelones & maresme
+    assert not barcelones & aran
+    owners: dict[frozenset[tuple[int, int]], int] = {}
+    for one in drawn.values():
+        for side in one:
+            owners[side] = owners.get(side, 0) + 1
+    assert set(owners.values()) == {1, 2}
+
+
+def test_the_north_is_above_and_the_east_to_the_right(real: Path) -> None:
+    paths = outlines(real, "comarca").paths
+    centre = {
+        code: [sum(values) / len(values) for values in zip(*rings(paths[code])[0], strict=True)]
+        for code in ("39", "22", "02")
+    }
+    aran, montsia, alt_emporda = centre["39"], centre["22"], centre["02"]
+    assert aran[1] < montsia[1]
+    assert alt_emporda[0] > montsia[0]
+
+
+@pytest.mark.parametrize("source", ["real", "demo"])
+def test_comarques_and_municipalities_cover_the_same_land(
+    source: str, request: pytest.FixtureRequest
+) -> None:
+    borders = request.getfixturevalue(source)
+    comarques, municipalities = (
+        sum(area(path) for path in outlines(borders, level).paths.values()) for level in LEVELS
+    )
+    assert municipalities == pytest.approx(comarques, rel=0.02)
