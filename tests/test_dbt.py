@@ -14,6 +14,8 @@ from catalunya.build import code_digest
 from catalunya.errors import BuildFailed
 from catalunya.warehouse import dbt, dbt_parse, dbt_tests
 from catalunya.warehouse.dbt_tests import compiled_tests, run_tests
+from catalunya.warehouse.engines.duckdb import DuckDBWorkspace
+from tests.factories import local_lake
 from tests.project import ROOT, copy_small_home
 
 PARSE_FORK_PARSE = """
@@ -23,6 +25,7 @@ from catalunya.build import code_digest
 from catalunya.errors import BuildFailed
 from catalunya.warehouse import dbt, dbt_parse, dbt_tests
 from catalunya.warehouse.dbt_tests import compiled_tests, run_tests
+from catalunya.warehouse.engines.duckdb import DuckDBWorkspace
 
 def parse(home):
     nodes = dbt.parse(home / "dbt" / "mart", code_digest(home)).described["nodes"].values()
@@ -150,3 +153,14 @@ def test_a_kept_parse_of_another_user_is_not_read(home, tmp_path, monkeypatch):
     monkeypatch.setattr(dbt_parse.Project, "loads", lambda _: pytest.fail("read"))
     monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
     assert parsed_anew(home).described["nodes"] == first.described["nodes"]
+
+
+@pytest.mark.parametrize("memory", [None, "500MB"])
+def test_rows_that_break_a_test_are_named_with_and_without_a_limit_of_memory(home, tmp_path, memory):
+    test = home / "dbt" / "mart" / "tests" / "broken.sql"
+    test.write_text("{{ config(severity='warn') }}\nselect n from range(1, 6) as r (n)\n")
+    database = tmp_path / dbt.CANDIDATE
+    duckdb.connect(database).close()
+    workspace = DuckDBWorkspace(local_lake(tmp_path / "lake"), "candidate", database, memory)
+    results = {one.name: one for one in workspace.test(home / "dbt" / "mart", code_digest(home))}
+    assert results["broken"].examples == ("n=1", "n=2", "n=3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -44,9 +45,7 @@ class DuckDBWorkspace:
     def sample(self, query: str, rows: int) -> tuple[str, ...]:
         """Return the first rows of a query, in order."""
         with duckdb.connect(self._database, read_only=True) as con:
-            found = con.execute(f"select * from ({query}) order by all limit {rows}")
-            names = [column[0] for column in found.description or []]
-            return dbt.pairs(names, found.fetchall())
+            return _sample(con, query, rows)
 
     def relation(self, con: duckdb.DuckDBPyConnection, mart: dbt.Mart) -> str:
         """Return the mart in this file, which `con` attaches."""
@@ -64,7 +63,8 @@ class DuckDBWorkspace:
         )
         with duckdb.connect(self._database, read_only=True, config=limit) as con:
             con.execute("set TimeZone = 'UTC'")
-            return dbt_tests.run_tests(con, project, digest, self.sample, on_node)
+            # On this connection: DuckDB opens no second one on the file with other settings.
+            return dbt_tests.run_tests(con, project, digest, partial(_sample, con), on_node)
 
     def persist(self) -> None:
         """Put the file into the lake."""
@@ -143,6 +143,12 @@ class DuckDBEngine:
                 staged += staged_tables.records(con, files)
             staged_tables.create_tables(con, self._storage, datasets, staged, work / "quarantine")
         return staged
+
+
+def _sample(con: duckdb.DuckDBPyConnection, query: str, rows: int) -> tuple[str, ...]:
+    found = con.execute(f"select * from ({query}) order by all limit {rows}")
+    names = [column[0] for column in found.description or []]
+    return dbt.pairs(names, found.fetchall())
 
 
 def _create_view(con: duckdb.DuckDBPyConnection, dataset: Dataset, files: list[Path]) -> None:
