@@ -37,7 +37,7 @@ def test_a_run_succeeds_with_one_processor_behind_a_proxy_and_without_a_name_ser
         )
         assert given.split() == ["1", PROXY, "192.0.2.2", "airflow-worker"]
         [run] = stack.wait(
-            lambda: stack.request(f"/dags/{PIPELINE}/dagRuns")["dag_runs"], "no run was scheduled", 90
+            lambda: stack.request(f"/dags/{PIPELINE}/dagRuns")["dag_runs"], "no run was scheduled"
         )
         ended = stack.ended(run["dag_run_id"])
         assert ended.state == "success", ended.states()

@@ -36,7 +36,7 @@ def test_killed_services_that_runs_do_not_need_come_back(stack):
         stack.kill(before)
         killed.append(before)
     for before in killed:
-        stack.wait(lambda before=before: stack.is_back(before), f"{before['Name']} did not come back", 120)
+        stack.wait(lambda before=before: stack.is_back(before), f"{before['Name']} did not come back")
     stack.assert_this_or_the_next_run_succeeds(run_id)
 
 

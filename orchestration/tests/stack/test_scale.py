@@ -42,7 +42,7 @@ def test_a_worker_killed_in_the_middle_loses_nothing(scaled):
     assert ended.tries()["run_dbt_transformations"] > 1
     assert scaled.pointer() != before
     scaled.assert_release_is_whole()
-    scaled.wait(lambda: scaled.is_back(worker), "the worker did not come back", 120)
+    scaled.wait(lambda: scaled.is_back(worker), "the worker did not come back")
 
 
 def test_a_task_of_a_worker_that_is_stopped_ends_and_reports_its_success(scaled):
