@@ -23,7 +23,9 @@ from catalunya.datasets import loader
 from catalunya.errors import UsageError
 from catalunya.lake.opening import open_lake
 from catalunya.operations.query import find_release
+from catalunya.release import Release
 from catalunya.site import build as site_build
+from catalunya.site.borders import Outlines
 from catalunya.site.build import build_site
 from catalunya.site.facts import Facts, Service, read_facts
 from catalunya.site.language import CODES, folded, language, slug
@@ -250,15 +252,11 @@ def test_hostile_text_of_a_source_is_escaped_and_cut(site: Path, marts: duckdb.D
 
 
 def _content(facts: Facts) -> Content:
-    from catalunya.release import Release, ReleasedSnapshot
-    from catalunya.site.borders import Outlines
-
     release: Any = Release(
         release_id="20260105T060000Z-00000000", run_id="r", released_at="2026-01-05T06:00:00Z", demo=False,
         engine="duckdb", inputs_sha256="", snapshots={}, datasets={}, stale=(), rows={}, warnings=(), tests=1,
         versions={}, code_revision=None,
     )  # fmt: skip
-    assert ReleasedSnapshot
     assets = {name: name for name in ("icon.svg", "site.css", "search.js")}
     return Content(release, DATASETS, facts, Outlines(10, 10, {}), {}, assets)
 

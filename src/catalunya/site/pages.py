@@ -16,15 +16,14 @@ from markupsafe import Markup
 from catalunya.datasets.model import Dataset
 from catalunya.release import Release
 from catalunya.site.borders import Outlines
-from catalunya.site.facts import CATALONIA, GROUPS, OWNERSHIPS, Coverage, Facts, Territory
-from catalunya.site.language import CODES, Language, language, slug
+from catalunya.site.facts import GROUPS, OWNERSHIPS, Coverage, Facts, Territory
+from catalunya.site.language import CODES, Language, folded, language, slug
 
 MAIN_GROUP = "assisted_residence"
 """The group that maps and ranks show."""
 LONGEST = 120
 """Characters of a text of a source that a page shows."""
 _SHADES = 5
-_PAGES = ("overview", "services", "changes", "data", "status")
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
 
@@ -268,12 +267,8 @@ def _language_name(code: str) -> str:
 
 def search_entries(facts: Facts, code: str) -> list[list[str]]:
     """Return what the search finds in a language: name, its folded spelling, and the address."""
-    from catalunya.site.language import folded
-
-    entries = [
+    return [
         [one.name, f"{folded(one.name)} {slug(one.name)}", address(code, page, one)]
         for page, territories in (("comarques", facts.comarques), ("municipalities", facts.municipalities))
         for one in territories.values()
     ]
-    assert CATALONIA not in {entry[2] for entry in entries}
-    return entries
