@@ -117,7 +117,7 @@ def production(
         "CATALUNYA_LAKE": stack.lake,
         "CATALUNYA_NOW": "",
         "CATALUNYA_LAMBDA_PREFIX": stack.name,
-        "CATALUNYA_LAMBDA_TIMEOUT_SECONDS": "90",
+        "CATALUNYA_LAMBDA_PATIENCE_SECONDS": "90",
         "CATALUNYA_ROLES": f"arn:aws:iam::{stack.account}:role/{stack.name}-",
         "CATALUNYA_SCHEMA": SCHEMA,
         "CATALUNYA_ATHENA_WORKGROUP": f"{stack.name}-build",

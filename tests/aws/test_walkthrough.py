@@ -268,7 +268,7 @@ def released(
         "CATALUNYA_HOME": str(guide.folder),
         "CATALUNYA_NOW": "",
         "CATALUNYA_ATHENA_POLL": "0.1",
-        "CATALUNYA_LAMBDA_TIMEOUT_SECONDS": "120",
+        "CATALUNYA_LAMBDA_PATIENCE_SECONDS": "120",
     }
     folder.mkdir()
     if before:

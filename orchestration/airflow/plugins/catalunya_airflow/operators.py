@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from catalunya.runs.steps import StepwiseRun
     from catalunya.settings import Settings
 
-RESULT_TIMEOUT_S = float(os.environ.get("CATALUNYA_LAMBDA_TIMEOUT_SECONDS", "1200"))
+RESULT_TIMEOUT_S = float(os.environ.get("CATALUNYA_LAMBDA_PATIENCE_SECONDS", "1200"))
 """Fifteen minutes for the function, and five for its start."""
 
 
