@@ -33,6 +33,25 @@ def test_a_page_that_cannot_be_marked_is_an_error_not_an_unmarked_page(page):
         dbt_docs.marked(page)
 
 
+def test_every_variable_that_a_page_names_is_read_somewhere():
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "orchestration" / "README.md",
+        *(ROOT / "docs").glob("*.md"),
+    ]
+    code = "".join(
+        path.read_text("utf-8")
+        for folder in ("src", "orchestration", "infrastructure", "bench", "tests", "dbt", "tools")
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in {".py", ".yml", ".sh", ".toml", ".cfg", ".sql", ".example"}
+        and ".env" not in path.parts
+    ) + (ROOT / "Makefile").read_text("utf-8")
+    for page in pages:
+        named = set(re.findall(r"\bCATALUNYA_[A-Z0-9_]*[A-Z0-9]\b", page.read_text("utf-8")))
+        assert {name for name in named if name not in code} == set(), page
+
+
 def test_the_page_of_the_configuration_names_every_variable_of_the_settings():
     page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
     named = {str(field.validation_alias) for field in Settings.model_fields.values()}

@@ -1,4 +1,7 @@
-"""The public site of a release: whole, right, linked, and shown at once."""
+"""The public site of a release: whole, right, linked, and shown at once.
+
+One long module, since its tests share one built site.
+"""
 
 from __future__ import annotations
 

@@ -36,12 +36,11 @@ class Run(RunState):
         `force` reads every source again, `rebuild` stages every kept snapshot again; both publish although
         nothing is new. `only` are the datasets whose sources are read, all by default.
         """
-        will_build = force or rebuild or self.last is None
-        if will_build:
+        if force or rebuild or self.last is None:
             dbt.import_in_background()
         self.clean_up()
         self.ingest(force=force, only=only)
-        if not will_build and any(record.outcome == "new" for record in self.record.datasets.values()):
+        if any(record.outcome == "new" for record in self.record.datasets.values()):
             dbt.import_in_background()
         self.reopen_refusals()
         self.stage(force=rebuild)
