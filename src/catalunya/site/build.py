@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from catalunya.lake.storage import Storage
 from catalunya.lake.temporary import temporary_folder
 from catalunya.release import RELEASE_DATABASE, Release
 from catalunya.site.borders import outlines
-from catalunya.site.facts import Facts, read_facts
+from catalunya.site.facts import read_facts
 from catalunya.site.language import CODES, language
-from catalunya.site.pages import Content, Pages, ReleasedFile, address, search_entries
+from catalunya.site.pages import Content, Pages, ReleasedFile, search_index
 
 CURRENT = "current"
 """Link to the folder that is shown; it is replaced at once."""
@@ -90,21 +90,21 @@ def _write(storage: Storage, datasets: dict[str, Dataset], release: Release, fol
             files=_copy_files(storage, release, folder, work),
             assets=_copy_assets(folder),
         )
-        count = 0
-        for code in CODES:
-            for page, html in Pages(content, language(code)).all():
-                path = folder / page.strip("/") / "index.html"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(html, "utf-8")
-                count += 1
-            _write_search(folder, facts, code)
-    (folder / "index.html").write_text(_redirect(), "utf-8")
-    return count
+        pages = 0
+        for name, text in _files(content):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+            pages += name.endswith("/index.html")
+    return pages
 
 
-def _write_search(folder: Path, facts: Facts, code: str) -> None:
-    text = json.dumps(search_entries(facts, code), ensure_ascii=False, separators=(",", ":"))
-    (folder / address(code, "search").strip("/")).write_text(text, "utf-8")
+def _files(content: Content) -> Iterator[tuple[str, str]]:
+    """Return every file that is made from the content of the release: its name within the site, and its text."""
+    yield "index.html", _redirect()
+    for code in CODES:
+        yield from Pages(content, language(code)).all()
+        yield search_index(content.facts, code)
 
 
 def _redirect() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ class Pages:
         )
 
     def all(self) -> Iterator[tuple[str, str]]:
-        """Return each page's address and HTML."""
+        """Return the file and HTML of each page."""
         yield self._page("overview", self._overview())
         yield self._page("services", self._services())
         yield self._page(
@@ -103,7 +104,8 @@ class Pages:
 
     def _page(self, name: str, values: dict[str, Any]) -> tuple[str, str]:
         title = self.language.text(f"{name}.title")
-        return address(self.language.code, name), self._render(f"{name}.html", name, None, title, values)
+        html = self._render(f"{name}.html", name, None, title, values)
+        return file_of(address(self.language.code, name)), html
 
     def _render(
         self, template: str, page: str, territory: Territory | None, title: str, values: dict[str, Any]
@@ -171,7 +173,7 @@ class Pages:
             "description": f"{territory.name}. {self.language.text('overview.title')}",
         }
         html = self._render("territory.html", page, territory, territory.name, values)
-        return address(self.language.code, page, territory), html
+        return file_of(address(self.language.code, page, territory)), html
 
     def _line(self, territory: Territory) -> Markup | str:
         """People aged 65 and over by year; the axis begins at zero."""
@@ -236,6 +238,11 @@ def address(code: str, page: str, territory: Territory | None = None) -> str:
     return folder if territory is None else f"{folder}{territory.code}-{slug(territory.name)}/"
 
 
+def file_of(page: str) -> str:
+    """Return the file of the page at an address, within the folder of the site."""
+    return f"{page.strip('/')}/index.html"
+
+
 def cut(value: str, most: int = LONGEST) -> str:
     """Return a text of a source without invisible characters, cut to `most` characters."""
     plain = _INVISIBLE.sub(" ", value)
@@ -265,10 +272,11 @@ def _language_name(code: str) -> str:
     return language(code).text("name")
 
 
-def search_entries(facts: Facts, code: str) -> list[list[str]]:
-    """Return what the search finds in a language: name, its folded spelling, and the address."""
-    return [
+def search_index(facts: Facts, code: str) -> tuple[str, str]:
+    """Return the file of what the search finds in a language: name, its folded spelling, and the address of each."""
+    entries = [
         [one.name, f"{folded(one.name)} {slug(one.name)}", address(code, page, one)]
         for page, territories in (("comarques", facts.comarques), ("municipalities", facts.municipalities))
         for one in territories.values()
     ]
+    return address(code, "search").strip("/"), json.dumps(entries, ensure_ascii=False, separators=(",", ":"))

@@ -22,52 +22,20 @@ import uvicorn
 from playwright.sync_api import Browser, expect
 from starlette.testclient import TestClient
 
-from catalunya.datasets import loader
 from catalunya.errors import UsageError
-from catalunya.lake.opening import open_lake
-from catalunya.operations.query import find_release
 from catalunya.release import Release
 from catalunya.site import build as site_build
 from catalunya.site.borders import Outlines
-from catalunya.site.build import build_site
 from catalunya.site.facts import Facts, Service, read_facts
 from catalunya.site.language import CODES, folded, language, slug
 from catalunya.site.pages import Content, Pages, class_breaks, cut, shade
 from catalunya.site.serve import site_app
-from tests.pipeline.command import Command, ReleasedLake
+from tests.pipeline.command import ReleasedLake
 from tests.project import ROOT
+from tests.site.conftest import DATASETS, build
 
-DATASETS = loader.load(ROOT / "datasets")
 HREF = re.compile(r' (?:href|src)="([^"]*)"')
 NUMBER = re.compile(r'<td class="number">([^<]*?)\s*(?:<small>.*?</small>)?</td>')
-
-
-def build(lake: Path, target: Path) -> site_build.Built:
-    storage = open_lake(str(lake))
-    return build_site(storage, DATASETS, find_release(storage, None), target)
-
-
-@pytest.fixture(scope="module")
-def target(first_release: ReleasedLake, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the site of a demo release. To be read only."""
-    folder = tmp_path_factory.mktemp("sites") / "site"
-    answer = Command(str(first_release.lake), None)("site", "build", "--to", str(folder))
-    assert answer.code == 0, answer.stderr
-    assert answer.json["pages"] == len(CODES) * (5 + 43 + 947)
-    assert answer.json["release_id"] == first_release.release_id
-    return folder
-
-
-@pytest.fixture(scope="module")
-def site(target: Path) -> Path:
-    return target / "current"
-
-
-@pytest.fixture(scope="module")
-def marts(first_release: ReleasedLake) -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect(first_release.folder / "catalunya.duckdb", read_only=True) as con:
-        con.execute("set search_path = 'catalunya.marts'")
-        yield con
 
 
 def test_every_link_and_anchor_of_the_whole_site_leads_somewhere(site: Path) -> None:
@@ -247,7 +215,7 @@ def test_hostile_text_of_a_source_is_escaped_and_cut(site: Path, marts: duckdb.D
     )
     facts = read_facts(marts)
     facts = replace(facts, services={**facts.services, "080193": [service]})
-    html = dict(Pages(_content(facts), language("en")).all())["/en/municipalities/080193-barcelona/"]
+    html = dict(Pages(_content(facts), language("en")).all())["en/municipalities/080193-barcelona/index.html"]
     assert "<script>alert" not in html
     assert "&lt;script&gt;" in html
     assert "\u202e" not in html
