@@ -18,6 +18,7 @@ from catalunya.lake import disk, layout
 from catalunya.lake.storage import Storage
 from catalunya.lake.temporary import temporary_folder
 from catalunya.release import RELEASE_DATABASE, Release
+from catalunya.settings import LOOPBACK_SITE
 from catalunya.site.borders import outlines
 from catalunya.site.facts import read_facts
 from catalunya.site.language import CODES, language
@@ -37,8 +38,10 @@ class Built:
     bytes: int
 
 
-def build_site(storage: Storage, datasets: dict[str, Dataset], release: Release, target: Path) -> Built:
-    """Build the site of a release in `target`, and show it there as `current`.
+def build_site(
+    storage: Storage, datasets: dict[str, Dataset], release: Release, target: Path, url: str = LOOPBACK_SITE
+) -> Built:
+    """Build the site of a release in `target`, to be served at the origin `url`, and show it there as `current`.
 
     The folder is complete before the link names it; others are deleted afterwards. A kill at any moment leaves the old site
     whole. Raises `UsageError` when `target` holds something else.
@@ -48,7 +51,7 @@ def build_site(storage: Storage, datasets: dict[str, Dataset], release: Release,
     new = target / f".{release.release_id}.{os.getpid()}"
     shutil.rmtree(new, ignore_errors=True)
     try:
-        pages = _write(storage, datasets, release, new)
+        pages = _write(storage, datasets, release, new, url)
         size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
         folder = target / f"{release.release_id}-{_digest(new)}"
         if folder.exists():
@@ -75,7 +78,7 @@ def _require_own(target: Path) -> None:
             )
 
 
-def _write(storage: Storage, datasets: dict[str, Dataset], release: Release, folder: Path) -> int:
+def _write(storage: Storage, datasets: dict[str, Dataset], release: Release, folder: Path, url: str) -> int:
     with temporary_folder(storage, "site") as work:
         database = storage.fetch(layout.release(release.release_id, RELEASE_DATABASE), work)
         with duckdb.connect(database, read_only=True) as con:
@@ -89,6 +92,7 @@ def _write(storage: Storage, datasets: dict[str, Dataset], release: Release, fol
             outlines=outlines(borders, "comarca"),
             files=_copy_files(storage, release, folder, work),
             assets=_copy_assets(folder),
+            url=url,
         )
         pages = 0
         for name, text in _files(content):

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from catalunya.datasets.model import Dataset
 from catalunya.release import Release
+from catalunya.settings import LOOPBACK_SITE
 from catalunya.site.borders import Outlines
 from catalunya.site.facts import GROUPS, OWNERSHIPS, Coverage, Facts, Territory
 from catalunya.site.language import CODES, Language, folded, language, slug
@@ -51,6 +52,8 @@ class Content:
     """Mart to its files."""
     assets: dict[str, str]
     """Name of an asset to its name with a hash of its content."""
+    url: str = LOOPBACK_SITE
+    """Origin at which the site is served, for what needs a whole address: `content.url + address(…)`."""
 
 
 class Pages:
