@@ -17,12 +17,17 @@ from catalunya.errors import UsageError
 from catalunya.lake import disk, layout
 from catalunya.lake.storage import Storage
 from catalunya.lake.temporary import temporary_folder
-from catalunya.release import RELEASE_DATABASE, Release
+from catalunya.release import RELEASE_DATABASE, Release, release_before
 from catalunya.settings import LOOPBACK_SITE
-from catalunya.site.borders import outlines
+from catalunya.site.borders import read_borders
 from catalunya.site.facts import read_facts
 from catalunya.site.language import CODES, language
+from catalunya.site.maps import map_files
+from catalunya.site.overview import overview_pages
 from catalunya.site.pages import Content, Pages, ReleasedFile, search_index
+from catalunya.site.status import read_status
+from catalunya.site.status_pages import status_pages
+from catalunya.site.territory_pages import territory_pages
 
 CURRENT = "current"
 """Link to the folder that is shown; it is replaced at once."""
@@ -84,12 +89,15 @@ def _write(storage: Storage, datasets: dict[str, Dataset], release: Release, fol
         with duckdb.connect(database, read_only=True) as con:
             con.execute("set search_path = 'catalunya.marts'")
             facts = read_facts(con)
+            status = read_status(con, storage, release)
         borders = storage.fetch(layout.staged("boundaries", release.snapshots["boundaries"][-1]), work)
         content = Content(
             release=release,
             datasets=datasets,
             facts=facts,
-            outlines=outlines(borders, "comarca"),
+            status=status,
+            borders=read_borders(borders),
+            before=release_before(storage, release),
             files=_copy_files(storage, release, folder, work),
             assets=_copy_assets(folder),
             url=url,
@@ -107,8 +115,13 @@ def _files(content: Content) -> Iterator[tuple[str, str]]:
     """Return every file that is made from the content of the release: its name within the site, and its text."""
     yield "index.html", _redirect()
     for code in CODES:
-        yield from Pages(content, language(code)).all()
+        pages = Pages(content, language(code))
+        yield from overview_pages(pages)
+        yield from territory_pages(pages)
+        yield from status_pages(pages)
+        yield from pages.all()
         yield search_index(content.facts, code)
+    yield from map_files(content.facts, content.borders.municipality)
 
 
 def _redirect() -> str:

@@ -52,7 +52,13 @@ class Access:
     nearest_km: float | None
     nearest_id: str | None
     ratio: float | None
+    """Places per person aged 65 and over within `catchment_km`."""
     catchment_km: int
+
+    @property
+    def places_per_100(self) -> float | None:
+        """The ratio as it is shown: places within reach per 100 people aged 65 and over."""
+        return None if self.ratio is None else round(100 * self.ratio, 4)
 
 
 @dataclass

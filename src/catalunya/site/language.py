@@ -40,6 +40,10 @@ class Language:
         pattern = "#,##0." + "0" * digits if digits else "#,##0"
         return str(format_decimal(value, format=pattern, locale=self.code))
 
+    def signed(self, value: int) -> str:
+        """Return a change with its sign, a true minus included."""
+        return f"{'+' if value > 0 else '−' if value < 0 else '±'}{self.number(abs(value))}"
+
     def day(self, value: date | None) -> str:
         """Return a date in words; without one, the words for no data."""
         return self.text("no_data") if value is None else str(format_date(value, "long", locale=self.code))
