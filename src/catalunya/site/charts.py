@@ -10,7 +10,7 @@ from markupsafe import Markup
 from catalunya.site.pages import Pages
 
 WIDTH, HEIGHT = 360, 200
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 340, 12, 172
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 340, 12, 172
 _LABELS = 5
 """Years that are named below the axis, at most."""
 

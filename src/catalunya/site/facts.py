@@ -9,6 +9,8 @@ from typing import Any
 
 import duckdb
 
+from catalunya.site.language import folded
+
 GROUPS = ("assisted_residence", "home_residence", "sheltered_housing", "day_centre")
 OWNERSHIPS = ("public", "social_initiative", "mercantile", "unknown")
 CATALONIA = ""
@@ -97,7 +99,7 @@ class Facts:
     def members(self, comarca_id: str) -> list[Territory]:
         """The municipalities of a comarca, by name."""
         found = (one for one in self.municipalities.values() if one.comarca_id == comarca_id)
-        return sorted(found, key=lambda one: one.name)
+        return sorted(found, key=lambda one: folded(one.name))
 
 
 def read_facts(con: duckdb.DuckDBPyConnection) -> Facts:

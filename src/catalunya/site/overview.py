@@ -15,6 +15,7 @@ from catalunya.release import Release
 from catalunya.site import maps
 from catalunya.site.borders import Outlines
 from catalunya.site.facts import GROUPS, Coverage, Territory
+from catalunya.site.language import folded
 from catalunya.site.maps import State
 from catalunya.site.pages import Pages, address
 
@@ -86,7 +87,7 @@ def ranking(pages: Pages, state: State) -> list[tuple[Territory, Coverage]]:
         (one, one.coverage[pages.year, state.group, state.ownership])
         for one in maps.territories(pages.facts, state.level).values()
     ]
-    return sorted(found, key=lambda pair: (pair[1].rate is None, -(pair[1].rate or 0), pair[0].name))
+    return sorted(found, key=lambda pair: (pair[1].rate is None, -(pair[1].rate or 0), folded(pair[0].name)))
 
 
 def caption(pages: Pages, state: State) -> str:
@@ -167,7 +168,10 @@ def _switches(pages: Pages) -> dict[str, Any]:
                 "to": text("map.to", low="{low}", high="{high}"),
                 "none": text("no_data"),
                 "zero": {name: text(f"zero.{name}") for name in maps.DIGITS},
-                "basis": {name: text(f"basis.{name}") for name in ("observed", "inscription")},
+                "basis": {
+                    "observed": text("basis.observed"),
+                    "inscription": f"{text('basis.inscription')}. {text('basis.note')}",
+                },
                 "population": text("territory.population_of", year="{year}"),
                 "columns": {
                     name: text(f"column.{name}")

@@ -8,6 +8,7 @@ from typing import Any
 from catalunya.site import maps
 from catalunya.site.charts import Series, line_chart
 from catalunya.site.facts import GROUPS, Access, Service, Territory
+from catalunya.site.language import folded
 from catalunya.site.maps import State
 from catalunya.site.overview import draw_map
 from catalunya.site.pages import Pages
@@ -56,7 +57,7 @@ def _page(
             "territory": territory,
             "parent": parent,
             "compared": [one for one in (territory, parent, facts.catalonia) if one],
-            "neighbours": sorted(neighbours, key=lambda one: one.name),
+            "neighbours": sorted(neighbours, key=lambda one: folded(one.name)),
             "figures": pages.part("places.html", territory=territory),
             "people": _people(pages, territory),
             "coverage": _coverage(pages, territory, parent),

@@ -135,7 +135,7 @@ function drawRanking(areas, figures, state, all = false) {
   }));
   const rows = areas.map((link) => [link, figures.get(link.dataset.code)]).filter(([, found]) => found);
   const rank = (value) => value ?? -Infinity;
-  rows.sort(([one, a], [other, b]) => rank(b[state.indicator]) - rank(a[state.indicator]) || (one.dataset.name < other.dataset.name ? -1 : 1));
+  rows.sort(([one, a], [other, b]) => rank(b[state.indicator]) - rank(a[state.indicator]) || one.dataset.name.localeCompare(other.dataset.name, language));
   const line = ([link, found]) => element("tr", [
     element("th", element("a", link.dataset.name, { href: link.getAttribute("href") }), { scope: "row" }),
     ...columns.map((name) => {
