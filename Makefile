@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 REQUIREMENTS := $(UV) export --frozen --quiet --no-dev --group airflow --group athena --group trino --no-hashes --no-emit-project --no-header
 COMPOSE := docker compose --project-directory orchestration --profile scale
 
-.PHONY: help setup setup-dev run airflow up down logs health test test-fast test-stack fuzz setup-aws test-aws package setup-deploy deploy destroy aws-diff aws-outputs aws-variables aws-airflow aws-alert aws-failed aws-release aws-run lint requirements docs format bench clean
+.PHONY: help setup setup-dev run airflow up down logs health test test-fast test-site test-stack setup-site fuzz setup-aws test-aws package setup-deploy deploy destroy aws-diff aws-outputs aws-variables aws-airflow aws-alert aws-failed aws-release aws-run lint requirements docs format bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,10 +49,17 @@ health: ## Check Airflow, portals, lake and dbt, in the stack or on this machine
 	fi
 
 test: setup-dev ## Every test that needs no container engine
-	@.venv/bin/pytest -n 3 --dist loadgroup -m "not stack and not aws" $(PYTEST_ARGS)
+	@.venv/bin/pytest -n 3 --dist loadgroup -m "not stack and not aws and not site_tools" $(PYTEST_ARGS)
 
 test-fast: setup-dev ## The tests of a minute, for every save: no Airflow, no browser, no build of the dbt project
-	@.venv/bin/pytest -n 2 -m "not stack and not aws and not slow" $(PYTEST_ARGS)
+	@.venv/bin/pytest -n 2 -m "not stack and not aws and not site_tools and not slow" $(PYTEST_ARGS)
+
+setup-site: setup-dev
+	@command -v npm >/dev/null || { echo "npm is missing; install Node.js 20.19 or newer" >&2; exit 1; }
+	@npm ci --prefix tests/site --silent --no-audit --no-fund
+
+test-site: setup-site ## The public site by axe-core, html-validate and Lighthouse: needs Chromium and Node.js
+	@CATALUNYA_REQUIRE_ALL=1 .venv/bin/pytest -n 0 -m site_tools tests/site $(PYTEST_ARGS)
 
 fuzz: setup-dev ## 1,000 odd answers of each kind of portal, through ingest and stage
 	@CATALUNYA_FUZZ=3000 .venv/bin/pytest -n 2 tests/fuzz $(PYTEST_ARGS)

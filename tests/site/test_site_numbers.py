@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ class Marts:
     def __init__(self, con: duckdb.DuckDBPyConnection, spoken: Language) -> None:
         self._con = con
         self.spoken = spoken
+        self.coverage = cache(self._coverage)
         [(self.year,)] = self.rows("select max(year) from coverage_catalonia")
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -80,7 +82,7 @@ class Marts:
     def rate(self, value: float | None) -> str:
         return self.spoken.number(value, 1)
 
-    def coverage(self, code: str, year: int | None = None) -> dict[tuple[str, str], tuple[Any, ...]]:
+    def _coverage(self, code: str, year: int | None = None) -> dict[tuple[str, str], tuple[Any, ...]]:
         """By group and owner: services, places, rate, and the year of the people."""
         mart, column = {
             0: ("coverage_catalonia", "''"), 2: ("coverage_comarca", "comarca_id"),

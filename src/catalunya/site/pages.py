@@ -115,6 +115,10 @@ class Pages:
             alternates={code: address(code, page, territory) for code in CODES},
             **values,
         )
+        # A table that is wider than a phone scrolls by itself, with the keyboard, too.
+        html = html.replace("<table", '<div class="scroll" tabindex="0"><table').replace(
+            "</table>", "</table></div>"
+        )
         return file_of(address(self.language.code, page, territory)), html
 
     def part(self, template: str, **values: Any) -> Markup:
