@@ -29,6 +29,9 @@ PORTAL_VARIABLES = tuple(f"CATALUNYA_{name.upper()}" for name in PORTALS)
 
 _SECRET = {"SOCRATA_APP_TOKEN", "CATALUNYA_NOTIFY_URLS", "CATALUNYA_TRINO_PASSWORD"}
 
+LOOPBACK_SITE = "http://127.0.0.1:8081"
+"""Where `catalunya site serve` shows the site by default."""
+
 ROOT = Path(__file__).resolve().parents[2]
 _BETWEEN_ADDRESSES = r"[\s,]*\s[\s,]*|^,+|,+(?=arn:|[A-Za-z][A-Za-z0-9+.-]*://)|,+$"
 """What separates addresses for alerts: white space, or a comma before a scheme; an address may contain commas."""
@@ -83,6 +86,8 @@ class Settings(BaseModel):
         None, pattern=r"^https://[!-~]+$", validation_alias="CATALUNYA_PROJECT_URL"
     )
     """Where portals and readers of lineage find out who runs this pipeline; None: nowhere."""
+    site_url: str = Field(LOOPBACK_SITE, validation_alias="CATALUNYA_SITE_URL")
+    """Origin at which the public site is served, without a slash at the end."""
     sql_schema: str = Field("marts", pattern=r"^[a-z][a-z0-9_]{0,60}$", validation_alias="CATALUNYA_SCHEMA")
     """The schema that readers of Trino or Athena query; the names of the lake's other schemas begin with it."""
     trino_url: str | None = Field(None, validation_alias="CATALUNYA_TRINO_URL")
@@ -128,6 +133,11 @@ class Settings(BaseModel):
         if not is_complete:
             raise ValueError(f"{_without_password(url)!r} is not a base URL such as https://portal.example")
         return url.rstrip("/")
+
+    @field_validator("site_url")
+    @classmethod
+    def _origin(cls, url: str) -> str:
+        return address.origin(url)
 
     @field_validator("socrata_app_token")
     @classmethod

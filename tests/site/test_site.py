@@ -155,7 +155,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from catalunya.site import build
 
-def write(storage, datasets, release, folder):
+def write(storage, datasets, release, folder, url):
     for name in ("ca/index.html", "index.html"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(release.release_id)

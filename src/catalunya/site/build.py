@@ -18,10 +18,13 @@ from catalunya.lake import disk, layout
 from catalunya.lake.storage import Storage
 from catalunya.lake.temporary import temporary_folder
 from catalunya.release import RELEASE_DATABASE, Release
+from catalunya.settings import LOOPBACK_SITE
 from catalunya.site.borders import outlines
+from catalunya.site.data_pages import data_pages
+from catalunya.site.downloads import DATA, write_downloads
 from catalunya.site.facts import read_facts
 from catalunya.site.language import CODES, language
-from catalunya.site.pages import Content, Pages, ReleasedFile, search_index
+from catalunya.site.pages import Content, Pages, search_index
 
 CURRENT = "current"
 """Link to the folder that is shown; it is replaced at once."""
@@ -37,8 +40,10 @@ class Built:
     bytes: int
 
 
-def build_site(storage: Storage, datasets: dict[str, Dataset], release: Release, target: Path) -> Built:
-    """Build the site of a release in `target`, and show it there as `current`.
+def build_site(
+    storage: Storage, datasets: dict[str, Dataset], release: Release, target: Path, url: str = LOOPBACK_SITE
+) -> Built:
+    """Build the site of a release in `target`, to be served at the origin `url`, and show it there as `current`.
 
     The folder is complete before the link names it; others are deleted afterwards. A kill at any moment leaves the old site
     whole. Raises `UsageError` when `target` holds something else.
@@ -48,7 +53,7 @@ def build_site(storage: Storage, datasets: dict[str, Dataset], release: Release,
     new = target / f".{release.release_id}.{os.getpid()}"
     shutil.rmtree(new, ignore_errors=True)
     try:
-        pages = _write(storage, datasets, release, new)
+        pages = _write(storage, datasets, release, new, url, target / CURRENT)
         size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
         folder = target / f"{release.release_id}-{_digest(new)}"
         if folder.exists():
@@ -75,9 +80,17 @@ def _require_own(target: Path) -> None:
             )
 
 
-def _write(storage: Storage, datasets: dict[str, Dataset], release: Release, folder: Path) -> int:
+def _write(
+    storage: Storage,
+    datasets: dict[str, Dataset],
+    release: Release,
+    folder: Path,
+    url: str,
+    previous: Path,
+) -> int:
     with temporary_folder(storage, "site") as work:
-        database = storage.fetch(layout.release(release.release_id, RELEASE_DATABASE), work)
+        downloads = write_downloads(storage, datasets, release, folder, work, previous)
+        database = folder / DATA / RELEASE_DATABASE
         with duckdb.connect(database, read_only=True) as con:
             con.execute("set search_path = 'catalunya.marts'")
             facts = read_facts(con)
@@ -87,8 +100,9 @@ def _write(storage: Storage, datasets: dict[str, Dataset], release: Release, fol
             datasets=datasets,
             facts=facts,
             outlines=outlines(borders, "comarca"),
-            files=_copy_files(storage, release, folder, work),
+            downloads=downloads,
             assets=_copy_assets(folder),
+            url=url,
         )
         pages = 0
         for name, text in _files(content):
@@ -104,6 +118,7 @@ def _files(content: Content) -> Iterator[tuple[str, str]]:
     yield "index.html", _redirect()
     for code in CODES:
         yield from Pages(content, language(code)).all()
+        yield from data_pages(content, code)
         yield search_index(content.facts, code)
 
 
@@ -127,24 +142,6 @@ def _copy_assets(folder: Path) -> dict[str, str]:
         name = f"{path.stem}.{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
         shutil.copyfile(path, folder / "assets" / name)
         found[path.name] = name
-    return found
-
-
-def _copy_files(
-    storage: Storage, release: Release, folder: Path, work: Path
-) -> dict[str, list[ReleasedFile]]:
-    found: dict[str, list[ReleasedFile]] = {}
-    for mart in release.rows:
-        found[mart] = []
-        for kind in ("csv", "parquet"):
-            name = f"{kind}/{mart}.{kind}"
-            source = storage.fetch(layout.release(release.release_id, name), work / kind)
-            copy = folder / "data" / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
-            found[mart].append(
-                ReleasedFile(kind.upper(), f"data/{name}", copy.stat().st_size, disk.sha256(copy))
-            )
     return found
 
 
