@@ -91,7 +91,7 @@ def _notice(content: Content) -> dict[str, Any]:
 
 def _territory(content: Content, level: str, territory: Territory) -> dict[str, Any]:
     pages = {code: content.url + address(code, level, territory) for code in CODES}
-    more = {"access": []} if level == "municipalities" else {}
+    more: dict[str, Any] = {"access": []} if level == "municipalities" else {}
     return {**_notice(content), **_names(level, territory), "pages": pages, **more}
 
 

@@ -139,10 +139,10 @@ def _parts(content: Content, database: Path) -> Iterator[tuple[str, str]]:
     yield "index.html", _redirect()
     yield from catalogue(content)
     yield from csvw(content)
+    yield from data_pages(content, database)
     yield from api(content, database)
     for code in CODES:
         yield from Pages(content, language(code)).all()
-        yield from data_pages(content, code)
         yield search_index(content.facts, code)
 
 

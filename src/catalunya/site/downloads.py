@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ import duckdb
 
 from catalunya.datasets.model import Dataset
 from catalunya.errors import LakeCorrupt
-from catalunya.lake import disk, layout, snapshot
-from catalunya.lake.snapshot import Manifest
+from catalunya.lake import disk, index, layout, snapshot
+from catalunya.lake.snapshot import Manifest, Refusal
+from catalunya.lake.staged import StagedFile
 from catalunya.lake.storage import Storage
 from catalunya.publication import demo_notice
 from catalunya.release import (
@@ -34,6 +36,7 @@ from catalunya.release import (
     read_release,
     release_ids,
 )
+from catalunya.runs.record import RunRecord, recent
 from catalunya.site.language import CODES, language
 from catalunya.site.spreadsheet import MOST_ROWS, load_excel, write_workbook
 from catalunya.sql import quote
@@ -44,6 +47,8 @@ DATA_PACKAGE = "datapackage.json"
 PREVIEW_ROWS = 5
 MOST_ARCHIVED = 30
 """Releases whose files the site has; older ones are in the lake alone."""
+RUNS = 10
+"""Runs that the page of the status shows."""
 _KINDS = {"xlsx": "xlsx", "csv-excel": "csv", "csv": "csv", "parquet": "parquet"}
 """Folders of the data, and the endings of the files in them."""
 _PERIODS = {
@@ -112,6 +117,10 @@ class ReleasedSource:
     counts: ReleasedSnapshot
     manifest: Manifest | None
     """None when the lake has lost it."""
+    staged: StagedFile | None
+    """Why rows are quarantined, and which values became null; None when that is not known."""
+    refused: dict[str, Refusal]
+    """Snapshots of the dataset that are refused now."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,8 @@ class Downloads:
     sources: tuple[ReleasedSource, ...] = ()
     releases: tuple[ArchivedRelease, ...] = ()
     """Newest first, the one of the site among them."""
+    runs: tuple[RunRecord, ...] = ()
+    """The last runs, newest first."""
 
 
 def write_downloads(
@@ -174,7 +185,9 @@ def write_downloads(
                 )
             tables.append(_table(con, resources[name], rows, folder))
     database = _released(folder, "duckdb", RELEASE_DATABASE)
-    return Downloads(tuple(tables), database, sources, _archive(storage, folder, work, previous))
+    releases = _archive(storage, folder, work, previous)
+    runs = tuple(islice(recent(storage), RUNS))
+    return Downloads(tuple(tables), database, sources, releases, runs)
 
 
 def _copy_release(
@@ -211,7 +224,13 @@ def _copy(storage: Storage, key: str, target: Path, sha256: str, kept: Path | No
 
 
 def _source(storage: Storage, dataset: Dataset, counts: ReleasedSnapshot) -> ReleasedSource:
-    return ReleasedSource(dataset, counts, snapshot.read(storage, dataset.id, counts.snapshot_id))
+    return ReleasedSource(
+        dataset,
+        counts,
+        snapshot.read(storage, dataset.id, counts.snapshot_id),
+        index.load(storage, dataset.id).staged(counts.snapshot_id),
+        snapshot.refused(storage, dataset.id),
+    )
 
 
 def _table(con: duckdb.DuckDBPyConnection, resource: dict[str, Any], rows: int, folder: Path) -> Table:
