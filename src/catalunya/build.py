@@ -159,6 +159,7 @@ def build(
 
     Raises `BuildFailed` with the models that failed; nothing that others read is touched.
     """
+    dbt.import_in_background()
     wanted = inputs(storage, datasets, settings.home, leave_out=leave_out)
     shown = pointer.read(storage)
     if candidate_id in storage.folders(layout.CANDIDATES):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +29,7 @@ from catalunya.release import (
     Release,
     ReleasedSnapshot,
     apply_retention,
+    marts_digest,
     read_release,
     release_ids,
 )
@@ -82,7 +82,7 @@ def publish(
         demo = any(staged.demo for staged in candidate.staged)
         with reopen(engine, candidate) as workspace:
             rows, marts = _export(workspace, candidate.marts, folder, demo=demo)
-        release_id = layout.make_id(_moment(storage, now), _digest(folder))
+        release_id = layout.make_id(_moment(storage, now), marts_digest(_sums(folder)))
         release = Release(
             release_id=release_id,
             run_id=run_id,
@@ -214,14 +214,6 @@ def _describe(con: duckdb.DuckDBPyConnection, mart: Mart, notice: str) -> Mart:
     return Mart(mart.name, mart.description, columns)
 
 
-def _digest(folder: Path) -> str:
-    """Return SHA-256 over the marts alone, so that the same data have the same hash whenever they are released."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("parquet/*"), *folder.glob("csv/*")]):
-        digest.update(f"{path.name} {disk.sha256(path)}\n".encode())
-    return digest.hexdigest()
-
-
 def _released(candidate: Candidate) -> dict[str, ReleasedSnapshot]:
     newest = candidate.inputs.newest()
     return {
@@ -248,8 +240,11 @@ def _write_metadata(
     (folder / "dictionary.md").write_text(catalogue.dictionary(marts, demo=release.demo))
     (folder / "LICENCES.md").write_text(catalogue.licences(definitions, demo=release.demo))
     (folder / RECORD).write_text(release.model_dump_json(indent=1) + "\n")
-    sums = [f"{disk.sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder)]
-    (folder / SUMS).write_text("".join(sums))
+    (folder / SUMS).write_text("".join(f"{sha256}  {name}\n" for name, sha256 in _sums(folder).items()))
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): disk.sha256(path) for path in _files(folder)}
 
 
 def _files(folder: Path) -> list[Path]:
