@@ -105,6 +105,18 @@ class Settings(BaseModel):
     """Where portals and readers of lineage find out who runs this pipeline; None: nowhere."""
     site_url: str = Field(LOOPBACK_SITE, validation_alias="CATALUNYA_SITE_URL")
     """Origin at which the public site is served, without a slash at the end."""
+    publisher: str | None = Field(None, validation_alias="CATALUNYA_PUBLISHER")
+    """Name of whoever publishes the site; None: the name of the project."""
+    publisher_code: str | None = Field(
+        None, pattern=r"^[A-Z][A-Z0-9]{8}$", validation_alias="CATALUNYA_PUBLISHER_CODE"
+    )
+    """Its code in Spain's common directory of public bodies (DIR3); None: no body."""
+    publisher_email: str | None = Field(
+        None, pattern=r"^[^@\s]+@[^@\s]+$", validation_alias="CATALUNYA_PUBLISHER_EMAIL"
+    )
+    publisher_phone: str | None = Field(
+        None, pattern=r"^\+[0-9-]{6,20}$", validation_alias="CATALUNYA_PUBLISHER_PHONE"
+    )
     sql_schema: str = Field("marts", pattern=r"^[a-z][a-z0-9_]{0,60}$", validation_alias="CATALUNYA_SCHEMA")
     """The schema that readers of Trino or Athena query; the names of the lake's other schemas begin with it."""
     trino_url: str | None = Field(None, validation_alias="CATALUNYA_TRINO_URL")

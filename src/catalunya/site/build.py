@@ -19,12 +19,17 @@ from catalunya.lake.storage import Storage
 from catalunya.lake.temporary import temporary_folder
 from catalunya.release import RELEASE_DATABASE, Release
 from catalunya.settings import LOOPBACK_SITE
+from catalunya.site.api import api
 from catalunya.site.borders import outlines
+from catalunya.site.catalogue import catalogue
+from catalunya.site.csvw import csvw
 from catalunya.site.data_pages import data_pages
 from catalunya.site.downloads import DATA, write_downloads
 from catalunya.site.facts import read_facts
 from catalunya.site.language import CODES, language
 from catalunya.site.pages import Content, Pages, search_index
+from catalunya.site.publisher import Publisher
+from catalunya.site.sitemap import Sitemap
 
 CURRENT = "current"
 """Link to the folder that is shown; it is replaced at once."""
@@ -41,7 +46,12 @@ class Built:
 
 
 def build_site(
-    storage: Storage, datasets: dict[str, Dataset], release: Release, target: Path, url: str = LOOPBACK_SITE
+    storage: Storage,
+    datasets: dict[str, Dataset],
+    release: Release,
+    target: Path,
+    url: str = LOOPBACK_SITE,
+    publisher: Publisher = Publisher(),  # noqa: B008 (frozen)
 ) -> Built:
     """Build the site of a release in `target`, to be served at the origin `url`, and show it there as `current`.
 
@@ -53,7 +63,7 @@ def build_site(
     new = target / f".{release.release_id}.{os.getpid()}"
     shutil.rmtree(new, ignore_errors=True)
     try:
-        pages = _write(storage, datasets, release, new, url, target / CURRENT)
+        pages = _write(storage, datasets, release, new, target / CURRENT, url, publisher)
         size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
         folder = target / f"{release.release_id}-{_digest(new)}"
         if folder.exists():
@@ -85,8 +95,9 @@ def _write(
     datasets: dict[str, Dataset],
     release: Release,
     folder: Path,
-    url: str,
     previous: Path,
+    url: str,
+    publisher: Publisher,
 ) -> int:
     with temporary_folder(storage, "site") as work:
         downloads = write_downloads(storage, datasets, release, folder, work, previous)
@@ -103,9 +114,10 @@ def _write(
             downloads=downloads,
             assets=_copy_assets(folder),
             url=url,
+            publisher=publisher,
         )
         pages = 0
-        for name, text in _files(content):
+        for name, text in _files(content, database):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
@@ -113,12 +125,24 @@ def _write(
     return pages
 
 
-def _files(content: Content) -> Iterator[tuple[str, str]]:
+def _files(content: Content, database: Path) -> Iterator[tuple[str, str]]:
     """Return every file that is made from the content of the release: its name within the site, and its text."""
+    sitemap = Sitemap(content.url)
+    for name, text in _parts(content, database):
+        if name.endswith(".html"):
+            sitemap.add(name, text)
+        yield name, text
+    yield from sitemap.files()
+
+
+def _parts(content: Content, database: Path) -> Iterator[tuple[str, str]]:
     yield "index.html", _redirect()
+    yield from catalogue(content)
+    yield from csvw(content)
+    yield from data_pages(content, database)
+    yield from api(content, database)
     for code in CODES:
         yield from Pages(content, language(code)).all()
-        yield from data_pages(content, code)
         yield search_index(content.facts, code)
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,9 @@ import duckdb
 
 from catalunya.datasets.model import Dataset
 from catalunya.errors import LakeCorrupt
-from catalunya.lake import disk, layout, snapshot
-from catalunya.lake.snapshot import Manifest
+from catalunya.lake import disk, index, layout, snapshot
+from catalunya.lake.snapshot import Manifest, Refusal
+from catalunya.lake.staged import StagedFile
 from catalunya.lake.storage import Storage
 from catalunya.publication import demo_notice
 from catalunya.release import (
@@ -32,6 +36,7 @@ from catalunya.release import (
     read_release,
     release_ids,
 )
+from catalunya.runs.record import RunRecord, recent
 from catalunya.site.language import CODES, language
 from catalunya.site.spreadsheet import MOST_ROWS, load_excel, write_workbook
 from catalunya.sql import quote
@@ -42,8 +47,18 @@ DATA_PACKAGE = "datapackage.json"
 PREVIEW_ROWS = 5
 MOST_ARCHIVED = 30
 """Releases whose files the site has; older ones are in the lake alone."""
+RUNS = 10
+"""Runs that the page of the status shows."""
 _KINDS = {"xlsx": "xlsx", "csv-excel": "csv", "csv": "csv", "parquet": "parquet"}
 """Folders of the data, and the endings of the files in them."""
+_PERIODS = {
+    "year": ("make_date(year, 1, 1)", "make_date(year, 12, 31)"),
+    "changed_on": ("changed_on", "changed_on"),
+    "valid_from": ("valid_from", "coalesce(valid_to, valid_from)"),
+    "register_on": ("register_on", "register_on"),
+    "snapshot_date": ("snapshot_date", "snapshot_date"),
+}
+"""Column that says when the rows of a table are of, to the first and last day of a row."""
 _RECORDS = {"release.json", "dictionary.md", "LICENCES.md"}
 _FORMULA = "^[=+@\\-\t\r]"
 """What Excel takes for the beginning of a formula, in a text."""
@@ -59,6 +74,8 @@ class ReleasedFile:
     """Within the site, such as `/data/csv/population.csv`."""
     size: int
     sha256: str
+    sha1: str
+    """What the shapes of Spain's profile of DCAT-AP ask for."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +92,15 @@ class Table:
     """A mart as readers find it."""
 
     name: str
-    description: str
+    titles: dict[str, str]
+    """By language; its name where the texts of the site have none."""
+    descriptions: dict[str, str]
+    """By language; what the dictionary says where the texts of the site have none."""
+    definition: str
+    """What the dictionary says."""
     rows: int
+    period: tuple[date, date] | None
+    """First and last day that its rows are of; None when they say none."""
     columns: tuple[TableColumn, ...]
     """Of its CSV file: in a demo with the column that says so."""
     files: dict[str, ReleasedFile]
@@ -93,6 +117,10 @@ class ReleasedSource:
     counts: ReleasedSnapshot
     manifest: Manifest | None
     """None when the lake has lost it."""
+    staged: StagedFile | None
+    """Why rows are quarantined, and which values became null; None when that is not known."""
+    refused: dict[str, Refusal]
+    """Snapshots of the dataset that are refused now."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +148,8 @@ class Downloads:
     sources: tuple[ReleasedSource, ...] = ()
     releases: tuple[ArchivedRelease, ...] = ()
     """Newest first, the one of the site among them."""
+    runs: tuple[RunRecord, ...] = ()
+    """The last runs, newest first."""
 
 
 def write_downloads(
@@ -153,10 +183,11 @@ def write_downloads(
                 write_workbook(
                     con, name, about, data / target, work, release.demo, identity, kept and kept / target
                 )
-            preview = con.execute(f"from marts.{name} limit {PREVIEW_ROWS}").fetchall()
-            tables.append(_table(resources[name], rows, folder, tuple(preview)))
+            tables.append(_table(con, resources[name], rows, folder))
     database = _released(folder, "duckdb", RELEASE_DATABASE)
-    return Downloads(tuple(tables), database, sources, _archive(storage, folder, work, previous))
+    releases = _archive(storage, folder, work, previous)
+    runs = tuple(islice(recent(storage), RUNS))
+    return Downloads(tuple(tables), database, sources, releases, runs)
 
 
 def _copy_release(
@@ -193,28 +224,53 @@ def _copy(storage: Storage, key: str, target: Path, sha256: str, kept: Path | No
 
 
 def _source(storage: Storage, dataset: Dataset, counts: ReleasedSnapshot) -> ReleasedSource:
-    return ReleasedSource(dataset, counts, snapshot.read(storage, dataset.id, counts.snapshot_id))
+    return ReleasedSource(
+        dataset,
+        counts,
+        snapshot.read(storage, dataset.id, counts.snapshot_id),
+        index.load(storage, dataset.id).staged(counts.snapshot_id),
+        snapshot.refused(storage, dataset.id),
+    )
 
 
-def _table(
-    resource: dict[str, Any], rows: int, folder: Path, preview: tuple[tuple[object, ...], ...]
-) -> Table:
-    name = resource["title"]
-    files = {
-        kind: _released(folder, kind, f"{kind}/{name}.{ending}")
-        for kind, ending in _KINDS.items()
-        if (folder / DATA / kind / f"{name}.{ending}").exists()
-    }
+def _table(con: duckdb.DuckDBPyConnection, resource: dict[str, Any], rows: int, folder: Path) -> Table:
+    name, definition = resource["title"], resource["description"]
+    texts = {code: language(code).texts["table"].get(name, {}) for code in CODES}
     columns = tuple(
         TableColumn(field["name"], field["type"], field["description"])
         for field in resource["schema"]["fields"]
     )
-    return Table(name, resource["description"], rows, columns, files, preview)
+    return Table(
+        name=name,
+        titles={code: texts[code].get("title", name) for code in CODES},
+        descriptions={code: texts[code].get("rows", definition) for code in CODES},
+        definition=definition,
+        rows=rows,
+        period=_period(con, name, {column.name for column in columns}),
+        columns=columns,
+        files={
+            kind: _released(folder, kind, f"{kind}/{name}.{ending}")
+            for kind, ending in _KINDS.items()
+            if (folder / DATA / kind / f"{name}.{ending}").exists()
+        },
+        preview=tuple(con.execute(f"from marts.{name} limit {PREVIEW_ROWS}").fetchall()),
+    )
+
+
+def _period(con: duckdb.DuckDBPyConnection, mart: str, columns: set[str]) -> tuple[date, date] | None:
+    wanted = next((name for name in _PERIODS if name in columns), None)
+    if wanted is None:
+        return None
+    begin, end = _PERIODS[wanted]
+    [(first, last)] = con.execute(f"select min({begin}), max({end}) from marts.{mart}").fetchall()
+    return (first, last) if first else None
 
 
 def _released(folder: Path, kind: str, name: str) -> ReleasedFile:
     path = folder / DATA / name
-    return ReleasedFile(kind, f"/{DATA}/{name}", path.stat().st_size, disk.sha256(path))
+    with path.open("rb") as file:
+        sha1 = hashlib.file_digest(file, partial(hashlib.sha1, usedforsecurity=False)).hexdigest()
+    return ReleasedFile(kind, f"/{DATA}/{name}", path.stat().st_size, disk.sha256(path), sha1)
 
 
 def _about(

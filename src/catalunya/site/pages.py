@@ -21,6 +21,7 @@ from catalunya.site.borders import Outlines
 from catalunya.site.downloads import Downloads
 from catalunya.site.facts import GROUPS, OWNERSHIPS, Coverage, Facts, Territory
 from catalunya.site.language import CODES, Language, folded, language, slug
+from catalunya.site.publisher import Publisher
 
 MAIN_GROUP = "assisted_residence"
 """The group that maps and ranks show."""
@@ -44,6 +45,7 @@ class Content:
     """Name of an asset to its name with a hash of its content."""
     url: str = LOOPBACK_SITE
     """Origin at which the site is served, for what needs a whole address: `content.url + address(…)`."""
+    publisher: Publisher = Publisher()  # noqa: RUF009 (frozen)
 
 
 class Pages:
