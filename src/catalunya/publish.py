@@ -187,17 +187,23 @@ def _export(
             source = workspace.relation(con, mart)
             con.execute(f"create table {table} as select * from {source} order by all")
             exported.append(_describe(con, mart, notice))
-            metadata = f"kv_metadata {{catalunya: {quote(notice + mart.description)}}}"
-            mark = f", {quote(demo_notice.SHORT_NOTICE)} as {demo_notice.COLUMN}" if demo else ""
-            for kind, query, options in (
-                ("parquet", f"from {table}", f"compression zstd, {metadata}"),
-                ("csv", f"select *{mark} from {table}", "header"),
-            ):
+            for kind in ("parquet", "csv"):
                 target = folder / kind / f"{mart.name}.{kind}"
-                con.execute(f"copy ({query}) to {quote(str(target))} (format {kind}, {options})")
+                export_mart(con, table, target, comment=notice + mart.description, demo=demo)
             found = con.execute(f"select count(*) from {table}").fetchone()
             rows[mart.name] = int(found[0]) if found else 0
     return rows, tuple(exported)
+
+
+def export_mart(
+    con: duckdb.DuckDBPyConnection, table: str, target: Path, *, comment: str, demo: bool
+) -> None:
+    """Write a table as the Parquet or CSV file `target`; `comment` is the table's own, with the mark of demo data."""
+    query, options = f"from {table}", f"compression zstd, kv_metadata {{catalunya: {quote(comment)}}}"
+    if target.suffix == ".csv":
+        mark = f", {quote(demo_notice.SHORT_NOTICE)} as {demo_notice.COLUMN}" if demo else ""
+        query, options = f"select *{mark} from {table}", "header"
+    con.execute(f"copy ({query}) to {quote(str(target))} (format {target.suffix[1:]}, {options})")
 
 
 def _describe(con: duckdb.DuckDBPyConnection, mart: Mart, notice: str) -> Mart:

@@ -5,7 +5,7 @@ What a command needs is imported when it runs: the help and the other commands d
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from catalunya.cli.console import print_line, reporter
 from catalunya.cli.output import Json, err, print_json
 
 if TYPE_CHECKING:
+    from catalunya.cli.context import CommandContext
     from catalunya.operations.integrity.check import Report
 
 app = typer.Typer()
@@ -24,23 +25,85 @@ def lake_check(as_json: Json = False) -> None:
     """Compare every snapshot, staged file, release, record and pointer with each other; changes nothing."""
     from catalunya.cli.context import CommandContext
     from catalunya.identity import assume_role
-    from catalunya.operations.integrity.check import check
 
-    with assume_role("monitor"), reporter(err) as progress:
-        context = CommandContext()
-        progress.begin("check")
-        report = check(
-            context.storage,
-            context.datasets,
-            context.now,
-            keys=context.settings.public_keys,
-            on_part=lambda part: progress.step("check", part),
-        )
+    with assume_role("monitor"):
+        report = _check(CommandContext())
     if as_json:
         print_json(report.as_json())
     _print_report(report)
     if not report.is_sound:
         raise typer.Exit(1)
+
+
+@lake_app.command("repair")
+def lake_repair(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it; without it only say what would be done.")
+    ] = False,
+    to: Annotated[
+        str | None, typer.Option("--to", help="Release to show, when the pointer is damaged or an old copy.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make again what can be made from what is whole; what may be the only copy is moved to damaged/, never deleted."""
+    from catalunya.cli.context import CommandContext
+    from catalunya.operations.integrity.repair import Repairer, plan
+    from catalunya.operations.integrity.view import View
+    from catalunya.runs.steps import whole_lake
+
+    context = CommandContext()
+    steps = []
+    if yes:
+        with whole_lake(context.storage, context.run_id, context.datasets) as lock:
+            before = _check(context)
+            view = View(context.storage, context.datasets, context.now, context.settings.public_keys)
+            repairer = Repairer(view, context.datasets, lock, run_id=context.run_id, to=to)
+            for step in repairer.repair(before.faults):
+                steps.append(step)
+                print_line(err, f"{'not repaired' if step.failure else 'repaired'} {step}")
+            if any(step.fault.repair == "pointer" and not step.failure for step in steps):
+                _publish_views(context)
+            report = _check(context) if steps else before
+    else:
+        report = _check(context)
+        steps = plan(report.faults)
+    if as_json:
+        repairs = [
+            {"key": s.fault.key, "plan": s.plan, "done": yes and not s.failure, "failure": s.failure}
+            for s in steps
+        ]
+        print_json({**report.as_json(), "repairs": repairs})
+    _print_report(report)
+    if not yes:
+        lines = [f"would repair {step}" for step in steps]
+        print_line(
+            err, "\n".join([*lines, "nothing was changed; --yes does it"] if lines else ["nothing to repair"])
+        )
+    if not report.is_sound:
+        raise typer.Exit(1)
+
+
+def _check(context: CommandContext) -> Report:
+    from catalunya.operations.integrity.check import check
+
+    with reporter(err) as progress:
+        progress.begin("check")
+        return check(
+            context.storage,
+            context.datasets,
+            context.now,
+            keys=context.settings.public_keys,
+            own=context.run_id,
+            on_part=lambda part: progress.step("check", part),
+        )
+
+
+def _publish_views(context: CommandContext) -> None:
+    """Let readers of the engine see the release of the pointer, too."""
+    from catalunya import publish
+    from catalunya.warehouse.engines import open_engine
+
+    publish.publish_views(context.storage, open_engine(context.storage, context.settings))
 
 
 def _print_report(report: Report) -> None:
@@ -57,8 +120,9 @@ def _print_report(report: Report) -> None:
             if fault.kind == kind:
                 err.print(f"[{colour}]{kind}[/] ", end="")
                 print_line(err, str(fault))
-    counts = {kind: sum(fault.kind == kind for fault in report.faults) for kind in colours}
+    names = {"damage": "damaged", "leftover": "left over", "stray": "stray"}
+    counts = {name: sum(fault.kind == kind for fault in report.faults) for kind, name in names.items()}
     if report.holder:
         print_line(err, f"run {report.holder.holder} was writing; what it has not completed is not named")
-    found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    found = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     print_line(err, f"{'sound' if report.is_sound else 'damaged'}: {found or 'everything fits together'}")
