@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -67,12 +68,15 @@ def publish(
     versions: dict[str, str],
     code_revision: str | None = None,
     keep: int,
+    signing_key: str | None = None,
+    require_signature: bool = False,
 ) -> Release:
     """Write the release of an audited candidate and swap the pointer to it.
 
-    Raises `Refused` when the candidate did not pass its audit, and `PointerMoved` when somebody else
-    published meanwhile: the lake's pointer stays as it was.
+    Raises `UsageError` when it has to be signed and there is no key, `Refused` when the candidate did not pass its audit,
+    and `PointerMoved` when somebody else published meanwhile: the lake's pointer stays as it was.
     """
+    sign = _signer(signing_key, required=require_signature)
     verdict = _require_publishable(storage, candidate)
     work = storage.scratch() / f"publish-{candidate.candidate_id}"
     shutil.rmtree(work, ignore_errors=True)
@@ -108,6 +112,7 @@ def publish(
             code_revision=code_revision,
         )
         _write_metadata(folder, release, marts, datasets)
+        sign(folder, release)
         _upload(storage.guarded(lock), folder, release_id)
         _swap(storage, release, lock, now)
     finally:
@@ -115,6 +120,30 @@ def publish(
     apply_retention(storage, keep, lock)
     publish_views(storage, engine)
     return release
+
+
+def _signer(secret: str | None, *, required: bool) -> Callable[[Path, Release], None]:
+    """Return what signs the checksums of a release; without a key it does nothing. Raises `UsageError`."""
+    if secret is None:
+        if required:
+            raise UsageError(
+                "CATALUNYA_REQUIRE_SIGNATURE: releases must be signed, and CATALUNYA_SIGNING_KEY is not set; nothing was "
+                "published: set it (`catalunya key new` makes a key), or unset the requirement"
+            )
+        return lambda folder, release: None
+    # The functions on AWS come without it; they do not publish.
+    from catalunya.publication.signature import SUFFIX, SecretKey
+
+    key = SecretKey.parse(secret, "CATALUNYA_SIGNING_KEY")
+
+    def sign(folder: Path, release: Release) -> None:
+        comment = (
+            f"timestamp:{int(release.released_at.timestamp())}\tfile:{SUMS}\trelease:{release.release_id}"
+        )
+        signature = key.sign((folder / SUMS).read_bytes(), comment)
+        (folder / f"{SUMS}{SUFFIX}").write_text(signature)
+
+    return sign
 
 
 def _lineage(candidate: Candidate) -> dict[str, tuple[str, ...]]:

@@ -37,8 +37,8 @@ LEFT = [
 
 
 @pytest.fixture
-def command(lake, small_project) -> Command:
-    return Command(str(lake), None, now="2026-02-04T06:00:00Z", home=small_project)
+def command(lake, calm) -> Command:
+    return Command(str(lake), None, now="2026-02-04T06:00:00Z", home=calm.corrected_home)
 
 
 def repair(command: Command, *options: str, kill_at: int | None = None) -> Answer:
@@ -111,11 +111,11 @@ def spoil(lake: Path) -> None:
     assert known.exists()
 
 
-def test_a_kill_at_any_write_does_no_harm_and_the_same_command_goes_on(calm, small_project, tmp_path):
+def test_a_kill_at_any_write_does_no_harm_and_the_same_command_goes_on(calm, tmp_path):
     def fresh(name: str) -> Command:
         copy_lake(calm.before(len(LIFE)), tmp_path / name)
         spoil(tmp_path / name)
-        return Command(str(tmp_path / name), None, now="2026-02-04T06:00:00Z", home=small_project)
+        return Command(str(tmp_path / name), None, now="2026-02-04T06:00:00Z", home=calm.corrected_home)
 
     whole = repair(fresh("whole"), "--yes")
     assert whole.code == 0, whole.stderr

@@ -5,19 +5,23 @@ What a command needs is imported when it runs: the help and the other commands d
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from catalunya.cli.console import print_line, reporter
-from catalunya.cli.output import Json, err, print_json
+from catalunya.cli.output import Json, err, print_answer, print_json
 
 if TYPE_CHECKING:
     from catalunya.cli.context import CommandContext
     from catalunya.operations.integrity.check import Report
+    from catalunya.publication.signature import PublicKey
+    from catalunya.settings import Settings
 
 app = typer.Typer()
 lake_app = typer.Typer(no_args_is_help=True, help="Check, repair and copy a lake.")
+key_app = typer.Typer(no_args_is_help=True, help="Keys that sign releases.")
 
 
 @lake_app.command("check")
@@ -56,7 +60,7 @@ def lake_repair(
     if yes:
         with whole_lake(context.storage, context.run_id, context.datasets) as lock:
             before = _check(context)
-            view = View(context.storage, context.datasets, context.now, context.settings.public_keys)
+            view = View(context.storage, context.datasets, context.now, _keys(context.settings))
             repairer = Repairer(view, context.datasets, lock, run_id=context.run_id, to=to)
             for step in repairer.repair(before.faults):
                 steps.append(step)
@@ -83,6 +87,64 @@ def lake_repair(
         raise typer.Exit(1)
 
 
+@app.command("verify")
+def verify_command(
+    release: Annotated[
+        str | None,
+        typer.Argument(
+            help="A release, or a folder with a downloaded one; the release that readers see by default."
+        ),
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--key", help="Public key that must have signed it: its text or a file; may be repeated."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check the signature, checksums, files and row counts of one release."""
+    from catalunya.operations.integrity.verification import verify_release
+    from catalunya.settings import Settings
+
+    settings = Settings.load()
+    found = verify_release(settings, release, key or [])
+    if as_json:
+        print_json(found.as_json())
+    for fault in found.faults:
+        err.print("[bold red]damage[/] ", end="")
+        print_line(err, str(fault))
+    print_line(err, str(found))
+    if found.faults:
+        raise typer.Exit(1)
+
+
+@key_app.command("new")
+def key_new(
+    file: Annotated[
+        Path, typer.Argument(help="File for the secret key; the public key is beside it, as .pub.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Make a key that signs releases: a secret file of mode 600, and a public one."""
+    from catalunya.operations.integrity.verification import new_key
+
+    public, path = new_key(file)
+    text = (
+        f"secret key {file}: keep it, it cannot be made again; CATALUNYA_SIGNING_KEY_FILE names it\n"
+        f"public key {path}: publish it; `minisign -Vm SHA256SUMS -P {public}` checks a release"
+    )
+    print_answer(
+        as_json, {"status": "made", "secret": str(file), "public": str(path), "key": str(public)}, text
+    )
+
+
+def _keys(settings: Settings) -> list[PublicKey]:
+    from catalunya.publication.signature import known_keys
+
+    return known_keys(settings.public_keys, settings.signing_key)
+
+
 def _check(context: CommandContext) -> Report:
     from catalunya.operations.integrity.check import check
 
@@ -92,7 +154,7 @@ def _check(context: CommandContext) -> Report:
             context.storage,
             context.datasets,
             context.now,
-            keys=context.settings.public_keys,
+            keys=_keys(context.settings),
             own=context.run_id,
             on_part=lambda part: progress.step("check", part),
         )

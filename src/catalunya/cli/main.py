@@ -31,6 +31,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 for commands in (run_commands, query_commands, lake_commands, integrity_commands, tool_commands):
     app.add_typer(commands.app)
 app.add_typer(integrity_commands.lake_app, name="lake")
+app.add_typer(integrity_commands.key_app, name="key")
 app.add_typer(site_commands.app, name="site")
 app.add_typer(tool_commands.datasets_app, name="datasets")
 app.add_typer(tool_commands.demo_app, name="demo")

@@ -15,6 +15,7 @@ from catalunya.operations.integrity import records, releases, snapshots
 from catalunya.operations.integrity.fault import Fault
 from catalunya.operations.integrity.files import unreadable
 from catalunya.operations.integrity.view import View
+from catalunya.publication.signature import PublicKey
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def check(
     dataset_ids: Collection[str],
     now: datetime,
     *,
-    keys: Collection[str] = (),
+    keys: Collection[PublicKey] = (),
     own: str | None = None,
     on_part: Callable[[str], None] = lambda part: None,
 ) -> Report:

@@ -124,8 +124,7 @@ def check_release(view: View, release_id: str) -> Iterator[Fault]:
     view.count(releases=1)
     view.count(files=len(sizes))
     view.count(bytes=sum(sizes.values()))
-    keys = [PublicKey.parse(key, "CATALUNYA_PUBLIC_KEYS") for key in view.keys]
-    yield from ReleaseCheck(files, keys, release_id).faults()
+    yield from ReleaseCheck(files, view.keys, release_id).faults()
 
 
 def _unfinished(view: View, release_id: str, sizes: Collection[str]) -> Fault:

@@ -26,7 +26,7 @@ from catalunya.operations.integrity.fault import Fault, Repair
 from catalunya.operations.integrity.files import fetched, sha256_of
 from catalunya.operations.integrity.releases import SIGNATURE
 from catalunya.operations.integrity.view import View
-from catalunya.publication.signature import PublicKey, verify
+from catalunya.publication.signature import verify
 from catalunya.publish import export_mart
 from catalunya.release import (
     RECORD,
@@ -213,12 +213,13 @@ class Repairer:
             raise _Impossible("the marts are not those that the id of the release was made of")
         text = "".join(f"{sha256}  {name}\n" for name, sha256 in sums.items()).encode()
         if SIGNATURE in names:
-            keys = [PublicKey.parse(key, "CATALUNYA_PUBLIC_KEYS") for key in self._view.keys]
-            if not keys:
+            if not self._view.keys:
                 raise _Impossible(
                     "the release is signed: set CATALUNYA_PUBLIC_KEYS, so that the result can be checked"
                 )
-            verify(text, self.storage.read(f"{folder}/{SIGNATURE}").decode("utf-8", "replace"), keys)
+            verify(
+                text, self.storage.read(f"{folder}/{SIGNATURE}").decode("utf-8", "replace"), self._view.keys
+            )
         key = f"{folder}/{SUMS}"
         if self.storage.exists(key):
             self.storage.copy(key, layout.damaged(sha256_of(self.storage, key, read=True), key))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from functools import partial
 
 from pydantic import BaseModel, ValidationError
@@ -172,10 +173,15 @@ def _markers(
     entry = known.snapshots.get(snapshot_id) if known else None
     if entry is not None and (entry.refusal is not None) != (REFUSED in files):
         said, is_there = ("refused", "is not") if entry.refusal is not None else ("not refused", "is")
-        yield _index_fault(
-            view,
-            dataset_id,
-            f"says that {snapshot_id} is {said}, but {REFUSED} {is_there} beside its manifest",
+        yield replace(
+            _index_fault(
+                view,
+                dataset_id,
+                f"says that {snapshot_id} is {said}, but {REFUSED} {is_there} beside its manifest: a command that was "
+                "killed left it",
+            ),
+            kind="leftover",
+            hint=f"repeat the command (`catalunya accept` or `refuse`), or {REPAIR} makes it again from landing",
         )
 
 

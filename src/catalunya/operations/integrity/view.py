@@ -13,6 +13,7 @@ from catalunya.lake import layout, pointer
 from catalunya.lake.lock import Holder, lock_owner
 from catalunya.lake.pointer import Pointer
 from catalunya.lake.storage import Storage
+from catalunya.publication.signature import PublicKey
 from catalunya.release import Release, read_release, release_ids
 from catalunya.runs.steps import lock_of
 
@@ -28,7 +29,7 @@ class View:
         storage: Storage,
         dataset_ids: Collection[str],
         now: datetime,
-        keys: Collection[str] = (),
+        keys: Collection[PublicKey] = (),
         own: str | None = None,
     ) -> None:
         self.storage = storage
