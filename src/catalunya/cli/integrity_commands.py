@@ -145,6 +145,30 @@ def _keys(settings: Settings) -> list[PublicKey]:
     return known_keys(settings.public_keys, settings.signing_key)
 
 
+@lake_app.command("copy")
+def lake_copy(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="A lake: a folder or s3://bucket/prefix.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="An empty place, or a copy of the same lake.")],
+    as_json: Json = False,
+) -> None:
+    """Copy a lake, for a backup, a restore or a move; a second call copies what is new or was interrupted."""
+    from catalunya.operations.integrity.copying import copy_lake
+    from catalunya.settings import Settings
+
+    with reporter(err) as progress:
+        progress.begin("copy")
+        copied = copy_lake(
+            source,
+            target,
+            Settings.load(),
+            on_file=lambda key: progress.step("copy", key),
+        )
+    text = "\n".join([*(f"not copied: {problem}" for problem in copied.problems), str(copied)])
+    print_answer(as_json, copied.as_json(), text)
+    if copied.problems:
+        raise typer.Exit(1)
+
+
 def _check(context: CommandContext) -> Report:
     from catalunya.operations.integrity.check import check
 

@@ -7,7 +7,6 @@ file (algorithm `ED`), a second one the first and the trusted comment. Secret ke
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 from collections.abc import Iterable
@@ -156,7 +155,7 @@ def _parsed(signature: str) -> tuple[bytes, str, bytes]:
     """The first signature with its algorithm and key, the trusted comment, and the signature of both."""
     lines = signature.splitlines()
     try:
-        first, both = (base64.b64decode(lines[n], validate=True) for n in (1, 3))
+        first, both = _base64(lines[1]), _base64(lines[3])
         comment = lines[2].removeprefix(_TRUSTED)
     except (IndexError, ValueError):
         first, comment, both = b"", "", b""
@@ -169,9 +168,17 @@ def _decoded(text: str, where: str) -> bytes:
     lines = [line for line in text.split("\n") if line.strip() and not line.startswith(_UNTRUSTED)]
     try:
         [line] = lines
-        return base64.b64decode(line.strip(), validate=True)
-    except (ValueError, binascii.Error):
+        return _base64(line.strip())
+    except ValueError:
         raise UsageError(f"{where}: it is no key of minisign; `catalunya key new` makes one") from None
+
+
+def _base64(text: str) -> bytes:
+    """Decode what an encoder writes, and nothing else: other texts could stand for the same bytes. Raises `ValueError`."""
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError(text)
+    return data
 
 
 def _name(key_id: bytes) -> str:

@@ -8,6 +8,7 @@ kill at any moment does no harm, and the same command goes on.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -20,6 +21,7 @@ from catalunya.errors import CatalunyaError, UsageError
 from catalunya.lake import disk, index, layout, pointer
 from catalunya.lake.local import LocalStorage
 from catalunya.lake.lock import Lock
+from catalunya.lake.snapshot import Acceptance, Refusal
 from catalunya.lake.storage import Storage
 from catalunya.lake.temporary import temporary_folder
 from catalunya.operations.integrity.fault import Fault, Repair
@@ -39,12 +41,23 @@ from catalunya.release import (
 )
 from catalunya.stage import stage
 
-ORDER: tuple[Repair, ...] = ("scratch", "delete", "aside", "copy", "release", "index", "stage", "pointer")
+ORDER: tuple[Repair, ...] = (
+    "scratch",
+    "delete",
+    "aside",
+    "marker",
+    "copy",
+    "release",
+    "index",
+    "stage",
+    "pointer",
+)
 """What is repaired first is what later repairs rely on."""
 PLANS: dict[Repair, str] = {
     "scratch": "delete these temporary files",
     "delete": "delete it",
     "aside": f"move it to {layout.DAMAGED}/",
+    "marker": "make it again from the index, without the words that only it had",
     "copy": "copy it again from its release",
     "release": "make it again from what is whole in the release, if the checksums fit",
     "index": "make it again from landing",
@@ -101,6 +114,7 @@ class Repairer:
             "scratch": self._delete_temporary,
             "delete": self._delete,
             "aside": lambda fault: self._move_aside(fault.key),
+            "marker": self._restore_marker,
             "copy": lambda fault: self.storage.copy(fault.source, fault.key),
             "release": self._rebuild_release_file,
             "index": lambda fault: self._rebuild_index(fault.dataset_id or ""),
@@ -140,6 +154,24 @@ class Repairer:
         for one in keys:
             self.storage.copy(one, layout.damaged(sha256_of(self.storage, one, read=True), one))
             self.storage.delete(one)
+
+    def _restore_marker(self, fault: Fault) -> None:
+        """Write `refused.json` or `accepted.json` again from what the index has of it."""
+        known = index.load(self.storage, fault.dataset_id or "")
+        entry = known.snapshots.get(fault.snapshot_id or "", index.SnapshotEntry())
+        self._move_aside(fault.key)
+        if fault.key.endswith(index.REFUSED) and entry.refusal is not None:
+            self.storage.put(fault.key, json.dumps(entry.refusal).encode())
+        elif fault.key.endswith(index.ACCEPTED) and entry.lifts:
+            refusal = Refusal(
+                gate=entry.lifts[0],
+                reason="lost",
+                figures={"lifts": list(entry.lifts[1:])},
+                refused_at=self.now,
+                run_id=self._run_id,
+            )
+            lost = Acceptance(why="the reason was lost with the file", accepted_at=self.now, refusal=refusal)
+            self.storage.put(fault.key, lost.model_dump_json(indent=1).encode())
 
     def _rebuild_index(self, dataset_id: str) -> None:
         index.rebuild(self.storage, dataset_id)
