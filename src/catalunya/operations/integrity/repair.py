@@ -152,14 +152,18 @@ class Repairer:
         """Copy an object, or every object of a folder, to `damaged/`, then delete it where it was."""
         keys = [key] if self.storage.exists(key) else [entry.key for entry in self.storage.list(key)]
         for one in keys:
-            self.storage.copy(one, layout.damaged(sha256_of(self.storage, one, read=True), one))
+            self._keep(one)
             self.storage.delete(one)
+
+    def _keep(self, key: str) -> None:
+        """Copy an object to `damaged/`."""
+        self.storage.copy(key, layout.damaged(sha256_of(self.storage, key, read=True), key))
 
     def _restore_marker(self, fault: Fault) -> None:
         """Write `refused.json` or `accepted.json` again from what the index has of it."""
         known = index.load(self.storage, fault.dataset_id or "")
         entry = known.snapshots.get(fault.snapshot_id or "", index.SnapshotEntry())
-        self._move_aside(fault.key)
+        self._keep(fault.key)
         if fault.key.endswith(index.REFUSED) and entry.refusal is not None:
             self.storage.put(fault.key, json.dumps(entry.refusal).encode())
         elif fault.key.endswith(index.ACCEPTED) and entry.lifts:
@@ -172,6 +176,8 @@ class Repairer:
             )
             lost = Acceptance(why="the reason was lost with the file", accepted_at=self.now, refusal=refusal)
             self.storage.put(fault.key, lost.model_dump_json(indent=1).encode())
+        else:
+            self.storage.delete(fault.key)
 
     def _rebuild_index(self, dataset_id: str) -> None:
         index.rebuild(self.storage, dataset_id)
@@ -254,7 +260,7 @@ class Repairer:
             )
         key = f"{folder}/{SUMS}"
         if self.storage.exists(key):
-            self.storage.copy(key, layout.damaged(sha256_of(self.storage, key, read=True), key))
+            self._keep(key)
         self.storage.put(key, text)
 
     def _repair_pointer(self, fault: Fault) -> None:
