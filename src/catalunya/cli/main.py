@@ -39,6 +39,7 @@ for commands in (
 ):
     app.add_typer(commands.app)
 app.add_typer(integrity_commands.lake_app, name="lake")
+app.add_typer(integrity_commands.key_app, name="key")
 app.add_typer(site_commands.app, name="site")
 app.add_typer(tool_commands.datasets_app, name="datasets")
 app.add_typer(tool_commands.demo_app, name="demo")
