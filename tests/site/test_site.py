@@ -18,8 +18,10 @@ from starlette.testclient import TestClient
 
 from catalunya.errors import UsageError
 from catalunya.release import Release
+from catalunya.settings import LOOPBACK_SITE
 from catalunya.site import build as site_build
 from catalunya.site.borders import Borders
+from catalunya.site.downloads import Downloads
 from catalunya.site.facts import Facts, Service, read_facts
 from catalunya.site.language import CODES, folded, language, slug
 from catalunya.site.pages import Content, Pages, cut
@@ -38,7 +40,7 @@ def test_every_link_and_anchor_of_the_whole_site_leads_somewhere(site: Path) -> 
     broken = set()
     for path, html in pages.items():
         for link in HREF.findall(html):
-            address, _, anchor = link.partition("#")
+            address, _, anchor = link.removeprefix(LOOPBACK_SITE).partition("#")
             if address.startswith("https://"):
                 continue
             wanted = f"{address}index.html" if address.endswith("/") else address
@@ -94,7 +96,7 @@ def test_a_build_that_stops_leaves_the_old_site_and_nothing_else(
     old.mkdir()
     (old / "index.html").write_text("old")
     (target / "current").symlink_to(old.name)
-    for name in ("_copy_files", "_swap"):
+    for name in ("write_downloads", "_swap"):
         with monkeypatch.context() as patch:
             patch.setattr(site_build, name, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
@@ -112,7 +114,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from catalunya.site import build
 
-def write(storage, datasets, release, folder, url):
+def write(storage, datasets, release, folder, *_):
     for name in ("ca/index.html", "index.html"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(release.release_id)
@@ -187,7 +189,7 @@ def _content(facts: Facts) -> Content:
         versions={}, code_revision=None,
     )  # fmt: skip
     assets = {name: name for name in ("icon.svg", "site.css", "search.js", "map.js")}
-    return Content(release, DATASETS, facts, Borders(), {}, assets)
+    return Content(release, DATASETS, facts, Borders(), Downloads(), assets)
 
 
 def test_languages_have_the_same_texts_with_the_same_values() -> None:

@@ -40,12 +40,15 @@ def build_command(
     from catalunya.cli.context import CommandContext
     from catalunya.operations.query import find_release
     from catalunya.site.build import build_site
+    from catalunya.site.publisher import Publisher
 
     context = CommandContext()
     target = _target(to, context.settings)
     served_at = _origin(url) if url else context.settings.site_url
     found = find_release(context.storage, release)
-    built = build_site(context.storage, context.datasets, found, target, served_at)
+    built = build_site(
+        context.storage, context.datasets, found, target, served_at, Publisher.of(context.settings)
+    )
     answer = {
         "status": "built",
         "release_id": found.release_id,

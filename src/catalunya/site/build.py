@@ -15,22 +15,32 @@ import duckdb
 from catalunya.datasets.model import Dataset
 from catalunya.errors import UsageError
 from catalunya.lake import disk, layout
-from catalunya.lake.storage import Storage
+from catalunya.lake.storage import MissingKey, Storage
 from catalunya.lake.temporary import temporary_folder
 from catalunya.release import RELEASE_DATABASE, Release, release_before
+from catalunya.runs import dbt_docs
 from catalunya.settings import LOOPBACK_SITE
+from catalunya.site.api import api
 from catalunya.site.borders import read_borders
+from catalunya.site.catalogue import catalogue
+from catalunya.site.csvw import csvw
+from catalunya.site.data_pages import data_pages
+from catalunya.site.downloads import DATA, write_downloads
 from catalunya.site.facts import read_facts
 from catalunya.site.language import CODES, language
 from catalunya.site.maps import map_files
+from catalunya.site.method_pages import method_pages
+from catalunya.site.open_graph import draw_picture, picture_name
 from catalunya.site.overview import overview_pages
-from catalunya.site.pages import Content, Pages, ReleasedFile, search_index
-from catalunya.site.status import read_status
-from catalunya.site.status_pages import status_pages
+from catalunya.site.pages import Content, Pages, search_index
+from catalunya.site.publisher import Publisher
+from catalunya.site.sitemap import Sitemap
 from catalunya.site.territory_pages import territory_pages
 
 CURRENT = "current"
 """Link to the folder that is shown; it is replaced at once."""
+DBT_DOCS = "lineage/dbt-docs.html"
+"""dbt's own documentation: to be downloaded, since its scripts are inside of the page and the site's policy runs none such."""
 _ASSETS = Path(__file__).parent / "assets"
 
 
@@ -44,7 +54,12 @@ class Built:
 
 
 def build_site(
-    storage: Storage, datasets: dict[str, Dataset], release: Release, target: Path, url: str = LOOPBACK_SITE
+    storage: Storage,
+    datasets: dict[str, Dataset],
+    release: Release,
+    target: Path,
+    url: str = LOOPBACK_SITE,
+    publisher: Publisher = Publisher(),  # noqa: B008 (frozen)
 ) -> Built:
     """Build the site of a release in `target`, to be served at the origin `url`, and show it there as `current`.
 
@@ -56,7 +71,7 @@ def build_site(
     new = target / f".{release.release_id}.{os.getpid()}"
     shutil.rmtree(new, ignore_errors=True)
     try:
-        pages = _write(storage, datasets, release, new, url)
+        pages = _write(storage, datasets, release, new, target / CURRENT, url, publisher)
         size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
         folder = target / f"{release.release_id}-{_digest(new)}"
         if folder.exists():
@@ -83,27 +98,40 @@ def _require_own(target: Path) -> None:
             )
 
 
-def _write(storage: Storage, datasets: dict[str, Dataset], release: Release, folder: Path, url: str) -> int:
+def _write(
+    storage: Storage,
+    datasets: dict[str, Dataset],
+    release: Release,
+    folder: Path,
+    previous: Path,
+    url: str,
+    publisher: Publisher,
+) -> int:
     with temporary_folder(storage, "site") as work:
-        database = storage.fetch(layout.release(release.release_id, RELEASE_DATABASE), work)
+        downloads = write_downloads(storage, datasets, release, folder, work, previous)
+        database = folder / DATA / RELEASE_DATABASE
         with duckdb.connect(database, read_only=True) as con:
             con.execute("set search_path = 'catalunya.marts'")
             facts = read_facts(con)
-            status = read_status(con, storage, release)
         borders = storage.fetch(layout.staged("boundaries", release.snapshots["boundaries"][-1]), work)
         content = Content(
             release=release,
             datasets=datasets,
             facts=facts,
-            status=status,
             borders=read_borders(borders),
             before=release_before(storage, release),
-            files=_copy_files(storage, release, folder, work),
+            downloads=downloads,
             assets=_copy_assets(folder),
+            dbt_docs=_copy_dbt_docs(storage, release, folder),
             url=url,
+            publisher=publisher,
         )
+        for code in CODES:
+            picture = folder / picture_name(code)
+            picture.parent.mkdir(exist_ok=True)
+            picture.write_bytes(draw_picture(content, language(code)))
         pages = 0
-        for name, text in _files(content):
+        for name, text in _files(content, database):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
@@ -111,14 +139,27 @@ def _write(storage: Storage, datasets: dict[str, Dataset], release: Release, fol
     return pages
 
 
-def _files(content: Content) -> Iterator[tuple[str, str]]:
+def _files(content: Content, database: Path) -> Iterator[tuple[str, str]]:
     """Return every file that is made from the content of the release: its name within the site, and its text."""
+    sitemap = Sitemap(content.url)
+    for name, text in _parts(content, database):
+        if name.endswith(".html"):
+            sitemap.add(name, text)
+        yield name, text
+    yield from sitemap.files()
+
+
+def _parts(content: Content, database: Path) -> Iterator[tuple[str, str]]:
     yield "index.html", _redirect()
+    yield from catalogue(content)
+    yield from csvw(content)
+    yield from data_pages(content, database)
+    yield from api(content, database)
     for code in CODES:
         pages = Pages(content, language(code))
         yield from overview_pages(pages)
         yield from territory_pages(pages)
-        yield from status_pages(pages)
+        yield from method_pages(pages)
         yield from pages.all()
         yield search_index(content.facts, code)
     yield from map_files(content.facts, content.borders.municipality)
@@ -137,6 +178,17 @@ def _redirect() -> str:
     )
 
 
+def _copy_dbt_docs(storage: Storage, release: Release, folder: Path) -> str | None:
+    """Copy dbt's own documentation of the release, where the lake has it; returns its address within the site."""
+    try:
+        page = storage.read(layout.docs(release.release_id, dbt_docs.INDEX))
+    except MissingKey:
+        return None
+    (folder / DBT_DOCS).parent.mkdir()
+    (folder / DBT_DOCS).write_bytes(page)
+    return f"/{DBT_DOCS}"
+
+
 def _copy_assets(folder: Path) -> dict[str, str]:
     found = {}
     (folder / "assets").mkdir(parents=True)
@@ -144,24 +196,6 @@ def _copy_assets(folder: Path) -> dict[str, str]:
         name = f"{path.stem}.{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
         shutil.copyfile(path, folder / "assets" / name)
         found[path.name] = name
-    return found
-
-
-def _copy_files(
-    storage: Storage, release: Release, folder: Path, work: Path
-) -> dict[str, list[ReleasedFile]]:
-    found: dict[str, list[ReleasedFile]] = {}
-    for mart in release.rows:
-        found[mart] = []
-        for kind in ("csv", "parquet"):
-            name = f"{kind}/{mart}.{kind}"
-            source = storage.fetch(layout.release(release.release_id, name), work / kind)
-            copy = folder / "data" / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
-            found[mart].append(
-                ReleasedFile(kind.upper(), f"data/{name}", copy.stat().st_size, disk.sha256(copy))
-            )
     return found
 
 

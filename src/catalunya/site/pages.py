@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,27 +13,19 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from catalunya.address import is_loopback_url
 from catalunya.datasets.model import Dataset
 from catalunya.release import Release
 from catalunya.settings import LOOPBACK_SITE
 from catalunya.site.borders import Borders
+from catalunya.site.downloads import Downloads
 from catalunya.site.facts import GROUPS, OWNERSHIPS, Facts, Territory
 from catalunya.site.language import CODES, Language, folded, language, slug
-from catalunya.site.status import Status
+from catalunya.site.publisher import Publisher
 
 LONGEST = 120
 """Characters of a text of a source that a page shows."""
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
-
-
-@dataclass(frozen=True)
-class ReleasedFile:
-    """A file that readers can fetch."""
-
-    kind: str
-    address: str
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -44,15 +36,16 @@ class Content:
     datasets: dict[str, Dataset]
     facts: Facts
     borders: Borders
-    files: dict[str, list[ReleasedFile]]
-    """Mart to its files."""
+    downloads: Downloads
     assets: dict[str, str]
     """Name of an asset to its name with a hash of its content."""
-    status: Status = field(default_factory=Status)
     before: Release | None = None
     """The release before this one."""
+    dbt_docs: str | None = None
+    """Address of dbt's own documentation; None when the release has none."""
     url: str = LOOPBACK_SITE
     """Origin at which the site is served, for what needs a whole address: `content.url + address(…)`."""
+    publisher: Publisher = Publisher()  # noqa: RUF009 (frozen)
 
 
 class Pages:
@@ -77,6 +70,8 @@ class Pages:
             number=language.number,
             signed=language.signed,
             lineage=content.release.lineage,
+            url=content.url,
+            is_public=not is_loopback_url(content.url),
             day=language.day,
             address=partial(address, language.code),
             names={code: _language_name(code) for code in CODES},
@@ -97,7 +92,6 @@ class Pages:
         """Return the file and HTML of each page."""
         yield self.page("services", self._services())
         yield self.page("changes", {"changes": self.facts.changes, "table": self.changes(self.facts.changes)})
-        yield self.page("data", self._data())
 
     def page(self, name: str, values: dict[str, Any]) -> tuple[str, str]:
         """Return the file and HTML of the page that has one address in each language."""
@@ -146,15 +140,6 @@ class Pages:
     def changes(self, changes: list[dict[str, Any]]) -> Markup:
         """Return changes of services as a table."""
         return self.part("changes_table.html", changes=changes)
-
-    def _data(self) -> dict[str, Any]:
-        release = self.content.release
-        return {
-            "tables": [(mart, rows, self.content.files[mart]) for mart, rows in release.rows.items()],
-            "sources": [
-                (self.content.datasets[name], found.snapshot_id) for name, found in release.datasets.items()
-            ],
-        }
 
 
 def address(code: str, page: str, territory: Territory | None = None) -> str:
