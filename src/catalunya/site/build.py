@@ -40,7 +40,7 @@ from catalunya.site.territory_pages import territory_pages
 CURRENT = "current"
 """Link to the folder that is shown; it is replaced at once."""
 DBT_DOCS = "lineage/dbt-docs.html"
-"""dbt's own documentation: to be downloaded, since its scripts are inside of the page and the site's policy runs none such."""
+"""dbt's own page: to be downloaded, since the scripts are inside of it, and the policy of the site runs none such."""
 _ASSETS = Path(__file__).parent / "assets"
 
 

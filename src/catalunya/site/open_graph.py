@@ -68,7 +68,7 @@ def _words(content: Content, language: Language) -> list[tuple[str, int, int, in
         if len(f"{title[-1]} {word}") > _LINE:
             title.append("")
         title[-1] = f"{title[-1]} {word}".strip()
-    found = [(line, 150 + 76 * position, 68, 700, "#1b1f24") for position, line in enumerate(title)]
+    found = [(line, 150 + 70 * position, 60, 700, "#1b1f24") for position, line in enumerate(title)]
     if content.release.demo:
         found.append((language.text("demo_mark"), 560, 48, 700, "#b3261e"))
     return found
