@@ -26,8 +26,9 @@ from catalunya.errors import LakeCorrupt
 from catalunya.lake import disk, index, layout, snapshot
 from catalunya.lake.snapshot import Manifest, Refusal
 from catalunya.lake.staged import StagedFile
-from catalunya.lake.storage import Storage
+from catalunya.lake.storage import MissingKey, Storage
 from catalunya.publication import demo_notice
+from catalunya.publication.signature import SUFFIX
 from catalunya.release import (
     RELEASE_DATABASE,
     SUMS,
@@ -198,8 +199,15 @@ def _copy_release(
     for name, sha256 in sums.items():
         key = layout.release(release.release_id, name)
         _copy(storage, key, data / name, sha256, kept and kept / name, work)
-    (data / SUMS).write_bytes(storage.read(layout.release(release.release_id, SUMS)))
+    _write_sums(storage, release.release_id, data)
     return sums
+
+
+def _write_sums(storage: Storage, release_id: str, folder: Path) -> None:
+    """Write the checksums as the release states them, and their signature where there is one."""
+    for name in (SUMS, f"{SUMS}{SUFFIX}"):
+        with contextlib.suppress(MissingKey):
+            (folder / name).write_bytes(storage.read(layout.release(release_id, name)))
 
 
 def _checksums(storage: Storage, release_id: str) -> dict[str, str]:
@@ -336,8 +344,7 @@ def _archive(
             if file.startswith("parquet/") or file in _RECORDS:
                 key = layout.release(release.release_id, file)
                 _copy(storage, key, folder / name / file, sha256, kept and kept / file, work)
-        sums = storage.read(layout.release(release.release_id, SUMS))
-        (folder / name / SUMS).write_bytes(sums)
+        _write_sums(storage, release.release_id, folder / name)
     return tuple(
         ArchivedRelease(one.release_id, one.released_at, one.demo, tuple(one.rows), number < MOST_ARCHIVED)
         for number, one in enumerate(found)
