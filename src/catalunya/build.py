@@ -90,6 +90,7 @@ _NO_CONTENT = (
     "demo/",
     "operations/",
     "runs/aws_lambda.py",
+    "runs/heartbeat.py",
     "runs/record.py",
     "runs/reporter.py",
     "runs/steps.py",

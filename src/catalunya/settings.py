@@ -29,6 +29,7 @@ PORTAL_VARIABLES = tuple(f"CATALUNYA_{name.upper()}" for name in PORTALS)
 
 _SECRET = {
     "SOCRATA_APP_TOKEN",
+    "CATALUNYA_HEARTBEAT_URL",
     "CATALUNYA_NOTIFY_URLS",
     "CATALUNYA_SIGNING_KEY",
     "CATALUNYA_TRINO_PASSWORD",
@@ -79,6 +80,10 @@ class Settings(BaseModel):
     now_override: datetime | None = Field(None, validation_alias="CATALUNYA_NOW")
     socrata_app_token: str | None = Field(None, validation_alias="SOCRATA_APP_TOKEN", repr=False)
     notify_urls: tuple[str, ...] = Field((), validation_alias="CATALUNYA_NOTIFY_URLS", repr=False)
+    heartbeat_url: str | None = Field(
+        None, pattern=r"^https?://[!-~]+$", validation_alias="CATALUNYA_HEARTBEAT_URL", repr=False
+    )
+    """Requested after each run that ended well, for a service that raises the alarm when no request comes."""
     signing_key: str | None = Field(None, validation_alias="CATALUNYA_SIGNING_KEY", repr=False)
     """Secret key of minisign by which releases are signed; None: they are not."""
     public_keys: tuple[str, ...] = Field((), validation_alias="CATALUNYA_PUBLIC_KEYS")

@@ -52,7 +52,7 @@ def small(catalogue: Graph) -> Graph:
     return graph
 
 
-def judged(graph: Graph, shapes: Graph) -> set[tuple[str, str]]:
+def findings(graph: Graph, shapes: Graph) -> set[tuple[str, str]]:
     """Severity and property of everything that the shapes find."""
     _, report, _ = pyshacl.validate(
         graph, shacl_graph=shapes, advanced=True, inference="none", do_owl_imports=False
@@ -73,14 +73,14 @@ VCARD = "http://www.w3.org/2006/vcard/ns#"
 def test_the_catalogue_breaks_no_shape(catalogue: Graph, shapes: Graph) -> None:
     # A publisher without a telephone and a mail address is only warned of.
     expected = {f"{VCARD}hasTelephone", f"{VCARD}hasEmail", str(DCAT.contactPoint)}
-    assert judged(catalogue, shapes) <= {("Warning", path) for path in expected}
+    assert findings(catalogue, shapes) <= {("Warning", path) for path in expected}
 
 
 def test_a_publisher_who_can_be_reached_gets_no_warning(small: Graph, shapes: Graph) -> None:
     contact = URIRef(f"{BASE}{TURTLE}#contact")
     small.add((contact, URIRef(f"{VCARD}hasTelephone"), URIRef("tel:+34-900000000")))
     small.add((contact, URIRef(f"{VCARD}hasEmail"), URIRef("mailto:dades@example.cat")))
-    assert judged(small, shapes) == set()
+    assert findings(small, shapes) == set()
 
 
 def _without_title(graph: Graph, dataset: URIRef) -> None:
@@ -112,7 +112,7 @@ def test_a_broken_property_is_a_violation(
     small: Graph, shapes: Graph, breaking: Callable[[Graph, URIRef], None], path: URIRef
 ) -> None:
     breaking(small, URIRef(f"{BASE}{TURTLE}#coverage_comarca"))
-    assert ("Violation", str(path)) in judged(small, shapes)
+    assert ("Violation", str(path)) in findings(small, shapes)
 
 
 def test_the_three_files_say_the_same(site: Path, catalogue: Graph) -> None:

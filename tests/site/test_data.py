@@ -135,7 +135,7 @@ def test_what_a_source_says_is_no_formula_and_no_damage(tmp_path: Path) -> None:
         con.execute("create schema marts")
         con.execute("create table marts.hostile (place integer, said varchar, rate double)")
         con.executemany("insert into marts.hostile values (?, ?, -1.5)", list(enumerate(HOSTILE)))
-        downloads._write_csv_for_excel(con, "hostile", tmp_path / "x" / "hostile.csv", tmp_path, demo=False)
+        spreadsheet.write_csv(con, "hostile", tmp_path / "x" / "hostile.csv", tmp_path, demo=False)
         spreadsheet.load_excel(con)
         book = tmp_path / "hostile.xlsx"
         spreadsheet.write_workbook(con, "hostile", [("a", "=1+1\x07")], book, tmp_path, False, "1")

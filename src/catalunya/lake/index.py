@@ -154,6 +154,20 @@ def set_entry(storage: Storage, dataset_id: str, snapshot_id: str, **changes: An
     return update(storage, dataset_id, change)
 
 
+def rebuild(storage: Storage, dataset_id: str) -> Index:
+    """Make the index again from landing; what it says of staged files is kept."""
+    found = _from_landing(storage, dataset_id)
+
+    def change(snapshots: dict[str, SnapshotEntry]) -> None:
+        known = dict(snapshots)
+        snapshots.clear()
+        for name, entry in found.items():
+            staged = known[name].staged if name in known else None
+            snapshots[name] = msgspec.structs.replace(entry, staged=staged)
+
+    return update(storage, dataset_id, change)
+
+
 def forget(storage: Storage, dataset_id: str, snapshot_id: str) -> Index:
     """Remove a snapshot whose folder was taken out of landing."""
 

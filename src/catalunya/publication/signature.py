@@ -7,7 +7,6 @@ file (algorithm `ED`), a second one the first and the trusted comment. Secret ke
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 from collections.abc import Iterable
@@ -24,6 +23,8 @@ _TRUSTED = "trusted comment: "
 _ED25519, _PREHASHED, _BLAKE2B = b"Ed", b"ED", b"B2"
 _NO_PASSWORD = bytes(2)
 _SCRYPT_PARAMETERS = 32 + 8 + 8
+_CHECKSUM = 32
+"""Of a key without a password minisign leaves both empty."""
 
 
 class BadSignature(CatalunyaError):
@@ -84,9 +85,9 @@ class SecretKey:
                 f"{where}: the secret key has a password, which nobody could enter at a run; "
                 "make one without (`catalunya key new`, or `minisign -G -W`)"
             )
-        key_id, pair, checksum = data[54:62], data[62:126], data[126:]
+        key_id, pair = data[54:62], data[62:126]
         key = cls(key_id, pair[:32])
-        if key.public.raw != pair[32:] or (any(checksum) and key._checksum() != checksum):
+        if key.public.raw != pair[32:]:
             raise UsageError(f"{where}: the secret key is damaged; take it from where it is kept")
         return key
 
@@ -99,14 +100,10 @@ class SecretKey:
     def _private(self) -> Ed25519PrivateKey:
         return Ed25519PrivateKey.from_private_bytes(self.seed)
 
-    def _checksum(self) -> bytes:
-        data = _ED25519 + self.key_id + self.seed + self.public.raw
-        return hashlib.blake2b(data, digest_size=32).digest()
-
     def file(self) -> str:
         """The text of the file with the key."""
         head = _ED25519 + _NO_PASSWORD + _BLAKE2B + bytes(_SCRYPT_PARAMETERS)
-        data = head + self.key_id + self.seed + self.public.raw + self._checksum()
+        data = head + self.key_id + self.seed + self.public.raw + bytes(_CHECKSUM)
         return f"{_UNTRUSTED}minisign secret key {_name(self.key_id)}\n{base64.b64encode(data).decode()}\n"
 
     def sign(self, data: bytes, comment: str) -> str:
@@ -120,17 +117,23 @@ class SecretKey:
         )
 
 
+def known_keys(texts: Iterable[str], secret: str | None) -> list[PublicKey]:
+    """Return the public keys of these texts and that of a secret key; raises `UsageError` for what is no key."""
+    keys = [PublicKey.parse(text, "CATALUNYA_PUBLIC_KEYS") for text in texts]
+    if secret:
+        keys.append(SecretKey.parse(secret, "CATALUNYA_SIGNING_KEY").public)
+    return list(dict.fromkeys(keys))
+
+
+def signer_of(signature: str) -> str:
+    """Return the name of the key that a signature says it is of; raises `BadSignature`."""
+    return _name(_parsed(signature)[0][2:10])
+
+
 def verify(data: bytes, signature: str, keys: Iterable[PublicKey]) -> tuple[PublicKey, str]:
     """Return the key that signed `data`, and the trusted comment; raises `BadSignature`."""
-    lines = signature.splitlines()
-    try:
-        first, both = (base64.b64decode(lines[n], validate=True) for n in (1, 3))
-        comment = lines[2].removeprefix(_TRUSTED)
-    except (IndexError, ValueError):
-        raise BadSignature("it is no signature of minisign: it is empty, cut or changed") from None
+    first, comment, both = _parsed(signature)
     algorithm, key_id, sent = first[:2], first[2:10], first[10:]
-    if len(first) != 74 or len(both) != 64 or algorithm not in {_ED25519, _PREHASHED}:
-        raise BadSignature("it is no signature of minisign: it is empty, cut or changed")
     known = list(keys)
     key = next((key for key in known if key.key_id == key_id), None)
     if key is None:
@@ -148,13 +151,34 @@ def verify(data: bytes, signature: str, keys: Iterable[PublicKey]) -> tuple[Publ
     return key, comment
 
 
+def _parsed(signature: str) -> tuple[bytes, str, bytes]:
+    """The first signature with its algorithm and key, the trusted comment, and the signature of both."""
+    lines = signature.splitlines()
+    try:
+        first, both = _base64(lines[1]), _base64(lines[3])
+        comment = lines[2].removeprefix(_TRUSTED)
+    except (IndexError, ValueError):
+        first, comment, both = b"", "", b""
+    if len(first) != 74 or len(both) != 64 or first[:2] not in {_ED25519, _PREHASHED}:
+        raise BadSignature("it is no signature of minisign: it is empty, cut or changed")
+    return first, comment, both
+
+
 def _decoded(text: str, where: str) -> bytes:
     lines = [line for line in text.split("\n") if line.strip() and not line.startswith(_UNTRUSTED)]
     try:
         [line] = lines
-        return base64.b64decode(line.strip(), validate=True)
-    except (ValueError, binascii.Error):
+        return _base64(line.strip())
+    except ValueError:
         raise UsageError(f"{where}: it is no key of minisign; `catalunya key new` makes one") from None
+
+
+def _base64(text: str) -> bytes:
+    """Decode what an encoder writes, and nothing else: other texts could stand for the same bytes. Raises `ValueError`."""
+    data = base64.b64decode(text, validate=True)
+    if base64.b64encode(data).decode() != text:
+        raise ValueError(text)
+    return data
 
 
 def _name(key_id: bytes) -> str:

@@ -15,6 +15,7 @@ from catalunya.operations.integrity import records, releases, snapshots
 from catalunya.operations.integrity.fault import Fault
 from catalunya.operations.integrity.files import unreadable
 from catalunya.operations.integrity.view import View
+from catalunya.publication.signature import PublicKey
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,17 @@ def check(
     dataset_ids: Collection[str],
     now: datetime,
     *,
-    keys: Collection[str] = (),
+    keys: Collection[PublicKey] = (),
+    own: str | None = None,
     on_part: Callable[[str], None] = lambda part: None,
 ) -> Report:
-    """Check a lake; it takes no lock and changes nothing.
+    """Check a lake; it takes no lock and changes nothing. `own` is the run that holds the lock, where this one does.
 
     A run may be writing meanwhile: a fault counts only when a second look finds it again, and what is not complete only when
     no run writes. Memory is that of the
     listing of one dataset.
     """
-    view = View(storage, dataset_ids, now, keys)
+    view = View(storage, dataset_ids, now, keys, own)
     found: list[Fault] = []
     for kind in CHECKS:
         try:
@@ -91,7 +93,7 @@ def check(
         for part in parts:
             on_part(f"{kind.name} {part}".strip())
             if first := list(_faults(view, kind, part)):
-                again = View(storage, dataset_ids, now, keys)
+                again = View(storage, dataset_ids, now, keys, own)
                 still = {(fault.key, fault.kind) for fault in _faults(again, kind, part)}
                 found += (f for f in first if (f.key, f.kind) in still and not _is_being_written(again, f))
     return Report(storage.url, dict(view.counts), tuple(found), view.holder)

@@ -9,7 +9,7 @@ Kind = Literal["damage", "leftover", "stray"]
 """`damage`: something that a reader or a run relies on is missing or changed. `leftover`: what a run that goes on or was
 killed left unfinished; the next run recovers from it. `stray`: what does not belong to the lake; it is ignored."""
 
-Repair = Literal["", "delete", "aside", "stage", "index", "release", "copy", "pointer", "scratch"]
+Repair = Literal["", "delete", "aside", "marker", "stage", "index", "release", "copy", "pointer", "scratch"]
 """What `catalunya lake repair` does about it; empty when it can do nothing."""
 
 REPAIR = "`catalunya lake repair --yes`"

@@ -7,8 +7,10 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 
@@ -26,16 +28,27 @@ RESTAGE = f"it is made again from the landed bytes by {REPAIR}, or by `catalunya
 _AT_ONCE = 4
 _BATCH = 64
 
-Task = Callable[[], Iterable[Fault]]
+T = TypeVar("T")
 
 
-def together(tasks: Iterable[Task]) -> Iterator[Fault]:
-    """Do tasks beside each other, a bounded number at a time; give their faults in the order of the tasks."""
+def side_by_side(tasks: Iterable[Callable[[], T]]) -> list[T]:
+    """Do tasks in a few threads, a bounded number of them at a time; returns their results in order."""
     rest = iter(tasks)
+    done: list[T] = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         while batch := list(islice(rest, _BATCH)):
-            for faults in pool.map(lambda task: list(task()), batch):
-                yield from faults
+            done += pool.map(lambda task: task(), batch)
+    return done
+
+
+def together(tasks: Iterable[Callable[[], Iterable[Fault]]]) -> Iterator[Fault]:
+    """Give the faults that tasks find, which are done in a few threads."""
+    for faults in side_by_side(partial(_listed, task) for task in tasks):
+        yield from faults
+
+
+def _listed(task: Callable[[], Iterable[Fault]]) -> list[Fault]:
+    return list(task())
 
 
 @contextmanager

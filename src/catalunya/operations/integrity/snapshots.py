@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from functools import partial
 
 from pydantic import BaseModel, ValidationError
@@ -37,7 +38,8 @@ def check_dataset(view: View, dataset_id: str) -> Iterator[Fault]:
         for name, files in landed.items()
     )
     yield from _check_staged(view, dataset_id, landed.keys(), known)
-    yield from _misplaced(view, dataset_id, landed.keys())
+    # What is lost in landing was named above.
+    yield from _misplaced(view, dataset_id, {*landed, *known.snapshots, *released})
 
 
 def _by_snapshot(view: View, dataset_id: str) -> dict[str, dict[str, int]]:
@@ -155,13 +157,12 @@ def _markers(
         try:
             model.model_validate_json(view.storage.read(key))
         except ValidationError as error:
-            again = "the snapshot is judged again" if name == REFUSED else "its reason is lost"
             yield Fault(
                 key=key,
                 address=view.storage.uri(key),
                 found=f"is damaged ({error.error_count()} faults)",
-                hint=f"{BACKUP}, or {REPAIR} moves it aside: {again}",
-                repair="aside",
+                hint=f"{BACKUP}, or {REPAIR} makes it again from the index, as far as the index has it",
+                repair="marker",
                 dataset_id=dataset_id,
                 snapshot_id=snapshot_id,
             )
@@ -172,10 +173,15 @@ def _markers(
     entry = known.snapshots.get(snapshot_id) if known else None
     if entry is not None and (entry.refusal is not None) != (REFUSED in files):
         said, is_there = ("refused", "is not") if entry.refusal is not None else ("not refused", "is")
-        yield _index_fault(
-            view,
-            dataset_id,
-            f"says that {snapshot_id} is {said}, but {REFUSED} {is_there} beside its manifest",
+        yield replace(
+            _index_fault(
+                view,
+                dataset_id,
+                f"says that {snapshot_id} is {said}, but {REFUSED} {is_there} beside its manifest: a command that was "
+                "killed left it",
+            ),
+            kind="leftover",
+            hint=f"repeat the command (`catalunya accept` or `refuse`), or {REPAIR} makes it again from landing",
         )
 
 
@@ -214,7 +220,7 @@ def _check_staged(view: View, dataset_id: str, landed: Collection[str], known: I
     yield from together(partial(check, name) for name in ids)
 
 
-def _misplaced(view: View, dataset_id: str, landed: Collection[str]) -> Iterator[Fault]:
+def _misplaced(view: View, dataset_id: str, snapshot_ids: Collection[str]) -> Iterator[Fault]:
     """Name files in staging and quarantine that no snapshot has."""
     for prefix, key_of in ((layout.STAGING, layout.staged), (layout.QUARANTINE, layout.quarantined)):
         for entry in view.storage.list(f"{prefix}/{dataset_id}"):
@@ -224,7 +230,7 @@ def _misplaced(view: View, dataset_id: str, landed: Collection[str]) -> Iterator
                 continue
             if not layout.is_id(snapshot_id) or key_of(dataset_id, snapshot_id) != entry.key:
                 found, hint, repair = "has no name of the lake", "move it out of the lake", ""
-            elif snapshot_id not in landed:
+            elif snapshot_id not in snapshot_ids:
                 found = f"is of snapshot {snapshot_id}, which is not in {layout.LANDING}/{dataset_id}"
                 hint, repair = f"put the snapshot's folder back, or {REPAIR} moves it aside", "aside"
             else:

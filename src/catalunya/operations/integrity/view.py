@@ -13,20 +13,30 @@ from catalunya.lake import layout, pointer
 from catalunya.lake.lock import Holder, lock_owner
 from catalunya.lake.pointer import Pointer
 from catalunya.lake.storage import Storage
+from catalunya.publication.signature import PublicKey
 from catalunya.release import Release, read_release, release_ids
 from catalunya.runs.steps import lock_of
 
 
 class View:
-    """A lake as it is now. `dataset_ids` are those of the definitions; `keys` are public keys of releases."""
+    """A lake as it is now.
+
+    `dataset_ids` are those of the definitions; `keys` are public keys of releases; the run `own` is the one that looks.
+    """
 
     def __init__(
-        self, storage: Storage, dataset_ids: Collection[str], now: datetime, keys: Collection[str] = ()
+        self,
+        storage: Storage,
+        dataset_ids: Collection[str],
+        now: datetime,
+        keys: Collection[PublicKey] = (),
+        own: str | None = None,
     ) -> None:
         self.storage = storage
         self.dataset_ids = dataset_ids
         self.now = now
         self.keys = keys
+        self.own = own
         self.counts: Counter[str] = Counter()
         self._counting = Lock()
 
@@ -37,9 +47,10 @@ class View:
 
     @cached_property
     def holder(self) -> Holder | None:
-        """The run that writes right now, if one does."""
+        """The run that writes right now, if another one does."""
         names = ("run", *(lock_of(name) for name in self.dataset_ids))
-        return next((holder for name in names if (holder := lock_owner(self.storage, name))), None)
+        holders = (lock_owner(self.storage, name) for name in names)
+        return next((holder for holder in holders if holder and holder.holder != self.own), None)
 
     @cached_property
     def pointer(self) -> Pointer | None:
