@@ -54,6 +54,32 @@ def test_production_takes_athena_by_default_and_an_engine_when_one_is_named(monk
 
 
 @pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://data.example.cat/", "https://data.example.cat"),
+        ("http://127.0.0.1:8081", "http://127.0.0.1:8081"),
+        ("http://[::1]:80", "http://[::1]:80"),
+        ("ftp://data.example.cat", None),
+        ("data.example.cat", None),
+        ("https://data.example.cat/path", None),
+        ("https://data.example.cat?a=1", None),
+        ("https://data.example.cat#a", None),
+        ("https://user:secret@data.example.cat", None),
+        ("https://data.example.cat:port", None),
+        ('https://data"example', None),
+        ("https://", None),
+    ],
+)
+def test_the_address_of_the_site_is_an_origin(monkeypatch, url, expected):
+    if expected:
+        assert load(monkeypatch, CATALUNYA_SITE_URL=url).site_url == expected
+    else:
+        with pytest.raises(UsageError, match=r"CATALUNYA_SITE_URL: .*no path, no query") as refused:
+            load(monkeypatch, CATALUNYA_SITE_URL=url)
+        assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("variable", "value"),
     [
         ("ENVIRONMENT", "prod"),

@@ -48,3 +48,22 @@ def is_loopback(host: str) -> bool:
 def is_loopback_url(url: str) -> bool:
     """True when the host of `url` is this machine."""
     return is_loopback(urlsplit(url).hostname or "")
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port of `url`, without a slash at the end; raises `ValueError` when it is, or has, anything else."""
+    wanted = "an origin such as https://data.example.cat: http or https, a host, no path, no query"
+    try:
+        parts = urlsplit(url)
+        is_origin = (
+            parts.scheme in {"http", "https"}
+            and bool(parts.hostname)
+            and parts.port != 0
+            and re.fullmatch(r"[A-Za-z0-9.:\[\]-]+", parts.netloc)
+            and url.rstrip("/") == f"{parts.scheme}://{parts.netloc}"
+        )
+    except ValueError:
+        is_origin = False
+    if not is_origin:
+        raise ValueError(f"{redacted(url)!r} is not {wanted}")
+    return url.rstrip("/")

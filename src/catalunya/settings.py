@@ -29,11 +29,15 @@ PORTAL_VARIABLES = tuple(f"CATALUNYA_{name.upper()}" for name in PORTALS)
 
 _SECRET = {
     "SOCRATA_APP_TOKEN",
+    "CATALUNYA_HEARTBEAT_URL",
     "CATALUNYA_NOTIFY_URLS",
     "CATALUNYA_SIGNING_KEY",
     "CATALUNYA_TRINO_PASSWORD",
 }
 """Each can be in a file, which the variable of its name with `_FILE` names."""
+
+LOOPBACK_SITE = "http://127.0.0.1:8081"
+"""Where `catalunya site serve` shows the site by default."""
 
 ROOT = Path(__file__).resolve().parents[2]
 _BETWEEN_ADDRESSES = r"[\s,]*\s[\s,]*|^,+|,+(?=arn:|[A-Za-z][A-Za-z0-9+.-]*://)|,+$"
@@ -78,6 +82,10 @@ class Settings(BaseModel):
     now_override: datetime | None = Field(None, validation_alias="CATALUNYA_NOW")
     socrata_app_token: str | None = Field(None, validation_alias="SOCRATA_APP_TOKEN", repr=False)
     notify_urls: tuple[str, ...] = Field((), validation_alias="CATALUNYA_NOTIFY_URLS", repr=False)
+    heartbeat_url: str | None = Field(
+        None, pattern=r"^https?://[!-~]+$", validation_alias="CATALUNYA_HEARTBEAT_URL", repr=False
+    )
+    """Requested after each run that ended well, for a service that raises the alarm when no request comes."""
     signing_key: str | None = Field(None, validation_alias="CATALUNYA_SIGNING_KEY", repr=False)
     """Secret key of minisign by which releases are signed; None: they are not."""
     public_keys: tuple[str, ...] = Field((), validation_alias="CATALUNYA_PUBLIC_KEYS")
@@ -97,6 +105,20 @@ class Settings(BaseModel):
         None, pattern=r"^https://[!-~]+$", validation_alias="CATALUNYA_PROJECT_URL"
     )
     """Where portals and readers of lineage find out who runs this pipeline; None: nowhere."""
+    site_url: str = Field(LOOPBACK_SITE, validation_alias="CATALUNYA_SITE_URL")
+    """Origin at which the public site is served, without a slash at the end."""
+    publisher: str | None = Field(None, validation_alias="CATALUNYA_PUBLISHER")
+    """Name of whoever publishes the site; None: the name of the project."""
+    publisher_code: str | None = Field(
+        None, pattern=r"^[A-Z][A-Z0-9]{8}$", validation_alias="CATALUNYA_PUBLISHER_CODE"
+    )
+    """Its code in Spain's common directory of public bodies (DIR3); None: no body."""
+    publisher_email: str | None = Field(
+        None, pattern=r"^[^@\s]+@[^@\s]+$", validation_alias="CATALUNYA_PUBLISHER_EMAIL"
+    )
+    publisher_phone: str | None = Field(
+        None, pattern=r"^\+[0-9-]{6,20}$", validation_alias="CATALUNYA_PUBLISHER_PHONE"
+    )
     sql_schema: str = Field("marts", pattern=r"^[a-z][a-z0-9_]{0,60}$", validation_alias="CATALUNYA_SCHEMA")
     """The schema that readers of Trino or Athena query; the names of the lake's other schemas begin with it."""
     trino_url: str | None = Field(None, validation_alias="CATALUNYA_TRINO_URL")
@@ -142,6 +164,11 @@ class Settings(BaseModel):
         if not is_complete:
             raise ValueError(f"{_without_password(url)!r} is not a base URL such as https://portal.example")
         return url.rstrip("/")
+
+    @field_validator("site_url")
+    @classmethod
+    def _origin(cls, url: str) -> str:
+        return address.origin(url)
 
     @field_validator("socrata_app_token")
     @classmethod

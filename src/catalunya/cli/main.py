@@ -17,6 +17,7 @@ from catalunya import __version__, log, signals
 from catalunya.cli import (
     integrity_commands,
     lake_commands,
+    metrics_commands,
     query_commands,
     run_commands,
     site_commands,
@@ -28,7 +29,14 @@ from catalunya.errors import CatalunyaError, UsageError
 from catalunya.signals import Stopped
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for commands in (run_commands, query_commands, lake_commands, integrity_commands, tool_commands):
+for commands in (
+    run_commands,
+    query_commands,
+    lake_commands,
+    integrity_commands,
+    metrics_commands,
+    tool_commands,
+):
     app.add_typer(commands.app)
 app.add_typer(integrity_commands.lake_app, name="lake")
 app.add_typer(integrity_commands.key_app, name="key")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from catalunya.address import is_loopback_url, origin
 from catalunya.cli.output import Json, print_answer
 from catalunya.errors import UsageError
 
@@ -27,20 +28,31 @@ Folder = Annotated[
 def build_command(
     release: Annotated[str | None, typer.Option(help="Release; the one that readers see by default.")] = None,
     to: Folder = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Origin at which the site is served, such as https://data.example.cat; CATALUNYA_SITE_URL."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make the site of a release: static files, in Catalan, Spanish and English."""
     from catalunya.cli.context import CommandContext
     from catalunya.operations.query import find_release
     from catalunya.site.build import build_site
+    from catalunya.site.publisher import Publisher
 
     context = CommandContext()
     target = _target(to, context.settings)
+    served_at = _origin(url) if url else context.settings.site_url
     found = find_release(context.storage, release)
-    built = build_site(context.storage, context.datasets, found, target)
+    built = build_site(
+        context.storage, context.datasets, found, target, served_at, Publisher.of(context.settings)
+    )
     answer = {
         "status": "built",
         "release_id": found.release_id,
+        "url": served_at,
         "folder": str(built.folder),
         "pages": built.pages,
         "bytes": built.bytes,
@@ -49,6 +61,8 @@ def build_command(
         f"{built.pages:,} pages, {built.bytes / 1e6:.0f} MB: {built.folder}\n"
         "look at it with `catalunya site serve`"
     )
+    if is_loopback_url(served_at):
+        text += f"\nwhole addresses in it begin with {served_at}; to publish it, name its address with --url"
     print_answer(as_json, answer, text)
 
 
@@ -66,6 +80,13 @@ def serve_command(
     url = f"http://127.0.0.1:{port}/"
     print_answer(as_json, {"status": "serving", "url": url}, f"the site is at {url}")
     serve_site(target, port)
+
+
+def _origin(url: str) -> str:
+    try:
+        return origin(url)
+    except ValueError as error:
+        raise UsageError(f"--url: {error}") from None
 
 
 def _target(to: Path | None, settings: Settings) -> Path:
