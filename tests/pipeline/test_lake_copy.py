@@ -54,8 +54,8 @@ def test_from_a_folder_to_s3_and_back_every_byte_is_the_same(lake, copy, s3_emul
     assert damage_of(back) == []
     # One object is another: it alone is copied.
     open_lake(bucket).put(layout.release(shown(lake).name, "dictionary.md"), b"other")
-    mended = copy(lake, bucket, **s3_emulator.env)
-    assert (mended.code, mended.json["copied"]) == (0, 1), mended.stderr
+    repaired = copy(lake, bucket, **s3_emulator.env)
+    assert (repaired.code, repaired.json["copied"]) == (0, 1), repaired.stderr
 
 
 def test_a_backup_that_is_made_again_and_again_follows_the_lake(calm: Undisturbed, copy, tmp_path):
