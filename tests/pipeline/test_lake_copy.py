@@ -52,6 +52,14 @@ def test_from_a_folder_to_s3_and_back_every_byte_is_the_same(lake, copy, s3_emul
     assert home.code == 0, home.stderr
     assert contents(open_lake(str(back))) == contents(open_lake(str(lake))) == contents(open_lake(bucket))
     assert damage_of(back) == []
+    # What is damaged there is named by its address.
+    for key in (
+        layout.release(shown(lake).name, "LICENCES.md"),
+        one(lake, "staging/*/*/*.parquet").relative_to(lake),
+    ):
+        open_lake(bucket).delete(str(key))
+        assert f"{bucket}/{key} is missing" in said(checked(bucket))
+    assert copy(lake, bucket, **s3_emulator.env).json["copied"] == 2
     # One object is another: it alone is copied.
     open_lake(bucket).put(layout.release(shown(lake).name, "dictionary.md"), b"other")
     repaired = copy(lake, bucket, **s3_emulator.env)
