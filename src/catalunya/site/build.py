@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import hashlib
 import os
 import shutil
@@ -18,11 +19,15 @@ from catalunya.lake import disk, layout
 from catalunya.lake.storage import Storage
 from catalunya.lake.temporary import temporary_folder
 from catalunya.release import RELEASE_DATABASE, Release
-from catalunya.settings import LOOPBACK_SITE
+from catalunya.runs.reporter import NullReporter, Reporter
+from catalunya.settings import LOOPBACK_SITE, ROOT
 from catalunya.site.borders import outlines
+from catalunya.site.change_pages import change_files
 from catalunya.site.facts import read_facts
 from catalunya.site.language import CODES, language
-from catalunya.site.pages import Content, Pages, ReleasedFile, search_index
+from catalunya.site.pages import Content, Pages, ReleasedFile
+from catalunya.site.search import read_other_names, search_files
+from catalunya.site.service_pages import service_files
 
 CURRENT = "current"
 """Link to the folder that is shown; it is replaced at once."""
@@ -35,25 +40,39 @@ class Built:
 
     folder: Path
     pages: int
+    unchanged: int
+    """Pages that the site of before had, too."""
     bytes: int
 
 
 def build_site(
-    storage: Storage, datasets: dict[str, Dataset], release: Release, target: Path, url: str = LOOPBACK_SITE
+    storage: Storage,
+    datasets: dict[str, Dataset],
+    release: Release,
+    target: Path,
+    url: str = LOOPBACK_SITE,
+    *,
+    home: Path = ROOT,
+    reporter: Reporter | None = None,
 ) -> Built:
     """Build the site of a release in `target`, to be served at the origin `url`, and show it there as `current`.
 
     The folder is complete before the link names it; others are deleted afterwards. A kill at any moment leaves the old site
-    whole. Raises `UsageError` when `target` holds something else.
+    whole. A file that the old site has is not written anew: it stays, with its time of change. Raises `UsageError` when
+    `target` holds something else. `home` is the folder with the seeds of dbt.
     """
+    reporter = reporter or NullReporter()
     _require_own(target)
     target.mkdir(parents=True, exist_ok=True)
     new = target / f".{release.release_id}.{os.getpid()}"
     shutil.rmtree(new, ignore_errors=True)
     try:
-        pages = _write(storage, datasets, release, new, url)
-        size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
-        folder = target / f"{release.release_id}-{_digest(new)}"
+        _write(storage, datasets, release, new, url, home, reporter)
+        reporter.step("site", "comparing with the site of before")
+        names = _names(new)
+        kept = _keep_unchanged(names, new, (target / CURRENT).resolve())
+        size = sum((new / name).stat().st_size for name in names)
+        folder = target / f"{release.release_id}-{_digest(names, new)}"
         if folder.exists():
             shutil.rmtree(new)
         else:
@@ -62,7 +81,7 @@ def build_site(
         shutil.rmtree(new, ignore_errors=True)
         raise
     _swap(target, folder)
-    return Built(folder, pages, size)
+    return Built(folder, sum(map(_is_page, names)), sum(map(_is_page, kept)), size)
 
 
 def _require_own(target: Path) -> None:
@@ -78,12 +97,22 @@ def _require_own(target: Path) -> None:
             )
 
 
-def _write(storage: Storage, datasets: dict[str, Dataset], release: Release, folder: Path, url: str) -> int:
+def _write(
+    storage: Storage,
+    datasets: dict[str, Dataset],
+    release: Release,
+    folder: Path,
+    url: str,
+    home: Path,
+    reporter: Reporter,
+) -> None:
     with temporary_folder(storage, "site") as work:
+        reporter.step("site", "reading the tables")
         database = storage.fetch(layout.release(release.release_id, RELEASE_DATABASE), work)
         with duckdb.connect(database, read_only=True) as con:
             con.execute("set search_path = 'catalunya.marts'")
             facts = read_facts(con)
+            names = read_other_names(con, home / "dbt" / "mart" / "seeds")
         borders = storage.fetch(layout.staged("boundaries", release.snapshots["boundaries"][-1]), work)
         content = Content(
             release=release,
@@ -93,22 +122,26 @@ def _write(storage: Storage, datasets: dict[str, Dataset], release: Release, fol
             files=_copy_files(storage, release, folder, work),
             assets=_copy_assets(folder),
             url=url,
+            names=names,
         )
-        pages = 0
-        for name, text in _files(content):
+        for name, text in _files(content, reporter):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, "utf-8")
-            pages += name.endswith("/index.html")
-    return pages
+            # Two pages of one address are a mistake of the site.
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
 
 
-def _files(content: Content) -> Iterator[tuple[str, str]]:
+def _files(content: Content, reporter: Reporter) -> Iterator[tuple[str, str]]:
     """Return every file that is made from the content of the release: its name within the site, and its text."""
     yield "index.html", _redirect()
     for code in CODES:
-        yield from Pages(content, language(code)).all()
-        yield search_index(content.facts, code)
+        reporter.step("site", f"pages: {language(code).text('name')}")
+        pages = Pages(content, language(code))
+        yield from pages.all()
+        yield from service_files(pages)
+        yield from change_files(pages)
+    yield from search_files(content.facts, content.names)
 
 
 def _redirect() -> str:
@@ -152,10 +185,43 @@ def _copy_files(
     return found
 
 
-def _digest(folder: Path) -> str:
+def _names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _is_page(name: str) -> bool:
+    return name.endswith("/index.html")
+
+
+def _keep_unchanged(names: list[str], new: Path, old: Path) -> list[str]:
+    """Put files of the old site in the place of equal new ones, and return their names.
+
+    The new folder is complete: nothing is written to it any more, and so nothing through a link into the old site.
+    """
+    kept = []
+    spare = new / ".kept"
+    for name in names:
+        before, after = old / name, new / name
+        try:
+            if not filecmp.cmp(before, after, shallow=False):
+                continue
+        except FileNotFoundError:
+            continue
+        try:
+            spare.hardlink_to(before)
+            spare.replace(after)
+        except OSError:
+            # A file system without hard links; what caches compare is the time.
+            shutil.copystat(before, after)
+        kept.append(name)
+    spare.unlink(missing_ok=True)
+    return kept
+
+
+def _digest(names: list[str], folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()} {disk.sha256(path)}\n".encode())
+    for name in names:
+        digest.update(f"{name} {disk.sha256(folder / name)}\n".encode())
     return digest.hexdigest()[:12]
 
 

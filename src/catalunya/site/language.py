@@ -16,7 +16,6 @@ from babel.numbers import format_decimal
 
 CODES = ("ca", "es", "en")
 _TEXTS = Path(__file__).parent / "texts"
-_ARTICLES = re.compile(r"^(l'|el |la |els |les |es |sa |ses |lo )")
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,14 @@ class Language:
         pattern = "#,##0." + "0" * digits if digits else "#,##0"
         return str(format_decimal(value, format=pattern, locale=self.code))
 
+    def difference(self, value: int) -> str:
+        """Return how much a number grew or shrank, with its sign."""
+        return f"{'−' if value < 0 else '+' if value else '±'}{self.number(abs(value))}"
+
+    def places(self, count: int) -> str:
+        """Return a number of places in words."""
+        return self.text(f"places.{'one' if count == 1 else 'many'}", count=self.number(count))
+
     def day(self, value: date | None) -> str:
         """Return a date in words; without one, the words for no data."""
         return self.text("no_data") if value is None else str(format_date(value, "long", locale=self.code))
@@ -55,8 +62,3 @@ def slug(name: str) -> str:
     """Return a name as a part of an address: lower case, without accents, words joined by hyphens."""
     plain = unicodedata.normalize("NFKD", name.lower().replace("·", "")).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
-
-
-def folded(name: str) -> str:
-    """Return a name as the search compares it: as `slug`, without the article in front."""
-    return slug(_ARTICLES.sub("", name.lower()))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,22 @@ from catalunya.datasets.model import Dataset
 from catalunya.release import Release
 from catalunya.settings import LOOPBACK_SITE
 from catalunya.site.borders import Outlines
+from catalunya.site.change_words import told
 from catalunya.site.facts import GROUPS, OWNERSHIPS, Coverage, Facts, Territory
-from catalunya.site.language import CODES, Language, folded, language, slug
+from catalunya.site.language import CODES, Language, language, slug
+from catalunya.site.service_facts import Service
 
 MAIN_GROUP = "assisted_residence"
 """The group that maps and ranks show."""
 LONGEST = 120
 """Characters of a text of a source that a page shows."""
+SEARCH = {"places": "search/places.json", "services": "search/services.json"}
+"""The files of the search."""
 _SHADES = 5
-_INVISIBLE = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff\U000e0000-\U000e007f]"
+)
+"""Characters that cannot be seen, turn the direction of text, or may not be in XML."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,8 @@ class Content:
     """Name of an asset to its name with a hash of its content."""
     url: str = LOOPBACK_SITE
     """Origin at which the site is served, for what needs a whole address: `content.url + address(…)`."""
+    names: dict[str, set[str]] = field(default_factory=dict)
+    """Code of a municipality or comarca to every name that the matching accepts."""
 
 
 class Pages:
@@ -78,6 +86,11 @@ class Pages:
             number=language.number,
             day=language.day,
             address=partial(address, language.code),
+            service_address=partial(service_address, language.code),
+            told=partial(told, language, content.facts),
+            part=self.part,
+            search=SEARCH,
+            register=content.facts.register,
             names={code: _language_name(code) for code in CODES},
             assets=content.assets,
             release=content.release,
@@ -94,10 +107,6 @@ class Pages:
     def all(self) -> Iterator[tuple[str, str]]:
         """Return the file and HTML of each page."""
         yield self._page("overview", self._overview())
-        yield self._page("services", self._services())
-        yield self._page(
-            "changes", {"changes": self.facts.changes, "table": self._changes(self.facts.changes)}
-        )
         yield self._page("data", self._data())
         yield self._page("status", {})
         for comarca in self.facts.comarques.values():
@@ -113,23 +122,37 @@ class Pages:
     def _render(
         self, template: str, page: str, territory: Territory | None, title: str, values: dict[str, Any]
     ) -> str:
-        return self._environment.get_template(template).render(
+        alternates = {code: address(code, page, territory) for code in CODES}
+        return self.page(template, page, title, alternates, **values)[1]
+
+    def page(
+        self, template: str, page: str, title: str, alternates: dict[str, str], **values: Any
+    ) -> tuple[str, str]:
+        """Return the file and HTML of a page in the section `page`, which has an address in each language."""
+        html = self.render(
+            template,
             page=page,
             title=title,
             description=values.pop("description", title),
-            alternates={code: address(code, page, territory) for code in CODES},
+            alternates=alternates,
             **values,
         )
+        return file_of(alternates[self.language.code]), html
 
-    def _part(self, template: str, **values: Any) -> Markup:
-        return Markup(self._environment.get_template(template).render(values))  # noqa: S704 (autoescaped)
+    def render(self, template: str, **values: Any) -> str:
+        """Return what a template makes of values."""
+        return self._environment.get_template(template).render(values)
+
+    def part(self, template: str, **values: Any) -> Markup:
+        """Return a part of a page."""
+        return Markup(self.render(template, **values))  # noqa: S704 (autoescaped)
 
     def _overview(self) -> dict[str, Any]:
         ranked = [(one, one.coverage[self.year, MAIN_GROUP, "all"]) for one in self.facts.comarques.values()]
         ranked.sort(key=lambda pair: (pair[1].rate is None, -(pair[1].rate or 0), pair[0].name))
         return {
             "map": self._map({one.code: found for one, found in ranked}),
-            "figures": self._part("places.html", territory=self.facts.catalonia),
+            "figures": self.part("places.html", territory=self.facts.catalonia),
             "ranked": ranked,
             "description": self.language.text("overview.lead", year=self.year),
         }
@@ -154,25 +177,25 @@ class Pages:
         legend = [(f"c{position}", words) for position, words in enumerate(bounds)]
         legend += [("zero", text("overview.zero")), ("none", text("no_data"))]
         label = text("overview.lead", year=self.year)
-        return self._part("map.svg", outlines=self.content.outlines, areas=areas, legend=legend, label=label)
+        return self.part("map.svg", outlines=self.content.outlines, areas=areas, legend=legend, label=label)
 
     def _territory(self, page: str, territory: Territory) -> tuple[str, str]:
         parent = self.facts.comarques.get(territory.comarca_id)
         is_comarca = page == "comarques"
         members = self.facts.members(territory.code) if is_comarca else []
         codes = {member.code for member in members} or {territory.code}
-        changes = [change for change in self.facts.changes if change["municipality_id"] in codes]
+        changes = [change for change in self.facts.changes if change.municipality_id in codes]
         services = self.facts.services.get(territory.code, [])
         values = {
             "territory": territory,
             "parent": parent,
             "members": members,
             "compared": [one for one in (territory, parent, self.facts.catalonia) if one],
-            "figures": self._part("places.html", territory=territory),
+            "figures": self.part("places.html", territory=territory),
             "line": self._line(territory),
             "services": services,
-            "list": self._part("list.html", services=services),
-            "changes": self._changes(changes) if changes else "",
+            "list": self.part("list.html", services=services),
+            "changes": self.part("changes_list.html", changes=changes, level=3) if changes else "",
             "description": f"{territory.name}. {self.language.text('overview.title')}",
         }
         html = self._render("territory.html", page, territory, territory.name, values)
@@ -198,28 +221,7 @@ class Pages:
         ticks = [{"y": round(190 - 170 * share), "words": number(most * share)} for share in (0, 0.5, 1)]
         points = " ".join(f"{dot['x']},{dot['y']}" for dot in dots)
         label = f"{self.language.text('territory.people')}: {territory.name}"
-        return self._part("line.svg", dots=dots, ticks=ticks, points=points, label=label)
-
-    def _services(self) -> dict[str, Any]:
-        services = self.facts.services
-        comarques = []
-        for comarca in self.facts.comarques.values():
-            found = [
-                (one, len(services[one.code]))
-                for one in self.facts.members(comarca.code)
-                if one.code in services
-            ]
-            if found:
-                comarques.append((comarca, found))
-        unmatched = services.get(None, [])
-        return {
-            "comarques": comarques,
-            "count": sum(map(len, services.values())),
-            "unmatched": self._part("list.html", services=unmatched) if unmatched else "",
-        }
-
-    def _changes(self, changes: list[dict[str, Any]]) -> Markup:
-        return self._part("changes_table.html", changes=changes)
+        return self.part("line.svg", dots=dots, ticks=ticks, points=points, label=label)
 
     def _data(self) -> dict[str, Any]:
         release = self.content.release
@@ -232,13 +234,18 @@ class Pages:
 
 
 def address(code: str, page: str, territory: Territory | None = None) -> str:
-    """Return the address of a page in a language; `search` is the index of the search."""
+    """Return the address of a page in a language; `feed` is that of the changes."""
     if page == "overview":
         return f"/{code}/"
-    if page == "search":
-        return f"/{code}/search.json"
+    if page == "feed":
+        return f"{address(code, 'changes')}atom.xml"
     folder = f"/{code}/{language(code).text(f'path.{page}')}/"
     return folder if territory is None else f"{folder}{territory.code}-{slug(territory.name)}/"
+
+
+def service_address(code: str, service: Service) -> str:
+    """Return the address of the page of a service in a language."""
+    return f"{address(code, 'services')}{service.path}/"
 
 
 def file_of(page: str) -> str:
@@ -273,13 +280,3 @@ def shade(value: float | None, breaks: list[float]) -> str:
 
 def _language_name(code: str) -> str:
     return language(code).text("name")
-
-
-def search_index(facts: Facts, code: str) -> tuple[str, str]:
-    """Return the file of what the search finds in a language: name, its folded spelling, and the address of each."""
-    entries = [
-        [one.name, f"{folded(one.name)} {slug(one.name)}", address(code, page, one)]
-        for page, territories in (("comarques", facts.comarques), ("municipalities", facts.municipalities))
-        for one in territories.values()
-    ]
-    return address(code, "search").strip("/"), json.dumps(entries, ensure_ascii=False, separators=(",", ":"))
