@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import filecmp
 import hashlib
 import os
 import shutil
@@ -24,6 +23,7 @@ from catalunya.settings import LOOPBACK_SITE, ROOT
 from catalunya.site.borders import outlines
 from catalunya.site.change_pages import change_files
 from catalunya.site.facts import read_facts
+from catalunya.site.folder import SiteFolder
 from catalunya.site.language import CODES, language
 from catalunya.site.pages import Content, Pages, ReleasedFile
 from catalunya.site.search import read_other_names, search_files
@@ -64,24 +64,26 @@ def build_site(
     reporter = reporter or NullReporter()
     _require_own(target)
     target.mkdir(parents=True, exist_ok=True)
+    old = target / os.readlink(target / CURRENT) if (target / CURRENT).is_symlink() else target / CURRENT
     new = target / f".{release.release_id}.{os.getpid()}"
     shutil.rmtree(new, ignore_errors=True)
     try:
-        _write(storage, datasets, release, new, url, home, reporter)
-        reporter.step("site", "comparing with the site of before")
+        files = SiteFolder(new, old)
+        _write(storage, datasets, release, files, url, home, reporter)
         names = _names(new)
-        kept = _keep_unchanged(names, new, (target / CURRENT).resolve())
         size = sum((new / name).stat().st_size for name in names)
         folder = target / f"{release.release_id}-{_digest(names, new)}"
-        if folder.exists():
+        if folder == old:
             shutil.rmtree(new)
         else:
+            # One of this name that is not shown may be what a killed build was deleting.
+            shutil.rmtree(folder, ignore_errors=True)
             new.rename(folder)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
     _swap(target, folder)
-    return Built(folder, sum(map(_is_page, names)), sum(map(_is_page, kept)), size)
+    return Built(folder, sum(map(_is_page, names)), sum(map(_is_page, files.unchanged)), size)
 
 
 def _require_own(target: Path) -> None:
@@ -101,7 +103,7 @@ def _write(
     storage: Storage,
     datasets: dict[str, Dataset],
     release: Release,
-    folder: Path,
+    files: SiteFolder,
     url: str,
     home: Path,
     reporter: Reporter,
@@ -119,17 +121,13 @@ def _write(
             datasets=datasets,
             facts=facts,
             outlines=outlines(borders, "comarca"),
-            files=_copy_files(storage, release, folder, work),
-            assets=_copy_assets(folder),
+            files=_copy_files(storage, release, files, work),
+            assets=_copy_assets(files),
             url=url,
             names=names,
         )
         for name, text in _files(content, reporter):
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Two pages of one address are a mistake of the site.
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
+            files.put(name, text.encode())
 
 
 def _files(content: Content, reporter: Reporter) -> Iterator[tuple[str, str]]:
@@ -157,18 +155,17 @@ def _redirect() -> str:
     )
 
 
-def _copy_assets(folder: Path) -> dict[str, str]:
+def _copy_assets(files: SiteFolder) -> dict[str, str]:
     found = {}
-    (folder / "assets").mkdir(parents=True)
     for path in sorted(_ASSETS.iterdir()):
-        name = f"{path.stem}.{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
-        shutil.copyfile(path, folder / "assets" / name)
+        name = f"{path.stem}.{disk.sha256(path)[:12]}{path.suffix}"
+        files.copy(f"assets/{name}", path)
         found[path.name] = name
     return found
 
 
 def _copy_files(
-    storage: Storage, release: Release, folder: Path, work: Path
+    storage: Storage, release: Release, files: SiteFolder, work: Path
 ) -> dict[str, list[ReleasedFile]]:
     found: dict[str, list[ReleasedFile]] = {}
     for mart in release.rows:
@@ -176,9 +173,7 @@ def _copy_files(
         for kind in ("csv", "parquet"):
             name = f"{kind}/{mart}.{kind}"
             source = storage.fetch(layout.release(release.release_id, name), work / kind)
-            copy = folder / "data" / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
+            copy = files.copy(f"data/{name}", source)
             found[mart].append(
                 ReleasedFile(kind.upper(), f"data/{name}", copy.stat().st_size, disk.sha256(copy))
             )
@@ -191,31 +186,6 @@ def _names(folder: Path) -> list[str]:
 
 def _is_page(name: str) -> bool:
     return name.endswith("/index.html")
-
-
-def _keep_unchanged(names: list[str], new: Path, old: Path) -> list[str]:
-    """Put files of the old site in the place of equal new ones, and return their names.
-
-    The new folder is complete: nothing is written to it any more, and so nothing through a link into the old site.
-    """
-    kept = []
-    spare = new / ".kept"
-    for name in names:
-        before, after = old / name, new / name
-        try:
-            if not filecmp.cmp(before, after, shallow=False):
-                continue
-        except FileNotFoundError:
-            continue
-        try:
-            spare.hardlink_to(before)
-            spare.replace(after)
-        except OSError:
-            # A file system without hard links; what caches compare is the time.
-            shutil.copystat(before, after)
-        kept.append(name)
-    spare.unlink(missing_ok=True)
-    return kept
 
 
 def _digest(names: list[str], folder: Path) -> str:

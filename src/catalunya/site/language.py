@@ -36,8 +36,7 @@ class Language:
         """Return a number as it is written in the language; without one, the words for no data."""
         if value is None:
             return self.text("no_data")
-        pattern = "#,##0." + "0" * digits if digits else "#,##0"
-        return str(format_decimal(value, format=pattern, locale=self.code))
+        return _number(self.code, value, digits)
 
     def difference(self, value: int) -> str:
         """Return how much a number grew or shrank, with its sign."""
@@ -49,7 +48,19 @@ class Language:
 
     def day(self, value: date | None) -> str:
         """Return a date in words; without one, the words for no data."""
-        return self.text("no_data") if value is None else str(format_date(value, "long", locale=self.code))
+        return self.text("no_data") if value is None else _day(self.code, value)
+
+
+# The same numbers and days are written on many pages.
+@cache
+def _number(code: str, value: float, digits: int) -> str:
+    pattern = "#,##0." + "0" * digits if digits else "#,##0"
+    return str(format_decimal(value, format=pattern, locale=code))
+
+
+@cache
+def _day(code: str, value: date) -> str:
+    return str(format_date(value, "long", locale=code))
 
 
 @cache
