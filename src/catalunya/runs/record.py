@@ -149,19 +149,23 @@ def new_run_id(now: datetime) -> str:
 
 
 def newest(storage: Storage, now: datetime | None = None) -> RunRecord | None:
-    """Return the newest record of the ledger that is whole and, where the clock `now` is given, not from the future.
+    """Return the newest record of `recent`; None when there is none."""
+    return next(recent(storage, now), None)
+
+
+def recent(storage: Storage, now: datetime | None = None) -> Iterator[RunRecord]:
+    """Return the whole records of the ledger, newest first; where the clock `now` is given, none from the future.
 
     Anything else in the ledger is ignored with one warning. Names sort by time: with `now` only the last days are listed,
-    where there was a run in them, and only what is newer than the result is read.
+    where there was a run in them, and only as many are read as are asked for.
     """
     for entry in _newest_first(storage, now):
         try:
-            return RunRecord.model_validate_json(storage.read(entry.key))
+            yield RunRecord.model_validate_json(storage.read(entry.key))
         except ValidationError:
             storage.ignore([entry.key], "not a record of a run (cut short, or written by something else)")
         except MissingKey:
             continue
-    return None
 
 
 def last_seen(storage: Storage, now: datetime | None = None) -> dict[str, SourceState]:

@@ -17,17 +17,22 @@ from catalunya.errors import UsageError
 from catalunya.lake import disk, layout
 from catalunya.lake.storage import Storage
 from catalunya.lake.temporary import temporary_folder
-from catalunya.release import RELEASE_DATABASE, Release
+from catalunya.release import RELEASE_DATABASE, Release, release_before
 from catalunya.runs.reporter import NullReporter, Reporter
 from catalunya.settings import LOOPBACK_SITE, ROOT
-from catalunya.site.borders import outlines
-from catalunya.site.change_pages import change_files
+from catalunya.site.borders import read_borders
+from catalunya.site.change_pages import change_pages
 from catalunya.site.facts import read_facts
 from catalunya.site.folder import SiteFolder
 from catalunya.site.language import CODES, language
+from catalunya.site.maps import map_files
+from catalunya.site.overview import overview_pages
 from catalunya.site.pages import Content, Pages, ReleasedFile
 from catalunya.site.search import read_other_names, search_files
-from catalunya.site.service_pages import service_files
+from catalunya.site.service_pages import service_pages
+from catalunya.site.status import read_status
+from catalunya.site.status_pages import status_pages
+from catalunya.site.territory_pages import territory_pages
 
 CURRENT = "current"
 """Link to the folder that is shown; it is replaced at once."""
@@ -64,7 +69,8 @@ def build_site(
     reporter = reporter or NullReporter()
     _require_own(target)
     target.mkdir(parents=True, exist_ok=True)
-    old = target / os.readlink(target / CURRENT) if (target / CURRENT).is_symlink() else target / CURRENT
+    target = target.resolve()
+    old = (target / CURRENT).resolve()
     new = target / f".{release.release_id}.{os.getpid()}"
     shutil.rmtree(new, ignore_errors=True)
     try:
@@ -115,12 +121,15 @@ def _write(
             con.execute("set search_path = 'catalunya.marts'")
             facts = read_facts(con)
             names = read_other_names(con, home / "dbt" / "mart" / "seeds")
+            status = read_status(con, storage, release)
         borders = storage.fetch(layout.staged("boundaries", release.snapshots["boundaries"][-1]), work)
         content = Content(
             release=release,
             datasets=datasets,
             facts=facts,
-            outlines=outlines(borders, "comarca"),
+            status=status,
+            borders=read_borders(borders),
+            before=release_before(storage, release),
             files=_copy_files(storage, release, files, work),
             assets=_copy_assets(files),
             url=url,
@@ -136,10 +145,14 @@ def _files(content: Content, reporter: Reporter) -> Iterator[tuple[str, str]]:
     for code in CODES:
         reporter.step("site", f"pages: {language(code).text('name')}")
         pages = Pages(content, language(code))
+        yield from overview_pages(pages)
+        yield from territory_pages(pages)
+        yield from service_pages(pages)
+        yield from change_pages(pages)
+        yield from status_pages(pages)
         yield from pages.all()
-        yield from service_files(pages)
-        yield from change_files(pages)
     yield from search_files(content.facts, content.names)
+    yield from map_files(content.facts, content.borders.municipality)
 
 
 def _redirect() -> str:

@@ -31,14 +31,16 @@ class Part:
 
     @property
     def words(self) -> str:
+        """Its name."""
         return str(self.year) if self.parts == 1 else f"{self.year} ({self.number}/{self.parts})"
 
     def address(self, code: str) -> str:
+        """Return its address in a language."""
         part = "" if self.number == 1 else f"{self.number}/"
         return f"{address(code, 'changes')}{self.year}/{part}"
 
 
-def change_files(pages: Pages) -> Iterator[tuple[str, str]]:
+def change_pages(pages: Pages) -> Iterator[tuple[str, str]]:
     """Return the file and text of each page of changes, and of the feed."""
     changes, code = pages.facts.changes, pages.language.code
     parts = parts_by_year(changes)
@@ -80,17 +82,23 @@ def _page(
     others = [(text("changes.first"), address(code, "changes"), shown is None)]
     others += [(part.words, part.address(code), part is shown) for part in parts]
     municipalities = pages.facts.municipalities
-    there = {municipalities[one.municipality_id].comarca_id for one in changes if one.municipality_id in municipalities}
-    return pages.page(
+    there = {
+        municipalities[one.municipality_id].comarca_id
+        for one in changes
+        if one.municipality_id in municipalities
+    }
+    return pages.render_at(
+        alternates,
         "changes.html",
         "changes",
         text("changes.title") if shown is None else f"{text('changes.title')}, {shown.words}",
-        alternates,
-        lead=lead,
-        changes=changes,
-        others=others if parts else [],
-        kinds=[kind for kind in CHANGES if any(change.change == kind for change in changes)],
-        comarques=[comarca for comarca in pages.facts.comarques.values() if comarca.code in there],
+        {
+            "lead": lead,
+            "changes": changes,
+            "others": others if parts else [],
+            "kinds": [kind for kind in CHANGES if any(change.change == kind for change in changes)],
+            "comarques": [comarca for comarca in pages.facts.comarques.values() if comarca.code in there],
+        },
     )
 
 
@@ -100,7 +108,7 @@ def _feed(pages: Pages, alternates: dict[str, str]) -> str:
     changes = pages.facts.changes[:NEWEST]
     authority = urlsplit(content.url).hostname
     newest = changes[0].changed_on.isoformat() + "T00:00:00Z" if changes else content.release.released_at
-    return pages.render(
+    return pages.part(
         "atom.xml",
         alternates=alternates,
         url=content.url,

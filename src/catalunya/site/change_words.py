@@ -34,7 +34,7 @@ def told(language: Language, facts: Facts, change: Change) -> Told:
             return Told(_described(language, service.on(change.changed_on - timedelta(days=1))), "")
         case "capacity_changed":
             before, after = (int(value) if value else None for value in (change.before, change.after))
-            grown = "" if before is None or after is None else language.difference(after - before)
+            grown = "" if before is None or after is None else language.signed(after - before)
             return Told(language.number(before), language.number(after), grown)
         case "owner_changed":
             return Told(_owner(language, change.before), _owner(language, change.after))

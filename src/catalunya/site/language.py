@@ -16,6 +16,7 @@ from babel.numbers import format_decimal
 
 CODES = ("ca", "es", "en")
 _TEXTS = Path(__file__).parent / "texts"
+_ARTICLES = re.compile(r"^(l'|el |la |els |les |es |sa |ses |lo )")
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Language:
             return self.text("no_data")
         return _number(self.code, value, digits)
 
-    def difference(self, value: int) -> str:
-        """Return how much a number grew or shrank, with its sign."""
-        return f"{'−' if value < 0 else '+' if value else '±'}{self.number(abs(value))}"
+    def signed(self, value: int) -> str:
+        """Return a change with its sign, a true minus included."""
+        return f"{'+' if value > 0 else '−' if value < 0 else '±'}{self.number(abs(value))}"
 
     def places(self, count: int) -> str:
         """Return a number of places in words."""
@@ -73,3 +74,8 @@ def slug(name: str) -> str:
     """Return a name as a part of an address: lower case, without accents, words joined by hyphens."""
     plain = unicodedata.normalize("NFKD", name.lower().replace("·", "")).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+
+
+def folded(name: str) -> str:
+    """Return a name as it is sorted: as `slug`, without the article in front."""
+    return slug(_ARTICLES.sub("", name.lower()))

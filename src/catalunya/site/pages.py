@@ -1,10 +1,9 @@
-"""The pages: every address of the site with its content."""
+"""How a page is made: its content, its address in each language, and the parts that all pages have."""
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,19 +15,17 @@ from markupsafe import Markup
 from catalunya.datasets.model import Dataset
 from catalunya.release import Release
 from catalunya.settings import LOOPBACK_SITE
-from catalunya.site.borders import Outlines
+from catalunya.site.borders import Borders
 from catalunya.site.change_words import told
-from catalunya.site.facts import GROUPS, OWNERSHIPS, Coverage, Facts, Territory
+from catalunya.site.facts import GROUPS, OWNERSHIPS, Facts, Territory
 from catalunya.site.language import CODES, Language, language, slug
-from catalunya.site.service_facts import Service
+from catalunya.site.service_facts import Change, Service
+from catalunya.site.status import Status
 
-MAIN_GROUP = "assisted_residence"
-"""The group that maps and ranks show."""
 LONGEST = 120
 """Characters of a text of a source that a page shows."""
 SEARCH = {"places": "search/places.json", "services": "search/services.json"}
 """The files of the search."""
-_SHADES = 5
 _INVISIBLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff\U000e0000-\U000e007f]"
 )
@@ -52,12 +49,14 @@ class Content:
     release: Release
     datasets: dict[str, Dataset]
     facts: Facts
-    outlines: Outlines
-    """Of the comarques."""
+    borders: Borders
     files: dict[str, list[ReleasedFile]]
     """Mart to its files."""
     assets: dict[str, str]
     """Name of an asset to its name with a hash of its content."""
+    status: Status = field(default_factory=Status)
+    before: Release | None = None
+    """The release before this one."""
     url: str = LOOPBACK_SITE
     """Origin at which the site is served, for what needs a whole address: `content.url + address(…)`."""
     names: dict[str, set[str]] = field(default_factory=dict)
@@ -84,6 +83,8 @@ class Pages:
             language=language,
             text=language.text,
             number=language.number,
+            signed=language.signed,
+            lineage=content.release.lineage,
             day=language.day,
             address=partial(address, language.code),
             service_address=partial(service_address, language.code),
@@ -100,37 +101,32 @@ class Pages:
             municipalities=content.facts.municipalities,
             groups=GROUPS,
             ownerships=OWNERSHIPS,
+            owners=("all", *OWNERSHIPS),
             year=self.year,
             basis=content.facts.years[self.year],
         )
 
     def all(self) -> Iterator[tuple[str, str]]:
         """Return the file and HTML of each page."""
-        yield self._page("overview", self._overview())
-        yield self._page("data", self._data())
-        yield self._page("status", {})
-        for comarca in self.facts.comarques.values():
-            yield self._territory("comarques", comarca)
-        for municipality in self.facts.municipalities.values():
-            yield self._territory("municipalities", municipality)
+        yield self.page("data", self._data())
 
-    def _page(self, name: str, values: dict[str, Any]) -> tuple[str, str]:
+    def page(self, name: str, values: dict[str, Any]) -> tuple[str, str]:
+        """Return the file and HTML of the page that has one address in each language."""
         title = self.language.text(f"{name}.title")
-        html = self._render(f"{name}.html", name, None, title, values)
-        return file_of(address(self.language.code, name)), html
+        return self.render(f"{name}.html", name, None, title, values)
 
-    def _render(
+    def render(
         self, template: str, page: str, territory: Territory | None, title: str, values: dict[str, Any]
-    ) -> str:
-        alternates = {code: address(code, page, territory) for code in CODES}
-        return self.page(template, page, title, alternates, **values)[1]
-
-    def page(
-        self, template: str, page: str, title: str, alternates: dict[str, str], **values: Any
     ) -> tuple[str, str]:
-        """Return the file and HTML of a page in the section `page`, which has an address in each language."""
-        html = self.render(
-            template,
+        """Return the file and HTML of a page, of a territory or of none."""
+        alternates = {code: address(code, page, territory) for code in CODES}
+        return self.render_at(alternates, template, page, title, values)
+
+    def render_at(
+        self, alternates: dict[str, str], template: str, page: str, title: str, values: dict[str, Any]
+    ) -> tuple[str, str]:
+        """Return the file and HTML of a page of the section `page`, by its address in each language."""
+        html = self._environment.get_template(template).render(
             page=page,
             title=title,
             description=values.pop("description", title),
@@ -139,89 +135,13 @@ class Pages:
         )
         return file_of(alternates[self.language.code]), html
 
-    def render(self, template: str, **values: Any) -> str:
-        """Return what a template makes of values."""
-        return self._environment.get_template(template).render(values)
-
     def part(self, template: str, **values: Any) -> Markup:
-        """Return a part of a page."""
-        return Markup(self.render(template, **values))  # noqa: S704 (autoescaped)
+        """Return a part of a page, or a file that is none."""
+        return Markup(self._environment.get_template(template).render(values))  # noqa: S704 (autoescaped)
 
-    def _overview(self) -> dict[str, Any]:
-        ranked = [(one, one.coverage[self.year, MAIN_GROUP, "all"]) for one in self.facts.comarques.values()]
-        ranked.sort(key=lambda pair: (pair[1].rate is None, -(pair[1].rate or 0), pair[0].name))
-        return {
-            "map": self._map({one.code: found for one, found in ranked}),
-            "figures": self.part("places.html", territory=self.facts.catalonia),
-            "ranked": ranked,
-            "description": self.language.text("overview.lead", year=self.year),
-        }
-
-    def _map(self, found: dict[str, Coverage]) -> Markup:
-        breaks = class_breaks([one.rate for one in found.values() if one.rate])
-        text, number = self.language.text, self.language.number
-        areas = [
-            {
-                "path": path,
-                "address": address(self.language.code, "comarques", self.facts.comarques[code]),
-                "shade": shade(found[code].rate, breaks),
-                "title": f"{self.facts.comarques[code].name}: {number(found[code].rate, 1)}",
-            }
-            for code, path in self.content.outlines.paths.items()
-            if code in found
-        ]
-        bounds = [
-            text("overview.to", low=number(low, 1), high=number(high, 1))
-            for low, high in itertools.pairwise(breaks)
-        ]
-        legend = [(f"c{position}", words) for position, words in enumerate(bounds)]
-        legend += [("zero", text("overview.zero")), ("none", text("no_data"))]
-        label = text("overview.lead", year=self.year)
-        return self.part("map.svg", outlines=self.content.outlines, areas=areas, legend=legend, label=label)
-
-    def _territory(self, page: str, territory: Territory) -> tuple[str, str]:
-        parent = self.facts.comarques.get(territory.comarca_id)
-        is_comarca = page == "comarques"
-        members = self.facts.members(territory.code) if is_comarca else []
-        codes = {member.code for member in members} or {territory.code}
-        changes = [change for change in self.facts.changes if change.municipality_id in codes]
-        services = self.facts.services.get(territory.code, [])
-        values = {
-            "territory": territory,
-            "parent": parent,
-            "members": members,
-            "compared": [one for one in (territory, parent, self.facts.catalonia) if one],
-            "figures": self.part("places.html", territory=territory),
-            "line": self._line(territory),
-            "services": services,
-            "list": self.part("list.html", services=services),
-            "changes": self.part("changes_list.html", changes=changes, level=3) if changes else "",
-            "description": f"{territory.name}. {self.language.text('overview.title')}",
-        }
-        html = self._render("territory.html", page, territory, territory.name, values)
-        return file_of(address(self.language.code, page, territory)), html
-
-    def _line(self, territory: Territory) -> Markup | str:
-        """People aged 65 and over by year; the axis begins at zero."""
-        people = sorted(territory.people.items())
-        if len(people) < 2:
-            return ""
-        most = max(count for _, count in people) or 1
-        step = 560 / (people[-1][0] - people[0][0])
-        number = self.language.number
-        dots = [
-            {
-                "x": round(70 + (year - people[0][0]) * step),
-                "y": round(190 - 170 * count / most),
-                "year": year,
-                "title": f"{year}: {number(count)}",
-            }
-            for year, count in people
-        ]
-        ticks = [{"y": round(190 - 170 * share), "words": number(most * share)} for share in (0, 0.5, 1)]
-        points = " ".join(f"{dot['x']},{dot['y']}" for dot in dots)
-        label = f"{self.language.text('territory.people')}: {territory.name}"
-        return self.part("line.svg", dots=dots, ticks=ticks, points=points, label=label)
+    def changes(self, changes: Sequence[Change]) -> Markup:
+        """Return changes of services as lists, day by day."""
+        return self.part("changes_list.html", changes=changes, level=3)
 
     def _data(self) -> dict[str, Any]:
         release = self.content.release
@@ -257,25 +177,6 @@ def cut(value: str, most: int = LONGEST) -> str:
     """Return a text of a source without invisible characters, cut to `most` characters."""
     plain = _INVISIBLE.sub(" ", value)
     return plain if len(plain) <= most else plain[: most - 1].rstrip() + "…"
-
-
-def class_breaks(values: list[float]) -> list[float]:
-    """Return the bounds of five classes of about as many values each, rounded to one decimal; empty without values."""
-    ordered = sorted(values)
-    if not ordered:
-        return []
-    found = [ordered[min(len(ordered) - 1, len(ordered) * part // _SHADES)] for part in range(_SHADES)]
-    rounded = [round(value - 0.05, 1) for value in found] + [round(ordered[-1] + 0.05, 1)]
-    return sorted(set(rounded))
-
-
-def shade(value: float | None, breaks: list[float]) -> str:
-    """Return the class of an area: `none` without data, `zero`, or `c0` to `c4`."""
-    if value is None:
-        return "none"
-    if not value:
-        return "zero"
-    return f"c{max(0, sum(value >= low for low in breaks[:-1]) - 1)}"
 
 
 def _language_name(code: str) -> str:

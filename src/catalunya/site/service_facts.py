@@ -89,7 +89,9 @@ class Service:
 
     def on(self, day: date) -> Period:
         """Return its state of a day; before it is known the first one, after it closed the last one."""
-        return next((period for period in reversed(self.periods) if period.valid_from <= day), self.periods[0])
+        return next(
+            (period for period in reversed(self.periods) if period.valid_from <= day), self.periods[0]
+        )
 
 
 def read_services(con: duckdb.DuckDBPyConnection) -> dict[str, Service]:
