@@ -30,6 +30,7 @@ from catalunya.site.overview import overview_pages
 from catalunya.site.pages import Content, Pages, ReleasedFile
 from catalunya.site.search import read_other_names, search_files
 from catalunya.site.service_pages import service_pages
+from catalunya.site.side_by_side import side_by_side
 from catalunya.site.status import read_status
 from catalunya.site.status_pages import status_pages
 from catalunya.site.territory_pages import territory_pages
@@ -135,24 +136,34 @@ def _write(
             url=url,
             names=names,
         )
-        for name, text in _files(content, reporter):
+        reporter.step("site", "writing the pages")
+        for name, text in _shared_files(content):
             files.put(name, text.encode())
 
+        def write(code: str) -> set[str]:
+            for name, text in _files(content, code):
+                files.put(name, text.encode())
+            return files.unchanged
 
-def _files(content: Content, reporter: Reporter) -> Iterator[tuple[str, str]]:
-    """Return every file that is made from the content of the release: its name within the site, and its text."""
+        files.unchanged.update(*side_by_side(write, CODES))
+
+
+def _shared_files(content: Content) -> Iterator[tuple[str, str]]:
+    """Return the files that are made from the content for all languages: the name within the site, and the text."""
     yield "index.html", _redirect()
-    for code in CODES:
-        reporter.step("site", f"pages: {language(code).text('name')}")
-        pages = Pages(content, language(code))
-        yield from overview_pages(pages)
-        yield from territory_pages(pages)
-        yield from service_pages(pages)
-        yield from change_pages(pages)
-        yield from status_pages(pages)
-        yield from pages.all()
     yield from search_files(content.facts, content.names)
     yield from map_files(content.facts, content.borders.municipality)
+
+
+def _files(content: Content, code: str) -> Iterator[tuple[str, str]]:
+    """Return the files of one language: the name within the site, and the text."""
+    pages = Pages(content, language(code))
+    yield from overview_pages(pages)
+    yield from territory_pages(pages)
+    yield from service_pages(pages)
+    yield from change_pages(pages)
+    yield from status_pages(pages)
+    yield from pages.all()
 
 
 def _redirect() -> str:
