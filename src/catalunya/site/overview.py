@@ -131,6 +131,7 @@ def draw_map(pages: Pages, state: State, breaks: list[float], within: str | None
         box=_box(outlines, [area["code"] for area in areas])
         if within
         else (0, 0, outlines.width, outlines.height),
+        fine=state.level == "municipality" and within is None,
         areas=areas,
         legend=_legend(pages, breaks, digits),
         zero=text(f"zero.{state.indicator}"),
