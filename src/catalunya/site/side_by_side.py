@@ -66,7 +66,7 @@ def _work(work: Callable[[_Given], _Found], one: _Given, own: int, parent: int) 
         if os.getppid() == parent:
             try:
                 result = pickle.dumps((True, work(one)))
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 (raised again in the parent)
                 error.add_note(traceback.format_exc())
                 result = pickle.dumps((False, error))
             with open(own, "wb") as file:
