@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from catalunya.release import Release
 from catalunya.site.language import CODES, Language, folded, language
-from tests.pipeline.command import ReleasedLake
 
 GROUPS = ("assisted_residence", "home_residence", "sheltered_housing", "day_centre")
 OWNERS = ("public", "social_initiative", "mercantile", "unknown")
@@ -72,6 +71,7 @@ class Marts:
     def __init__(self, con: duckdb.DuckDBPyConnection, spoken: Language) -> None:
         self._con = con
         self.spoken = spoken
+        self.coverage = cache(self._coverage)
         [(self.year,)] = self.rows("select max(year) from coverage_catalonia")
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -80,7 +80,7 @@ class Marts:
     def rate(self, value: float | None) -> str:
         return self.spoken.number(value, 1)
 
-    def coverage(self, code: str, year: int | None = None) -> dict[tuple[str, str], tuple[Any, ...]]:
+    def _coverage(self, code: str, year: int | None = None) -> dict[tuple[str, str], tuple[Any, ...]]:
         """By group and owner: services, places, rate, and the year of the people."""
         mart, column = {
             0: ("coverage_catalonia", "''"), 2: ("coverage_comarca", "comarca_id"),
@@ -275,29 +275,3 @@ def test_the_files_of_the_map_have_the_figures_of_the_marts(
         ).fetchall()
         assert found["values"] == {row[0]: [row[1], row[2], *row[3]] for row in rows}, path
     assert len(list((site / "map").glob("*/*/*.json"))) == 2 * 4 * 12 + 4
-
-
-def test_the_status_is_that_of_the_release_and_of_the_marts(
-    site: Path, marts: duckdb.DuckDBPyConnection, first_release: ReleasedLake
-) -> None:
-    html = (site / "en" / "status" / "index.html").read_text("utf-8")
-    release = Release.model_validate_json((first_release.folder / "release.json").read_bytes())
-    shown = Figures(html)
-    number = language("en").number
-    quality = marts.execute("select dataset_id, rows_unmatched from data_quality where is_newest").fetchall()
-    unmatched = dict(quality)
-    cells = []
-    for name, found in release.datasets.items():
-        counts = (0, found.rows_in, found.rows_quarantined, found.rows_duplicated)
-        cells += [*map(number, counts), "–" if unmatched[name] is None else number(unmatched[name])]
-    assert shown.cells[: len(cells)] == cells
-    controls = marts.execute(
-        "select sum(places_official)::bigint, sum(places_computed)::bigint from places_control_catalonia "
-        "group by year, facility order by year desc, facility desc"
-    ).fetchall()
-    wanted = [number(value) for row in controls for value in row]
-    kilobytes = [cell for cell in shown.cells[len(cells) :] if "." in cell]
-    assert [cell for cell in shown.cells[len(cells) :] if cell not in kilobytes][: len(wanted)] == wanted
-    for manifest in (first_release.lake / "landing").glob("*/*/manifest.json"):
-        for file in json.loads(manifest.read_text("utf-8"))["files"]:
-            assert file["sha256"] in html

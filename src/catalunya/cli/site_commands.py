@@ -42,6 +42,7 @@ def build_command(
     from catalunya.cli.context import CommandContext
     from catalunya.operations.query import find_release
     from catalunya.site.build import build_site
+    from catalunya.site.publisher import Publisher
 
     context = CommandContext()
     target = _target(to, context.settings)
@@ -56,6 +57,7 @@ def build_command(
             found,
             target,
             served_at,
+            Publisher.of(context.settings),
             home=context.settings.home,
             reporter=shown,
         )

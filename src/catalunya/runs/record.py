@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import secrets
@@ -29,6 +30,9 @@ from catalunya.warehouse.engines.base import Cost
 Status = Literal["released", "unchanged", "refused", "failed"]
 StageStatus = Literal["done", "skipped", "refused", "failed"]
 _WORST: tuple[StageStatus, ...] = ("skipped", "done", "refused", "failed")
+
+ABANDONED = timedelta(days=2)
+"""Age after which the state of failed runs is deleted."""
 
 
 class StageRecord(BaseModel):
@@ -149,15 +153,15 @@ def new_run_id(now: datetime) -> str:
 
 
 def newest(storage: Storage, now: datetime | None = None) -> RunRecord | None:
-    """Return the newest record of `recent`; None when there is none."""
+    """Return the newest record of the ledger that is whole and, where the clock `now` is given, not from the future."""
     return next(recent(storage, now), None)
 
 
 def recent(storage: Storage, now: datetime | None = None) -> Iterator[RunRecord]:
-    """Return the whole records of the ledger, newest first; where the clock `now` is given, none from the future.
+    """Yield the records of the ledger that are whole, newest first; where `now` is given, none from the future.
 
     Anything else in the ledger is ignored with one warning. Names sort by time: with `now` only the last days are listed,
-    where there was a run in them, and only as many are read as are asked for.
+    where there was a run in them, and only what is asked for is read.
     """
     for entry in _newest_first(storage, now):
         try:
@@ -166,6 +170,15 @@ def recent(storage: Storage, now: datetime | None = None) -> Iterator[RunRecord]
             storage.ignore([entry.key], "not a record of a run (cut short, or written by something else)")
         except MissingKey:
             continue
+
+
+def ledger_record(data: bytes) -> dict[str, object] | None:
+    """Return a record of the ledger, or a line of its archive; None when it is none."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("run_id"), str) else None
 
 
 def last_seen(storage: Storage, now: datetime | None = None) -> dict[str, SourceState]:

@@ -15,28 +15,38 @@ import duckdb
 from catalunya.datasets.model import Dataset
 from catalunya.errors import UsageError
 from catalunya.lake import disk, layout
-from catalunya.lake.storage import Storage
+from catalunya.lake.storage import MissingKey, Storage
 from catalunya.lake.temporary import temporary_folder
 from catalunya.release import RELEASE_DATABASE, Release, release_before
+from catalunya.runs import dbt_docs
 from catalunya.runs.reporter import NullReporter, Reporter
 from catalunya.settings import LOOPBACK_SITE, ROOT
+from catalunya.site.api import api
 from catalunya.site.borders import read_borders
+from catalunya.site.catalogue import catalogue
 from catalunya.site.change_pages import change_pages
+from catalunya.site.csvw import csvw
+from catalunya.site.data_pages import data_pages
+from catalunya.site.downloads import DATA, write_downloads
 from catalunya.site.facts import read_facts
 from catalunya.site.folder import SiteFolder
 from catalunya.site.language import CODES, language
 from catalunya.site.maps import map_files
+from catalunya.site.method_pages import method_pages
+from catalunya.site.open_graph import draw_picture, picture_name
 from catalunya.site.overview import overview_pages
-from catalunya.site.pages import Content, Pages, ReleasedFile
+from catalunya.site.pages import Content, Pages
+from catalunya.site.publisher import Publisher
 from catalunya.site.search import read_other_names, search_files
 from catalunya.site.service_pages import service_pages
 from catalunya.site.side_by_side import side_by_side
-from catalunya.site.status import read_status
-from catalunya.site.status_pages import status_pages
+from catalunya.site.sitemap import Sitemap
 from catalunya.site.territory_pages import territory_pages
 
 CURRENT = "current"
 """Link to the folder that is shown; it is replaced at once."""
+DBT_DOCS = "lineage/dbt-docs.html"
+"""dbt's own page: to be downloaded, since the scripts are inside of it, and the policy of the site runs none such."""
 _ASSETS = Path(__file__).parent / "assets"
 
 
@@ -57,6 +67,7 @@ def build_site(
     release: Release,
     target: Path,
     url: str = LOOPBACK_SITE,
+    publisher: Publisher = Publisher(),  # noqa: B008 (frozen)
     *,
     home: Path = ROOT,
     reporter: Reporter | None = None,
@@ -76,7 +87,7 @@ def build_site(
     shutil.rmtree(new, ignore_errors=True)
     try:
         files = SiteFolder(new, old)
-        _write(storage, datasets, release, files, url, home, reporter)
+        _write(storage, datasets, release, files, url, publisher, home, reporter)
         names = _names(new)
         size = sum((new / name).stat().st_size for name in names)
         folder = target / f"{release.release_id}-{_digest(names, new)}"
@@ -112,46 +123,79 @@ def _write(
     release: Release,
     files: SiteFolder,
     url: str,
+    publisher: Publisher,
     home: Path,
     reporter: Reporter,
 ) -> None:
     with temporary_folder(storage, "site") as work:
+        reporter.step("site", "writing the downloads")
+        downloads = write_downloads(storage, datasets, release, files.path, work, files.before)
+        database = files.path / DATA / RELEASE_DATABASE
         reporter.step("site", "reading the tables")
-        database = storage.fetch(layout.release(release.release_id, RELEASE_DATABASE), work)
         with duckdb.connect(database, read_only=True) as con:
             con.execute("set search_path = 'catalunya.marts'")
             facts = read_facts(con)
             names = read_other_names(con, home / "dbt" / "mart" / "seeds")
-            status = read_status(con, storage, release)
         borders = storage.fetch(layout.staged("boundaries", release.snapshots["boundaries"][-1]), work)
         content = Content(
             release=release,
             datasets=datasets,
             facts=facts,
-            status=status,
             borders=read_borders(borders),
             before=release_before(storage, release),
-            files=_copy_files(storage, release, files, work),
+            downloads=downloads,
             assets=_copy_assets(files),
+            dbt_docs=_copy_dbt_docs(storage, release, files),
             url=url,
+            publisher=publisher,
             names=names,
         )
         reporter.step("site", "writing the pages")
-        for name, text in _shared_files(content):
+        for code in CODES:
+            files.put(picture_name(code), draw_picture(content, language(code)))
+        _write_texts(content, database, files)
+
+
+def _write_texts(content: Content, database: Path, files: SiteFolder) -> None:
+    """Write every file that is made from the content, those of the languages side by side, and the list of all pages."""
+
+    def write(parts: Iterator[tuple[str, str]]) -> Sitemap:
+        sitemap = Sitemap(content.url)
+        for name, text in parts:
             files.put(name, text.encode())
+            if name.endswith(".html"):
+                sitemap.add(name, text)
+        return sitemap
 
-        def write(code: str) -> set[str]:
-            for name, text in _files(content, code):
-                files.put(name, text.encode())
-            return files.unchanged
+    sitemap = write(_shared(content, database))
+    # A fork knows of the files that it added alone.
+    for of_language, unchanged in side_by_side(
+        lambda code: (write(_translated(content, code)), files.unchanged), CODES
+    ):
+        sitemap.take(of_language)
+        files.unchanged |= unchanged
+    write(sitemap.files())
 
-        files.unchanged.update(*side_by_side(write, CODES))
 
-
-def _shared_files(content: Content) -> Iterator[tuple[str, str]]:
-    """Return the files that are made from the content for all languages: the name within the site, and the text."""
+def _shared(content: Content, database: Path) -> Iterator[tuple[str, str]]:
+    """Return the files that are of no language, or of all: the name within the site, and the text."""
     yield "index.html", _redirect()
+    yield from catalogue(content)
+    yield from csvw(content)
+    yield from data_pages(content, database)
+    yield from api(content, database)
     yield from search_files(content.facts, content.names)
+    yield from map_files(content.facts, content.borders.municipality)
+
+
+def _translated(content: Content, code: str) -> Iterator[tuple[str, str]]:
+    """Return the pages of a language: the name within the site, and the text."""
+    pages = Pages(content, language(code))
+    yield from overview_pages(pages)
+    yield from territory_pages(pages)
+    yield from service_pages(pages)
+    yield from change_pages(pages)
+    yield from method_pages(pages)
     yield from map_files(content.facts, content.borders.municipality)
 
 
@@ -179,28 +223,22 @@ def _redirect() -> str:
     )
 
 
+def _copy_dbt_docs(storage: Storage, release: Release, files: SiteFolder) -> str | None:
+    """Copy dbt's own documentation of the release, where the lake has it; returns its address within the site."""
+    try:
+        page = storage.read(layout.docs(release.release_id, dbt_docs.INDEX))
+    except MissingKey:
+        return None
+    files.put(DBT_DOCS, page)
+    return f"/{DBT_DOCS}"
+
+
 def _copy_assets(files: SiteFolder) -> dict[str, str]:
     found = {}
     for path in sorted(_ASSETS.iterdir()):
         name = f"{path.stem}.{disk.sha256(path)[:12]}{path.suffix}"
         files.copy(f"assets/{name}", path)
         found[path.name] = name
-    return found
-
-
-def _copy_files(
-    storage: Storage, release: Release, files: SiteFolder, work: Path
-) -> dict[str, list[ReleasedFile]]:
-    found: dict[str, list[ReleasedFile]] = {}
-    for mart in release.rows:
-        found[mart] = []
-        for kind in ("csv", "parquet"):
-            name = f"{kind}/{mart}.{kind}"
-            source = storage.fetch(layout.release(release.release_id, name), work / kind)
-            copy = files.copy(f"data/{name}", source)
-            found[mart].append(
-                ReleasedFile(kind.upper(), f"data/{name}", copy.stat().st_size, disk.sha256(copy))
-            )
     return found
 
 

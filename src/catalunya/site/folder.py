@@ -16,7 +16,7 @@ class SiteFolder:
 
     def __init__(self, path: Path, before: Path) -> None:
         self.path = path
-        self._before = before
+        self.before = before
         self._folders: set[Path] = set()
         self.unchanged: set[str] = set()
         """Names of the files that the site of before has."""
@@ -25,7 +25,7 @@ class SiteFolder:
         """Add a file with its content; raises `FileExistsError` when there is one of this name."""
         path = self._place(name)
         try:
-            is_old = (self._before / name).read_bytes() == content
+            is_old = (self.before / name).read_bytes() == content
         except OSError:
             is_old = False
         if not (is_old and self._link(name, path)):
@@ -36,7 +36,7 @@ class SiteFolder:
         """Add a copy of a file and return its path; raises `FileExistsError` when there is one of this name."""
         path = self._place(name)
         try:
-            is_old = filecmp.cmp(self._before / name, source, shallow=False)
+            is_old = filecmp.cmp(self.before / name, source, shallow=False)
         except OSError:
             is_old = False
         if not (is_old and self._link(name, path)):
@@ -54,7 +54,7 @@ class SiteFolder:
     def _link(self, name: str, path: Path) -> bool:
         """Link to the file of the site of before; False where the file system has no hard links."""
         try:
-            path.hardlink_to(self._before / name)
+            path.hardlink_to(self.before / name)
         except FileExistsError:
             raise
         except OSError:

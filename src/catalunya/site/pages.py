@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,15 +12,17 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from catalunya.address import is_loopback_url
 from catalunya.datasets.model import Dataset
 from catalunya.release import Release
 from catalunya.settings import LOOPBACK_SITE
 from catalunya.site.borders import Borders
 from catalunya.site.change_words import told
+from catalunya.site.downloads import Downloads
 from catalunya.site.facts import GROUPS, OWNERSHIPS, Facts, Territory
 from catalunya.site.language import CODES, Language, language, slug
+from catalunya.site.publisher import Publisher
 from catalunya.site.service_facts import Change, Service
-from catalunya.site.status import Status
 
 LONGEST = 120
 """Characters of a text of a source that a page shows."""
@@ -33,16 +35,6 @@ _INVISIBLE = re.compile(
 
 
 @dataclass(frozen=True)
-class ReleasedFile:
-    """A file that readers can fetch."""
-
-    kind: str
-    address: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class Content:
     """All that the pages are made of."""
 
@@ -50,15 +42,16 @@ class Content:
     datasets: dict[str, Dataset]
     facts: Facts
     borders: Borders
-    files: dict[str, list[ReleasedFile]]
-    """Mart to its files."""
+    downloads: Downloads
     assets: dict[str, str]
     """Name of an asset to its name with a hash of its content."""
-    status: Status = field(default_factory=Status)
     before: Release | None = None
     """The release before this one."""
+    dbt_docs: str | None = None
+    """Address of dbt's own documentation; None when the release has none."""
     url: str = LOOPBACK_SITE
     """Origin at which the site is served, for what needs a whole address: `content.url + address(…)`."""
+    publisher: Publisher = Publisher()  # noqa: RUF009 (frozen)
     names: dict[str, set[str]] = field(default_factory=dict)
     """Code of a municipality or comarca to every name that the matching accepts."""
 
@@ -85,6 +78,8 @@ class Pages:
             number=language.number,
             signed=language.signed,
             lineage=content.release.lineage,
+            url=content.url,
+            is_public=not is_loopback_url(content.url),
             day=language.day,
             address=partial(address, language.code),
             service_address=partial(service_address, language.code),
@@ -105,10 +100,6 @@ class Pages:
             year=self.year,
             basis=content.facts.years[self.year],
         )
-
-    def all(self) -> Iterator[tuple[str, str]]:
-        """Return the file and HTML of each page."""
-        yield self.page("data", self._data())
 
     def page(self, name: str, values: dict[str, Any]) -> tuple[str, str]:
         """Return the file and HTML of the page that has one address in each language."""
@@ -133,6 +124,10 @@ class Pages:
             alternates=alternates,
             **values,
         )
+        # A table that is wider than a phone scrolls by itself, with the keyboard, too.
+        html = html.replace("<table", '<div class="scroll" tabindex="0"><table').replace(
+            "</table>", "</table></div>"
+        )
         return file_of(alternates[self.language.code]), html
 
     def part(self, template: str, **values: Any) -> Markup:
@@ -142,15 +137,6 @@ class Pages:
     def changes(self, changes: Sequence[Change]) -> Markup:
         """Return changes of services as lists, day by day."""
         return self.part("changes_list.html", changes=changes, level=3)
-
-    def _data(self) -> dict[str, Any]:
-        release = self.content.release
-        return {
-            "tables": [(mart, rows, self.content.files[mart]) for mart, rows in release.rows.items()],
-            "sources": [
-                (self.content.datasets[name], found.snapshot_id) for name, found in release.datasets.items()
-            ],
-        }
 
 
 def address(code: str, page: str, territory: Territory | None = None) -> str:
