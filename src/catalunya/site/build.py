@@ -206,8 +206,6 @@ def _files(content: Content, code: str) -> Iterator[tuple[str, str]]:
     yield from territory_pages(pages)
     yield from service_pages(pages)
     yield from change_pages(pages)
-    yield from status_pages(pages)
-    yield from pages.all()
 
 
 def _redirect() -> str:
