@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -114,57 +115,52 @@ def test_a_file_system_without_hard_links_gets_copies(
     assert folder.unchanged == set()
 
 
-SMALL = """
-import os, sys
-from pathlib import Path
-from types import SimpleNamespace
-from catalunya.site import build
+def build_small(release_id: str, target: Path) -> None:
+    """Build a site of three files, one of which every release has."""
 
-def write(storage, datasets, release, files, *_):
-    for name in ("ca/index.html", "index.html"):
-        files.put(name, release.release_id.encode())
-    files.put("ca/same/index.html", b"same")
+    def write(_: Any, __: Any, release: Any, files: SiteFolder, *___: Any) -> None:
+        for name in ("ca/index.html", "index.html"):
+            files.put(name, release.release_id.encode())
+        files.put("ca/same/index.html", b"same")
 
-build._write = write
+    storage: Any = None
+    release: Any = SimpleNamespace(release_id=release_id)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(site_build, "_write", write)
+        site_build.build_site(storage, {}, release, target)
 
-def make(release_id, target):
-    build.build_site(None, {}, SimpleNamespace(release_id=release_id), Path(target))
-"""
-"""A build of three files, one of which is in every site."""
 
-KILLED = """
-changes = int(sys.argv[2])
+def build_until(changes: int, release_id: str, target: Path) -> int:
+    """Build a small site in a fork that dies before it makes one change more; return its exit code."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    left = changes
 
-def die_before_a_change(event, arguments):
-    global changes
-    writes = event == "open" and isinstance(arguments[1], str) and ("w" in arguments[1] or "x" in arguments[1])
-    kinds = ("os.mkdir", "os.rename", "os.symlink", "os.link", "os.remove", "os.rmdir", "shutil.rmtree")
-    if writes or event in kinds:
-        changes -= 1
-        if changes < 0:
-            os._exit(9)
+    def die_before_a_change(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        writes = event == "open" and isinstance(arguments[1], str) and set("wxa") & set(arguments[1])
+        kinds = ("os.mkdir", "os.rename", "os.symlink", "os.link", "os.remove", "os.rmdir", "shutil.rmtree")
+        if writes or event in kinds:
+            left -= 1
+            if left < 0:
+                os._exit(9)
 
-sys.addaudithook(die_before_a_change)
-make(sys.argv[3], sys.argv[1])
-"""
+    try:
+        sys.addaudithook(die_before_a_change)
+        build_small(release_id, target)
+        os._exit(0)
+    finally:
+        os._exit(1)
 
 
 def test_a_kill_before_any_change_leaves_one_whole_site(tmp_path: Path) -> None:
-    def run(changes: int, release_id: str) -> int:
-        command = [
-            sys.executable,
-            "-B",
-            "-c",
-            SMALL + KILLED,
-            str(tmp_path / "site"),
-            str(changes),
-            release_id,
-        ]
-        return subprocess.run(command, check=False, cwd=ROOT).returncode
+    target = tmp_path / "site"
+    same = target / "current" / "ca" / "same" / "index.html"
 
     def shown() -> str:
         """The release that is shown; fails when it is not whole."""
-        found = {name: path.read_text() for name, path in files_of(tmp_path / "site" / "current").items()}
+        found = {name: path.read_text() for name, path in files_of(target / "current").items()}
         assert found.pop("ca/same/index.html") == "same"
         assert set(found) == {"ca/index.html", "index.html"}
         [release_id] = set(found.values())
@@ -174,40 +170,34 @@ def test_a_kill_before_any_change_leaves_one_whole_site(tmp_path: Path) -> None:
     seen = []
     for changes in range(60):
         # The site of before is built again, too, over what a killed build left of it.
-        assert run(99, old) == 0
+        assert build_until(99, old, target) == 0
         assert shown() == old
-        same = (tmp_path / "site" / "current" / "ca" / "same" / "index.html").stat().st_ino
-        code = run(changes, new)
+        inode = same.stat().st_ino
+        code = build_until(changes, new, target)
         seen.append(shown())
-        assert (tmp_path / "site" / "current" / "ca" / "same" / "index.html").stat().st_ino == same
+        assert same.stat().st_ino == inode
         if code == 0:
             break
         assert code == 9
     assert code == 0
     assert seen[0] == old
     assert seen.index(new) > 6
-    assert len(list((tmp_path / "site").iterdir())) == 2
+    assert len(list(target.iterdir())) == 2
 
 
 def test_a_build_that_stops_leaves_the_old_site_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "site"
-    scope: dict[str, Any] = {}
-    written = site_build._write
-    try:
-        exec(SMALL, scope)
-        scope["make"]("20260101T000000Z-00000000", target)
-        for name in ("_write", "_digest", "_swap"):
-            with monkeypatch.context() as patch:
-                patch.setattr(site_build, name, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-                with pytest.raises(KeyboardInterrupt):
-                    scope["make"]("20260102T000000Z-11111111", target)
-            assert (target / "current" / "index.html").read_text() == "20260101T000000Z-00000000"
-            assert not [path for path in target.iterdir() if path.name.startswith(".")]
-        scope["make"]("20260103T000000Z-22222222", target)
-    finally:
-        site_build._write = written
+    build_small("20260101T000000Z-00000000", target)
+    for name in ("_names", "_digest", "_swap"):
+        with monkeypatch.context() as patch:
+            patch.setattr(site_build, name, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                build_small("20260102T000000Z-11111111", target)
+        assert (target / "current" / "index.html").read_text() == "20260101T000000Z-00000000"
+        assert not [path for path in target.iterdir() if path.name.startswith(".")]
+    build_small("20260103T000000Z-22222222", target)
     assert (target / "current" / "index.html").read_text() == "20260103T000000Z-22222222"
     assert len(list(target.iterdir())) == 2
 

@@ -101,7 +101,7 @@ def test_every_service_has_a_page_that_says_what_the_marts_say(
             assert facts[text("column.comarca")] == comarca
         assert facts[text("column.since")] == spoken.day(registered)
         assert facts[text("service.since")] == spoken.day(since)
-        assert text(f"basis.{basis}") in page
+        assert text(f"basis.{basis}") in html.unescape(page)
         for link in ("method", "data"):
             assert f'href="/{code}/{text(f"path.{link}")}/' in page.partition("<main")[2]
 

@@ -168,7 +168,6 @@ def _write_texts(content: Content, database: Path, files: SiteFolder) -> None:
         return sitemap
 
     sitemap = write(_shared(content, database))
-    # A fork knows of the files that it added alone.
     for of_language, unchanged in side_by_side(
         lambda code: (write(_translated(content, code)), files.unchanged), CODES
     ):
@@ -196,16 +195,6 @@ def _translated(content: Content, code: str) -> Iterator[tuple[str, str]]:
     yield from service_pages(pages)
     yield from change_pages(pages)
     yield from method_pages(pages)
-    yield from map_files(content.facts, content.borders.municipality)
-
-
-def _files(content: Content, code: str) -> Iterator[tuple[str, str]]:
-    """Return the files of one language: the name within the site, and the text."""
-    pages = Pages(content, language(code))
-    yield from overview_pages(pages)
-    yield from territory_pages(pages)
-    yield from service_pages(pages)
-    yield from change_pages(pages)
 
 
 def _redirect() -> str:

@@ -107,7 +107,11 @@ def _feed(pages: Pages, alternates: dict[str, str]) -> str:
     content, text = pages.content, pages.language.text
     changes = pages.facts.changes[:NEWEST]
     authority = urlsplit(content.url).hostname
-    newest = changes[0].changed_on.isoformat() + "T00:00:00Z" if changes else content.release.released_at
+    newest = (
+        f"{changes[0].changed_on}T00:00:00Z"
+        if changes
+        else f"{content.release.released_at:%Y-%m-%dT%H:%M:%SZ}"
+    )
     return pages.part(
         "atom.xml",
         alternates=alternates,

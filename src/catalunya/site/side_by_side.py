@@ -29,12 +29,12 @@ def side_by_side(work: Callable[[_Given], _Found], given: Sequence[_Given]) -> l
     forks = [_begin(work, one) for one in given]
     try:
         answers = []
-        for _, answer in forks:
-            with open(answer, "rb", closefd=False) as file:
+        for _, pipe in forks:
+            with open(pipe, "rb", closefd=False) as file:
                 answers.append(file.read())
     finally:
-        for child, answer in forks:
-            os.close(answer)
+        for child, pipe in forks:
+            os.close(pipe)
             # One that is done is not harmed: it is not waited for yet, so its number is not given to another.
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)

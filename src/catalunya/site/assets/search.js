@@ -122,7 +122,9 @@ field.addEventListener("keydown", (event) => {
   if (event.key === "ArrowDown" || event.key === "ArrowUp") {
     event.preventDefault();
     choose(event.key === "ArrowDown" ? 1 : -1);
-  } else if (event.key === "Escape") {
+  } else if (event.key === "Escape" && !list.hidden) {
+    // The field empties itself at the next one.
+    event.preventDefault();
     hide();
   } else if (event.key === "Enter" && !list.hidden && list.children.length && chosen >= 0) {
     event.preventDefault();
