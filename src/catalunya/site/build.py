@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -157,21 +158,23 @@ def _write(
 
 
 def _write_texts(content: Content, database: Path, files: SiteFolder) -> None:
-    """Write every file that is made from the content, those of the languages side by side, and the list of all pages."""
+    """Write every file that is made from the content, each language beside the others, and the list of all pages."""
 
-    def write(parts: Iterator[tuple[str, str]]) -> Sitemap:
+    def write(texts: Iterator[tuple[str, str]]) -> Sitemap:
         sitemap = Sitemap(content.url)
-        for name, text in parts:
+        for name, text in texts:
             files.put(name, text.encode())
             if name.endswith(".html"):
                 sitemap.add(name, text)
         return sitemap
 
-    sitemap = write(_shared(content, database))
-    for of_language, unchanged in side_by_side(
-        lambda code: (write(_translated(content, code)), files.unchanged), CODES
-    ):
-        sitemap.take(of_language)
+    def write_part(texts: Callable[[], Iterator[tuple[str, str]]]) -> tuple[Sitemap, set[str]]:
+        return write(texts()), files.unchanged
+
+    parts = [partial(_shared, content, database), *(partial(_translated, content, code) for code in CODES)]
+    sitemap = Sitemap(content.url)
+    for part, unchanged in side_by_side(write_part, parts):
+        sitemap.take(part)
         files.unchanged |= unchanged
     write(sitemap.files())
 
@@ -230,7 +233,11 @@ def _copy_assets(files: SiteFolder) -> dict[str, str]:
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    found = []
+    for inside, _, names in os.walk(folder):
+        prefix = inside.removeprefix(str(folder)).lstrip("/")
+        found += [f"{prefix}/{name}" if prefix else name for name in names]
+    return sorted(found)
 
 
 def _is_page(name: str) -> bool:
