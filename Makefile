@@ -52,10 +52,10 @@ health: ## Check Airflow, portals, lake and dbt, in the stack or on this machine
 	fi
 
 backup: $(if $(DATABASE_URL),setup) ## Metadata database, lake and secrets into TO=FOLDER; the newest KEEP=7 are kept
-	@$(PYTHON) -m orchestration.scripts.backup backup --to "$(or $(TO),backups)" --keep "$(or $(KEEP),7)"
+	@$(PYTHON) -m orchestration.scripts.backup "$(or $(TO),backups)" --keep "$(or $(KEEP),7)"
 
 restore: $(if $(DATABASE_URL),setup) ## A backup, FROM=FOLDER/20261127T031500Z, on an empty machine; FORCE=yes restores over what is there
-	@$(PYTHON) -m orchestration.scripts.backup restore --from "$(FROM)" $(if $(filter yes,$(FORCE)),--force)
+	@$(PYTHON) -m orchestration.scripts.restore "$(or $(FROM),FROM=)" $(if $(filter yes,$(FORCE)),--force)
 
 test: setup-dev ## Every test that needs no container engine
 	@.venv/bin/pytest -n 3 --dist loadgroup -m "not stack and not aws and not site_tools" $(PYTEST_ARGS)

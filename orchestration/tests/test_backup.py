@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from catalunya.lake.opening import open_lake
-from orchestration.scripts import backup
-from orchestration.scripts.backup import BackupError
+from orchestration.scripts import backup, restore
+from orchestration.scripts import backup_parts as parts
+from orchestration.scripts.backup_parts import BackupError
 from tests.factories import DEFINITIONS, land, local_lake
 from tests.project import ROOT, missing
 from tools.processes import free_port
@@ -62,7 +63,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def sql(url: str, text: str) -> str:
     done = subprocess.run(
         ["psql", "--no-align", "--tuples-only", "--command", text],
-        env={**os.environ, **backup.connection(url)}, capture_output=True, text=True, check=True,
+        env={**os.environ, **parts.connection(url)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout.strip()
 
@@ -86,8 +87,8 @@ def machine(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
         "COMPOSE_ENV_FILES": str(tmp_path / "production.env"),
     }.items():  # fmt: skip
         monkeypatch.setenv(variable, value)
-    monkeypatch.setattr(backup, "in_containers", lambda: False)
-    monkeypatch.setattr(backup, "ORCHESTRATION", tmp_path / "orchestration")
+    monkeypatch.setattr(parts, "in_containers", lambda: False)
+    monkeypatch.setattr(parts, "ORCHESTRATION", tmp_path / "orchestration")
     (tmp_path / "orchestration").mkdir()
     return url
 
@@ -105,12 +106,12 @@ def test_an_empty_machine_gets_database_lake_and_settings(machine, server, tmp_p
     made = backup.backup(tmp_path / "backups", 7, NOW)
     assert "NOT encrypted" in capsys.readouterr().err
     for path in made.iterdir():
-        if path.name in {backup.DUMP, backup.SECRETS}:
+        if path.name in {parts.DUMP, parts.SECRETS}:
             assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
     assert stat.S_IMODE((tmp_path / "backups").stat().st_mode) == 0o700
     before = open_lake(str(tmp_path / "lake"))
     other = empty(server, tmp_path, monkeypatch)
-    backup.restore(made, force=False)
+    restore.restore(made, force=False)
     assert sql(other, "select run_id from dag_run") == "run 1"
     after = open_lake(str(tmp_path / "restored"))
     assert {e.key: after.read(e.key) for e in after.list("landing")} == {
@@ -119,9 +120,9 @@ def test_an_empty_machine_gets_database_lake_and_settings(machine, server, tmp_p
     settings = tmp_path / "orchestration" / "production.env"
     assert "planted-secret" in settings.read_text() and stat.S_IMODE(settings.stat().st_mode) == 0o600
     with pytest.raises(BackupError, match="FORCE=yes"):
-        backup.restore(made, force=False)
+        restore.restore(made, force=False)
     sql(other, "delete from dag_run")
-    backup.restore(made, force=True)
+    restore.restore(made, force=True)
     assert sql(other, "select run_id from dag_run") == "run 1"
 
 
@@ -133,9 +134,9 @@ def test_with_a_passphrase_no_secret_is_in_the_backup(machine, server, tmp_path,
     empty(server, tmp_path, monkeypatch)
     (tmp_path / "passphrase").write_text("wrong")
     with pytest.raises(BackupError, match="right passphrase"):
-        backup.restore(made, force=False)
+        restore.restore(made, force=False)
     (tmp_path / "passphrase").write_text("correct horse")
-    backup.restore(made, force=False)
+    restore.restore(made, force=False)
     assert "planted-secret" in (tmp_path / "orchestration" / "production.env").read_text()
 
 
@@ -160,17 +161,17 @@ def test_a_damaged_backup_is_named_before_anything_is_restored(
 ):
     made = backup.backup(tmp_path / "backups", 7, NOW)
     other = empty(server, tmp_path, monkeypatch)
-    dump = made / backup.DUMP
+    dump = made / parts.DUMP
     dump.write_bytes(dump.read_bytes()[:-1])
-    assert backup.main(["restore", "--from", str(made)]) == 1
+    assert restore.main([str(made)]) == 1
     assert f"{dump} is missing or damaged" in capsys.readouterr().err
     assert sql(other, "select to_regclass('alembic_version')") == ""
-    assert backup.main(["restore", "--from", str(tmp_path)]) == 1
+    assert restore.main([str(tmp_path)]) == 1
     assert "is no backup" in capsys.readouterr().err
 
 
 def test_the_password_of_the_database_is_on_no_command_line(machine):
-    found = backup.connection(
+    found = parts.connection(
         "postgresql+psycopg2://u:p%40ss@db.example/air?sslmode=verify-full&sslrootcert=/ca.pem"
     )
     assert found == {
@@ -178,4 +179,4 @@ def test_the_password_of_the_database_is_on_no_command_line(machine):
         "PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/ca.pem",
     }  # fmt: skip
     with pytest.raises(BackupError, match="DATABASE_URL is not"):
-        backup.connection("sqlite:///x")
+        parts.connection("sqlite:///x")

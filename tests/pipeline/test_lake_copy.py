@@ -52,10 +52,18 @@ def test_from_a_folder_to_s3_and_back_every_byte_is_the_same(lake, copy, s3_emul
     assert home.code == 0, home.stderr
     assert contents(open_lake(str(back))) == contents(open_lake(str(lake))) == contents(open_lake(bucket))
     assert damage_of(back) == []
+    # What is damaged there is named by its address.
+    for key in (
+        layout.release(shown(lake).name, "LICENCES.md"),
+        one(lake, "staging/*/*/*.parquet").relative_to(lake),
+    ):
+        open_lake(bucket).delete(str(key))
+        assert f"{bucket}/{key} is missing" in said(checked(bucket))
+    assert copy(lake, bucket, **s3_emulator.env).json["copied"] == 2
     # One object is another: it alone is copied.
     open_lake(bucket).put(layout.release(shown(lake).name, "dictionary.md"), b"other")
-    again = copy(lake, bucket, **s3_emulator.env)
-    assert (again.code, again.json["copied"]) == (0, 1), again.stderr
+    repaired = copy(lake, bucket, **s3_emulator.env)
+    assert (repaired.code, repaired.json["copied"]) == (0, 1), repaired.stderr
 
 
 def test_a_backup_that_is_made_again_and_again_follows_the_lake(calm: Undisturbed, copy, tmp_path):

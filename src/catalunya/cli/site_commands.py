@@ -5,13 +5,15 @@ What a command needs is imported when it runs: the help and the other commands d
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from catalunya.address import is_loopback_url, origin
-from catalunya.cli.output import Json, print_answer
+from catalunya.cli.console import reporter
+from catalunya.cli.output import Json, err, print_answer
 from catalunya.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,19 +48,35 @@ def build_command(
     target = _target(to, context.settings)
     served_at = _origin(url) if url else context.settings.site_url
     found = find_release(context.storage, release)
-    built = build_site(
-        context.storage, context.datasets, found, target, served_at, Publisher.of(context.settings)
-    )
+    began = time.monotonic()
+    with reporter(err) as shown:
+        shown.begin("site")
+        built = build_site(
+            context.storage,
+            context.datasets,
+            found,
+            target,
+            served_at,
+            Publisher.of(context.settings),
+            home=context.settings.home,
+            reporter=shown,
+        )
+        seconds = time.monotonic() - began
+        shown.end("site", "built", seconds)
     answer = {
         "status": "built",
         "release_id": found.release_id,
         "url": served_at,
         "folder": str(built.folder),
         "pages": built.pages,
+        "pages_written": built.pages - built.unchanged,
+        "pages_unchanged": built.unchanged,
         "bytes": built.bytes,
+        "seconds": round(seconds, 1),
     }
     text = (
-        f"{built.pages:,} pages, {built.bytes / 1e6:.0f} MB: {built.folder}\n"
+        f"{built.pages:,} pages, {built.pages - built.unchanged:,} written and {built.unchanged:,} unchanged, "
+        f"{built.bytes / 1e6:.0f} MB in {seconds:.1f} s: {built.folder}\n"
         "look at it with `catalunya site serve`"
     )
     if is_loopback_url(served_at):
