@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 REQUIREMENTS := $(UV) export --frozen --quiet --no-dev --group airflow --group athena --group trino --no-hashes --no-emit-project --no-header
 COMPOSE := docker compose --project-directory orchestration --profile scale
 
-.PHONY: help setup setup-dev run airflow up down logs health test test-fast test-stack fuzz setup-aws test-aws package setup-deploy deploy destroy aws-diff aws-outputs aws-variables aws-airflow aws-alert aws-failed aws-release aws-run lint requirements docs format bench clean
+.PHONY: help setup setup-dev run site airflow up down logs health test test-fast test-stack fuzz setup-aws test-aws package setup-deploy deploy destroy aws-diff aws-outputs aws-variables aws-airflow aws-alert aws-failed aws-release aws-run lint requirements docs format bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ setup-dev: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
 
 run: setup ## One complete run on demo data, from the portals to a release
 	@ENVIRONMENT=demo .venv/bin/catalunya run
+
+site: setup ## The public site of that release, at http://127.0.0.1:8081/
+	@ENVIRONMENT=demo .venv/bin/catalunya site build
+	@ENVIRONMENT=demo exec .venv/bin/catalunya site serve
 
 airflow: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv) ## Airflow without containers: http://localhost:8080, airflow/airflow
 	@$(UV) sync --frozen --quiet --no-dev --inexact --group airflow

@@ -146,7 +146,7 @@ def test_a_build_that_stops_leaves_the_old_site_and_nothing_else(
         assert not [path for path in target.iterdir() if path.name.startswith(".")]
     built = build(first_release.lake, target)
     assert (target / "current").resolve() == built.folder.resolve()
-    assert {path.name for path in target.iterdir()} == {"current", built.folder.name}
+    assert {path.name for path in target.iterdir()} == {"current", built.folder.name, old.name}
 
 
 KILLED = """
@@ -198,7 +198,7 @@ def test_a_kill_before_any_change_leaves_one_whole_site(tmp_path: Path) -> None:
     assert code == 0
     assert seen[0] == {old}
     assert seen.index({new}) > 4
-    assert len(list((tmp_path / "site").iterdir())) == 2
+    assert len(list((tmp_path / "site").iterdir())) == 3, "the link, the site, and the one before"
 
 
 def test_a_folder_of_something_else_is_left_alone(first_release: ReleasedLake, tmp_path: Path) -> None:
@@ -282,11 +282,6 @@ def test_the_server_forbids_what_the_site_does_not_need(target: Path) -> None:
     assert "immutable" in client.get(style).headers["cache-control"]
     assert client.get("/ca/nothing/").status_code == 404
     assert client.get("/../../etc/passwd").status_code == 404
-
-
-def test_a_folder_without_a_site_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="catalunya site build"):
-        site_app(tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 import duckdb
 
 from catalunya.datasets.model import Dataset
-from catalunya.errors import UsageError
+from catalunya.errors import LakeBusy, UsageError
 from catalunya.lake import disk, layout
 from catalunya.lake.storage import Storage
 from catalunya.lake.temporary import temporary_folder
@@ -22,7 +23,9 @@ from catalunya.settings import LOOPBACK_SITE
 from catalunya.site.borders import outlines
 from catalunya.site.facts import read_facts
 from catalunya.site.language import CODES, language
+from catalunya.site.notices import not_found
 from catalunya.site.pages import Content, Pages, ReleasedFile, search_index
+from catalunya.site.record import RECORD, record_of
 
 CURRENT = "current"
 """Link to the folder that is shown; it is replaced at once."""
@@ -43,11 +46,33 @@ def build_site(
 ) -> Built:
     """Build the site of a release in `target`, to be served at the origin `url`, and show it there as `current`.
 
-    The folder is complete before the link names it; others are deleted afterwards. A kill at any moment leaves the old site
-    whole. Raises `UsageError` when `target` holds something else.
+    The folder is complete before the link names it; others are deleted afterwards, except the one shown before, whose
+    files may still be read. A kill at any moment leaves the old site whole. Raises `UsageError` when `target` holds
+    something else, and `LakeBusy` when another process builds there.
     """
     _require_own(target)
     target.mkdir(parents=True, exist_ok=True)
+    with _locked(target):
+        return _build(storage, datasets, release, target, url)
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Lock the folder, as long as this process lives; raises `LakeBusy` at once."""
+    descriptor = os.open(target, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LakeBusy(
+                f"another process builds a site in {target}; nothing was changed: wait until it ends"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _build(storage: Storage, datasets: dict[str, Dataset], release: Release, target: Path, url: str) -> Built:
     new = target / f".{release.release_id}.{os.getpid()}"
     shutil.rmtree(new, ignore_errors=True)
     try:
@@ -106,6 +131,9 @@ def _write(storage: Storage, datasets: dict[str, Dataset], release: Release, fol
 def _files(content: Content) -> Iterator[tuple[str, str]]:
     """Return every file that is made from the content of the release: its name within the site, and its text."""
     yield "index.html", _redirect()
+    yield "404.html", not_found(content.assets)
+    record = record_of(content.release.release_id, content.datasets, content.url)
+    yield RECORD, record.model_dump_json() + "\n"
     for code in CODES:
         yield from Pages(content, language(code)).all()
         yield search_index(content.facts, code)
@@ -160,16 +188,17 @@ def _digest(folder: Path) -> str:
 
 
 def _swap(target: Path, folder: Path) -> None:
-    """Let the link name the folder, in one step, and delete the other sites."""
+    """Let the link name the folder, in one step, and delete the other sites but the one it named before."""
+    before = (target / CURRENT).resolve()
     link = target / f".{CURRENT}.{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
         link.unlink()
     link.symlink_to(folder.name)
     link.replace(target / CURRENT)
-    # What a build that was killed left, and the site of before.
+    # What a build that was killed left, and older sites.
     for path in target.iterdir():
         if path.is_symlink():
             if path.name != CURRENT:
                 path.unlink()
-        elif path.is_dir() and path != folder:
+        elif path.is_dir() and path != folder and path.resolve() != before:
             shutil.rmtree(path, ignore_errors=True)
