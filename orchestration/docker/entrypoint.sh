@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Starts the service of a container, after a check of its settings and a wait for its database.
 #
-#     entrypoint.sh secrets | init | api-server | scheduler | dag-processor | triggerer | worker | cleanup | portal | COMMAND…
+#     entrypoint.sh secrets | init | api-server | scheduler | dag-processor | triggerer | worker | cleanup | site | portal |
+#         COMMAND…
 #
 # `secrets` creates the secrets and `init` the database, and both end. Any other command is run as it is.
 set -euo pipefail
@@ -152,6 +153,15 @@ check_lake() {
     esac
 }
 
+# The folder of the site, where it is no bucket.
+check_site() {
+    case "${CATALUNYA_SITE:-}" in
+        "" | *://*) ;;
+        *) [ -d "$CATALUNYA_SITE" ] && [ -w "$CATALUNYA_SITE" ] || fail \
+            "the folder of the site $CATALUNYA_SITE cannot be written by user $(id -u): change its owner to user 50000" ;;
+    esac
+}
+
 wait_for() {
     local host=$1 port=$2 until=$((SECONDS + wait_seconds))
     until (exec 3<>"/dev/tcp/$host/$port") 2>/dev/null; do
@@ -204,6 +214,7 @@ case "$service" in
         check_memory
         check_code
         check_lake
+        check_site
         create_secrets
         ;;
     init)
@@ -243,6 +254,9 @@ case "$service" in
         export AIRFLOW__CORE__EXECUTOR
         say "$AIRFLOW__CORE__EXECUTOR, dbt on $CATALUNYA_DBT_THREADS threads, DuckDB with $CATALUNYA_DUCKDB_MEMORY"
         exec airflow scheduler --skip-serve-logs
+        ;;
+    site)
+        exec catalunya site serve --host 0.0.0.0 --port 8081 --to "${CATALUNYA_SITE:-/var/lib/catalunya/site}"
         ;;
     portal)
         exec catalunya demo serve --host 0.0.0.0 --port 8000

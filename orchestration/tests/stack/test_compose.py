@@ -26,7 +26,7 @@ PAGES = (
 TAKE_A_VALUE = {"--env-file", "--file", "-f", "--profile", "--project-directory", "--project-name", "-p"}
 AIRFLOW = {
     "secrets-init", "airflow-init", "airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer",
-    "airflow-cleanup", "demo-portal",
+    "airflow-cleanup", "demo-portal", "site",
 }  # fmt: skip
 ALWAYS = {*AIRFLOW, "postgres", "redis"}
 PRODUCTION = ("-f", "docker-compose.yml", "--env-file", "config/environment/production.env")
@@ -132,7 +132,7 @@ def test_each_environment_has_volumes_of_its_own(compose):
         return {key: volume["name"] for key, volume in model(compose, **env)["volumes"].items()}
 
     assert volumes() == {
-        key: f"catalunya_{key}_demo" for key in ("lake", "logs", "postgres", "redis", "secrets")
+        key: f"catalunya_{key}_demo" for key in ("lake", "logs", "postgres", "redis", "secrets", "site")
     }
     assert volumes(ENVIRONMENT="development")["lake"] == "catalunya_lake_development"
     assert volumes(COMPOSE_PROJECT_NAME="mine")["lake"] == "mine_lake_demo"
