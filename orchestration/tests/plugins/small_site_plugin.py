@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,6 +30,11 @@ def on_task_instance_running(previous_state: Any, task_instance: Any) -> None:
         from catalunya.site import material
 
         material.build_site = build_small_site
+        # An emulated key value store: the host of its requests begins with the account's number.
+        look_up = socket.getaddrinfo
+        socket.getaddrinfo = lambda host, *given, **named: look_up(
+            "127.0.0.1" if str(host).endswith(".localhost") else host, *given, **named
+        )
 
 
 class SmallSitePlugin(AirflowPlugin):
