@@ -15,8 +15,8 @@ class Prices:
     """List prices in US dollars of US East (N. Virginia) without free tier; Ireland is up to a tenth more expensive.
 
     From aws.amazon.com/s3/pricing, /lambda/pricing, /athena/pricing, /cloudwatch/pricing, /ec2/pricing/on-demand,
-    /ebs/pricing, /vpc/pricing, /cloudfront/pricing and /secrets-manager/pricing. In November 2026 second sources agreed for all
-    of them except scratch space and CloudFront: check those before you rely on them.
+    /ebs/pricing, /vpc/pricing, /cloudfront/pricing and /secrets-manager/pricing. In November 2026 second sources agreed
+    for all of them except scratch space and CloudFront: check those before you rely on them.
     """
 
     stored_gb_month: float = 0.023

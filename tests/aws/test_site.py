@@ -231,10 +231,10 @@ def published(
             with recorder.role("publish"):
                 place = SiteBucket(f"s3://{NAME}")
                 assert place.shown() is None
-                place.show(small(folder, FIRST))
-                place.show(small(folder, SECOND, FIRST, SECOND))
-                place.show(small(folder, FIRST, FIRST, SECOND))
-                place.show(small(folder, THIRD, THIRD))
+                place.publish(small(folder, FIRST))
+                place.publish(small(folder, SECOND, FIRST, SECOND))
+                place.publish(small(folder, FIRST, FIRST, SECOND))
+                place.publish(small(folder, THIRD, THIRD))
                 shown = place.shown()
                 assert shown is not None and shown.release_id == THIRD
             assert recorder.gate.denied == []

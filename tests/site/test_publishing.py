@@ -138,15 +138,15 @@ def test_the_server_shows_a_friendly_page_until_there_is_a_site_and_then_the_sit
         assert all(word in early.text for word in ("Encara", "Todavía", "No data"))
     assert client.post("/").status_code == 405
 
-    def show(release_id: str) -> None:
+    def link(release_id: str) -> None:
         built = small(tmp_path, release_id).build(tmp_path / "site")
-        link = tmp_path / "site" / ".link"
-        link.symlink_to(built.folder.name)
-        link.replace(tmp_path / "site" / "current")
+        new = tmp_path / "site" / ".link"
+        new.symlink_to(built.folder.name)
+        new.replace(tmp_path / "site" / "current")
 
-    show(FIRST)
+    link(FIRST)
     assert client.get("/ca/").text == FIRST
-    show(SECOND)
+    link(SECOND)
     assert client.get("/ca/").text == SECOND
     old, new = (client.get(f"/assets/site.{release_id[-3:]}.css") for release_id in (FIRST, SECOND))
     assert old.status_code == new.status_code == 200, "a page that was loaded before the swap has its style"
@@ -217,7 +217,7 @@ def test_a_site_is_uploaded_whole_and_shown_by_one_write(bucket: str, tmp_path: 
     place = open_place(f"s3://{bucket}")
     assert place.shown() is None
     material = small(tmp_path, FIRST)
-    name = place.show(material).folder.name
+    name = place.publish(material).folder.name
     assert place.shown() == material.record
     inside = {key.removeprefix(f"sites/{name}/") for key in keys(bucket) if key.startswith(f"sites/{name}/")}
     assert inside >= {"index.html", "ca/index.html", "404.html", RECORD, "data/csv/population.csv"}
@@ -238,16 +238,16 @@ def test_old_sites_are_kept_as_long_as_their_release_and_shown_again_without_an_
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = open_place(f"s3://{bucket}")
-    first = place.show(small(tmp_path, FIRST)).folder.name
-    second = place.show(small(tmp_path, SECOND, FIRST, SECOND)).folder.name
+    first = place.publish(small(tmp_path, FIRST)).folder.name
+    second = place.publish(small(tmp_path, SECOND, FIRST, SECOND)).folder.name
     assert sites(bucket) == {first, second}
     assert {"assets/site.001.css", "assets/site.002.css"} <= keys(bucket)
     with monkeypatch.context() as patch:
         patch.setattr(Small, "build", lambda *_: pytest.fail("it is there already"))
         rolled_back = small(tmp_path, FIRST, FIRST, SECOND)
-        assert place.show(rolled_back).folder.name == first
+        assert place.publish(rolled_back).folder.name == first
         assert place.shown() == rolled_back.record
-    third = place.show(small(tmp_path, THIRD, SECOND, THIRD)).folder.name
+    third = place.publish(small(tmp_path, THIRD, SECOND, THIRD)).folder.name
     assert sites(bucket) == {second, third}
     assert not [key for key in keys(bucket) if first in key]
     assert "assets/site.001.css" not in keys(bucket)
@@ -259,12 +259,12 @@ def test_an_upload_that_is_interrupted_leaves_the_old_site_shown_and_is_made_aga
 ) -> None:
     place = SiteBucket(f"s3://{bucket}")
     old, new = small(tmp_path, FIRST), small(tmp_path, SECOND, FIRST, SECOND)
-    place.show(old)
+    place.publish(old)
     for name in ("_put_shared", "_swap"):
         with monkeypatch.context() as patch:
             patch.setattr(place, name, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
-                place.show(new)
+                place.publish(new)
         assert place.shown() == old.record
     put = place._s3.put_object
 
@@ -277,9 +277,9 @@ def test_an_upload_that_is_interrupted_leaves_the_old_site_shown_and_is_made_aga
     with monkeypatch.context() as patch:
         patch.setattr(place._s3, "put_object", die_at_the_record)
         with pytest.raises(KeyboardInterrupt):
-            place.show(third)
+            place.publish(third)
     assert place.shown() == old.record
-    place.show(third)
+    place.publish(third)
     assert place.shown() == third.record
 
 
@@ -290,12 +290,12 @@ def test_a_site_that_somebody_else_showed_meanwhile_stays_shown(
     upload = slow._upload
 
     def upload_slowly(material: Material) -> Built:
-        SiteBucket(f"s3://{bucket}").show(other)
+        SiteBucket(f"s3://{bucket}").publish(other)
         return upload(material)
 
     monkeypatch.setattr(slow, "_upload", upload_slowly)
     with pytest.raises(SiteMoved, match="try again"):
-        slow.show(small(tmp_path, FIRST))
+        slow.publish(small(tmp_path, FIRST))
     assert slow.shown() == other.record
 
 

@@ -49,7 +49,7 @@ def build_command(
     place = open_place(address)
     served_at = _origin(url) if url else context.settings.site_url
     found = find_release(context.storage, release)
-    built = place.show(Material(context.storage, context.datasets, found, served_at))
+    built = place.publish(Material(context.storage, context.datasets, found, served_at))
     answer = {
         "status": "built",
         "release_id": found.release_id,

@@ -73,7 +73,7 @@ class SiteBucket:
             name = self._name_of_shown(self._arn())
             return self._record(name) if name else None
 
-    def show(self, material: Material) -> Built:
+    def publish(self, material: Material) -> Built:
         """Build a site, unless it is there already, upload it, show it, and delete the sites of releases that are gone."""
         with self._explained():
             arn = self._arn()

@@ -21,7 +21,7 @@ class Place(Protocol):
     def shown(self) -> SiteRecord | None:
         """Return the record of the site that readers see; None when there is none."""
 
-    def show(self, material: Material) -> Built:
+    def publish(self, material: Material) -> Built:
         """Build a site and show it, as a whole."""
 
 
@@ -38,7 +38,7 @@ class SiteFolder:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def show(self, material: Material) -> Built:
+    def publish(self, material: Material) -> Built:
         """Build the site in the folder and move the link to it."""
         return material.build(self._folder)
 
@@ -71,4 +71,4 @@ def local_folder(address: str | None) -> Path:
 
 def refresh(place: Place, material: Material) -> Built | None:
     """Show the site of a release, unless the present code has made what is shown of it; returns None then."""
-    return None if place.shown() == material.record else place.show(material)
+    return None if place.shown() == material.record else place.publish(material)
