@@ -8,9 +8,11 @@ export UV_PYTHON_DOWNLOADS ?= never
 unexport PYTHONDONTWRITEBYTECODE
 
 REQUIREMENTS := $(UV) export --frozen --quiet --no-dev --group airflow --group athena --group trino --no-hashes --no-emit-project --no-header
+IMAGE ?= catalunya/airflow
+IMAGE_TAG ?= latest
 COMPOSE := docker compose --project-directory orchestration --profile scale
 
-.PHONY: help setup setup-dev run site airflow up down logs health test test-fast test-stack fuzz setup-aws test-aws package setup-deploy deploy destroy aws-diff aws-outputs aws-variables aws-airflow aws-alert aws-failed aws-release aws-run lint requirements docs format bench clean
+.PHONY: help setup setup-dev run site airflow up down logs health test test-fast test-slow test-stack fuzz setup-aws test-aws package setup-deploy deploy destroy aws-diff aws-diff-comment aws-settings aws-outputs aws-variables aws-airflow aws-alert aws-failed aws-release aws-run image image-push sbom audit portals portals-issue pages lint lint-workflows requirements docs format bench clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +60,9 @@ test: setup-dev ## Every test that needs no container engine
 test-fast: setup-dev ## The tests of a minute, for every save: no Airflow, no browser, no build of the dbt project
 	@.venv/bin/pytest -n 2 -m "not stack and not aws and not slow" $(PYTEST_ARGS)
 
+test-slow: setup-dev ## The tests of `make test` that `make test-fast` leaves out
+	@.venv/bin/pytest -n 3 --dist loadgroup -m "slow and not stack and not aws" $(PYTEST_ARGS)
+
 fuzz: setup-dev ## 1,000 odd answers of each kind of portal, through ingest and stage
 	@CATALUNYA_FUZZ=3000 .venv/bin/pytest -n 2 tests/fuzz $(PYTEST_ARGS)
 
@@ -73,6 +78,13 @@ destroy: setup-deploy ## Take the stack of ENVIRONMENT down; CONFIRM=NAME, DELET
 
 aws-diff: setup-deploy ## What `make deploy` would change
 	@.venv/bin/python -m infrastructure.deploy diff "$(ENVIRONMENT)"
+
+aws-diff-comment: setup-deploy ## The same as a comment on PULL_REQUEST, by GitHub's gh
+	@mkdir -p .artefacts && { echo '```'; .venv/bin/python -m infrastructure.deploy diff "$(ENVIRONMENT)" 2>&1; echo '```'; } > .artefacts/diff.md
+	@gh pr comment "$(PULL_REQUEST)" --edit-last --create-if-none --body-file .artefacts/diff.md
+
+aws-settings: ## The settings file of ENVIRONMENT, from the variable SETTINGS
+	@printf '%s' "$$SETTINGS" > "infrastructure/environments/$(ENVIRONMENT).toml"
 
 aws-outputs: setup-deploy ## The names and addresses of what is deployed
 	@.venv/bin/python -m infrastructure.deploy outputs "$(ENVIRONMENT)"
@@ -107,6 +119,39 @@ package: setup ## The functions for AWS Lambda, as zips in .artefacts/
 
 test-stack: setup-dev ## The stack in containers, on a real engine; without one: orchestration/scripts/engine.sh make test-stack
 	@.venv/bin/pytest -m stack orchestration/tests/stack $(PYTEST_ARGS)
+
+image: ## The image of Airflow and the pipeline, for this machine: IMAGE and IMAGE_TAG name it
+	@docker build --file orchestration/Dockerfile --tag "$(IMAGE):$(IMAGE_TAG)" .
+
+image-push: ## The image for amd64 and arm64, in its registry, with provenance and the packages of its system
+	@mkdir -p .artefacts
+	@docker buildx build --file orchestration/Dockerfile --platform linux/amd64,linux/arm64 --tag "$(IMAGE):$(IMAGE_TAG)" \
+	    --provenance mode=max --sbom true --push --metadata-file .artefacts/image.json .
+	@$(PYTHON) -c 'import json; print("digest=" + json.load(open(".artefacts/image.json"))["containerimage.digest"])' \
+	    | tee -a "$${GITHUB_OUTPUT:-/dev/null}"
+
+sbom: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv) ## What the image installs from PyPI, as CycloneDX in .artefacts/sbom.cdx.json
+	@mkdir -p .artefacts
+	@$(UV) export --frozen --quiet --no-dev --group airflow --group athena --group trino --format cyclonedx1.5 \
+	    --preview-features sbom-export --output-file .artefacts/sbom.cdx.json > /dev/null
+
+audit: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv) ## Known vulnerabilities of the versions in the lock (asks OSV)
+	@$(UV) audit --frozen --preview-features audit
+
+portals: setup ## A run against the live portals; .artefacts/portals/report.md says what changed, if anything did
+	@.venv/bin/python -m tools.check_portals
+
+portals-issue: setup ## An issue with that report, by GitHub's gh
+	@.venv/bin/python -m tools.check_portals --issue
+
+pages: setup-dev ## The demo site, with the documentation under docs/, in .artefacts/pages
+	@ENVIRONMENT=demo .venv/bin/catalunya site build --to .artefacts/demo-site
+	@rm -rf .artefacts/pages && cp -RL .artefacts/demo-site/current .artefacts/pages
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet && cp -R .artefacts/docs .artefacts/pages/docs
+
+lint-workflows: setup-dev ## The workflows of GitHub: zizmor, and actionlint by way of Go
+	@.venv/bin/zizmor --offline --quiet .github
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
 lint: setup-dev ## ruff, mypy, hadolint, shellcheck, constructs of newer bash, sqlfluff, the rules of dbt, imports and words, and the definitions
 	@.venv/bin/ruff check .

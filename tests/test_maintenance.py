@@ -13,6 +13,7 @@ from catalunya.lake import layout, snapshot
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.storage import Storage
 from catalunya.operations import maintenance
+from catalunya.operations.integrity.files import staged_faults
 from catalunya.runs import record
 from catalunya.stage import stage
 from tests.factories import DEFINITIONS, NOW, land, local_lake
@@ -132,7 +133,7 @@ def staged_file(lake: Storage) -> Path:
     manifest = land(lake, DEFINITIONS["service_users"], [[users(2015), users(2016), users(2017)]])
     stage(lake, DEFINITIONS["service_users"], run_id=layout.make_id(NOW, "ab" * 4), now=NOW)
     path = Path(lake.uri(layout.staged("service_users", manifest.snapshot_id)))
-    assert maintenance.verify_staged(lake, "service_users", path.stem) == []
+    assert staged_faults(lake, "service_users", path.stem) == []
     return path
 
 
@@ -140,12 +141,13 @@ def test_a_flipped_byte_anywhere_in_a_staged_file_is_found(lake, staged_file):
     good = staged_file.read_bytes()
     for place in range(0, len(good), 97):
         staged_file.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
-        [fault] = maintenance.verify_staged(lake, "service_users", staged_file.stem)
-        assert str(staged_file) in fault and "SHA-256" in fault and "catalunya run --rebuild" in fault
+        [fault] = staged_faults(lake, "service_users", staged_file.stem)
+        assert str(staged_file) in str(fault)
+        assert "SHA-256" in fault.found and "catalunya run --rebuild" in fault.hint
     staged_file.write_bytes(good)
-    assert maintenance.verify_staged(lake, "service_users", staged_file.stem) == []
+    assert staged_faults(lake, "service_users", staged_file.stem) == []
     staged_file.unlink()
-    assert "is missing" in maintenance.verify_staged(lake, "service_users", staged_file.stem)[0]
+    assert staged_faults(lake, "service_users", staged_file.stem)[0].found == "is missing"
 
 
 @pytest.mark.parametrize(
@@ -167,8 +169,8 @@ def test_a_staged_file_that_the_index_does_not_know_is_compared_with_its_own_rec
     [other] = [p for p in staged_file.parents[1].glob("*/*.parquet") if p != staged_file]
     lake.delete(layout.index("service_users"))
     change(staged_file, other)
-    [fault] = maintenance.verify_staged(lake, "service_users", staged_file.stem)
-    assert said in fault
+    [fault] = staged_faults(lake, "service_users", staged_file.stem)
+    assert said in fault.found
 
 
 def put_record(lake: Storage, days_ago: float, message: str = "nothing new", number: int = 0) -> str:

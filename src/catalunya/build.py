@@ -90,6 +90,7 @@ _NO_CONTENT = (
     "demo/",
     "operations/",
     "runs/aws_lambda.py",
+    "runs/heartbeat.py",
     "runs/record.py",
     "runs/reporter.py",
     "runs/steps.py",
@@ -159,6 +160,7 @@ def build(
 
     Raises `BuildFailed` with the models that failed; nothing that others read is touched.
     """
+    dbt.import_in_background()
     wanted = inputs(storage, datasets, settings.home, leave_out=leave_out)
     shown = pointer.read(storage)
     if candidate_id in storage.folders(layout.CANDIDATES):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -30,6 +30,7 @@ from catalunya.release import (
     Release,
     ReleasedSnapshot,
     apply_retention,
+    marts_digest,
     read_release,
     release_ids,
 )
@@ -67,12 +68,15 @@ def publish(
     versions: dict[str, str],
     code_revision: str | None = None,
     keep: int,
+    signing_key: str | None = None,
+    require_signature: bool = False,
 ) -> Release:
     """Write the release of an audited candidate and swap the pointer to it.
 
-    Raises `Refused` when the candidate did not pass its audit, and `PointerMoved` when somebody else
-    published meanwhile: the lake's pointer stays as it was.
+    Raises `UsageError` when it has to be signed and there is no key, `Refused` when the candidate did not pass its audit,
+    and `PointerMoved` when somebody else published meanwhile: the lake's pointer stays as it was.
     """
+    sign = _signer(signing_key, required=require_signature)
     verdict = _require_publishable(storage, candidate)
     work = storage.scratch() / f"publish-{candidate.candidate_id}"
     shutil.rmtree(work, ignore_errors=True)
@@ -82,7 +86,7 @@ def publish(
         demo = any(staged.demo for staged in candidate.staged)
         with reopen(engine, candidate) as workspace:
             rows, marts = _export(workspace, candidate.marts, folder, demo=demo)
-        release_id = layout.make_id(_moment(storage, now), _digest(folder))
+        release_id = layout.make_id(_moment(storage, now), marts_digest(_sums(folder)))
         release = Release(
             release_id=release_id,
             run_id=run_id,
@@ -108,6 +112,7 @@ def publish(
             code_revision=code_revision,
         )
         _write_metadata(folder, release, marts, datasets)
+        sign(folder, release)
         _upload(storage.guarded(lock), folder, release_id)
         _swap(storage, release, lock, now)
     finally:
@@ -115,6 +120,30 @@ def publish(
     apply_retention(storage, keep, lock)
     publish_views(storage, engine)
     return release
+
+
+def _signer(secret: str | None, *, required: bool) -> Callable[[Path, Release], None]:
+    """Return what signs the checksums of a release; without a key it does nothing. Raises `UsageError`."""
+    if secret is None:
+        if required:
+            raise UsageError(
+                "CATALUNYA_REQUIRE_SIGNATURE: releases must be signed, and CATALUNYA_SIGNING_KEY is not set; nothing was "
+                "published: set it (`catalunya key new` makes a key), or unset the requirement"
+            )
+        return lambda folder, release: None
+    # The functions on AWS come without it; they do not publish.
+    from catalunya.publication.signature import SUFFIX, SecretKey
+
+    key = SecretKey.parse(secret, "CATALUNYA_SIGNING_KEY")
+
+    def sign(folder: Path, release: Release) -> None:
+        comment = (
+            f"timestamp:{int(release.released_at.timestamp())}\tfile:{SUMS}\trelease:{release.release_id}"
+        )
+        signature = key.sign((folder / SUMS).read_bytes(), comment)
+        (folder / f"{SUMS}{SUFFIX}").write_text(signature)
+
+    return sign
 
 
 def _lineage(candidate: Candidate) -> dict[str, tuple[str, ...]]:
@@ -187,17 +216,23 @@ def _export(
             source = workspace.relation(con, mart)
             con.execute(f"create table {table} as select * from {source} order by all")
             exported.append(_describe(con, mart, notice))
-            metadata = f"kv_metadata {{catalunya: {quote(notice + mart.description)}}}"
-            mark = f", {quote(demo_notice.SHORT_NOTICE)} as {demo_notice.COLUMN}" if demo else ""
-            for kind, query, options in (
-                ("parquet", f"from {table}", f"compression zstd, {metadata}"),
-                ("csv", f"select *{mark} from {table}", "header"),
-            ):
+            for kind in ("parquet", "csv"):
                 target = folder / kind / f"{mart.name}.{kind}"
-                con.execute(f"copy ({query}) to {quote(str(target))} (format {kind}, {options})")
+                export_mart(con, table, target, comment=notice + mart.description, demo=demo)
             found = con.execute(f"select count(*) from {table}").fetchone()
             rows[mart.name] = int(found[0]) if found else 0
     return rows, tuple(exported)
+
+
+def export_mart(
+    con: duckdb.DuckDBPyConnection, table: str, target: Path, *, comment: str, demo: bool
+) -> None:
+    """Write a table as the Parquet or CSV file `target`; `comment` is the table's own, with the mark of demo data."""
+    query, options = f"from {table}", f"compression zstd, kv_metadata {{catalunya: {quote(comment)}}}"
+    if target.suffix == ".csv":
+        mark = f", {quote(demo_notice.SHORT_NOTICE)} as {demo_notice.COLUMN}" if demo else ""
+        query, options = f"select *{mark} from {table}", "header"
+    con.execute(f"copy ({query}) to {quote(str(target))} (format {target.suffix[1:]}, {options})")
 
 
 def _describe(con: duckdb.DuckDBPyConnection, mart: Mart, notice: str) -> Mart:
@@ -212,14 +247,6 @@ def _describe(con: duckdb.DuckDBPyConnection, mart: Mart, notice: str) -> Mart:
         MartColumn(name, kind.lower(), descriptions.get(name, "")) for name, kind, *_ in described
     )
     return Mart(mart.name, mart.description, columns)
-
-
-def _digest(folder: Path) -> str:
-    """Return SHA-256 over the marts alone, so that the same data have the same hash whenever they are released."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("parquet/*"), *folder.glob("csv/*")]):
-        digest.update(f"{path.name} {disk.sha256(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def _released(candidate: Candidate) -> dict[str, ReleasedSnapshot]:
@@ -248,8 +275,11 @@ def _write_metadata(
     (folder / "dictionary.md").write_text(catalogue.dictionary(marts, demo=release.demo))
     (folder / "LICENCES.md").write_text(catalogue.licences(definitions, demo=release.demo))
     (folder / RECORD).write_text(release.model_dump_json(indent=1) + "\n")
-    sums = [f"{disk.sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in _files(folder)]
-    (folder / SUMS).write_text("".join(sums))
+    (folder / SUMS).write_text("".join(f"{sha256}  {name}\n" for name, sha256 in _sums(folder).items()))
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): disk.sha256(path) for path in _files(folder)}
 
 
 def _files(folder: Path) -> list[Path]:

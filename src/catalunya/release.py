@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import re
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -23,6 +25,7 @@ RELEASE_DATABASE = "catalunya.duckdb"
 """File of a release with all marts, in the schema `marts`."""
 RECORD = "release.json"
 """File of a release that describes it; written last, so that its existence means the release is whole."""
+_SUM = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 
 class ReleasedSnapshot(BaseModel):
@@ -66,6 +69,28 @@ class Release(BaseModel):
     tests: int
     versions: dict[str, str]
     code_revision: str | None
+
+
+def read_sums(text: bytes | str) -> dict[str, str]:
+    """Return file name to SHA-256 of a `SHA256SUMS`; raises `ValueError` when a line is none of `sha256sum`'s."""
+    lines = (text.decode() if isinstance(text, bytes) else text).splitlines()
+    found = [_SUM.fullmatch(line) for line in lines]
+    if not found or None in found:
+        raise ValueError(
+            f"line {found.index(None) + 1 if found else 1} is not a SHA-256, two spaces and a name"
+        )
+    return {match[2]: match[1] for match in found if match}
+
+
+def marts_digest(sums: dict[str, str]) -> str:
+    """Return SHA-256 over the marts alone, so that the same data have the same hash whenever they are released.
+
+    `sums` are the files of a release with their checksums. The id of the release ends in the first 8 digits.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(name for name in sums if name.startswith(("csv/", "parquet/"))):
+        digest.update(f"{name.rpartition('/')[2]} {sums[name]}\n".encode())
+    return digest.hexdigest()
 
 
 def current_release(storage: Storage) -> Release | None:

@@ -27,7 +27,14 @@ PORTALS = {
 """Field of `Settings` with the base URL of a portal, to the public URL; the variable is CATALUNYA_<FIELD>."""
 PORTAL_VARIABLES = tuple(f"CATALUNYA_{name.upper()}" for name in PORTALS)
 
-_SECRET = {"SOCRATA_APP_TOKEN", "CATALUNYA_NOTIFY_URLS", "CATALUNYA_TRINO_PASSWORD"}
+_SECRET = {
+    "SOCRATA_APP_TOKEN",
+    "CATALUNYA_HEARTBEAT_URL",
+    "CATALUNYA_NOTIFY_URLS",
+    "CATALUNYA_SIGNING_KEY",
+    "CATALUNYA_TRINO_PASSWORD",
+}
+"""Each can be in a file, which the variable of its name with `_FILE` names."""
 
 LOOPBACK_SITE = "http://127.0.0.1:8081"
 """Where `catalunya site serve` shows the site by default."""
@@ -74,6 +81,16 @@ class Settings(BaseModel):
     now_override: datetime | None = Field(None, validation_alias="CATALUNYA_NOW")
     socrata_app_token: str | None = Field(None, validation_alias="SOCRATA_APP_TOKEN", repr=False)
     notify_urls: tuple[str, ...] = Field((), validation_alias="CATALUNYA_NOTIFY_URLS", repr=False)
+    heartbeat_url: str | None = Field(
+        None, pattern=r"^https?://[!-~]+$", validation_alias="CATALUNYA_HEARTBEAT_URL", repr=False
+    )
+    """Requested after each run that ended well, for a service that raises the alarm when no request comes."""
+    signing_key: str | None = Field(None, validation_alias="CATALUNYA_SIGNING_KEY", repr=False)
+    """Secret key of minisign by which releases are signed; None: they are not."""
+    public_keys: tuple[str, ...] = Field((), validation_alias="CATALUNYA_PUBLIC_KEYS")
+    """Public keys of minisign that releases may be signed with: today's and earlier ones."""
+    require_signature: bool = Field(False, validation_alias="CATALUNYA_REQUIRE_SIGNATURE")
+    """True: nothing is published without a signature."""
     home: Path = Field(ROOT, validation_alias="CATALUNYA_HOME")
     """The folder that holds `datasets/`, `dbt/mart/` and `orchestration/dbt/`."""
     keep_releases: int = Field(30, ge=2, validation_alias="CATALUNYA_KEEP_RELEASES")
@@ -91,6 +108,18 @@ class Settings(BaseModel):
     """The folder of the public site, or `s3://bucket` behind CloudFront; None: `site` in a local lake."""
     site_url: str = Field(LOOPBACK_SITE, validation_alias="CATALUNYA_SITE_URL")
     """Origin at which the public site is served, without a slash at the end."""
+    publisher: str | None = Field(None, validation_alias="CATALUNYA_PUBLISHER")
+    """Name of whoever publishes the site; None: the name of the project."""
+    publisher_code: str | None = Field(
+        None, pattern=r"^[A-Z][A-Z0-9]{8}$", validation_alias="CATALUNYA_PUBLISHER_CODE"
+    )
+    """Its code in Spain's common directory of public bodies (DIR3); None: no body."""
+    publisher_email: str | None = Field(
+        None, pattern=r"^[^@\s]+@[^@\s]+$", validation_alias="CATALUNYA_PUBLISHER_EMAIL"
+    )
+    publisher_phone: str | None = Field(
+        None, pattern=r"^\+[0-9-]{6,20}$", validation_alias="CATALUNYA_PUBLISHER_PHONE"
+    )
     sql_schema: str = Field("marts", pattern=r"^[a-z][a-z0-9_]{0,60}$", validation_alias="CATALUNYA_SCHEMA")
     """The schema that readers of Trino or Athena query; the names of the lake's other schemas begin with it."""
     trino_url: str | None = Field(None, validation_alias="CATALUNYA_TRINO_URL")
@@ -171,6 +200,11 @@ class Settings(BaseModel):
             return tuple(url for url in re.split(_BETWEEN_ADDRESSES, value) if url)
         return value
 
+    @field_validator("public_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        return tuple(re.split(r"[\s,]+", value.strip(" ,"))) if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _lake_can_be_reached(self) -> Self:
         if self.lake != self.lake.strip() or not self.lake.isprintable():
@@ -212,7 +246,7 @@ class Settings(BaseModel):
         """Return the settings of the process environment; raises `UsageError` that names the variable."""
         spare_loopback()
         try:
-            return cls.model_validate({name: value for name, value in os.environ.items() if value})
+            return cls.model_validate(_from_files({name: v for name, v in os.environ.items() if v}))
         except ValidationError as error:
             lines = [_explain(e["loc"], e["msg"], e.get("input")) for e in error.errors()]
             raise UsageError("; ".join(lines)) from None
@@ -243,6 +277,25 @@ class Settings(BaseModel):
     def now(self) -> datetime:
         """Return the time of the run: UTC, aware, whole seconds."""
         return self.now_override or datetime.now(UTC).replace(microsecond=0)
+
+
+def _from_files(variables: dict[str, str]) -> dict[str, str]:
+    """Return the variables, with the secrets that are in files; raises `UsageError`."""
+    found = dict(variables)
+    for name in sorted(_SECRET):
+        path = variables.get(f"{name}_FILE")
+        if path is None:
+            continue
+        if name in variables:
+            raise UsageError(f"{name} and {name}_FILE are both set; unset one of them")
+        try:
+            found[name] = Path(path).read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise UsageError(f"{name}_FILE: {path} cannot be read: {reason}; correct the variable") from None
+        if not found[name]:
+            raise UsageError(f"{name}_FILE: {path} is empty; write the secret into it, or unset the variable")
+    return found
 
 
 def _explain(loc: tuple[int | str, ...], message: str, value: object) -> str:

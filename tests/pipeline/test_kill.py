@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import obstore
 import pytest
 from obstore.store import S3Store
 
+from catalunya.lake.opening import open_lake
+from catalunya.operations.integrity.check import check
+from tests.factories import DEFINITIONS
 from tests.pipeline.command import Answer
 from tests.pipeline.life import (
     LIFE,
@@ -93,6 +97,13 @@ def no_release_lost(before: set[str], lake: Path, keep: int, where: str) -> None
     assert not gone or (len(left) >= keep and max(gone) < min(left)), f"{where}: {gone} of {before} are gone"
 
 
+def no_damage(lake: Path, step: Step, where: str) -> None:
+    """What a killed command left is named as that, and nothing is damaged."""
+    now = datetime.fromisoformat(step.now)
+    report = check(open_lake(str(lake)), DEFINITIONS, now)
+    assert report.is_sound, f"{where}: {[str(fault) for fault in report.faults]}"
+
+
 def killed_and_repeated(
     life: Scene, calm: Undisturbed, kill: Kill, lake: Path, pace: dict[str, float]
 ) -> tuple[bool, str]:
@@ -109,6 +120,7 @@ def killed_and_repeated(
     where = f"{step.name} {limit}"
     assert published(lake) in allowed, f"{where}: a mixture"
     no_release_lost(kept, lake, step.keep, where)
+    no_damage(lake, step, where)
     answer = command(*life.arguments(step, whole(lake)))
     check_repeated(answer, step.arguments[0], where)
     no_release_lost(kept, lake, step.keep, where)

@@ -26,6 +26,7 @@ from catalunya.errors import UsageError
 from catalunya.release import Release
 from catalunya.site import build as site_build
 from catalunya.site.borders import Outlines
+from catalunya.site.downloads import Downloads
 from catalunya.site.facts import Facts, Service, read_facts
 from catalunya.site.language import CODES, folded, language, slug
 from catalunya.site.pages import Content, Pages, class_breaks, cut, shade
@@ -137,7 +138,7 @@ def test_a_build_that_stops_leaves_the_old_site_and_nothing_else(
     old.mkdir()
     (old / "index.html").write_text("old")
     (target / "current").symlink_to(old.name)
-    for name in ("_copy_files", "_swap"):
+    for name in ("write_downloads", "_swap"):
         with monkeypatch.context() as patch:
             patch.setattr(site_build, name, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
@@ -155,7 +156,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from catalunya.site import build
 
-def write(storage, datasets, release, folder, url):
+def write(storage, datasets, release, folder, *_):
     for name in ("ca/index.html", "index.html"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(release.release_id)
@@ -229,7 +230,7 @@ def _content(facts: Facts) -> Content:
         versions={}, code_revision=None,
     )  # fmt: skip
     assets = {name: name for name in ("icon.svg", "site.css", "search.js")}
-    return Content(release, DATASETS, facts, Outlines(10, 10, {}), {}, assets)
+    return Content(release, DATASETS, facts, Outlines(10, 10, {}), Downloads(), assets)
 
 
 def test_languages_have_the_same_texts_with_the_same_values() -> None:

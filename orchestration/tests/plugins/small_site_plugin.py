@@ -11,7 +11,9 @@ from airflow.listeners import hookimpl
 from airflow.plugins_manager import AirflowPlugin
 
 
-def build_small_site(storage: Any, datasets: Any, release: Any, target: Path, url: str) -> Any:
+def build_small_site(
+    storage: Any, datasets: Any, release: Any, target: Path, url: str, publisher: Any
+) -> Any:
     from catalunya.site import build
     from catalunya.site.record import RECORD, record_of
 
@@ -19,7 +21,7 @@ def build_small_site(storage: Any, datasets: Any, release: Any, target: Path, ur
     folder = target / f"{release.release_id}-{'0' * 12}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "index.html").write_text(release.release_id)
-    (folder / RECORD).write_text(record_of(release.release_id, datasets, url).model_dump_json())
+    (folder / RECORD).write_text(record_of(release.release_id, datasets, url, publisher).model_dump_json())
     build._swap(target, folder)
     return build.Built(folder, 1, 2)
 

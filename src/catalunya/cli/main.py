@@ -14,15 +14,32 @@ import typer
 from typer._click.exceptions import ClickException
 
 from catalunya import __version__, log, signals
-from catalunya.cli import lake_commands, query_commands, run_commands, site_commands, tool_commands
+from catalunya.cli import (
+    integrity_commands,
+    lake_commands,
+    metrics_commands,
+    query_commands,
+    run_commands,
+    site_commands,
+    tool_commands,
+)
 from catalunya.cli.console import print_line
 from catalunya.cli.output import err, is_answered, print_json, reserve_stdout, set_answered
 from catalunya.errors import CatalunyaError, UsageError
 from catalunya.signals import Stopped
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-for commands in (run_commands, query_commands, lake_commands, tool_commands):
+for commands in (
+    run_commands,
+    query_commands,
+    lake_commands,
+    integrity_commands,
+    metrics_commands,
+    tool_commands,
+):
     app.add_typer(commands.app)
+app.add_typer(integrity_commands.lake_app, name="lake")
+app.add_typer(integrity_commands.key_app, name="key")
 app.add_typer(site_commands.app, name="site")
 app.add_typer(tool_commands.datasets_app, name="datasets")
 app.add_typer(tool_commands.demo_app, name="demo")

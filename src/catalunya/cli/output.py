@@ -42,6 +42,12 @@ def print_json(content: dict[str, Any]) -> None:
     typer.echo(json.dumps(content, ensure_ascii=False), file=_stdout[-1] if _stdout else None)
 
 
+def print_text(text: str) -> None:
+    """Print text for programs on standard output."""
+    set_answered(True)
+    typer.echo(text, nl=False)
+
+
 def print_answer(as_json: bool, content: dict[str, Any], text: str) -> None:
     """Print `text` for people, and with `as_json` the object for programs."""
     if as_json:

@@ -40,6 +40,7 @@ def build_command(
     from catalunya.cli.context import CommandContext
     from catalunya.operations.query import find_release
     from catalunya.site.material import Material
+    from catalunya.site.publisher import Publisher
     from catalunya.site.publishing import open_place, place_of
 
     context = CommandContext()
@@ -49,7 +50,8 @@ def build_command(
     place = open_place(address)
     served_at = _origin(url) if url else context.settings.site_url
     found = find_release(context.storage, release)
-    built = place.publish(Material(context.storage, context.datasets, found, served_at))
+    publisher = Publisher.of(context.settings)
+    built = place.publish(Material(context.storage, context.datasets, found, served_at, publisher))
     answer = {
         "status": "built",
         "release_id": found.release_id,

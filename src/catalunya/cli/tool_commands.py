@@ -44,7 +44,8 @@ def doctor(
     if as_json:
         print_json({"findings": [asdict(finding) for finding in findings]})
     for finding in findings:
-        err.print("[green]well[/]  " if finding.well else "[bold red]wrong[/] ", end="")
+        well = "[yellow]warn[/]  " if finding.hint else "[green]well[/]  "
+        err.print(well if finding.well else "[bold red]wrong[/] ", end="")
         print_line(err, str(finding))
     if not all(finding.well for finding in findings):
         raise typer.Exit(UsageError.exit_code)

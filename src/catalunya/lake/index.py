@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from catalunya.errors import LakeBusy
+from catalunya.errors import LakeBusy, LakeCorrupt
 from catalunya.lake import layout
 from catalunya.lake.staged import UNDECODABLE, StagedFile
 from catalunya.lake.storage import Conflict, MissingKey, Storage
@@ -154,6 +154,20 @@ def set_entry(storage: Storage, dataset_id: str, snapshot_id: str, **changes: An
     return update(storage, dataset_id, change)
 
 
+def rebuild(storage: Storage, dataset_id: str) -> Index:
+    """Make the index again from landing; what it says of staged files is kept."""
+    found = _from_landing(storage, dataset_id)
+
+    def change(snapshots: dict[str, SnapshotEntry]) -> None:
+        known = dict(snapshots)
+        snapshots.clear()
+        for name, entry in found.items():
+            staged = known[name].staged if name in known else None
+            snapshots[name] = msgspec.structs.replace(entry, staged=staged)
+
+    return update(storage, dataset_id, change)
+
+
 def forget(storage: Storage, dataset_id: str, snapshot_id: str) -> Index:
     """Remove a snapshot whose folder was taken out of landing."""
 
@@ -163,20 +177,31 @@ def forget(storage: Storage, dataset_id: str, snapshot_id: str) -> Index:
     return update(storage, dataset_id, change)
 
 
-def _read(storage: Storage, dataset_id: str) -> tuple[dict[str, SnapshotEntry], Any]:
+def stored(storage: Storage, dataset_id: str) -> tuple[Index | None, Any]:
+    """The index as it is stored, None when there is none, and its version; `LakeCorrupt` when it is damaged."""
     key = layout.index(dataset_id)
     found = storage.read_versioned(key)
-    version = found[1] if found else None
-    if found is not None:
-        try:
-            stored = _DECODER.decode(found[0])
-            if stored.version == _VERSION and stored.dataset_id == dataset_id:
-                return _caught_up(storage, dataset_id, stored.snapshots), version
-            reason = f"version {stored.version} of {stored.dataset_id}"
-        except UNDECODABLE as error:
-            reason = str(error)
-        log.warning("index is made again from landing", key=storage.uri(key), reason=reason)
-    return _from_landing(storage, dataset_id), version
+    if found is None:
+        return None, None
+    try:
+        index = _DECODER.decode(found[0])
+    except UNDECODABLE as error:
+        raise LakeCorrupt(f"{storage.uri(key)} is no index: {error}") from None
+    if index.version != _VERSION or index.dataset_id != dataset_id:
+        raise LakeCorrupt(f"{storage.uri(key)} is of version {index.version} and of {index.dataset_id}")
+    return index, found[1]
+
+
+def _read(storage: Storage, dataset_id: str) -> tuple[dict[str, SnapshotEntry], Any]:
+    try:
+        index, version = stored(storage, dataset_id)
+    except LakeCorrupt as error:
+        log.warning("index is made again from landing", reason=str(error))
+        found = storage.read_versioned(layout.index(dataset_id))
+        return _from_landing(storage, dataset_id), found[1] if found else None
+    if index is None:
+        return _from_landing(storage, dataset_id), version
+    return _caught_up(storage, dataset_id, index.snapshots), version
 
 
 def _caught_up(

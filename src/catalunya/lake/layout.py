@@ -17,6 +17,9 @@ LEDGER = "ledger"
 RUNS = "runs"
 ALERTS = "alerts"
 DOCS = "docs"
+LOCKS = "locks"
+DAMAGED = "damaged"
+"""What `catalunya lake repair` moved aside."""
 PUBLISHED = "published"
 """Copies of released files for the readers of Athena and Trino, each in a folder of its own."""
 
@@ -107,6 +110,11 @@ def part(run_id: str, name: str) -> str:
 def alert(digest: str) -> str:
     """Key of the marker that an alert was sent."""
     return f"{ALERTS}/{digest}.json"
+
+
+def damaged(digest: str, key: str) -> str:
+    """Key under which a damaged object is kept, by the first 8 hex digits of its content's SHA-256."""
+    return f"{DAMAGED}/{digest[:8]}/{key}"
 
 
 def docs(release_id: str, name: str) -> str:

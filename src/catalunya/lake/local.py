@@ -33,7 +33,6 @@ from catalunya.lake.storage import (
     is_key,
 )
 
-_HIDDEN = ".lake"
 _PATTERNS = re.compile(r"[\[\]?*\\\x00-\x1f\x7f]")
 """DuckDB reads the first five as patterns, so that it would read other files or none."""
 _Scanned = list[tuple[os.DirEntry[str], bool]]
@@ -43,11 +42,13 @@ class LocalStorage(Storage):
     """A lake in a local folder."""
 
     is_local = True
+    HIDDEN = ".lake"
+    """Folder of the locks and of temporary files."""
 
     def __init__(self, root: Path) -> None:
         super().__init__()
         self.root = _readable_path(root)
-        self._hidden = self.root / _HIDDEN
+        self._hidden = self.root / self.HIDDEN
         self._scratch_base = self._hidden / "scratch"
         try:
             self._scratch_base.mkdir(parents=True, exist_ok=True)

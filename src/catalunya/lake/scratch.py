@@ -46,6 +46,30 @@ def _claim_scratch(base: Path) -> tuple[Path, BinaryIO]:
         alive.close()
 
 
+def abandoned(base: Path) -> list[Path]:
+    """Return the scratch folders of processes that are gone, or their markers where a folder is not there."""
+    live, found = set(), []
+    for marker in sorted(base.glob("*.alive")):
+        folder = marker.with_suffix("")
+        if _is_alive(marker):
+            live.add(folder)
+        else:
+            found.append(folder if folder.exists() else marker)
+    others = (path for path in sorted(base.glob("*")) if path.suffix != ".alive")
+    return list(dict.fromkeys([*found, *(path for path in others if path not in live)]))
+
+
+def _is_alive(marker: Path) -> bool:
+    try:
+        with marker.open("rb") as alive:
+            fcntl.flock(alive, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def clean_scratch(base: Path) -> int:
     """Remove the scratch folders of processes that are gone; returns how many."""
     removed = 0

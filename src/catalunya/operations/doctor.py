@@ -17,6 +17,7 @@ from catalunya.build import code_digest
 from catalunya.errors import CatalunyaError
 from catalunya.identity import assume_role
 from catalunya.lake.opening import open_lake
+from catalunya.publication.signature import SecretKey, known_keys
 from catalunya.settings import ENGINES, Settings
 from catalunya.warehouse import dbt
 from catalunya.warehouse.engines import open_engine
@@ -28,7 +29,7 @@ _HINT = "Correct the file, or take it from the repository"
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of one check; `hint` says what to do and is empty when all is well."""
+    """The result of one check; `hint` says what to do. With a hint and `well` it is a warning."""
 
     what: str
     found: str
@@ -42,9 +43,11 @@ class CheckResult:
 class _Wrong(Exception):
     """A check failed: what was found, and what to do."""
 
-    def __init__(self, found: str, hint: str) -> None:
+    def __init__(self, found: str, hint: str, *, well: bool = False) -> None:
         super().__init__(found)
         self.hint = hint
+        self.well = well
+        """True where it only warns."""
 
 
 def examine(settings: Settings, *, deep: bool = False) -> list[CheckResult]:
@@ -61,6 +64,7 @@ def examine(settings: Settings, *, deep: bool = False) -> list[CheckResult]:
         "connection": _connection,
         "extensions": _extensions,
         "lake": _lake,
+        "signature": _signature,
         **({"dbt parse": _parse} if deep else {}),
     }
     findings = []
@@ -68,7 +72,7 @@ def examine(settings: Settings, *, deep: bool = False) -> list[CheckResult]:
         try:
             findings.append(CheckResult(what, check(settings)))
         except _Wrong as wrong:
-            findings.append(CheckResult(what, str(wrong), wrong.hint, well=False))
+            findings.append(CheckResult(what, str(wrong), wrong.hint, well=wrong.well))
     return findings
 
 
@@ -192,6 +196,21 @@ def _lake(settings: Settings) -> str:
             str(error), "Set CATALUNYA_LAKE to a folder or bucket that this process may write to"
         ) from None
     return storage.url
+
+
+def _signature(settings: Settings) -> str:
+    how = "Make a key with `catalunya key new`, and set CATALUNYA_SIGNING_KEY or CATALUNYA_SIGNING_KEY_FILE"
+    try:
+        known_keys(settings.public_keys, settings.signing_key)
+    except CatalunyaError as error:
+        raise _Wrong(str(error), "Correct the variable") from None
+    if settings.signing_key is not None:
+        return f"releases are signed by the key {SecretKey.parse(settings.signing_key, '').public.name}"
+    if settings.require_signature:
+        raise _Wrong("CATALUNYA_REQUIRE_SIGNATURE is set, and there is no key to sign with", how)
+    if settings.environment == "production":
+        raise _Wrong("releases are not signed", how, well=True)
+    return "releases are not signed, which only production needs"
 
 
 def _parse(settings: Settings) -> str:

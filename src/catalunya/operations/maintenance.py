@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import groupby
-from pathlib import Path
-
-import duckdb
 
 from catalunya import sources
 from catalunya.datasets.model import Dataset
 from catalunya.errors import LakeCorrupt
-from catalunya.lake import disk, index, layout, snapshot
+from catalunya.lake import layout, snapshot
 from catalunya.lake.lock import Lock, lake_lock
 from catalunya.lake.snapshot import Manifest
-from catalunya.lake.staged import staged_record
-from catalunya.lake.storage import MissingKey, Storage
+from catalunya.lake.storage import Storage
+from catalunya.operations.integrity.files import landed_faults
 from catalunya.release import apply_retention
+from catalunya.runs.record import ABANDONED, ledger_record
 
-ABANDONED = timedelta(days=2)
-"""Age after which the state of failed runs is deleted."""
 ROTATION_DAYS = 30
 """Every landed snapshot is verified once in so many days, the newest of a dataset each day."""
 LEDGER_DAYS = 90
@@ -63,17 +58,13 @@ def verify(
     """
     compared = 0
     found: list[str] = []
-    work = storage.scratch() / f"verify-{dataset_id}"
     ids = snapshot.complete(storage, dataset_id)
     for snapshot_id in ids if day is None else due(ids, day):
         manifest = snapshot.read(storage, dataset_id, snapshot_id)
         if manifest is None:
             continue
         compared += len(manifest.files)
-        try:
-            found += _faults(storage, manifest, work, read=day is None)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        found += map(str, landed_faults(storage, manifest, read=day is None))
         if on_snapshot is not None:
             on_snapshot(f"{dataset_id} {snapshot_id}: {len(manifest.files)} files")
     return compared, found
@@ -89,87 +80,6 @@ def due(ids: list[str], day: date) -> list[str]:
         for place, name in enumerate(ids)
         if (place - day.toordinal()) % ROTATION_DAYS == 0 or name == ids[-1]
     ]
-
-
-def verify_staged(storage: Storage, dataset_id: str, snapshot_id: str) -> list[str]:
-    """Return a sentence for each way in which the staged file of a snapshot is not what staging recorded.
-
-    Its SHA-256 is compared with the index of the dataset. What the file says of itself must fit its rows too: the
-    index of a lake that lost it is made again from these files. A refused snapshot needs no staged file.
-    """
-    entry = index.load(storage, dataset_id).snapshots.get(snapshot_id)
-    address = storage.uri(layout.staged(dataset_id, snapshot_id))
-    work = storage.scratch() / f"verify-staged-{dataset_id}"
-    try:
-        path = storage.fetch(layout.staged(dataset_id, snapshot_id), work)
-        staged, sha256 = entry.staged if entry else None, disk.sha256(path)
-        if staged is not None and sha256 != staged.sha256:
-            faults = [
-                f"has {path.stat().st_size} bytes with SHA-256 {sha256[:16]}…, staging wrote "
-                f"{staged.size} with {staged.sha256[:16]}…"
-            ]
-        else:
-            faults = _staged_faults(storage, dataset_id, snapshot_id, path)
-    except MissingKey:
-        faults = [] if entry is not None and entry.refusal is not None else ["is missing"]
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    hint = "it is made again from the landed bytes by `catalunya run --rebuild`"
-    return [f"{address} {fault}; {hint}" for fault in faults]
-
-
-def _staged_faults(storage: Storage, dataset_id: str, snapshot_id: str, path: Path) -> list[str]:
-    """Return how the rows of a staged file differ from its record; every value is decoded."""
-    record = staged_record(storage, dataset_id, snapshot_id)
-    if record is None:
-        return ["has no record that can be read"]
-    if (record.dataset_id, record.snapshot_id) != (dataset_id, snapshot_id):
-        return [f"is the staged file of snapshot {record.snapshot_id} of {record.dataset_id}"]
-    try:
-        with duckdb.connect() as con:
-            row = con.execute(
-                """
-                select count(*), count(*) filter (snapshot_id is distinct from ?), bit_xor(hash(staged))
-                from read_parquet(?, hive_partitioning = false) as staged
-                """,
-                [snapshot_id, str(path)],
-            ).fetchone()
-    except duckdb.Error as error:
-        return [f"cannot be read: {str(error).splitlines()[0]}"]
-    assert row is not None
-    wrong = []
-    if row[0] != record.rows_staged:
-        wrong.append(f"has {row[0]} rows, its record says {record.rows_staged}")
-    if row[1]:
-        wrong.append(f"has {row[1]} rows of other snapshots")
-    return wrong
-
-
-def faults(storage: Storage, dataset_id: str, snapshot_id: str, work: Path) -> list[str]:
-    """Return a sentence for each landed file of a snapshot that is missing or is not what its manifest says."""
-    manifest = snapshot.read(storage, dataset_id, snapshot_id)
-    if manifest is None:
-        return [f"{dataset_id}: snapshot {snapshot_id} has no manifest"]
-    return _faults(storage, manifest, work, read=True)
-
-
-def _faults(storage: Storage, manifest: Manifest, work: Path, *, read: bool) -> list[str]:
-    hint = "restore it from a backup; what was released from it stays as it is"
-    found = []
-    for file in manifest.files:
-        key = layout.landing(manifest.dataset_id, manifest.snapshot_id, file.name)
-        try:
-            kept = None if read else storage.stored_sha256(key)
-            sha256 = kept or disk.sha256(storage.fetch(key, work))
-        except MissingKey:
-            found.append(f"{storage.uri(key)} is missing; {hint}")
-            continue
-        if sha256 != file.sha256:
-            found.append(
-                f"{storage.uri(key)} has the SHA-256 {sha256[:16]}…, the manifest says {file.sha256[:16]}… "
-                f"({file.size} bytes); {hint}"
-            )
-    return found
 
 
 def freshness(storage: Storage, datasets: dict[str, Dataset], now: datetime) -> list[Freshness]:
@@ -235,7 +145,7 @@ def fold_ledger(storage: Storage, now: datetime, lock: Lock) -> Folded:
     ]
     folded: dict[str, int] = {}
     for month, group in groupby(old, lambda run_id: f"{layout.moment_of(run_id):%Y-%m}"):
-        found = {run_id: _record(storage.read(layout.ledger(run_id))) for run_id in group}
+        found = {run_id: ledger_record(storage.read(layout.ledger(run_id))) for run_id in group}
         records = {name: record for name, record in found.items() if record and record["run_id"] == name}
         left += [
             f"{storage.uri(layout.ledger(run_id))}: it is no whole record of that run; delete it"
@@ -268,14 +178,6 @@ def _ledger(storage: Storage) -> tuple[list[str], list[str]]:
     return known, left
 
 
-def _record(data: bytes) -> dict[str, object] | None:
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) and isinstance(found.get("run_id"), str) else None
-
-
 def archive_records(storage: Storage, month: str, records: dict[str, dict[str, object]]) -> None:
     """Store the archive of a month with `records` in it, each run once and in order of the runs.
 
@@ -286,7 +188,7 @@ def archive_records(storage: Storage, month: str, records: dict[str, dict[str, o
     before, version = found if found else (b"", None)
     kept: dict[str, dict[str, object]] = {}
     for number, line in enumerate(before.splitlines(), 1):
-        record = _record(line)
+        record = ledger_record(line)
         if record is None:
             raise LakeCorrupt(
                 f"{storage.uri(key)}: line {number} is no record of a run; restore it from a backup or move it away"

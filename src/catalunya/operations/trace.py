@@ -18,9 +18,9 @@ from catalunya import sql
 from catalunya.errors import LakeCorrupt, UsageError
 from catalunya.lake import disk, layout, snapshot
 from catalunya.lake.storage import MissingKey, Storage
-from catalunya.operations import maintenance
+from catalunya.operations.integrity import files
 from catalunya.operations.query import Selection, fetched, find_release, require_mart
-from catalunya.release import SUMS, Release
+from catalunya.release import SUMS, Release, read_sums
 
 MOST_ROWS = 1000
 _PROVENANCE = "provenance"
@@ -122,8 +122,11 @@ def trace(
 
 
 def _checksums(storage: Storage, release_id: str) -> dict[str, str]:
-    text = storage.read(layout.release(release_id, SUMS)).decode()
-    return {name: sha256 for sha256, name in (line.split("  ", 1) for line in text.splitlines())}
+    key = layout.release(release_id, SUMS)
+    try:
+        return read_sums(storage.read(key))
+    except ValueError as error:
+        raise LakeCorrupt(f"{storage.uri(key)}: {error}; restore it from a backup") from None
 
 
 @contextmanager
@@ -227,7 +230,11 @@ def _faults(
             if not same:
                 yield f"{storage.uri(key)} is not the file that SHA256SUMS names; restore it from a backup"
         for dataset_id, snapshot_id in dict.fromkeys(origin[:2] for origin in found):
-            yield from maintenance.faults(storage, dataset_id, snapshot_id, work)
-            yield from maintenance.verify_staged(storage, dataset_id, snapshot_id)
+            manifest = snapshot.read(storage, dataset_id, snapshot_id)
+            if manifest is None:
+                yield f"{dataset_id}: snapshot {snapshot_id} has no manifest"
+                continue
+            yield from map(str, files.landed_faults(storage, manifest, read=True))
+            yield from map(str, files.staged_faults(storage, dataset_id, snapshot_id))
     finally:
         shutil.rmtree(work, ignore_errors=True)

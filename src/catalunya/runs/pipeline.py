@@ -342,6 +342,8 @@ class Run(RunState):
                 code_revision=self.record.code_revision,
                 versions=self.record.versions,
                 keep=self.settings.keep_releases,
+                signing_key=self.settings.signing_key,
+                require_signature=self.settings.require_signature,
             )
         self.record_release(release)
         return release

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import platform
 import secrets
@@ -29,6 +30,9 @@ from catalunya.warehouse.engines.base import Cost
 Status = Literal["released", "unchanged", "refused", "failed"]
 StageStatus = Literal["done", "skipped", "refused", "failed"]
 _WORST: tuple[StageStatus, ...] = ("skipped", "done", "refused", "failed")
+
+ABANDONED = timedelta(days=2)
+"""Age after which the state of failed runs is deleted."""
 
 
 class StageRecord(BaseModel):
@@ -149,19 +153,32 @@ def new_run_id(now: datetime) -> str:
 
 
 def newest(storage: Storage, now: datetime | None = None) -> RunRecord | None:
-    """Return the newest record of the ledger that is whole and, where the clock `now` is given, not from the future.
+    """Return the newest record of the ledger that is whole and, where the clock `now` is given, not from the future."""
+    return next(recent(storage, now), None)
+
+
+def recent(storage: Storage, now: datetime | None = None) -> Iterator[RunRecord]:
+    """Yield the records of the ledger that are whole, newest first; where `now` is given, none from the future.
 
     Anything else in the ledger is ignored with one warning. Names sort by time: with `now` only the last days are listed,
-    where there was a run in them, and only what is newer than the result is read.
+    where there was a run in them, and only what is asked for is read.
     """
     for entry in _newest_first(storage, now):
         try:
-            return RunRecord.model_validate_json(storage.read(entry.key))
+            yield RunRecord.model_validate_json(storage.read(entry.key))
         except ValidationError:
             storage.ignore([entry.key], "not a record of a run (cut short, or written by something else)")
         except MissingKey:
             continue
-    return None
+
+
+def ledger_record(data: bytes) -> dict[str, object] | None:
+    """Return a record of the ledger, or a line of its archive; None when it is none."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("run_id"), str) else None
 
 
 def last_seen(storage: Storage, now: datetime | None = None) -> dict[str, SourceState]:

@@ -20,6 +20,7 @@ from catalunya.lake.lock import Lock
 from catalunya.lake.storage import Storage
 from catalunya.quality.findings import Stale
 from catalunya.release import Release, current_release, newest_whole_release
+from catalunya.runs.heartbeat import send_heartbeat
 from catalunya.runs.record import DatasetRecord, RunRecord, StageRecord, StageStatus, last_seen
 from catalunya.runs.reporter import Reporter
 from catalunya.settings import Settings
@@ -93,6 +94,8 @@ class RunState:
         except CatalunyaError as error:
             self.record.end(error)
             self.record.warn(f"this run is not in the ledger: {error}")
+        if stage is None:
+            send_heartbeat(self.settings, self.record.exit_code)
         return self.record
 
     def _finish(self) -> None:

@@ -28,6 +28,7 @@ from catalunya.lake.storage import Storage
 from catalunya.log import get_logger
 from catalunya.release import Release, discard_unpublished_releases
 from catalunya.runs import dbt_docs
+from catalunya.runs.heartbeat import send_heartbeat
 from catalunya.runs.pipeline import Run
 from catalunya.runs.record import DatasetRecord, RunRecord, last_seen, merged
 from catalunya.runs.reporter import Reporter
@@ -234,6 +235,7 @@ class StepwiseRun:
             done = record.status == "released" and self.documented(record.release_id)
             if done or record.status == "unchanged":
                 self._clear()
+        send_heartbeat(self.settings, record.exit_code)
         return record
 
     def _clear(self) -> None:

@@ -20,12 +20,19 @@ from catalunya.lake.storage import Storage
 from catalunya.lake.temporary import temporary_folder
 from catalunya.release import RELEASE_DATABASE, Release
 from catalunya.settings import LOOPBACK_SITE
+from catalunya.site.api import api
 from catalunya.site.borders import outlines
+from catalunya.site.catalogue import catalogue
+from catalunya.site.csvw import csvw
+from catalunya.site.data_pages import data_pages
+from catalunya.site.downloads import DATA, write_downloads
 from catalunya.site.facts import read_facts
 from catalunya.site.language import CODES, language
 from catalunya.site.notices import not_found
-from catalunya.site.pages import Content, Pages, ReleasedFile, search_index
+from catalunya.site.pages import Content, Pages, search_index
+from catalunya.site.publisher import Publisher
 from catalunya.site.record import RECORD, record_of
+from catalunya.site.sitemap import Sitemap
 
 CURRENT = "current"
 """Link to the folder that is shown; it is replaced at once."""
@@ -42,7 +49,12 @@ class Built:
 
 
 def build_site(
-    storage: Storage, datasets: dict[str, Dataset], release: Release, target: Path, url: str = LOOPBACK_SITE
+    storage: Storage,
+    datasets: dict[str, Dataset],
+    release: Release,
+    target: Path,
+    url: str = LOOPBACK_SITE,
+    publisher: Publisher = Publisher(),  # noqa: B008 (frozen)
 ) -> Built:
     """Build the site of a release in `target`, to be served at the origin `url`, and show it there as `current`.
 
@@ -53,7 +65,7 @@ def build_site(
     _require_own(target)
     target.mkdir(parents=True, exist_ok=True)
     with _locked(target):
-        return _build(storage, datasets, release, target, url)
+        return _build(storage, datasets, release, target, url, publisher)
 
 
 @contextlib.contextmanager
@@ -72,11 +84,18 @@ def _locked(target: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _build(storage: Storage, datasets: dict[str, Dataset], release: Release, target: Path, url: str) -> Built:
+def _build(
+    storage: Storage,
+    datasets: dict[str, Dataset],
+    release: Release,
+    target: Path,
+    url: str,
+    publisher: Publisher,
+) -> Built:
     new = target / f".{release.release_id}.{os.getpid()}"
     shutil.rmtree(new, ignore_errors=True)
     try:
-        pages = _write(storage, datasets, release, new, url)
+        pages = _write(storage, datasets, release, new, target / CURRENT, url, publisher)
         size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
         folder = target / f"{release.release_id}-{_digest(new)}"
         if folder.exists():
@@ -103,9 +122,18 @@ def _require_own(target: Path) -> None:
             )
 
 
-def _write(storage: Storage, datasets: dict[str, Dataset], release: Release, folder: Path, url: str) -> int:
+def _write(
+    storage: Storage,
+    datasets: dict[str, Dataset],
+    release: Release,
+    folder: Path,
+    previous: Path,
+    url: str,
+    publisher: Publisher,
+) -> int:
     with temporary_folder(storage, "site") as work:
-        database = storage.fetch(layout.release(release.release_id, RELEASE_DATABASE), work)
+        downloads = write_downloads(storage, datasets, release, folder, work, previous)
+        database = folder / DATA / RELEASE_DATABASE
         with duckdb.connect(database, read_only=True) as con:
             con.execute("set search_path = 'catalunya.marts'")
             facts = read_facts(con)
@@ -115,12 +143,13 @@ def _write(storage: Storage, datasets: dict[str, Dataset], release: Release, fol
             datasets=datasets,
             facts=facts,
             outlines=outlines(borders, "comarca"),
-            files=_copy_files(storage, release, folder, work),
+            downloads=downloads,
             assets=_copy_assets(folder),
             url=url,
+            publisher=publisher,
         )
         pages = 0
-        for name, text in _files(content):
+        for name, text in _files(content, database):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, "utf-8")
@@ -128,12 +157,25 @@ def _write(storage: Storage, datasets: dict[str, Dataset], release: Release, fol
     return pages
 
 
-def _files(content: Content) -> Iterator[tuple[str, str]]:
+def _files(content: Content, database: Path) -> Iterator[tuple[str, str]]:
     """Return every file that is made from the content of the release: its name within the site, and its text."""
-    yield "index.html", _redirect()
     yield "404.html", not_found(content.assets)
-    record = record_of(content.release.release_id, content.datasets, content.url)
+    record = record_of(content.release.release_id, content.datasets, content.url, content.publisher)
     yield RECORD, record.model_dump_json() + "\n"
+    sitemap = Sitemap(content.url)
+    for name, text in _parts(content, database):
+        if name.endswith(".html"):
+            sitemap.add(name, text)
+        yield name, text
+    yield from sitemap.files()
+
+
+def _parts(content: Content, database: Path) -> Iterator[tuple[str, str]]:
+    yield "index.html", _redirect()
+    yield from catalogue(content)
+    yield from csvw(content)
+    yield from data_pages(content, database)
+    yield from api(content, database)
     for code in CODES:
         yield from Pages(content, language(code)).all()
         yield search_index(content.facts, code)
@@ -159,24 +201,6 @@ def _copy_assets(folder: Path) -> dict[str, str]:
         name = f"{path.stem}.{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
         shutil.copyfile(path, folder / "assets" / name)
         found[path.name] = name
-    return found
-
-
-def _copy_files(
-    storage: Storage, release: Release, folder: Path, work: Path
-) -> dict[str, list[ReleasedFile]]:
-    found: dict[str, list[ReleasedFile]] = {}
-    for mart in release.rows:
-        found[mart] = []
-        for kind in ("csv", "parquet"):
-            name = f"{kind}/{mart}.{kind}"
-            source = storage.fetch(layout.release(release.release_id, name), work / kind)
-            copy = folder / "data" / name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
-            found[mart].append(
-                ReleasedFile(kind.upper(), f"data/{name}", copy.stat().st_size, disk.sha256(copy))
-            )
     return found
 
 

@@ -9,6 +9,7 @@ from catalunya.datasets.model import Dataset
 from catalunya.lake.storage import Storage
 from catalunya.release import Release, release_ids
 from catalunya.site.build import Built, build_site
+from catalunya.site.publisher import Publisher
 from catalunya.site.record import SiteRecord, record_of
 
 
@@ -21,11 +22,12 @@ class Material:
     release: Release
     url: str
     """Origin at which it is served."""
+    publisher: Publisher = Publisher()  # noqa: RUF009 (frozen)
 
     @property
     def record(self) -> SiteRecord:
         """The record that the site will have."""
-        return record_of(self.release.release_id, self.datasets, self.url)
+        return record_of(self.release.release_id, self.datasets, self.url, self.publisher)
 
     def kept_releases(self) -> list[str]:
         """Return the releases whose sites are worth keeping."""
@@ -33,4 +35,4 @@ class Material:
 
     def build(self, target: Path) -> Built:
         """Build the site in a local folder."""
-        return build_site(self.storage, self.datasets, self.release, target, self.url)
+        return build_site(self.storage, self.datasets, self.release, target, self.url, self.publisher)

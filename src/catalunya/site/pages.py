@@ -18,8 +18,10 @@ from catalunya.datasets.model import Dataset
 from catalunya.release import Release
 from catalunya.settings import LOOPBACK_SITE
 from catalunya.site.borders import Outlines
+from catalunya.site.downloads import Downloads
 from catalunya.site.facts import GROUPS, OWNERSHIPS, Coverage, Facts, Territory
 from catalunya.site.language import CODES, Language, folded, language, slug
+from catalunya.site.publisher import Publisher
 
 MAIN_GROUP = "assisted_residence"
 """The group that maps and ranks show."""
@@ -27,16 +29,6 @@ LONGEST = 120
 """Characters of a text of a source that a page shows."""
 _SHADES = 5
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
-
-
-@dataclass(frozen=True)
-class ReleasedFile:
-    """A file that readers can fetch."""
-
-    kind: str
-    address: str
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -48,12 +40,12 @@ class Content:
     facts: Facts
     outlines: Outlines
     """Of the comarques."""
-    files: dict[str, list[ReleasedFile]]
-    """Mart to its files."""
+    downloads: Downloads
     assets: dict[str, str]
     """Name of an asset to its name with a hash of its content."""
     url: str = LOOPBACK_SITE
     """Origin at which the site is served, for what needs a whole address: `content.url + address(…)`."""
+    publisher: Publisher = Publisher()  # noqa: RUF009 (frozen)
 
 
 class Pages:
@@ -98,8 +90,6 @@ class Pages:
         yield self._page(
             "changes", {"changes": self.facts.changes, "table": self._changes(self.facts.changes)}
         )
-        yield self._page("data", self._data())
-        yield self._page("status", {})
         for comarca in self.facts.comarques.values():
             yield self._territory("comarques", comarca)
         for municipality in self.facts.municipalities.values():
@@ -220,15 +210,6 @@ class Pages:
 
     def _changes(self, changes: list[dict[str, Any]]) -> Markup:
         return self._part("changes_table.html", changes=changes)
-
-    def _data(self) -> dict[str, Any]:
-        release = self.content.release
-        return {
-            "tables": [(mart, rows, self.content.files[mart]) for mart, rows in release.rows.items()],
-            "sources": [
-                (self.content.datasets[name], found.snapshot_id) for name, found in release.datasets.items()
-            ],
-        }
 
 
 def address(code: str, page: str, territory: Territory | None = None) -> str:

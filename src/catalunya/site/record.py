@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from catalunya.datasets.model import Dataset
+from catalunya.site.publisher import Publisher
 
 RECORD = "site.json"
 
@@ -20,14 +21,19 @@ class SiteRecord(BaseModel):
 
     release_id: str
     code: str
-    """Digest of the code, the templates and the dataset definitions."""
+    """Digest of the code, the templates, the dataset definitions, and who publishes."""
     url: str
     """Origin at which it is served."""
 
 
-def record_of(release_id: str, datasets: dict[str, Dataset], url: str) -> SiteRecord:
+def record_of(
+    release_id: str,
+    datasets: dict[str, Dataset],
+    url: str,
+    publisher: Publisher = Publisher(),  # noqa: B008 (frozen)
+) -> SiteRecord:
     """Return the record of the site that the present code makes of a release."""
-    digest = hashlib.sha256(_code_digest().encode())
+    digest = hashlib.sha256(f"{_code_digest()} {publisher}".encode())
     for dataset_id in sorted(datasets):
         digest.update(datasets[dataset_id].model_dump_json().encode())
     return SiteRecord(release_id=release_id, code=digest.hexdigest()[:16], url=url)

@@ -217,6 +217,7 @@ def site() -> str:
     from catalunya.lake.opening import open_lake
     from catalunya.release import current_release
     from catalunya.site.material import Material
+    from catalunya.site.publisher import Publisher
     from catalunya.site.publishing import open_place, place_of, refresh
 
     settings = settings_of(get_current_context())
@@ -231,7 +232,9 @@ def site() -> str:
         if release is None:
             raise AirflowSkipException("there is no release yet")
         datasets = loader.load(settings.home / "datasets")
-        built = refresh(open_place(address), Material(storage, datasets, release, settings.site_url))
+        publisher = Publisher.of(settings)
+        material = Material(storage, datasets, release, settings.site_url, publisher)
+        built = refresh(open_place(address), material)
     if built is None:
         raise AirflowSkipException(f"the site of {release.release_id} is shown already")
     log.info("%s pages, %.0f MB: %s of %s", f"{built.pages:,}", built.bytes / 1e6, built.folder.name, address)

@@ -54,6 +54,7 @@ def cells() -> dict[str, frozenset[Cell]]:
     return {name: frozenset(squares) for name, squares in found.items()}
 
 
+@cache
 def _corner() -> tuple[float, float]:
     """The south-west corner of the grid."""
     west = min(seat.longitude for seat in municipalities()) - 4 * STEP_LONGITUDE

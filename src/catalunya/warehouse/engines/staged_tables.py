@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
@@ -11,7 +12,7 @@ import duckdb
 
 from catalunya import sql
 from catalunya.datasets.model import Dataset
-from catalunya.datasets.staged import TABLES
+from catalunya.datasets.staged import TABLES, StagedTable
 from catalunya.errors import BuildFailed, LakeCorrupt
 from catalunya.lake import layout
 from catalunya.lake.staged import Staged, read_record
@@ -107,11 +108,19 @@ def create_tables(
         ],
     }  # fmt: skip
     for name, values in rows.items():
-        if values:
-            marks = ", ".join("?" * len(TABLES[name].columns))
-            con.executemany(f"insert into staging.{name} values ({marks})", values)
+        _insert(con, TABLES[name], values)
     for dataset_id, files in _fetch_quarantined(storage, staged, work).items():
         _insert_quarantined(con, datasets[dataset_id], files)
+
+
+def _insert(con: duckdb.DuckDBPyConnection, table: StagedTable, values: list[list[object]]) -> None:
+    """Insert rows as one JSON text: DuckDB takes a hundred times as long for values given one by one."""
+    names = list(table.types)
+    rows = json.dumps([dict(zip(names, row, strict=True)) for row in values], default=str)
+    con.execute(
+        f"insert into staging.{table.name} select unnest(from_json(?, ?), recursive := true)",
+        [rows, json.dumps([table.types])],
+    )
 
 
 def _fetch_quarantined(storage: Storage, staged: list[Staged], folder: Path) -> dict[str, list[Path]]:
