@@ -61,7 +61,9 @@ class Small(Material):
 
 def small(lake: Path, release_id: str, *kept: str) -> Small:
     release = cast(Release, type("R", (), {"release_id": release_id}))
-    return Small(open_lake(str(lake)), DATASETS, release, "https://data.example.cat", kept or (release_id,))
+    return Small(
+        open_lake(str(lake)), DATASETS, release, "https://data.example.cat", releases=kept or (release_id,)
+    )
 
 
 def test_the_record_says_whether_a_site_is_of_the_release_the_code_the_definitions_and_the_address(
