@@ -274,6 +274,8 @@ case "$ENVIRONMENT" in
     demo | development | production) ;;
     *) fail "set ENVIRONMENT to demo, development or production, not '$ENVIRONMENT'" ;;
 esac
+# A host may start the release step by its path, with or without this script as the entrypoint.
+case "${1:-}" in */entrypoint.sh) shift ;; esac
 service=${1:-bash}
 if [ "$service" = site ]; then
     # It reads no secret, and checks none.

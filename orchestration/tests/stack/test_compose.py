@@ -147,7 +147,7 @@ def test_an_external_database_and_queue_replace_those_of_the_stack(compose):
     assert services["postgres"]["deploy"]["replicas"] == services["redis"]["deploy"]["replicas"] == 0
     for name in AIRFLOW - {"site", "demo-portal"}:
         assert services[name]["environment"]["DATABASE_URL"] == env["DATABASE_URL"]
-        needed = services[name]["depends_on"]
+        needed = services[name].get("depends_on", {})
         assert {one["required"] for other, one in needed.items() if other in {"postgres", "redis"}} <= {False}
     assert model(compose)["services"]["postgres"]["deploy"]["replicas"] == 1
 
