@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import redirect_stdout
 from importlib import import_module
 from typing import Any
 
@@ -25,8 +26,10 @@ def backend() -> Any:
 def main(wanted: list[str]) -> int:
     """Print the secrets; returns 1 and prints none when one is missing."""
     try:
-        asked = backend()
-        found = {name: asked.get_config(key) for name, _, key in (one.partition("=") for one in wanted)}
+        # Airflow logs to standard output, which is for the secrets alone.
+        with redirect_stdout(sys.stderr):
+            asked = backend()
+            found = {name: asked.get_config(key) for name, _, key in (one.partition("=") for one in wanted)}
     except Exception as error:  # noqa: BLE001 (whatever the backend raises is told, without a traceback of its requests)
         print(f"entrypoint: the secrets backend failed: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
