@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
@@ -306,15 +307,23 @@ def _archive(
     for release_id in reversed(release_ids(storage)):
         with contextlib.suppress(LakeCorrupt):
             found.append(read_release(storage, release_id))
-    for release in found[:MOST_ARCHIVED]:
-        name = f"{RELEASES}/{release.release_id}"
-        kept = previous / name if previous else None
-        for file, sha256 in _checksums(storage, release.release_id).items():
-            if file.startswith("parquet/") or file in _RECORDS:
-                key = layout.release(release.release_id, file)
-                _copy(storage, key, folder / name / file, sha256, kept and kept / file, work)
-        _write_sums(storage, release.release_id, folder / name)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(partial(_copy_archived, storage, folder, work, previous), found[:MOST_ARCHIVED]))
     return tuple(
         ArchivedRelease(one.release_id, one.released_at, one.demo, tuple(one.rows), number < MOST_ARCHIVED)
         for number, one in enumerate(found)
     )
+
+
+def _copy_archived(
+    storage: Storage, folder: Path, work: Path, previous: Path | None, release: Release
+) -> None:
+    name = f"{RELEASES}/{release.release_id}"
+    kept = previous / name if previous else None
+    # Files of two releases have the same names.
+    fetched = work / release.release_id
+    for file, sha256 in _checksums(storage, release.release_id).items():
+        if file.startswith("parquet/") or file in _RECORDS:
+            key = layout.release(release.release_id, file)
+            _copy(storage, key, folder / name / file, sha256, kept and kept / file, fetched)
+    _write_sums(storage, release.release_id, folder / name)
