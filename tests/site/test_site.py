@@ -5,38 +5,33 @@ One long module, since its tests share one built site.
 
 from __future__ import annotations
 
-import random
 import re
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
-import uvicorn
-from playwright.sync_api import Browser, expect
 from starlette.testclient import TestClient
 
 from catalunya.errors import UsageError
 from catalunya.release import Release
+from catalunya.settings import LOOPBACK_SITE
 from catalunya.site import build as site_build
-from catalunya.site.borders import Outlines
+from catalunya.site.borders import Borders
 from catalunya.site.downloads import Downloads
 from catalunya.site.facts import Facts, Service, read_facts
 from catalunya.site.language import CODES, folded, language, slug
-from catalunya.site.pages import Content, Pages, class_breaks, cut, shade
+from catalunya.site.pages import Content, Pages, cut
 from catalunya.site.serve import site_app
+from catalunya.site.territory_pages import territory_pages
 from tests.pipeline.command import ReleasedLake
 from tests.project import ROOT
 from tests.site.conftest import DATASETS, build
 
 HREF = re.compile(r' (?:href|src)="([^"]*)"')
-NUMBER = re.compile(r'<td class="number">([^<]*?)\s*(?:<small>.*?</small>)?</td>')
 
 
 def test_every_link_and_anchor_of_the_whole_site_leads_somewhere(site: Path) -> None:
@@ -45,7 +40,7 @@ def test_every_link_and_anchor_of_the_whole_site_leads_somewhere(site: Path) -> 
     broken = set()
     for path, html in pages.items():
         for link in HREF.findall(html):
-            address, _, anchor = link.partition("#")
+            address, _, anchor = link.removeprefix(LOOPBACK_SITE).partition("#")
             if address.startswith("https://"):
                 continue
             wanted = f"{address}index.html" if address.endswith("/") else address
@@ -66,43 +61,6 @@ def test_every_page_says_its_language_its_others_and_that_its_data_are_demo_data
         assert language(code).text("demo").split(".")[0] in html, path
         assert html.count("<h1>") == 1
         assert 'class="watermark"' in html or "<svg" not in html
-
-
-@pytest.mark.parametrize("code", CODES)
-def test_the_figures_of_a_territory_are_those_of_the_marts(
-    site: Path, marts: duckdb.DuckDBPyConnection, code: str
-) -> None:
-    ids = [
-        row[0]
-        for row in marts.execute("select municipality_id from dim_municipality where is_current").fetchall()
-    ]
-    spoken = language(code)
-    for municipality_id in random.Random(code).sample(sorted(ids), 20):
-        [page] = (site / code / spoken.text("path.municipalities")).glob(f"{municipality_id}-*/index.html")
-        shown = NUMBER.findall(page.read_text("utf-8").partition('id="compared"')[0])
-        rows = marts.execute(
-            """
-            select
-                any_value(services) filter (ownership = 'all'), any_value(places) filter (ownership = 'all'),
-                any_value(places) filter (ownership = 'public'), any_value(places) filter (ownership = 'social_initiative'),
-                any_value(places) filter (ownership = 'mercantile'), any_value(places) filter (ownership = 'unknown'),
-                any_value(coalesce(places_per_100_aged_65_over, places_per_100_aged_65_over_latest))
-                    filter (ownership = 'all')
-            from coverage_municipality
-            where municipality_id = ? and year = (select max(year) from coverage_municipality)
-            group by service_group
-            order by list_position(
-                ['assisted_residence', 'home_residence', 'sheltered_housing', 'day_centre'], service_group
-            )
-            """,
-            [municipality_id],
-        ).fetchall()
-        expected = [
-            spoken.number(value, 1 if position == 6 else 0)
-            for row in rows
-            for position, value in enumerate(row)
-        ]
-        assert shown == expected, municipality_id
 
 
 def test_every_service_for_older_people_is_on_one_page(site: Path, marts: duckdb.DuckDBPyConnection) -> None:
@@ -215,8 +173,9 @@ def test_hostile_text_of_a_source_is_escaped_and_cut(site: Path, marts: duckdb.D
         "S1", hostile, "k", "day_centre", "public", hostile, 3, hostile, hostile, None, "080193"
     )
     facts = read_facts(marts)
-    facts = replace(facts, services={**facts.services, "080193": [service]})
-    html = dict(Pages(_content(facts), language("en")).all())["en/municipalities/080193-barcelona/index.html"]
+    barcelona = {"080193": facts.municipalities["080193"]}
+    facts = replace(facts, services={"080193": [service]}, municipalities=barcelona, comarques={})
+    [(_, html)] = territory_pages(Pages(_content(facts), language("en")))
     assert "<script>alert" not in html
     assert "&lt;script&gt;" in html
     assert "\u202e" not in html
@@ -229,8 +188,8 @@ def _content(facts: Facts) -> Content:
         engine="duckdb", inputs_sha256="", snapshots={}, datasets={}, stale=(), rows={}, warnings=(), tests=1,
         versions={}, code_revision=None,
     )  # fmt: skip
-    assets = {name: name for name in ("icon.svg", "site.css", "search.js")}
-    return Content(release, DATASETS, facts, Outlines(10, 10, {}), Downloads(), assets)
+    assets = {name: name for name in ("icon.svg", "site.css", "search.js", "map.js")}
+    return Content(release, DATASETS, facts, Borders(), Downloads(), assets)
 
 
 def test_languages_have_the_same_texts_with_the_same_values() -> None:
@@ -241,16 +200,6 @@ def test_languages_have_the_same_texts_with_the_same_values() -> None:
 
     catalan, spanish, english = (texts(language(code).texts) for code in CODES)
     assert catalan == spanish == english
-
-
-def test_classes_tell_no_data_zero_and_the_rest_apart() -> None:
-    values = [0.4, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.9]
-    breaks = class_breaks(values)
-    assert [shade(value, breaks) for value in (None, 0.0)] == ["none", "zero"]
-    shades = [shade(value, breaks) for value in values]
-    assert shades == sorted(shades)
-    assert {shades.count(f"c{number}") for number in range(5)} == {2}
-    assert class_breaks([]) == []
 
 
 @pytest.mark.parametrize(
@@ -288,66 +237,3 @@ def test_the_server_forbids_what_the_site_does_not_need(target: Path) -> None:
 def test_a_folder_without_a_site_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="catalunya site build"):
         site_app(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def url(target: Path) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(site_app(target), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(60)
-
-
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("code", CODES)
-def test_pages_open_in_a_browser_without_an_error_or_a_request_elsewhere(
-    browser: Browser, url: str, code: str, width: int
-) -> None:
-    faults: list[str] = []
-    with browser.new_context(viewport={"width": width, "height": 900}) as context:
-        page = context.new_page()
-        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-        page.on(
-            "request", lambda request: None if request.url.startswith(url) else faults.append(request.url)
-        )
-        municipality = f"{language(code).text('path.municipalities')}/080193-barcelona/"
-        for path in (
-            "",
-            municipality,
-            *(f"{language(code).text(f'path.{name}')}/" for name in ("data", "status")),
-        ):
-            page.goto(f"{url}/{code}/{path}")
-            expect(page.locator("h1")).to_be_visible()
-            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), path
-    assert faults == []
-
-
-@pytest.mark.parametrize(
-    ("typed", "found"),
-    [
-        ("prat", "el Prat de Llobregat"),
-        ("L'Hospitalet", "l'Hospitalet de Llobregat"),
-        ("hospitalet", "l'Hospitalet de Llobregat"),
-        ("aran", "Aran"),
-        ("sant boi", "Sant Boi de Llobregat"),
-    ],
-)
-def test_the_search_finds_a_place_by_any_spelling_with_the_keyboard(
-    browser: Browser, url: str, typed: str, found: str
-) -> None:
-    with browser.new_context() as context:
-        page = context.new_page()
-        page.goto(f"{url}/ca/")
-        page.fill("#search", typed)
-        option = page.locator(
-            "#found [role=option]", has_text=re.compile(f"^{re.escape(found)}$", re.IGNORECASE)
-        )
-        expect(option).to_be_visible()
-        names = page.locator("#found [role=option]").all_inner_texts()
-        for _ in range([name.lower() for name in names].index(found.lower()) + 1):
-            page.press("#search", "ArrowDown")
-        page.press("#search", "Enter")
-        expect(page.locator("h1")).to_have_text(re.compile(f"^{re.escape(found)}$", re.IGNORECASE))

@@ -15,24 +15,32 @@ import duckdb
 from catalunya.datasets.model import Dataset
 from catalunya.errors import UsageError
 from catalunya.lake import disk, layout
-from catalunya.lake.storage import Storage
+from catalunya.lake.storage import MissingKey, Storage
 from catalunya.lake.temporary import temporary_folder
-from catalunya.release import RELEASE_DATABASE, Release
+from catalunya.release import RELEASE_DATABASE, Release, release_before
+from catalunya.runs import dbt_docs
 from catalunya.settings import LOOPBACK_SITE
 from catalunya.site.api import api
-from catalunya.site.borders import outlines
+from catalunya.site.borders import read_borders
 from catalunya.site.catalogue import catalogue
 from catalunya.site.csvw import csvw
 from catalunya.site.data_pages import data_pages
 from catalunya.site.downloads import DATA, write_downloads
 from catalunya.site.facts import read_facts
 from catalunya.site.language import CODES, language
+from catalunya.site.maps import map_files
+from catalunya.site.method_pages import method_pages
+from catalunya.site.open_graph import draw_picture, picture_name
+from catalunya.site.overview import overview_pages
 from catalunya.site.pages import Content, Pages, search_index
 from catalunya.site.publisher import Publisher
 from catalunya.site.sitemap import Sitemap
+from catalunya.site.territory_pages import territory_pages
 
 CURRENT = "current"
 """Link to the folder that is shown; it is replaced at once."""
+DBT_DOCS = "lineage/dbt-docs.html"
+"""dbt's own page: to be downloaded, since the scripts are inside of it, and the policy of the site runs none such."""
 _ASSETS = Path(__file__).parent / "assets"
 
 
@@ -110,12 +118,18 @@ def _write(
             release=release,
             datasets=datasets,
             facts=facts,
-            outlines=outlines(borders, "comarca"),
+            borders=read_borders(borders),
+            before=release_before(storage, release),
             downloads=downloads,
             assets=_copy_assets(folder),
+            dbt_docs=_copy_dbt_docs(storage, release, folder),
             url=url,
             publisher=publisher,
         )
+        for code in CODES:
+            picture = folder / picture_name(code)
+            picture.parent.mkdir(exist_ok=True)
+            picture.write_bytes(draw_picture(content, language(code)))
         pages = 0
         for name, text in _files(content, database):
             path = folder / name
@@ -142,8 +156,13 @@ def _parts(content: Content, database: Path) -> Iterator[tuple[str, str]]:
     yield from data_pages(content, database)
     yield from api(content, database)
     for code in CODES:
-        yield from Pages(content, language(code)).all()
+        pages = Pages(content, language(code))
+        yield from overview_pages(pages)
+        yield from territory_pages(pages)
+        yield from method_pages(pages)
+        yield from pages.all()
         yield search_index(content.facts, code)
+    yield from map_files(content.facts, content.borders.municipality)
 
 
 def _redirect() -> str:
@@ -157,6 +176,17 @@ def _redirect() -> str:
         f"<title>{language(CODES[0]).text('site')}</title>"
         f'<meta http-equiv="refresh" content="0; url=/{CODES[0]}/"></head><body><p>{links}</p></body></html>\n'
     )
+
+
+def _copy_dbt_docs(storage: Storage, release: Release, folder: Path) -> str | None:
+    """Copy dbt's own documentation of the release, where the lake has it; returns its address within the site."""
+    try:
+        page = storage.read(layout.docs(release.release_id, dbt_docs.INDEX))
+    except MissingKey:
+        return None
+    (folder / DBT_DOCS).parent.mkdir()
+    (folder / DBT_DOCS).write_bytes(page)
+    return f"/{DBT_DOCS}"
 
 
 def _copy_assets(folder: Path) -> dict[str, str]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import duckdb
 
+from catalunya.site.language import folded
+
 GROUPS = ("assisted_residence", "home_residence", "sheltered_housing", "day_centre")
 OWNERSHIPS = ("public", "social_initiative", "mercantile", "unknown")
 CATALONIA = ""
@@ -52,7 +54,13 @@ class Access:
     nearest_km: float | None
     nearest_id: str | None
     ratio: float | None
+    """Places per person aged 65 and over within `catchment_km`."""
     catchment_km: int
+
+    @property
+    def places_per_100(self) -> float | None:
+        """The ratio as it is shown: places within reach per 100 people aged 65 and over."""
+        return None if self.ratio is None else round(100 * self.ratio, 4)
 
 
 @dataclass
@@ -91,7 +99,7 @@ class Facts:
     def members(self, comarca_id: str) -> list[Territory]:
         """The municipalities of a comarca, by name."""
         found = (one for one in self.municipalities.values() if one.comarca_id == comarca_id)
-        return sorted(found, key=lambda one: one.name)
+        return sorted(found, key=lambda one: folded(one.name))
 
 
 def read_facts(con: duckdb.DuckDBPyConnection) -> Facts:

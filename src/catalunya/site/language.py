@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from datetime import date
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,21 @@ class Language:
         """Return a number as it is written in the language; without one, the words for no data."""
         if value is None:
             return self.text("no_data")
-        pattern = "#,##0." + "0" * digits if digits else "#,##0"
-        return str(format_decimal(value, format=pattern, locale=self.code))
+        return _decimal(value, digits, self.code)
+
+    def signed(self, value: int) -> str:
+        """Return a change with its sign, a true minus included."""
+        return f"{'+' if value > 0 else '−' if value < 0 else '±'}{self.number(abs(value))}"
 
     def day(self, value: date | None) -> str:
         """Return a date in words; without one, the words for no data."""
         return self.text("no_data") if value is None else str(format_date(value, "long", locale=self.code))
+
+
+@lru_cache(maxsize=100_000)
+def _decimal(value: float, digits: int, code: str) -> str:
+    pattern = "#,##0." + "0" * digits if digits else "#,##0"
+    return str(format_decimal(value, format=pattern, locale=code))
 
 
 @cache

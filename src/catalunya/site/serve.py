@@ -7,6 +7,7 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -49,7 +50,10 @@ def site_app(target: Path) -> Starlette:
     if not (target / CURRENT / "index.html").is_file():
         raise UsageError(f"{target} has no site; run `catalunya site build` first")
     files = StaticFiles(directory=target / CURRENT, html=True, follow_symlink=True)
-    return Starlette(routes=[Mount("/", files)], middleware=[Middleware(_Headers)])
+    return Starlette(
+        routes=[Mount("/", files)],
+        middleware=[Middleware(_Headers), Middleware(GZipMiddleware, minimum_size=500)],
+    )
 
 
 def serve_site(target: Path, port: int) -> None:
