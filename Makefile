@@ -30,6 +30,10 @@ setup-dev: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
 run: setup ## One complete run on demo data, from the portals to a release
 	@ENVIRONMENT=demo .venv/bin/catalunya run
 
+site: setup ## The public site of that release, at http://127.0.0.1:8081/
+	@ENVIRONMENT=demo .venv/bin/catalunya site build
+	@ENVIRONMENT=demo exec .venv/bin/catalunya site serve
+
 airflow: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv) ## Airflow without containers: http://localhost:8080, airflow/airflow
 	@$(UV) sync --frozen --quiet --no-dev --inexact --group airflow
 	@exec .venv/bin/python -m orchestration.scripts.airflow_local

@@ -91,7 +91,7 @@ def test_a_copy_that_is_killed_at_any_write_leaves_a_valid_lake_and_goes_on(calm
     whole = copy(source, tmp_path / "whole")
     assert whole.code == 0, whole.stderr
     wanted = contents(open_lake(str(tmp_path / "whole")))
-    for at in range(2, whole.writes, max(1, whole.writes // 7)):
+    for at in range(2, whole.writes, max(1, whole.writes // 5)):
         target = tmp_path / f"killed-{at}"
         copy_lake(calm.before(5), target)
         assert copy(source, target, kill_at=at).code is None

@@ -43,7 +43,7 @@ export const services = once(async () => {
   return found.services.map(([path, name, municipality, group, ownership, count]) => {
     const place = municipalities.get(municipality);
     return {
-      name, where: place?.name ?? "", comarca: place?.comarca ?? "", count, isService: true,
+      name, where: place?.name ?? "", kind: dataset.kinds.split("|")[group], comarca: place?.comarca ?? "", count, isService: true,
       group: found.groups[group], ownership: found.ownerships[ownership],
       address: `${field.form.getAttribute("action")}${path}/`,
       keys: [key(name)], words: `${key(name)} ${place?.keys.join(" ") ?? ""} ${path.split("-")[0].toLowerCase()}`,
@@ -57,8 +57,9 @@ export const hasWords = (words, wanted) =>
 
 // How near an entry is to what was typed: smaller is nearer, 9 is not at all.
 function distance({ keys, words = keys.join(" "), isService }, wanted) {
-  const near = (one) => (one === wanted ? 0 : one.startsWith(wanted) ? 1 : ` ${one}`.includes(` ${wanted}`) ? 2 : 9);
-  return Math.min(...keys.map(near), hasWords(words, wanted) ? 3 : 9) + (isService ? 0.5 : 0);
+  const near = (one) =>
+    one === wanted ? 0 : one.startsWith(`${wanted} `) ? 1 : one.startsWith(wanted) ? 2 : ` ${one}`.includes(` ${wanted}`) ? 3 : 9;
+  return Math.min(...keys.map(near), hasWords(words, wanted) ? 4 : 9) + (isService ? 0.5 : 0);
 }
 
 // The entries that fit what was typed, the nearest first.
@@ -77,14 +78,14 @@ function show() {
   const found = find(field.value, known).slice(0, SHOWN);
   chosen = -1;
   field.removeAttribute("aria-activedescendant");
-  list.replaceChildren(...found.map(({ name, where, address }, position) => {
+  list.replaceChildren(...found.map(({ name, where, kind, address }, position) => {
     const item = document.createElement("li");
     const place = document.createElement("small");
     item.id = `found-${position}`;
     item.role = "option";
     item.setAttribute("aria-selected", "false");
     item.dataset.address = address;
-    place.textContent = where;
+    place.textContent = [where, kind].filter(Boolean).join(", ");
     item.append(name, " ", place);
     return item;
   }));
