@@ -111,8 +111,14 @@ def catalogue(content: Content) -> Iterator[tuple[str, str]]:
 
     document = json.dumps(_Catalogue(content).document(), ensure_ascii=False, indent=1) + "\n"
     yield JSON_LD, document
-    graph = Graph().parse(data=document, format="json-ld")
-    for name, form in ((TURTLE, "turtle"), (RDF_XML, "pretty-xml")):
+    parsed = Graph().parse(data=document, format="json-ld")
+    # Sorted, in a store that keeps the order: the same release gives the same bytes in every process.
+    graph = Graph(store="SimpleMemory")
+    for prefix, namespace in sorted(parsed.namespaces()):
+        graph.bind(prefix, namespace)
+    for triple in sorted(parsed):
+        graph.add(triple)
+    for name, form in ((TURTLE, "turtle"), (RDF_XML, "xml")):
         yield name, graph.serialize(format=form, encoding="utf-8").decode()
 
 
