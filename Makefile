@@ -12,7 +12,8 @@ IMAGE ?= catalunya/airflow
 IMAGE_TAG ?= latest
 COMPOSE := docker compose --project-directory orchestration --profile scale
 
-.PHONY: help setup setup-dev run airflow up down logs health test test-fast test-site test-slow test-stack setup-site fuzz setup-aws test-aws package setup-deploy deploy destroy aws-diff aws-diff-comment aws-settings aws-outputs aws-variables aws-airflow aws-alert aws-failed aws-release aws-run image image-push sbom audit portals portals-issue pages lint lint-workflows requirements docs format bench clean
+# No target is a file, except uv.
+.PHONY: $(shell sed -n 's/^\([a-z][a-z-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +29,10 @@ setup-dev: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
 
 run: setup ## One complete run on demo data, from the portals to a release
 	@ENVIRONMENT=demo .venv/bin/catalunya run
+
+site: setup ## The public site of that release, at http://127.0.0.1:8081/
+	@ENVIRONMENT=demo .venv/bin/catalunya site build
+	@ENVIRONMENT=demo exec .venv/bin/catalunya site serve
 
 airflow: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv) ## Airflow without containers: http://localhost:8080, airflow/airflow
 	@$(UV) sync --frozen --quiet --no-dev --inexact --group airflow
@@ -49,6 +54,12 @@ health: ## Check Airflow, portals, lake and dbt, in the stack or on this machine
 	else \
 	    ENVIRONMENT=$${ENVIRONMENT:-demo} .venv/bin/python orchestration/scripts/health_check.py; \
 	fi
+
+backup: $(if $(DATABASE_URL),setup) ## Metadata database, lake and secrets into TO=FOLDER; the newest KEEP=7 are kept
+	@$(PYTHON) -m orchestration.scripts.backup "$(or $(TO),backups)" --keep "$(or $(KEEP),7)"
+
+restore: $(if $(DATABASE_URL),setup) ## A backup, FROM=FOLDER/20261127T031500Z, on an empty machine; FORCE=yes restores over what is there
+	@$(PYTHON) -m orchestration.scripts.restore "$(or $(FROM),FROM=)" $(if $(filter yes,$(FORCE)),--force)
 
 test: setup-dev ## Every test that needs no container engine
 	@.venv/bin/pytest -n 3 --dist loadgroup -m "not stack and not aws and not site_tools" $(PYTEST_ARGS)

@@ -15,7 +15,7 @@ from catalunya.operations.doctor import examine
 from catalunya.settings import Settings
 from tests.project import ROOT, copy_small_home
 
-CHECKS = ["dbt-core", "adapter", "project", "profile", "connection", "extensions", "lake"]
+CHECKS = ["dbt-core", "adapter", "project", "profile", "connection", "extensions", "lake", "signature"]
 
 
 def checks(home: Path, **more: str) -> dict[str, doctor.CheckResult]:

@@ -92,7 +92,9 @@ def test_what_killed_runs_left_is_deleted(lake, command):
         case.make(lake)
     assert len({fault.key for fault in checked(lake).faults}) >= len(left)
     assert repair(command, "--yes").code == 0
-    assert not checked(lake).faults, said(checked(lake))
+    # The forked command itself ends without removing its temporary files.
+    assert not [f for f in checked(lake).faults if "scratch/" not in f.key], said(checked(lake))
+    assert not (lake / ".lake/scratch/host-1-0").exists()
 
 
 def test_an_old_copy_of_the_pointer_is_replaced_by_the_release_that_a_person_names(lake, command):
@@ -122,6 +124,7 @@ def test_a_kill_at_any_write_does_no_harm_and_the_same_command_goes_on(calm, tmp
     whole = repair(fresh("whole"), "--yes")
     assert whole.code == 0, whole.stderr
     wanted = contents(tmp_path / "whole")
+    # What was deleted to be staged again is staged by the next run, where the repair was killed in between.
     for at in range(1, whole.writes + 1, max(1, whole.writes // 8)):
         command = fresh(f"killed-{at}")
         before = set(contents(tmp_path / f"killed-{at}").values())
@@ -129,14 +132,19 @@ def test_a_kill_at_any_write_does_no_harm_and_the_same_command_goes_on(calm, tmp
         halfway = set(contents(tmp_path / f"killed-{at}").values())
         done = repair(command, "--yes")
         assert done.code == 0, f"killed at write {at}: {done.stderr}"
+        assert command("stage").code == 0
         found = contents(tmp_path / f"killed-{at}")
         assert lasting(found) == lasting(wanted)
         assert before & set(wanted.values()) <= halfway | set(found.values())
 
 
 def lasting(found: dict[str, str]) -> dict[str, str]:
-    """What does not depend on when the pointer was written, nor on which counts an index took from the files."""
-    return {k: v for k, v in found.items() if not k.startswith(("damaged/", "current")) and "_index" not in k}
+    """What does not depend on when commands ran, nor on which counts an index took from the files."""
+    return {
+        k: v
+        for k, v in found.items()
+        if not k.startswith(("damaged/", "current", "ledger/")) and "_index" not in k
+    }
 
 
 def test_it_refuses_while_a_run_holds_the_lake(lake, command):

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from catalunya.errors import UsageError
 from catalunya.settings import LOOPBACK_SITE
 from catalunya.site.language import CODES, folded, language, slug
 from catalunya.site.pages import cut
@@ -98,8 +97,3 @@ def test_the_server_forbids_what_the_site_does_not_need(target: Path) -> None:
     assert "immutable" in client.get(style).headers["cache-control"]
     assert client.get("/ca/nothing/").status_code == 404
     assert client.get("/../../etc/passwd").status_code == 404
-
-
-def test_a_folder_without_a_site_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="catalunya site build"):
-        site_app(tmp_path)

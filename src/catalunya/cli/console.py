@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from catalunya.publication.demo_notice import NOTICE
+from catalunya.settings import LOOPBACK_SITE
 
 if TYPE_CHECKING:
     from catalunya.operations.trace import Trace, TracedFile
@@ -82,6 +83,9 @@ def print_run(console: Console, record: RunRecord, *, demo: bool) -> None:
     print_line(console, record.message)
     if record.release:
         print_line(console, f"release {record.release}")
+    if record.release and not record.exit_code:
+        shown = "`make site`, or `catalunya site build` and `catalunya site serve`"
+        print_line(console, f"its site, at {LOOPBACK_SITE}/: {shown}")
 
 
 def print_status(console: Console, status: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 import duckdb
 
 from catalunya.datasets.model import Dataset
-from catalunya.errors import UsageError
+from catalunya.errors import LakeBusy, UsageError
 from catalunya.lake import disk, layout
 from catalunya.lake.storage import MissingKey, Storage
 from catalunya.lake.temporary import temporary_folder
@@ -34,10 +35,12 @@ from catalunya.site.folder import SiteFolder
 from catalunya.site.language import CODES, language
 from catalunya.site.maps import map_files
 from catalunya.site.method_pages import method_pages
+from catalunya.site.notices import not_found
 from catalunya.site.open_graph import draw_picture, picture_name
 from catalunya.site.overview import overview_pages
 from catalunya.site.pages import Content, Pages
 from catalunya.site.publisher import Publisher
+from catalunya.site.record import RECORD, record_of
 from catalunya.site.search import read_other_names, search_files
 from catalunya.site.service_pages import service_pages
 from catalunya.site.side_by_side import side_by_side
@@ -75,34 +78,52 @@ def build_site(
 ) -> Built:
     """Build the site of a release in `target`, to be served at the origin `url`, and show it there as `current`.
 
-    The folder is complete before the link names it; others are deleted afterwards. A kill at any moment leaves the old site
-    whole. A file that the old site has is not written anew: it stays, with its time of change. Raises `UsageError` when
-    `target` holds something else. `home` is the folder with the seeds of dbt.
+    The folder is complete before the link names it; others are deleted afterwards, except the one shown before, whose
+    files may still be read. A kill at any moment leaves the old site whole. A file that the old site has is not written
+    anew: it stays, with its time of change. Raises `UsageError` when `target` holds something else, and `LakeBusy` when
+    another process builds there. `home` is the folder with the seeds of dbt.
     """
     reporter = reporter or NullReporter()
     _require_own(target)
     target.mkdir(parents=True, exist_ok=True)
     target = target.resolve()
-    old = (target / CURRENT).resolve()
-    new = target / f".{release.release_id}.{os.getpid()}"
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        files = SiteFolder(new, old)
-        _write(storage, datasets, release, files, url, publisher, home, reporter)
-        names = _names(new)
-        size = sum((new / name).stat().st_size for name in names)
-        folder = target / f"{release.release_id}-{_digest(names, new)}"
-        if folder == old:
-            shutil.rmtree(new)
-        else:
-            # One of this name that is not shown may be what a killed build was deleting.
-            shutil.rmtree(folder, ignore_errors=True)
-            new.rename(folder)
-    except BaseException:
+    with _locked(target):
+        old = (target / CURRENT).resolve()
+        new = target / f".{release.release_id}.{os.getpid()}"
         shutil.rmtree(new, ignore_errors=True)
-        raise
-    _swap(target, folder)
+        try:
+            files = SiteFolder(new, old)
+            _write(storage, datasets, release, files, url, publisher, home, reporter)
+            names = _names(new)
+            size = sum((new / name).stat().st_size for name in names)
+            folder = target / f"{release.release_id}-{_digest(names, new)}"
+            if folder == old:
+                shutil.rmtree(new)
+            else:
+                # One of this name that is not shown may be what a killed build was deleting.
+                shutil.rmtree(folder, ignore_errors=True)
+                new.rename(folder)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        _swap(target, folder)
     return Built(folder, sum(map(_is_page, names)), sum(map(_is_page, files.unchanged)), size)
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Lock the folder, as long as this process lives; raises `LakeBusy` at once."""
+    descriptor = os.open(target, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LakeBusy(
+                f"another process builds a site in {target}; nothing was changed: wait until it ends"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _require_own(target: Path) -> None:
@@ -164,7 +185,7 @@ def _write_texts(content: Content, database: Path, files: SiteFolder) -> None:
         sitemap = Sitemap(content.url)
         for name, text in texts:
             files.put(name, text.encode())
-            if name.endswith(".html"):
+            if name.endswith("index.html"):
                 sitemap.add(name, text)
         return sitemap
 
@@ -182,6 +203,9 @@ def _write_texts(content: Content, database: Path, files: SiteFolder) -> None:
 def _shared(content: Content, database: Path) -> Iterator[tuple[str, str]]:
     """Return the files that are of no language, or of all: the name within the site, and the text."""
     yield "index.html", _redirect()
+    yield "404.html", not_found(content.assets)
+    record = record_of(content.release.release_id, content.datasets, content.url, content.publisher)
+    yield RECORD, record.model_dump_json() + "\n"
     yield from catalogue(content)
     yield from csvw(content)
     yield from data_pages(content, database)
@@ -252,16 +276,17 @@ def _digest(names: list[str], folder: Path) -> str:
 
 
 def _swap(target: Path, folder: Path) -> None:
-    """Let the link name the folder, in one step, and delete the other sites."""
+    """Let the link name the folder, in one step, and delete the other sites but the one it named before."""
+    before = (target / CURRENT).resolve()
     link = target / f".{CURRENT}.{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
         link.unlink()
     link.symlink_to(folder.name)
     link.replace(target / CURRENT)
-    # What a build that was killed left, and the site of before.
+    # What a build that was killed left, and older sites.
     for path in target.iterdir():
         if path.is_symlink():
             if path.name != CURRENT:
                 path.unlink()
-        elif path.is_dir() and path != folder:
+        elif path.is_dir() and path != folder and path.resolve() != before:
             shutil.rmtree(path, ignore_errors=True)

@@ -86,7 +86,7 @@ def _round_up(value: float) -> float:
 
 
 def _runs(points: list[tuple[int, float | None]]) -> list[str]:
-    """Return the points of each unbroken part of a line."""
+    """Return the points of each part of a line between missing values."""
     runs: list[list[str]] = [[]]
     for x, y in points:
         if y is None:
