@@ -182,7 +182,8 @@ def test_a_kill_before_any_change_leaves_one_whole_site(tmp_path: Path) -> None:
     assert code == 0
     assert seen[0] == old
     assert seen.index(new) > 6
-    assert len(list(target.iterdir())) == 2
+    # The site before the one that is shown is kept.
+    assert len(list(target.iterdir())) == 3
 
 
 def test_a_build_that_stops_leaves_the_old_site_and_nothing_else(
@@ -199,7 +200,8 @@ def test_a_build_that_stops_leaves_the_old_site_and_nothing_else(
         assert not [path for path in target.iterdir() if path.name.startswith(".")]
     build_small("20260103T000000Z-22222222", target)
     assert (target / "current" / "index.html").read_text() == "20260103T000000Z-22222222"
-    assert len(list(target.iterdir())) == 2
+    # The site before the one that is shown is kept.
+    assert len(list(target.iterdir())) == 3
 
 
 def test_a_folder_of_something_else_is_left_alone(first_release: ReleasedLake, tmp_path: Path) -> None:

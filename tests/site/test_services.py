@@ -423,6 +423,9 @@ def test_the_search_finds_a_service_and_says_when_there_is_nothing(
     expect(watched.locator("#found [role=option]")).to_have_count(1)
     watched.click("#found [role=option]")
     expect(watched.locator("h1")).to_have_text(name)
+    for nothing in ("l'", "---", " "):
+        watched.fill("#search", nothing)
+        assert watched.locator("#found [role=option]").count() < 8
     watched.fill("#search", "qwertz")
     expect(watched.locator("#not-found")).to_have_text(language("en").text("search.none"))
     expect(watched.locator("#found")).to_be_hidden()
