@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -50,7 +51,11 @@ def test_what_did_not_change_is_the_file_of_before(changed: ChangedSite, target:
         else:
             assert was.st_ino != is_now.st_ino
     assert changed.answer["pages_unchanged"] == unchanged > 9_000
-    assert changed.answer["pages_written"] == changed.answer["pages"] - unchanged
+    written = changed.answer["pages"] - unchanged
+    assert changed.answer["pages_written"] == written
+    assert f"{written:,} written and {unchanged:,} unchanged" in changed.told
+    assert re.search(r"MB in \d+\.\d s", changed.told)
+    assert "writing the pages" in changed.told
 
 
 def test_only_the_pages_of_services_that_changed_are_written(changed: ChangedSite, target: Path) -> None:
