@@ -12,7 +12,8 @@ IMAGE ?= catalunya/airflow
 IMAGE_TAG ?= latest
 COMPOSE := docker compose --project-directory orchestration --profile scale
 
-.PHONY: help setup setup-dev run site airflow up down logs health test test-fast test-slow test-stack fuzz setup-aws test-aws package setup-deploy deploy destroy aws-diff aws-diff-comment aws-settings aws-outputs aws-variables aws-airflow aws-alert aws-failed aws-release aws-run image image-push sbom audit portals portals-issue pages lint lint-workflows requirements docs format bench clean
+# No target is a file, except uv.
+.PHONY: $(shell sed -n 's/^\([a-z][a-z-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,14 +55,27 @@ health: ## Check Airflow, portals, lake and dbt, in the stack or on this machine
 	    ENVIRONMENT=$${ENVIRONMENT:-demo} .venv/bin/python orchestration/scripts/health_check.py; \
 	fi
 
+backup: $(if $(DATABASE_URL),setup) ## Metadata database, lake and secrets into TO=FOLDER; the newest KEEP=7 are kept
+	@$(PYTHON) -m orchestration.scripts.backup "$(or $(TO),backups)" --keep "$(or $(KEEP),7)"
+
+restore: $(if $(DATABASE_URL),setup) ## A backup, FROM=FOLDER/20261127T031500Z, on an empty machine; FORCE=yes restores over what is there
+	@$(PYTHON) -m orchestration.scripts.restore "$(or $(FROM),FROM=)" $(if $(filter yes,$(FORCE)),--force)
+
 test: setup-dev ## Every test that needs no container engine
-	@.venv/bin/pytest -n 3 --dist loadgroup -m "not stack and not aws" $(PYTEST_ARGS)
+	@.venv/bin/pytest -n 3 --dist loadgroup -m "not stack and not aws and not site_tools" $(PYTEST_ARGS)
 
 test-fast: setup-dev ## The tests of a minute, for every save: no Airflow, no browser, no build of the dbt project
-	@.venv/bin/pytest -n 2 -m "not stack and not aws and not slow" $(PYTEST_ARGS)
+	@.venv/bin/pytest -n 2 -m "not stack and not aws and not site_tools and not slow" $(PYTEST_ARGS)
+
+setup-site: setup-dev
+	@command -v npm >/dev/null || { echo "npm is missing; install Node.js 20.19 or newer" >&2; exit 1; }
+	@cd tests/site && npm ci --silent --no-audit --no-fund
+
+test-site: setup-site ## The public site by axe-core, html-validate and Lighthouse: needs Chromium and Node.js
+	@CATALUNYA_REQUIRE_ALL=1 .venv/bin/pytest -n 0 -m site_tools tests/site $(PYTEST_ARGS)
 
 test-slow: setup-dev ## The tests of `make test` that `make test-fast` leaves out
-	@.venv/bin/pytest -n 3 --dist loadgroup -m "slow and not stack and not aws" $(PYTEST_ARGS)
+	@.venv/bin/pytest -n 3 --dist loadgroup -m "slow and not stack and not aws and not site_tools" $(PYTEST_ARGS)
 
 fuzz: setup-dev ## 1,000 odd answers of each kind of portal, through ingest and stage
 	@CATALUNYA_FUZZ=3000 .venv/bin/pytest -n 2 tests/fuzz $(PYTEST_ARGS)

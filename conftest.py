@@ -9,7 +9,8 @@ from tests.project import ROOT
 pytest_plugins = ("tests.browser", "tests.s3", "tests.pipeline.fixtures")
 
 SLOW = (
-    "orchestration/tests/", "tests/engines/", "tests/fuzz/", "tests/oracle/", "tests/pipeline/", "tests/warehouse/",
+    "orchestration/tests/", "tests/engines/", "tests/fuzz/", "tests/oracle/", "tests/pipeline/", "tests/site/",
+    "tests/warehouse/",
     "tests/test_dbt.py", "tests/test_docs_site.py", "tests/test_walkthrough_",
 )  # fmt: skip
 """Where the names of modules begin that have whole runs, Airflow, an engine beside DuckDB, or parses and builds of dbt."""

@@ -16,7 +16,7 @@ PAGES = {
     "airflow.md": "orchestration/README.md",
     "contributing.md": "CONTRIBUTING.md",
     "changelog.md": "CHANGELOG.md",
-    "security.md": "SECURITY.md",
+    "report-a-vulnerability.md": "SECURITY.md",
 }
 """Page of the site to its file in the repository, for those outside of `docs/`."""
 LINK = re.compile(

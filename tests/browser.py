@@ -18,12 +18,17 @@ OPTIONS = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def find_chromium() -> str:
+    """The path of Chromium."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         missing("no Chromium on the path; install your system's package `chromium`")
+    return chromium
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium, args=list(OPTIONS))
+        found = playwright.chromium.launch(executable_path=find_chromium(), args=list(OPTIONS))
         yield found
         found.close()

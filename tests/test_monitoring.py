@@ -32,7 +32,7 @@ from tests.project import ROOT, missing
 
 FOLDER = ROOT / "orchestration" / "config" / "monitoring"
 DATASETS = loader.load(ROOT / "datasets")
-PATIENCE = 120.0
+TIMEOUT_S = 120.0
 """Seconds after which what was waited for never comes."""
 
 
@@ -161,7 +161,7 @@ def free_port() -> int:
 
 def until(url: str, wanted: str) -> str:
     """The answer of `url` once it holds `wanted`."""
-    for _ in range(int(PATIENCE / 0.2)):
+    for _ in range(int(TIMEOUT_S / 0.2)):
         try:
             with urllib.request.urlopen(url) as answer:
                 text = str(answer.read().decode())

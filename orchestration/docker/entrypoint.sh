@@ -93,6 +93,11 @@ check_production() {
     [ "$wrong" = 0 ] || fail "$ENVIRONMENT does not start with these settings; nothing was changed"
 }
 
+# The variables of the log-in, before the web interface is there: see docs/log-in.md.
+check_log_in() {
+    python orchestration/config/webserver_config.py || fail "the log-in cannot work with these settings"
+}
+
 # Threads of dbt and memory of DuckDB, from the limits of the container: 40 % of the memory in development, where other
 # programs run too, 70 % in production.
 size_dbt() {
@@ -297,6 +302,7 @@ case "$service" in
         check_memory
         check_code
         check_lake
+        check_log_in
         check_site
         create_secrets
         ;;
@@ -321,7 +327,17 @@ case "$service" in
         # Only the step that creates the first user needs it.
         unset AIRFLOW_ADMIN_PASSWORD
         case "$service" in
-            api-server) exec airflow api-server ;;
+            api-server)
+                check_log_in
+                case "${AIRFLOW__API__BASE_URL:-}" in
+                    https://*)
+                        # Behind a proxy: this machine, and the networks that Docker makes.
+                        export FORWARDED_ALLOW_IPS=${FORWARDED_ALLOW_IPS:-127.0.0.0/8,::1,172.16.0.0/12,192.168.0.0/16}
+                        exec airflow api-server --proxy-headers
+                        ;;
+                esac
+                exec airflow api-server
+                ;;
             dag-processor) exec airflow dag-processor ;;
             triggerer) exec airflow triggerer --skip-serve-logs ;;
             cleanup)

@@ -18,8 +18,9 @@ from catalunya.lake.lock import LockLost
 from catalunya.lake.snapshot import LandedFile, Manifest
 from catalunya.lake.storage import Storage
 from catalunya.log import get_logger
-from catalunya.settings import Settings
+from catalunya.settings import PORTALS, Settings
 from catalunya.sources import Fetched, FetchRequest, Http, Progress
+from catalunya.sources.egress import Egress
 from catalunya.staging.row_sql import source_names
 
 log = get_logger(__name__)
@@ -79,6 +80,7 @@ def ingest(
         timeout_s=settings.http_timeout_s,
         app_token=settings.socrata_app_token,
         project_url=settings.project_url,
+        egress=Egress.of(settings.base_urls().values(), PORTALS.values(), settings.allowed_hosts),
         stopped=stopped,
     ) as http:
 

@@ -111,6 +111,20 @@ def newest_good_release(storage: Storage, now: datetime) -> Release | None:
     )
 
 
+def release_before(storage: Storage, release: Release) -> Release | None:
+    """Return the newest whole release older than `release` of which no snapshot was refused; None when there is none."""
+    return next(
+        (
+            found
+            for found in _whole_releases(storage)
+            if found.release_id < release.release_id
+            and not any(_refused_by(storage, found, snapshot.BY_HAND))
+            and not any(_refused_by(storage, found, snapshot.ROLLBACK))
+        ),
+        None,
+    )
+
+
 def is_good_release(storage: Storage, release: Release, now: datetime) -> bool:
     """Return whether a release may be shown without being named.
 

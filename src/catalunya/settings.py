@@ -78,6 +78,8 @@ class Settings(BaseModel):
     socrata_url: str = Field(PORTALS["socrata_url"], validation_alias="CATALUNYA_SOCRATA_URL")
     idescat_url: str = Field(PORTALS["idescat_url"], validation_alias="CATALUNYA_IDESCAT_URL")
     icgc_url: str = Field(PORTALS["icgc_url"], validation_alias="CATALUNYA_ICGC_URL")
+    allowed_hosts: tuple[str, ...] = Field((), validation_alias="CATALUNYA_ALLOWED_HOSTS")
+    """Hosts beside the portals' own that they may redirect to."""
     now_override: datetime | None = Field(None, validation_alias="CATALUNYA_NOW")
     socrata_app_token: str | None = Field(None, validation_alias="SOCRATA_APP_TOKEN", repr=False)
     notify_urls: tuple[str, ...] = Field((), validation_alias="CATALUNYA_NOTIFY_URLS", repr=False)
@@ -200,9 +202,9 @@ class Settings(BaseModel):
             return tuple(url for url in re.split(_BETWEEN_ADDRESSES, value) if url)
         return value
 
-    @field_validator("public_keys", mode="before")
+    @field_validator("public_keys", "allowed_hosts", mode="before")
     @classmethod
-    def _split_keys(cls, value: object) -> object:
+    def _split_words(cls, value: object) -> object:
         return tuple(re.split(r"[\s,]+", value.strip(" ,"))) if isinstance(value, str) else value
 
     @model_validator(mode="after")

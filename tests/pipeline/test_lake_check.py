@@ -6,8 +6,10 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -260,26 +262,18 @@ def loop_of_links(lake: Path) -> str:
     return f"{path} is ignored: a symbolic link that leads nowhere"
 
 
-def unreadable_folder(lake: Path) -> str:
-    path = one(lake, "landing/population/*", 0)
-    path.chmod(0)
-    return str(path)
-
-
 DAMAGES = [
     unlinked, flipped_page, emptied_manifest, lost_manifest, lost_snapshot, truncated_staged_file,
     staged_file_of_another, lost_staged_file, cut_quarantine, flipped_quarantine, damaged_index, pointer_to_nothing,
     empty_pointer, lost_pointer, pointer_of_another_generation, ledger_without_json, ledger_of_another_run,
     release_with_a_missing_file, release_with_an_extra_file, flipped_mart, edited_checksums, release_without_checksums,
     release_without_a_record, rows_of_the_manifest, rows_of_the_release, snapshot_of_another_dataset, damaged_refusal,
-    damaged_candidate, loop_of_links, unreadable_folder,
+    damaged_candidate, loop_of_links,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_damage_is_named_with_its_file_and_what_to_do(damage: Callable[[Path], str], lake):
-    if damage is unreadable_folder and os.geteuid() == 0:
-        pytest.skip("root may read every folder: run the tests as another user")
     where = damage(lake)
     report = checked(lake)
     assert not report.is_sound, said(report)
@@ -288,6 +282,43 @@ def test_damage_is_named_with_its_file_and_what_to_do(damage: Callable[[Path], s
         assert fault.hint, fault
         assert "Traceback" not in str(fault)
     assert len(report.faults) <= 5, said(report)
+
+
+@pytest.fixture
+def foreign_lake(calm: Undisturbed) -> Iterator[Path]:
+    """The lake in a folder that another user can reach, and this process as that user: root may read everything."""
+    folder = Path(tempfile.mkdtemp(prefix="catalunya-"))
+    copy_lake(calm.before(len(LIFE)), folder / "lake")
+    is_root = os.geteuid() == 0
+    if is_root:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, 65534, 65534)
+        os.seteuid(65534)
+    try:
+        yield folder / "lake"
+    finally:
+        if is_root:
+            os.seteuid(0)
+        subprocess.run(["chmod", "-R", "u+rwX", str(folder)], check=True)
+        shutil.rmtree(folder)
+
+
+def test_what_this_user_may_not_read_is_named_with_the_command_that_corrects_it(foreign_lake):
+    closed = [
+        one(foreign_lake, "landing/population/*", 0),
+        one(foreign_lake, "landing/social_services/*/page-00000.json", 0),
+        one(foreign_lake, "staging/boundaries/*/*.parquet", 0),
+        one(shown(foreign_lake), "csv/*.csv", 0),
+        one(foreign_lake, "ledger/*.json"),
+    ]
+    for path in closed:
+        path.chmod(0)
+    report = checked(foreign_lake)
+    assert not report.is_sound
+    for path in closed:
+        [fault] = [fault for fault in report.faults if str(path) in str(fault)]
+        assert "ermission denied" in str(fault) or "cannot be read" in str(fault), fault
+        assert "chmod" in str(fault) or "right to read" in str(fault), fault
 
 
 @dataclass(frozen=True)
@@ -405,7 +436,7 @@ def test_a_run_that_writes_meanwhile_causes_no_fault(calm, small_project, tmp_pa
     found: list[str] = []
 
     def look() -> None:
-        while not over.is_set():
+        while not over.wait(0.2):
             found.append(said(checked(tmp_path / "lake")))
 
     looking = threading.Thread(target=look)

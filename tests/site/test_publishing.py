@@ -26,7 +26,7 @@ from catalunya.site import record as site_record
 from catalunya.site.bucket import SiteBucket, SiteMoved
 from catalunya.site.build import Built, build_site
 from catalunya.site.material import Material
-from catalunya.site.publishing import SiteFolder, local_folder, open_place, place_of, refresh
+from catalunya.site.publishing import FolderPlace, local_folder, open_place, place_of, refresh
 from catalunya.site.record import RECORD
 from catalunya.site.serve import site_app
 from tests import s3
@@ -90,7 +90,7 @@ def test_a_site_is_built_again_only_when_it_is_of_something_else(
     material = Material(storage, DATASETS, find_release(storage, None), Settings().site_url)
     built: list[Path] = []
     monkeypatch.setattr(site_material, "build_site", lambda *given: built.append(given[3]))
-    place = SiteFolder(target)
+    place = FolderPlace(target)
     assert refresh(place, material) is None
     assert built == []
     refresh(place, replace(material, url="https://other.example.cat"))
@@ -100,7 +100,7 @@ def test_a_site_is_built_again_only_when_it_is_of_something_else(
 
 
 def test_a_damaged_record_counts_as_another_site(tmp_path: Path) -> None:
-    place = SiteFolder(tmp_path)
+    place = FolderPlace(tmp_path)
     assert place.shown() is None
     (tmp_path / "current").mkdir()
     (tmp_path / "current" / RECORD).write_text("{")

@@ -28,10 +28,8 @@ key_app = typer.Typer(no_args_is_help=True, help="Keys that sign releases.")
 def lake_check(as_json: Json = False) -> None:
     """Compare every snapshot, staged file, release, record and pointer with each other; changes nothing."""
     from catalunya.cli.context import CommandContext
-    from catalunya.identity import assume_role
 
-    with assume_role("monitor"):
-        report = _check(CommandContext())
+    report = _check(CommandContext())
     if as_json:
         print_json(report.as_json())
     _print_report(report)

@@ -5,12 +5,14 @@ What a command needs is imported when it runs: the help and the other commands d
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
 
 from catalunya.address import is_loopback_url, origin
-from catalunya.cli.output import Json, print_answer
+from catalunya.cli.console import reporter
+from catalunya.cli.output import Json, err, print_answer
 from catalunya.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="The public site of a release.")
@@ -51,16 +53,30 @@ def build_command(
     served_at = _origin(url) if url else context.settings.site_url
     found = find_release(context.storage, release)
     publisher = Publisher.of(context.settings)
-    built = place.publish(Material(context.storage, context.datasets, found, served_at, publisher))
+    began = time.monotonic()
+    with reporter(err) as shown:
+        shown.begin("site")
+        material = Material(
+            context.storage, context.datasets, found, served_at, publisher, context.settings.home, shown
+        )
+        built = place.publish(material)
+        seconds = time.monotonic() - began
+        shown.end("site", "built", seconds)
     answer = {
         "status": "built",
         "release_id": found.release_id,
         "url": served_at,
         "folder": str(built.folder),
         "pages": built.pages,
+        "pages_written": built.pages - built.unchanged,
+        "pages_unchanged": built.unchanged,
         "bytes": built.bytes,
+        "seconds": round(seconds, 1),
     }
-    text = f"{built.pages:,} pages, {built.bytes / 1e6:.0f} MB: {built.folder}"
+    text = (
+        f"{built.pages:,} pages, {built.pages - built.unchanged:,} written and {built.unchanged:,} unchanged, "
+        f"{built.bytes / 1e6:.0f} MB in {seconds:.1f} s: {built.folder}"
+    )
     if "://" not in address:
         text += "\nlook at it with `catalunya site serve`"
     if is_loopback_url(served_at):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,23 @@ class Outlines:
     height: int
     paths: dict[str, str]
     """Code of the area to the `d` of its path."""
+    neighbours: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Code of the area to the codes of those that share a border with it."""
+    boxes: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    """Code of the area to its left, top, right and bottom."""
+
+
+@dataclass(frozen=True)
+class Borders:
+    """The areas of both levels; by default none."""
+
+    comarca: Outlines = Outlines(WIDTH, WIDTH, {})
+    municipality: Outlines = Outlines(WIDTH, WIDTH, {})
+
+
+def read_borders(borders: Path) -> Borders:
+    """Return the areas of a staged snapshot of the borders."""
+    return Borders(outlines(borders, "comarca"), outlines(borders, "municipality"))
 
 
 def outlines(borders: Path, level: str) -> Outlines:
@@ -45,8 +62,9 @@ def outlines(borders: Path, level: str) -> Outlines:
             "select min(st_xmin(shape)), min(st_ymin(shape)), max(st_xmax(shape)), max(st_ymax(shape)) from areas"
         ).fetchall()
         scale = WIDTH / (east - west)
-        found = con.execute(
+        con.execute(
             """
+            create table simplified as
             with coverage as (
                 select
                     list(area_id order by area_id) as ids,
@@ -57,23 +75,43 @@ def outlines(borders: Path, level: str) -> Outlines:
                 select ids[part.path[1]] as area_id, part.geom as shape
                 from (select ids, unnest(st_dump(shapes)) as part from coverage)
             )
-            select area_id, st_asgeojson(
-                st_affine(st_collect(list(shape)), $scale, 0, 0, -$scale, -$west * $scale, $north * $scale)
-            )
-            from parts group by area_id order by area_id
+            select area_id, st_affine(
+                st_collect(list(shape)), $scale, 0, 0, -$scale, -$west * $scale, $north * $scale
+            ) as shape
+            from parts group by area_id
             """,
             {"tolerance": TOLERANCE_M[level], "scale": scale, "west": west, "north": north},
+        )
+        found = con.execute("select area_id, st_asgeojson(shape) from simplified order by area_id").fetchall()
+        touching = con.execute(
+            "select one.area_id, list(other.area_id order by other.area_id) from simplified as one join simplified as other "
+            "on st_intersects(one.shape, other.shape) where one.area_id <> other.area_id group by one.area_id"
         ).fetchall()
-    paths = {area_id: _path(msgspec.json.decode(shape)) for area_id, shape in found}
-    return Outlines(WIDTH, round((north - south) * scale), paths)
+    shapes = {area_id: _rings(msgspec.json.decode(shape)) for area_id, shape in found}
+    return Outlines(
+        WIDTH,
+        round((north - south) * scale),
+        paths={area_id: _path(rings) for area_id, rings in shapes.items()},
+        neighbours={area_id: tuple(others) for area_id, others in touching},
+        boxes={area_id: _box(rings) for area_id, rings in shapes.items()},
+    )
 
 
-def _path(shape: dict[str, Any]) -> str:
-    """The `d` of a path, in whole units and relative steps; a point that neighbours share is rounded alike."""
+def _rings(shape: dict[str, Any]) -> list[list[tuple[int, int]]]:
+    """The rings of a shape in whole units; a point that neighbours share is rounded alike."""
     polygons = [shape["coordinates"]] if shape["type"] == "Polygon" else shape["coordinates"]
+    return [[(round(x), round(y)) for x, y in ring] for polygon in polygons for ring in polygon]
+
+
+def _box(rings: list[list[tuple[int, int]]]) -> tuple[int, int, int, int]:
+    across, down = zip(*(point for ring in rings for point in ring), strict=True)
+    return min(across), min(down), max(across), max(down)
+
+
+def _path(rings: list[list[tuple[int, int]]]) -> str:
+    """The `d` of a path in relative steps."""
     drawn = []
-    for ring in (ring for polygon in polygons for ring in polygon):
-        points = [(round(x), round(y)) for x, y in ring]
+    for points in rings:
         steps = [(x - a, y - b) for (a, b), (x, y) in pairwise(points) if (x, y) != (a, b)]
         if len(steps) > 2:
             # The last step is back to the first point, which `z` draws.

@@ -90,7 +90,7 @@ class SiteBucket:
             if self._record(name) == material.record:
                 sizes = dict(self._list(f"{SITES}/{name}/"))
                 pages = sum(key.endswith("/index.html") for key in sizes)
-                return Built(Path(SITES, name), pages - 1, sum(sizes.values()))
+                return Built(Path(SITES, name), pages - 1, pages - 1, sum(sizes.values()))
         return None
 
     def _upload(self, material: Material) -> Built:

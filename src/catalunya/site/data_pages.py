@@ -38,8 +38,8 @@ def data_pages(content: Content, database: Path) -> Iterator[tuple[str, str]]:
     status = _status(content, database)
     for code in CODES:
         pages = Pages(content, language(code))
-        yield pages._page("data", _data(content, code))
-        yield pages._page("status", status)
+        yield pages.page("data", _data(content, code))
+        yield pages.page("status", status)
     yield citation.BIBTEX, citation.bibtex(content)
     yield citation.CSL, citation.csl(content)
 

@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial
@@ -26,8 +26,8 @@ from catalunya.errors import LakeCorrupt
 from catalunya.lake import disk, index, layout, snapshot
 from catalunya.lake.snapshot import Manifest, Refusal
 from catalunya.lake.staged import StagedFile
-from catalunya.lake.storage import Storage
-from catalunya.publication import demo_notice
+from catalunya.lake.storage import MissingKey, Storage
+from catalunya.publication.signature import SUFFIX
 from catalunya.release import (
     RELEASE_DATABASE,
     SUMS,
@@ -38,8 +38,7 @@ from catalunya.release import (
 )
 from catalunya.runs.record import RunRecord, recent
 from catalunya.site.language import CODES, language
-from catalunya.site.spreadsheet import MOST_ROWS, load_excel, write_workbook
-from catalunya.sql import quote
+from catalunya.site.spreadsheet import MOST_ROWS, load_excel, write_csv, write_workbook
 
 DATA = "data"
 RELEASES = "releases"
@@ -60,8 +59,6 @@ _PERIODS = {
 }
 """Column that says when the rows of a table are of, to the first and last day of a row."""
 _RECORDS = {"release.json", "dictionary.md", "LICENCES.md"}
-_FORMULA = "^[=+@\\-\t\r]"
-"""What Excel takes for the beginning of a formula, in a text."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +171,7 @@ def write_downloads(
     with duckdb.connect(data / RELEASE_DATABASE, read_only=True) as con:
         load_excel(con)
         for name, rows in release.rows.items():
-            _write_csv_for_excel(con, name, data / "csv-excel" / f"{name}.csv", work, demo=release.demo)
+            write_csv(con, name, data / "csv-excel" / f"{name}.csv", work, demo=release.demo)
             if rows <= MOST_ROWS:
                 target = Path("xlsx", f"{name}.xlsx")
                 (data / target).parent.mkdir(exist_ok=True)
@@ -198,8 +195,15 @@ def _copy_release(
     for name, sha256 in sums.items():
         key = layout.release(release.release_id, name)
         _copy(storage, key, data / name, sha256, kept and kept / name, work)
-    (data / SUMS).write_bytes(storage.read(layout.release(release.release_id, SUMS)))
+    _write_sums(storage, release.release_id, data)
     return sums
+
+
+def _write_sums(storage: Storage, release_id: str, folder: Path) -> None:
+    """Write the checksums as the release states them, and their signature where there is one."""
+    for name in (SUMS, f"{SUMS}{SUFFIX}"):
+        with contextlib.suppress(MissingKey):
+            (folder / name).write_bytes(storage.read(layout.release(release_id, name)))
 
 
 def _checksums(storage: Storage, release_id: str) -> dict[str, str]:
@@ -295,32 +299,6 @@ def _about(
         yield field["name"], f"{field['description']} ({field['type']})"
 
 
-def _write_csv_for_excel(
-    con: duckdb.DuckDBPyConnection, mart: str, target: Path, work: Path, *, demo: bool
-) -> None:
-    """Write what Excel opens right where numbers have a decimal comma: a byte order mark, semicolons, no formulas."""
-    target.parent.mkdir(exist_ok=True)
-    mark = [f"{quote(demo_notice.SHORT_NOTICE)} as {demo_notice.COLUMN}"] if demo else []
-    cells = [_excel_cell(name, kind) for name, kind, *_ in con.execute(f"describe marts.{mart}").fetchall()]
-    plain = work / "plain.csv"
-    con.execute(
-        f"copy (select {', '.join([*mark, *cells])} from marts.{mart}) to {quote(str(plain))} "
-        "(format csv, header, delimiter ';')"
-    )
-    with target.open("wb") as file, plain.open("rb") as rows:
-        file.write(codecs.BOM_UTF8)
-        shutil.copyfileobj(rows, file)
-    plain.unlink()
-
-
-def _excel_cell(name: str, kind: str) -> str:
-    if kind == "DOUBLE":
-        return f"replace({name}::varchar, '.', ',') as {name}"
-    if kind == "VARCHAR":
-        return f"if(regexp_matches({name}, {quote(_FORMULA)}), chr(39) || {name}, {name}) as {name}"
-    return name
-
-
 def _archive(
     storage: Storage, folder: Path, work: Path, previous: Path | None
 ) -> tuple[ArchivedRelease, ...]:
@@ -329,16 +307,23 @@ def _archive(
     for release_id in reversed(release_ids(storage)):
         with contextlib.suppress(LakeCorrupt):
             found.append(read_release(storage, release_id))
-    for release in found[:MOST_ARCHIVED]:
-        name = f"{RELEASES}/{release.release_id}"
-        kept = previous / name if previous else None
-        for file, sha256 in _checksums(storage, release.release_id).items():
-            if file.startswith("parquet/") or file in _RECORDS:
-                key = layout.release(release.release_id, file)
-                _copy(storage, key, folder / name / file, sha256, kept and kept / file, work)
-        sums = storage.read(layout.release(release.release_id, SUMS))
-        (folder / name / SUMS).write_bytes(sums)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(partial(_copy_archived, storage, folder, work, previous), found[:MOST_ARCHIVED]))
     return tuple(
         ArchivedRelease(one.release_id, one.released_at, one.demo, tuple(one.rows), number < MOST_ARCHIVED)
         for number, one in enumerate(found)
     )
+
+
+def _copy_archived(
+    storage: Storage, folder: Path, work: Path, previous: Path | None, release: Release
+) -> None:
+    name = f"{RELEASES}/{release.release_id}"
+    kept = previous / name if previous else None
+    # Files of two releases have the same names.
+    fetched = work / release.release_id
+    for file, sha256 in _checksums(storage, release.release_id).items():
+        if file.startswith("parquet/") or file in _RECORDS:
+            key = layout.release(release.release_id, file)
+            _copy(storage, key, folder / name / file, sha256, kept and kept / file, fetched)
+    _write_sums(storage, release.release_id, folder / name)

@@ -8,6 +8,8 @@ from pathlib import Path
 from catalunya.datasets.model import Dataset
 from catalunya.lake.storage import Storage
 from catalunya.release import Release, release_ids
+from catalunya.runs.reporter import Reporter
+from catalunya.settings import ROOT
 from catalunya.site.build import Built, build_site
 from catalunya.site.publisher import Publisher
 from catalunya.site.record import SiteRecord, record_of
@@ -23,6 +25,9 @@ class Material:
     url: str
     """Origin at which it is served."""
     publisher: Publisher = Publisher()  # noqa: RUF009 (frozen)
+    home: Path = ROOT
+    """The folder with the seeds of dbt."""
+    reporter: Reporter | None = None
 
     @property
     def record(self) -> SiteRecord:
@@ -35,4 +40,13 @@ class Material:
 
     def build(self, target: Path) -> Built:
         """Build the site in a local folder."""
-        return build_site(self.storage, self.datasets, self.release, target, self.url, self.publisher)
+        return build_site(
+            self.storage,
+            self.datasets,
+            self.release,
+            target,
+            self.url,
+            self.publisher,
+            home=self.home,
+            reporter=self.reporter,
+        )

@@ -1,12 +1,10 @@
-"""The pages: every address of the site with its content."""
+"""How a page is made: its content, its address in each language, and the parts that all pages have."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,21 +12,26 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from catalunya.address import is_loopback_url
 from catalunya.datasets.model import Dataset
 from catalunya.release import Release
 from catalunya.settings import LOOPBACK_SITE
-from catalunya.site.borders import Outlines
+from catalunya.site.borders import Borders
+from catalunya.site.change_words import told
 from catalunya.site.downloads import Downloads
-from catalunya.site.facts import GROUPS, OWNERSHIPS, Coverage, Facts, Territory
-from catalunya.site.language import CODES, Language, folded, language, slug
+from catalunya.site.facts import GROUPS, OWNERSHIPS, Facts, Territory
+from catalunya.site.language import CODES, Language, language, slug
 from catalunya.site.publisher import Publisher
+from catalunya.site.service_facts import Change, Service
 
-MAIN_GROUP = "assisted_residence"
-"""The group that maps and ranks show."""
 LONGEST = 120
 """Characters of a text of a source that a page shows."""
-_SHADES = 5
-_INVISIBLE = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+SEARCH = {"places": "search/places.json", "services": "search/services.json"}
+"""The files of the search."""
+_INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff\U000e0000-\U000e007f]"
+)
+"""Characters that cannot be seen, turn the direction of text, or may not be in XML."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +41,19 @@ class Content:
     release: Release
     datasets: dict[str, Dataset]
     facts: Facts
-    outlines: Outlines
-    """Of the comarques."""
+    borders: Borders
     downloads: Downloads
     assets: dict[str, str]
     """Name of an asset to its name with a hash of its content."""
+    before: Release | None = None
+    """The release before this one."""
+    dbt_docs: str | None = None
+    """Address of dbt's own documentation; None when the release has none."""
     url: str = LOOPBACK_SITE
     """Origin at which the site is served, for what needs a whole address: `content.url + address(…)`."""
     publisher: Publisher = Publisher()  # noqa: RUF009 (frozen)
+    names: dict[str, set[str]] = field(default_factory=dict)
+    """Code of a municipality or comarca to every name that the matching accepts."""
 
 
 class Pages:
@@ -68,8 +76,17 @@ class Pages:
             language=language,
             text=language.text,
             number=language.number,
+            signed=language.signed,
+            lineage=content.release.lineage,
+            url=content.url,
+            is_public=not is_loopback_url(content.url),
             day=language.day,
             address=partial(address, language.code),
+            service_address=partial(service_address, language.code),
+            told=partial(told, language, content.facts),
+            part=self.part,
+            search=SEARCH,
+            register=content.facts.register,
             names={code: _language_name(code) for code in CODES},
             assets=content.assets,
             release=content.release,
@@ -79,147 +96,62 @@ class Pages:
             municipalities=content.facts.municipalities,
             groups=GROUPS,
             ownerships=OWNERSHIPS,
+            owners=("all", *OWNERSHIPS),
             year=self.year,
             basis=content.facts.years[self.year],
         )
 
-    def all(self) -> Iterator[tuple[str, str]]:
-        """Return the file and HTML of each page."""
-        yield self._page("overview", self._overview())
-        yield self._page("services", self._services())
-        yield self._page(
-            "changes", {"changes": self.facts.changes, "table": self._changes(self.facts.changes)}
-        )
-        for comarca in self.facts.comarques.values():
-            yield self._territory("comarques", comarca)
-        for municipality in self.facts.municipalities.values():
-            yield self._territory("municipalities", municipality)
-
-    def _page(self, name: str, values: dict[str, Any]) -> tuple[str, str]:
+    def page(self, name: str, values: dict[str, Any]) -> tuple[str, str]:
+        """Return the file and HTML of the page that has one address in each language."""
         title = self.language.text(f"{name}.title")
-        html = self._render(f"{name}.html", name, None, title, values)
-        return file_of(address(self.language.code, name)), html
+        return self.render(f"{name}.html", name, None, title, values)
 
-    def _render(
+    def render(
         self, template: str, page: str, territory: Territory | None, title: str, values: dict[str, Any]
-    ) -> str:
-        return self._environment.get_template(template).render(
+    ) -> tuple[str, str]:
+        """Return the file and HTML of a page, of a territory or of none."""
+        alternates = {code: address(code, page, territory) for code in CODES}
+        return self.render_at(alternates, template, page, title, values)
+
+    def render_at(
+        self, alternates: dict[str, str], template: str, page: str, title: str, values: dict[str, Any]
+    ) -> tuple[str, str]:
+        """Return the file and HTML of a page of the section `page`, by its address in each language."""
+        html = self._environment.get_template(template).render(
             page=page,
             title=title,
             description=values.pop("description", title),
-            alternates={code: address(code, page, territory) for code in CODES},
+            alternates=alternates,
             **values,
         )
+        # A table that is wider than a phone scrolls by itself, with the keyboard, too.
+        html = html.replace("<table", '<div class="scroll" tabindex="0"><table').replace(
+            "</table>", "</table></div>"
+        )
+        return file_of(alternates[self.language.code]), html
 
-    def _part(self, template: str, **values: Any) -> Markup:
+    def part(self, template: str, **values: Any) -> Markup:
+        """Return a part of a page, or a file that is none."""
         return Markup(self._environment.get_template(template).render(values))  # noqa: S704 (autoescaped)
 
-    def _overview(self) -> dict[str, Any]:
-        ranked = [(one, one.coverage[self.year, MAIN_GROUP, "all"]) for one in self.facts.comarques.values()]
-        ranked.sort(key=lambda pair: (pair[1].rate is None, -(pair[1].rate or 0), pair[0].name))
-        return {
-            "map": self._map({one.code: found for one, found in ranked}),
-            "figures": self._part("places.html", territory=self.facts.catalonia),
-            "ranked": ranked,
-            "description": self.language.text("overview.lead", year=self.year),
-        }
-
-    def _map(self, found: dict[str, Coverage]) -> Markup:
-        breaks = class_breaks([one.rate for one in found.values() if one.rate])
-        text, number = self.language.text, self.language.number
-        areas = [
-            {
-                "path": path,
-                "address": address(self.language.code, "comarques", self.facts.comarques[code]),
-                "shade": shade(found[code].rate, breaks),
-                "title": f"{self.facts.comarques[code].name}: {number(found[code].rate, 1)}",
-            }
-            for code, path in self.content.outlines.paths.items()
-            if code in found
-        ]
-        bounds = [
-            text("overview.to", low=number(low, 1), high=number(high, 1))
-            for low, high in itertools.pairwise(breaks)
-        ]
-        legend = [(f"c{position}", words) for position, words in enumerate(bounds)]
-        legend += [("zero", text("overview.zero")), ("none", text("no_data"))]
-        label = text("overview.lead", year=self.year)
-        return self._part("map.svg", outlines=self.content.outlines, areas=areas, legend=legend, label=label)
-
-    def _territory(self, page: str, territory: Territory) -> tuple[str, str]:
-        parent = self.facts.comarques.get(territory.comarca_id)
-        is_comarca = page == "comarques"
-        members = self.facts.members(territory.code) if is_comarca else []
-        codes = {member.code for member in members} or {territory.code}
-        changes = [change for change in self.facts.changes if change["municipality_id"] in codes]
-        services = self.facts.services.get(territory.code, [])
-        values = {
-            "territory": territory,
-            "parent": parent,
-            "members": members,
-            "compared": [one for one in (territory, parent, self.facts.catalonia) if one],
-            "figures": self._part("places.html", territory=territory),
-            "line": self._line(territory),
-            "services": services,
-            "list": self._part("list.html", services=services),
-            "changes": self._changes(changes) if changes else "",
-            "description": f"{territory.name}. {self.language.text('overview.title')}",
-        }
-        html = self._render("territory.html", page, territory, territory.name, values)
-        return file_of(address(self.language.code, page, territory)), html
-
-    def _line(self, territory: Territory) -> Markup | str:
-        """People aged 65 and over by year; the axis begins at zero."""
-        people = sorted(territory.people.items())
-        if len(people) < 2:
-            return ""
-        most = max(count for _, count in people) or 1
-        step = 560 / (people[-1][0] - people[0][0])
-        number = self.language.number
-        dots = [
-            {
-                "x": round(70 + (year - people[0][0]) * step),
-                "y": round(190 - 170 * count / most),
-                "year": year,
-                "title": f"{year}: {number(count)}",
-            }
-            for year, count in people
-        ]
-        ticks = [{"y": round(190 - 170 * share), "words": number(most * share)} for share in (0, 0.5, 1)]
-        points = " ".join(f"{dot['x']},{dot['y']}" for dot in dots)
-        label = f"{self.language.text('territory.people')}: {territory.name}"
-        return self._part("line.svg", dots=dots, ticks=ticks, points=points, label=label)
-
-    def _services(self) -> dict[str, Any]:
-        services = self.facts.services
-        comarques = []
-        for comarca in self.facts.comarques.values():
-            found = [
-                (one, len(services[one.code]))
-                for one in self.facts.members(comarca.code)
-                if one.code in services
-            ]
-            if found:
-                comarques.append((comarca, found))
-        unmatched = services.get(None, [])
-        return {
-            "comarques": comarques,
-            "count": sum(map(len, services.values())),
-            "unmatched": self._part("list.html", services=unmatched) if unmatched else "",
-        }
-
-    def _changes(self, changes: list[dict[str, Any]]) -> Markup:
-        return self._part("changes_table.html", changes=changes)
+    def changes(self, changes: Sequence[Change]) -> Markup:
+        """Return changes of services as lists, day by day."""
+        return self.part("changes_list.html", changes=changes, level=3)
 
 
 def address(code: str, page: str, territory: Territory | None = None) -> str:
-    """Return the address of a page in a language; `search` is the index of the search."""
+    """Return the address of a page in a language; `feed` is that of the changes."""
     if page == "overview":
         return f"/{code}/"
-    if page == "search":
-        return f"/{code}/search.json"
+    if page == "feed":
+        return f"{address(code, 'changes')}atom.xml"
     folder = f"/{code}/{language(code).text(f'path.{page}')}/"
     return folder if territory is None else f"{folder}{territory.code}-{slug(territory.name)}/"
+
+
+def service_address(code: str, service: Service) -> str:
+    """Return the address of the page of a service in a language."""
+    return f"{address(code, 'services')}{service.path}/"
 
 
 def file_of(page: str) -> str:
@@ -233,34 +165,5 @@ def cut(value: str, most: int = LONGEST) -> str:
     return plain if len(plain) <= most else plain[: most - 1].rstrip() + "…"
 
 
-def class_breaks(values: list[float]) -> list[float]:
-    """Return the bounds of five classes of about as many values each, rounded to one decimal; empty without values."""
-    ordered = sorted(values)
-    if not ordered:
-        return []
-    found = [ordered[min(len(ordered) - 1, len(ordered) * part // _SHADES)] for part in range(_SHADES)]
-    rounded = [round(value - 0.05, 1) for value in found] + [round(ordered[-1] + 0.05, 1)]
-    return sorted(set(rounded))
-
-
-def shade(value: float | None, breaks: list[float]) -> str:
-    """Return the class of an area: `none` without data, `zero`, or `c0` to `c4`."""
-    if value is None:
-        return "none"
-    if not value:
-        return "zero"
-    return f"c{max(0, sum(value >= low for low in breaks[:-1]) - 1)}"
-
-
 def _language_name(code: str) -> str:
     return language(code).text("name")
-
-
-def search_index(facts: Facts, code: str) -> tuple[str, str]:
-    """Return the file of what the search finds in a language: name, its folded spelling, and the address of each."""
-    entries = [
-        [one.name, f"{folded(one.name)} {slug(one.name)}", address(code, page, one)]
-        for page, territories in (("comarques", facts.comarques), ("municipalities", facts.municipalities))
-        for one in territories.values()
-    ]
-    return address(code, "search").strip("/"), json.dumps(entries, ensure_ascii=False, separators=(",", ":"))

@@ -25,7 +25,7 @@ class Place(Protocol):
         """Build a site and show it, as a whole."""
 
 
-class SiteFolder:
+class FolderPlace:
     """A folder, from which a web server serves what the link `current` names."""
 
     def __init__(self, folder: Path) -> None:
@@ -55,7 +55,7 @@ def open_place(address: str) -> Place:
         from catalunya.site.bucket import SiteBucket
 
         return SiteBucket(address)
-    return SiteFolder(Path(address))
+    return FolderPlace(Path(address))
 
 
 def local_folder(address: str | None) -> Path:

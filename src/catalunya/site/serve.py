@@ -11,6 +11,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import Mount
@@ -94,7 +95,7 @@ def site_app(target: Path) -> Starlette:
     """Return the application that serves the site that `target` shows; a site built later is served from then on."""
     return Starlette(
         routes=[Mount("/", _SiteFiles(target))],
-        middleware=[Middleware(_Headers)],
+        middleware=[Middleware(_Headers), Middleware(GZipMiddleware, minimum_size=500)],
         exception_handlers={503: _no_site},
     )
 

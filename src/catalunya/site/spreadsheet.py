@@ -1,12 +1,14 @@
-"""One mart as an Excel workbook: a sheet that says what it is, and a sheet of its rows.
+"""One mart for Excel: a workbook with a sheet that says what it is and a sheet of its rows, and a CSV file.
 
 DuckDB writes one sheet a file; two of its files are put together here. The bytes depend on the content alone.
 """
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
+import shutil
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,6 +25,8 @@ _MOST_CHARACTERS = 32_767
 """Characters that a cell of Excel can have."""
 _NOT_IN_XML = r"[\x00-\x08\x0b\x0c\x0e-\x1f]"
 _CHUNK = 1 << 20
+_FORMULA = "^[=+@\\-\t\r]"
+"""What Excel takes for the beginning of a formula, in a text."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _CODE = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 _SHEET = "xl/worksheets/sheet1.xml"
@@ -75,6 +79,30 @@ def write_workbook(
     _put_together(rows, words, target, identity, width=len(columns) + len(mark))
     rows.unlink()
     words.unlink()
+
+
+def write_csv(con: duckdb.DuckDBPyConnection, mart: str, target: Path, work: Path, *, demo: bool) -> None:
+    """Write what Excel opens right where numbers have a decimal comma: a byte order mark, semicolons, no formulas."""
+    target.parent.mkdir(exist_ok=True)
+    mark = [f"{quote(demo_notice.SHORT_NOTICE)} as {demo_notice.COLUMN}"] if demo else []
+    cells = [_excel_cell(name, kind) for name, kind, *_ in con.execute(f"describe marts.{mart}").fetchall()]
+    plain = work / "plain.csv"
+    con.execute(
+        f"copy (select {', '.join([*mark, *cells])} from marts.{mart}) to {quote(str(plain))} "
+        "(format csv, header, delimiter ';')"
+    )
+    with target.open("wb") as file, plain.open("rb") as rows:
+        file.write(codecs.BOM_UTF8)
+        shutil.copyfileobj(rows, file)
+    plain.unlink()
+
+
+def _excel_cell(name: str, kind: str) -> str:
+    if kind == "DOUBLE":
+        return f"replace({name}::varchar, '.', ',') as {name}"
+    if kind == "VARCHAR":
+        return f"if(regexp_matches({name}, {quote(_FORMULA)}), chr(39) || {name}, {name}) as {name}"
+    return name
 
 
 def identity_of(workbook: Path) -> str | None:

@@ -24,6 +24,7 @@ from catalunya.address import Login, is_loopback, redacted, split_login
 from catalunya.errors import SourceUnreadable
 from catalunya.lake import disk
 from catalunya.lake.snapshot import LandedFile
+from catalunya.sources.egress import HINT, Egress, Refused
 from catalunya.sources.responses import InvalidResponse, body_of, raise_for_status
 from catalunya.sources.transport import RequestFailed, Response, Transport
 
@@ -73,6 +74,7 @@ class Http(AbstractContextManager["Http"]):
         timeout_s: Limit of one whole response, in seconds.
         app_token: Socrata's token.
         project_url: Where a portal's staff can find out who asks; part of the user agent.
+        egress: The hosts that it may call; by default the origin of each request, and no other that it redirects to.
         first_wait_s: The pause before the first retry, unless the portal names one with Retry-After.
         stopped: Once it is set, every request ends as `SourceUnreadable`: nobody waits for its result.
     """
@@ -84,6 +86,7 @@ class Http(AbstractContextManager["Http"]):
         timeout_s: float = 300.0,
         app_token: str | None = None,
         project_url: str | None = None,
+        egress: Egress | None = None,
         first_wait_s: float = 0.2,
         stopped: threading.Event | None = None,
     ) -> None:
@@ -91,6 +94,7 @@ class Http(AbstractContextManager["Http"]):
         self.requests = 0
         self._attempts = attempts
         self._first_wait_s = first_wait_s
+        self._egress = egress or Egress()
         self._stopped = stopped or threading.Event()
         self._lock = threading.Lock()
         self._logins: dict[Origin, Login] = {}
@@ -231,12 +235,15 @@ class Http(AbstractContextManager["Http"]):
     @contextmanager
     def _open(self, url: str, headers: Mapping[str, str], dataset: str) -> Iterator[Response]:
         """Give a good response (2xx or 304) after any redirects, its body unread."""
+        egress = self._egress.including(url)
         for _ in range(_REDIRECTS + 1):
             self._check_stopped(dataset)
             _rate_limiter(parse_url(url).host or "").wait()
+            with _refusals(url, dataset):
+                egress.check(url)
             with self._lock:
                 self.requests += 1
-            with self._transport.get(url, headers) as response:
+            with _refusals(url, dataset), self._transport.get(url, headers, egress) as response:
                 location = response.headers.get("location")
                 if location is None or response.status not in {301, 302, 303, 307, 308}:
                     raise_for_status(response, dataset)
@@ -247,6 +254,15 @@ class Http(AbstractContextManager["Http"]):
             f"{dataset}: GET {redacted(url)}: more than {_REDIRECTS} redirects; "
             "check the address in the dataset definition or the base URL."
         )
+
+
+@contextmanager
+def _refusals(url: str, dataset: str) -> Iterator[None]:
+    """Raise the refusal of a host as `SourceUnreadable`."""
+    try:
+        yield
+    except Refused as refusal:
+        raise SourceUnreadable(f"{dataset}: GET {redacted(url)}: {refusal}. {HINT}") from None
 
 
 def with_parameters(url: str, params: Mapping[str, str] | None) -> str:

@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import certifi
@@ -21,6 +21,8 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, ProtocolError, Pr
 from urllib3.response import BaseHTTPResponse, HTTPResponse
 
 from catalunya.address import is_loopback, redacted, split_login
+from catalunya.sources import egress
+from catalunya.sources.egress import Egress
 
 ASK_PORTAL = "Run again later; if it stays so, ask the portal."
 PROXY_HINT = (
@@ -73,13 +75,41 @@ class _Deadline:
                 self._socket = None
 
 
+@contextmanager
+def _checked(connection: HTTPConnection) -> Iterator[Callable[[socket.socket], socket.socket]]:
+    """Look at the addresses of a host before and after the connection; a proxy is whatever the environment names."""
+    host, port = connection.host, connection.port
+    if connection.proxy is not None or _current.egress.may_be_private(host, port):
+        yield lambda connected: connected
+        return
+
+    def check(connected: socket.socket) -> socket.socket:
+        try:
+            egress.require_public_peer(host, connected)
+        except egress.Refused:
+            connected.close()
+            raise
+        return connected
+
+    egress.require_public(host, port)
+    yield check
+
+
 class _HTTPConnection(HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        with _checked(self) as check:
+            return check(super()._new_conn())
+
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]
         _current.deadline.start(self.sock)
         return super().getresponse()
 
 
 class _HTTPSConnection(HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        with _checked(self) as check:
+            return check(super()._new_conn())
+
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]
         _current.deadline.start(self.sock)
         return super().getresponse()
@@ -121,8 +151,9 @@ class Transport:
         self._lock = threading.Lock()
 
     @contextmanager
-    def get(self, url: str, headers: Mapping[str, str]) -> Iterator[Response]:
-        """Send one GET request and give its response, whatever its status; raise `RequestFailed`."""
+    def get(self, url: str, headers: Mapping[str, str], allowed: Egress) -> Iterator[Response]:
+        """Send one GET request and give its response, whatever its status; raise `RequestFailed`, `egress.Refused`."""
+        _current.egress = allowed
         deadline = _current.deadline = _Deadline(self._timeout_s)
         raw = None
         try:

@@ -18,7 +18,6 @@ from typing import Any
 
 from catalunya.datasets import loader
 from catalunya.errors import CatalunyaError, LakeCorrupt, UsageError
-from catalunya.ingest import holds_demo
 from catalunya.lake import disk, index, layout, pointer, snapshot
 from catalunya.lake.index import MANIFEST
 from catalunya.lake.opening import open_lake
@@ -105,7 +104,7 @@ class LakeCopy:
                 f"{self.target.url} is no lake: it holds {', '.join(strange[:5])}; nothing was copied: give an empty folder"
             )
         kinds = {True: "demo data", False: "data of real portals"}
-        have = {lake.url: holds_demo(lake) for lake in (self.source, self.target)}
+        have = {lake.url: _holds_demo(lake) for lake in (self.source, self.target)}
         if len(set(have.values()) - {None}) > 1:
             said = " and ".join(
                 f"{url} holds {kinds[demo]}" for url, demo in have.items() if demo is not None
@@ -318,6 +317,17 @@ def _snapshots(storage: Storage) -> set[tuple[str, str]]:
         for name in storage.folders(f"{layout.LANDING}/{dataset_id}")
         if layout.is_id(name) and storage.exists(layout.landing(dataset_id, name, MANIFEST))
     }
+
+
+def _holds_demo(storage: Storage) -> bool | None:
+    """Whether a lake holds demo data; None when it holds none. Changes nothing, unlike `snapshot.latest`."""
+    for dataset_id in storage.folders(layout.LANDING):
+        for name in reversed(storage.folders(f"{layout.LANDING}/{dataset_id}")):
+            with suppress(LakeCorrupt):
+                manifest = snapshot.read(storage, dataset_id, name) if layout.is_id(name) else None
+                if manifest is not None:
+                    return manifest.demo
+    return None
 
 
 def _known(storage: Storage) -> set[tuple[str, str]]:
