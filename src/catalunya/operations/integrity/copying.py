@@ -96,13 +96,7 @@ class LakeCopy:
 
     def _target_is_newer(self) -> bool:
         """Compare what both lakes know; raises `UsageError` when they are not the same lake."""
-        strange = [
-            n for n in (*self.target.folders(), *self.target.files()) if n not in {*AREAS, layout.CURRENT}
-        ]
-        if strange:
-            raise UsageError(
-                f"{self.target.url} is no lake: it holds {', '.join(strange[:5])}; nothing was copied: give an empty folder"
-            )
+        _require_known(self.target.url, [*self.target.folders(), *self.target.files()])
         kinds = {True: "demo data", False: "data of real portals"}
         have = {lake.url: _holds_demo(lake) for lake in (self.source, self.target)}
         if len(set(have.values()) - {None}) > 1:
@@ -278,11 +272,27 @@ def copy_lake(
     known = loader.load(settings.home / "datasets")
     opened = open_lake(source)
     require_lake(opened)
+    if "://" not in target:
+        _require_lake_or_nothing(Path(target).expanduser())
     copy = open_lake(target)
     if opened.url == copy.url:
         raise UsageError(f"{source} and {target} are the same lake")
     with whole_lake(copy, new_run_id(settings.now()), known) as lock:
         return LakeCopy(opened, copy.guarded(lock), on_file).run()
+
+
+def _require_lake_or_nothing(folder: Path) -> None:
+    """Raise `UsageError` for a folder with other files, before it is opened as a lake: that makes a folder in it."""
+    found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    _require_known(str(folder), [name for name in found if not name.startswith(".")])
+
+
+def _require_known(where: str, names: Collection[str]) -> None:
+    strange = sorted(set(names) - {*AREAS, layout.CURRENT})
+    if strange:
+        raise UsageError(
+            f"{where} is no lake: it holds {', '.join(strange[:5])}; nothing was copied: give an empty folder"
+        )
 
 
 def require_lake(storage: Storage) -> None:
