@@ -142,6 +142,7 @@ def fork(folder: Path) -> None:
 
 
 def other_files(folder: Path) -> None:
+    damages.write(folder / "lost+found" / "x")
     damages.write(folder / "thesis.doc")
 
 
