@@ -141,12 +141,17 @@ def fork(folder: Path) -> None:
         path.write_text(json.dumps({**json.loads(path.read_text()), "demo": True}))
 
 
+def other_files(folder: Path) -> None:
+    damages.write(folder / "lost+found" / "x")
+    damages.write(folder / "thesis.doc")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (another, "the two never mix"),
         (fork, "is another lake"),
-        (lambda folder: damages.write(folder / "thesis.doc"), "is no lake: it holds thesis.doc"),
+        (other_files, "is no lake: it holds thesis.doc"),
     ],
     ids=["real data", "fork", "other files"],
 )
@@ -161,6 +166,7 @@ def test_what_is_not_the_same_lake_is_refused_and_stays_as_it_was(make, message,
     answer = copy(lake, target)
     assert answer.code == 2, answer.stderr
     assert message in answer.json["message"]
+    assert (target / ".lake").exists() is (make is not other_files)
     after = {
         path: path.read_bytes() for path in target.rglob("*") if path.is_file() and ".lake" not in path.parts
     }

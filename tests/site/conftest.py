@@ -72,7 +72,7 @@ def changed(
     built = command("site", "build", "--to", str(folder / "site"))
     assert built.code == 0, built.stderr
     database = Path(released.json["release"], "catalunya.duckdb")
-    return ChangedSite(built.json, folder / "site" / "current", database, happened)
+    return ChangedSite(built.json, built.stderr, folder / "site" / "current", database, happened)
 
 
 @pytest.fixture(scope="session")
