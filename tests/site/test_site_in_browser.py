@@ -1,4 +1,4 @@
-"""The site as readers meet it: no error, no request elsewhere, switches, back, no JavaScript, large text, search."""
+"""The site as readers meet it: no error, no request elsewhere, switches, back, no JavaScript, large text."""
 
 from __future__ import annotations
 
@@ -231,31 +231,3 @@ def shades(page: Page) -> dict[str, str]:
         "(area) => [area.dataset.code, area.firstElementChild.getAttribute('class')]))"
     )
     return found
-
-
-@pytest.mark.parametrize(
-    ("typed", "found"),
-    [
-        ("prat", "el Prat de Llobregat"),
-        ("L'Hospitalet", "l'Hospitalet de Llobregat"),
-        ("hospitalet", "l'Hospitalet de Llobregat"),
-        ("aran", "Aran"),
-        ("sant boi", "Sant Boi de Llobregat"),
-    ],
-)
-def test_the_search_finds_a_place_by_any_spelling_with_the_keyboard(
-    browser: Browser, url: str, typed: str, found: str
-) -> None:
-    with browser.new_context() as context:
-        page = context.new_page()
-        page.goto(f"{url}/ca/")
-        page.fill("#search", typed)
-        option = page.locator(
-            "#found [role=option]", has_text=re.compile(f"^{re.escape(found)}$", re.IGNORECASE)
-        )
-        expect(option).to_be_visible()
-        names = page.locator("#found [role=option]").all_inner_texts()
-        for _ in range([name.lower() for name in names].index(found.lower()) + 1):
-            page.press("#search", "ArrowDown")
-        page.press("#search", "Enter")
-        expect(page.locator("h1")).to_have_text(re.compile(f"^{re.escape(found)}$", re.IGNORECASE))
