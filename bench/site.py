@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -39,6 +40,8 @@ class Measured:
     """The best of several builds."""
 
     seconds: float
+    processor_s: float
+    """Of all processors together."""
     peak_mb: float
     answer: dict[str, Any]
 
@@ -57,11 +60,13 @@ def main() -> int:
         written = {
             name for name, inode in service_pages(sites / "changed").items() if before.get(name) != inode
         }
-    print(f"{'':28}{'seconds':>9}{'peak MB':>9}{'pages':>8}{'written':>9}{'unchanged':>11}")
+    print(
+        f"{'':28}{'seconds':>9}{'processor s':>13}{'peak MB':>9}{'pages':>8}{'written':>9}{'unchanged':>11}"
+    )
     for title, found in (("into an empty folder", whole), (f"after {CHANGED} services changed", changed)):
         answer = found.answer
         print(
-            f"{title:28}{found.seconds:>9.1f}{found.peak_mb:>9.0f}{answer['pages']:>8,}{answer['pages_written']:>9,}"
+            f"{title:28}{found.seconds:>9.1f}{found.processor_s:>13.1f}{found.peak_mb:>9.0f}{answer['pages']:>8,}{answer['pages_written']:>9,}"
             f"{answer['pages_unchanged']:>11,}"
         )
     ratio = changed.seconds / whole.seconds
@@ -136,7 +141,7 @@ def build(lake: Path, release: str, target: Path) -> Measured:
         str(target),
         "--json",
     ]
-    began = time.monotonic()
+    began, used = time.monotonic(), processor_seconds()
     running = subprocess.Popen(
         command, env=environment(lake), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -148,7 +153,13 @@ def build(lake: Path, release: str, target: Path) -> Measured:
     watching.join()
     if running.returncode:
         sys.exit(f"a build failed with status {running.returncode}: {answer}")
-    return Measured(seconds, max(peaks), json.loads(answer))
+    return Measured(seconds, processor_seconds() - used, max(peaks), json.loads(answer))
+
+
+def processor_seconds() -> float:
+    """What all processes used that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def watch(running: subprocess.Popen[str], peaks: list[float]) -> None:

@@ -324,6 +324,8 @@ case "$service" in
     api-server | scheduler | dag-processor | triggerer | worker | cleanup)
         [ -r "$secrets/sql_alchemy_conn" ] || fail "there are no secrets in $secrets yet; secrets-init creates them"
         wait_for "$database_host" "$database_port"
+        # Only the step that creates the first user needs it.
+        unset AIRFLOW_ADMIN_PASSWORD
         case "$service" in
             api-server)
                 check_log_in

@@ -16,6 +16,8 @@ class ChangedSite:
 
     answer: dict[str, Any]
     """Of `catalunya site build`."""
+    told: str
+    """What it told a person meanwhile, and at its end."""
     site: Path
     database: Path
     services: dict[str, str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -50,7 +51,11 @@ def test_what_did_not_change_is_the_file_of_before(changed: ChangedSite, target:
         else:
             assert was.st_ino != is_now.st_ino
     assert changed.answer["pages_unchanged"] == unchanged > 9_000
-    assert changed.answer["pages_written"] == changed.answer["pages"] - unchanged
+    written = changed.answer["pages"] - unchanged
+    assert changed.answer["pages_written"] == written
+    assert f"{written:,} written and {unchanged:,} unchanged" in changed.told
+    assert re.search(r"MB in \d+\.\d s", changed.told)
+    assert "writing the pages" in changed.told
 
 
 def test_only_the_pages_of_services_that_changed_are_written(changed: ChangedSite, target: Path) -> None:
@@ -182,7 +187,8 @@ def test_a_kill_before_any_change_leaves_one_whole_site(tmp_path: Path) -> None:
     assert code == 0
     assert seen[0] == old
     assert seen.index(new) > 6
-    assert len(list(target.iterdir())) == 2
+    # The site before the one that is shown is kept.
+    assert len(list(target.iterdir())) == 3
 
 
 def test_a_build_that_stops_leaves_the_old_site_and_nothing_else(
@@ -199,7 +205,8 @@ def test_a_build_that_stops_leaves_the_old_site_and_nothing_else(
         assert not [path for path in target.iterdir() if path.name.startswith(".")]
     build_small("20260103T000000Z-22222222", target)
     assert (target / "current" / "index.html").read_text() == "20260103T000000Z-22222222"
-    assert len(list(target.iterdir())) == 2
+    # The site before the one that is shown is kept.
+    assert len(list(target.iterdir())) == 3
 
 
 def test_a_folder_of_something_else_is_left_alone(first_release: ReleasedLake, tmp_path: Path) -> None:

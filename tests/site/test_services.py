@@ -277,9 +277,12 @@ def test_the_list_is_filtered_and_the_address_says_how(watched: Page, site: Path
         )
 
     rows = watched.locator("#results tbody tr")
+    asked: list[str] = []
+    watched.on("request", lambda request: asked.append(request.url))
     watched.goto(f"{url}/en/services/")
     expect(watched.locator("#by-comarca")).to_be_visible()
     expect(watched.locator("#results")).to_be_hidden()
+    assert [address for address in asked if address.endswith(".json")] == []
     watched.select_option("#kind", "day_centre")
     watched.select_option("#comarca", "21")
     expect(rows).to_have_count(count("21", public=False))
@@ -423,6 +426,9 @@ def test_the_search_finds_a_service_and_says_when_there_is_nothing(
     expect(watched.locator("#found [role=option]")).to_have_count(1)
     watched.click("#found [role=option]")
     expect(watched.locator("h1")).to_have_text(name)
+    for nothing in ("---", " "):
+        watched.fill("#search", nothing)
+        expect(watched.locator("#found")).to_be_hidden()
     watched.fill("#search", "qwertz")
     expect(watched.locator("#not-found")).to_have_text(language("en").text("search.none"))
     expect(watched.locator("#found")).to_be_hidden()

@@ -97,7 +97,7 @@ def _page(
             "changes": changes,
             "others": others if parts else [],
             "kinds": [kind for kind in CHANGES if any(change.change == kind for change in changes)],
-            "comarques": [comarca for comarca in pages.facts.comarques.values() if comarca.code in there],
+            "comarques": [comarca for comarca in pages.facts.sorted_comarques() if comarca.code in there],
         },
     )
 

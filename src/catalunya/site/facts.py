@@ -87,6 +87,10 @@ class Facts:
         """The newest year of the coverage."""
         return max(self.years)
 
+    def sorted_comarques(self) -> list[Territory]:
+        """The comarques, by name."""
+        return sorted(self.comarques.values(), key=lambda one: folded(one.name))
+
     def members(self, comarca_id: str) -> list[Territory]:
         """The municipalities of a comarca, by name."""
         found = (one for one in self.municipalities.values() if one.comarca_id == comarca_id)

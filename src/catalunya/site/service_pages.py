@@ -20,7 +20,7 @@ def service_pages(pages: Pages) -> Iterator[tuple[str, str]]:
         ]
         for comarca in facts.comarques.values()
     }
-    listed = [comarca for comarca in facts.comarques.values() if by_comarca[comarca.code]]
+    listed = [comarca for comarca in facts.sorted_comarques() if by_comarca[comarca.code]]
     yield pages.render(
         "services.html",
         "services",

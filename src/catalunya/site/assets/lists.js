@@ -1,5 +1,5 @@
 // Filters of the lists of services and of changes; what is chosen stands in the address.
-const { key, hasWords, services } = await import(document.querySelector('script[src*="/assets/search."]').src);
+const { key, hasWords, wordsOf, services } = await import(document.querySelector('script[src*="/assets/search."]').src);
 const SHOWN = 100;
 
 // Show the form, and let it, the address and what is shown agree.
@@ -66,12 +66,13 @@ if (serviceForm) {
 
   follow(serviceForm, async ({ q, kind, ownership, comarca }) => {
     const turn = (latest += 1);
-    const asked = Boolean(key(q) || kind || ownership || comarca);
+    const words = wordsOf(key(q));
+    const asked = Boolean(words || kind || ownership || comarca);
     const all = asked ? await services() : [];
     if (turn !== latest) return;
     const found = all.filter((service) =>
       (!kind || service.group === kind) && (!ownership || service.ownership === ownership) &&
-      (!comarca || service.comarca === comarca) && hasWords(service.words, key(q)));
+      (!comarca || service.comarca === comarca) && hasWords(service.words, words));
     const draw = (count) => {
       table.tBodies[0].replaceChildren(...found.slice(0, count).map(row));
       more.hidden = found.length <= count;

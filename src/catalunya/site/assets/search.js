@@ -21,6 +21,9 @@ export function key(name) {
 
 const bare = (name) => name.replace(/^(?:(?:els?|les|la|los?|es|ses|sa) |[ls]')/, "");
 
+// The words of a key, without marks between them.
+export const wordsOf = (text) => text.replace(/[^\p{L}\p{N}]+/gu, " ").trim();
+
 const once = (work) => { let kept; return () => (kept ??= work()); };
 const fetched = (address) => fetch(address).then((answer) => answer.json());
 
@@ -28,12 +31,14 @@ const fetched = (address) => fetch(address).then((answer) => answer.json());
 export const places = once(async () => {
   const found = await fetched(dataset.places);
   const names = new Map(found.map(([path, name]) => [path.split("-")[0], name]));
-  return found.map(([path, name, comarca, ...others]) => ({
-    code: path.split("-")[0], name, comarca,
-    where: comarca ? names.get(comarca) : dataset.comarca,
-    address: `${comarca ? dataset.municipalities : dataset.comarques}${path}/`,
-    keys: [name, ...others].map(key).flatMap((one) => (one === bare(one) ? [one] : [one, bare(one)])),
-  }));
+  return found.map(([path, name, comarca, ...others]) => {
+    const keys = [name, ...others].map(key).flatMap((one) => (one === bare(one) ? [one] : [one, bare(one)]));
+    return {
+      code: path.split("-")[0], name, comarca, keys, words: wordsOf(keys.join(" ")),
+      where: comarca ? names.get(comarca) : dataset.comarca,
+      address: `${comarca ? dataset.municipalities : dataset.comarques}${path}/`,
+    };
+  });
 });
 
 // Every service of the register of now, with its municipality.
@@ -43,29 +48,31 @@ export const services = once(async () => {
   return found.services.map(([path, name, municipality, group, ownership, count]) => {
     const place = municipalities.get(municipality);
     return {
-      name, where: place?.name ?? "", comarca: place?.comarca ?? "", count, isService: true,
+      name, where: place?.name ?? "", kind: dataset.kinds.split("|")[group], comarca: place?.comarca ?? "", count, isService: true,
       group: found.groups[group], ownership: found.ownerships[ownership],
       address: `${field.form.getAttribute("action")}${path}/`,
-      keys: [key(name)], words: `${key(name)} ${place?.keys.join(" ") ?? ""} ${path.split("-")[0].toLowerCase()}`,
+      keys: [key(name)], words: wordsOf(`${key(name)} ${place?.words ?? ""} ${path.split("-")[0].toLowerCase()}`),
     };
   });
 });
 
-// Whether every word that was typed begins a word of a text.
-export const hasWords = (words, wanted) =>
-  wanted.split(" ").every((word) => words.startsWith(word) || words.includes(` ${word}`) || words.includes(`'${word}`));
+// Whether every word that was typed begins one of the words.
+export const hasWords = (words, typed) => typed.split(" ").every((word) => ` ${words}`.includes(` ${word}`));
 
 // How near an entry is to what was typed: smaller is nearer, 9 is not at all.
-function distance({ keys, words = keys.join(" "), isService }, wanted) {
-  const near = (one) => (one === wanted ? 0 : one.startsWith(wanted) ? 1 : ` ${one}`.includes(` ${wanted}`) ? 2 : 9);
-  return Math.min(...keys.map(near), hasWords(words, wanted) ? 3 : 9) + (isService ? 0.5 : 0);
+function distance({ keys, words, isService }, wanted, typed) {
+  const near = (one) =>
+    one === wanted ? 0 : one.startsWith(`${wanted} `) ? 1 : one.startsWith(wanted) ? 2 : ` ${one}`.includes(` ${wanted}`) ? 3 : 9;
+  return Math.min(...keys.map(near), hasWords(words, typed) ? 4 : 9) + (isService ? 0.5 : 0);
 }
 
 // The entries that fit what was typed, the nearest first.
 export function find(typed, entries) {
   const wanted = key(typed);
-  if (!wanted) return [];
-  const ranked = entries.map((entry) => [Math.min(distance(entry, wanted), distance(entry, bare(wanted)) + 0.25), entry]);
+  const words = wordsOf(wanted);
+  const short = bare(wanted) || wanted;
+  if (!words) return [];
+  const ranked = entries.map((entry) => [Math.min(distance(entry, wanted, words), distance(entry, short, words) + 0.25), entry]);
   return ranked.filter(([far]) => far < 9).sort((a, b) => a[0] - b[0] || a[1].name.length - b[1].name.length)
     .map(([, entry]) => entry);
 }
@@ -77,19 +84,19 @@ function show() {
   const found = find(field.value, known).slice(0, SHOWN);
   chosen = -1;
   field.removeAttribute("aria-activedescendant");
-  list.replaceChildren(...found.map(({ name, where, address }, position) => {
+  list.replaceChildren(...found.map(({ name, where, kind, address }, position) => {
     const item = document.createElement("li");
     const place = document.createElement("small");
     item.id = `found-${position}`;
     item.role = "option";
     item.setAttribute("aria-selected", "false");
     item.dataset.address = address;
-    place.textContent = where;
+    place.textContent = [where, kind].filter(Boolean).join(", ");
     item.append(name, " ", place);
     return item;
   }));
   list.hidden = !found.length;
-  notFound.textContent = known.length && key(field.value) && !found.length ? dataset.none : "";
+  notFound.textContent = known.length && wordsOf(key(field.value)) && !found.length ? dataset.none : "";
   field.setAttribute("aria-expanded", String(Boolean(found.length)));
 }
 
