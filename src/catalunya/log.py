@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -29,7 +29,7 @@ def bound(**values: str) -> Iterator[None]:
         _bound.reset(token)
 
 
-def add_bound(_: object, __: str, event: dict[str, Any]) -> dict[str, Any]:
+def add_bound(_: Any, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
     """Add what is bound to events of libraries, too: a processor of structlog."""
     return {**_bound.get(), **event}
 
