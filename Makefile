@@ -30,6 +30,10 @@ setup-dev: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv)
 run: setup ## One complete run on demo data, from the portals to a release
 	@ENVIRONMENT=demo .venv/bin/catalunya run
 
+site: setup ## The public site of that release, at http://127.0.0.1:8081/
+	@ENVIRONMENT=demo .venv/bin/catalunya site build
+	@ENVIRONMENT=demo exec .venv/bin/catalunya site serve
+
 airflow: $(if $(filter .uv/bin/uv,$(UV)),.uv/bin/uv) ## Airflow without containers: http://localhost:8080, airflow/airflow
 	@$(UV) sync --frozen --quiet --no-dev --inexact --group airflow
 	@exec .venv/bin/python -m orchestration.scripts.airflow_local
@@ -65,7 +69,7 @@ test-fast: setup-dev ## The tests of a minute, for every save: no Airflow, no br
 
 setup-site: setup-dev
 	@command -v npm >/dev/null || { echo "npm is missing; install Node.js 20.19 or newer" >&2; exit 1; }
-	@npm ci --prefix tests/site --silent --no-audit --no-fund
+	@cd tests/site && npm ci --silent --no-audit --no-fund
 
 test-site: setup-site ## The public site by axe-core, html-validate and Lighthouse: needs Chromium and Node.js
 	@CATALUNYA_REQUIRE_ALL=1 .venv/bin/pytest -n 0 -m site_tools tests/site $(PYTEST_ARGS)

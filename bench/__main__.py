@@ -18,6 +18,7 @@ BENCHMARKS = (
     ("stage.py",),
     ("fetch.py",),
     ("warehouse.py",),
+    ("site.py",),
     ("growth.py", "--s3", "10", "1000", "5000"),
     ("orchestration.py",),
 )

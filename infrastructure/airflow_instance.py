@@ -76,9 +76,11 @@ class AirflowInstance(Construct):
         orchestrator: iam.IRole,
         logs: s3.IBucket,
         topic: sns.ITopic,
+        site_url: str | None = None,
     ) -> None:
         super().__init__(scope, name)
         self.settings = settings
+        self.site_url = site_url
         self.role = role
         vpc = self._network(logs)
         subnet = vpc.public_subnets[0]
@@ -191,7 +193,7 @@ class AirflowInstance(Construct):
         settings = self.settings
         stack = Stack.of(self)
         lines = {
-            **settings.airflow_variables(Aws.ACCOUNT_ID, Aws.REGION),
+            **settings.airflow_variables(Aws.ACCOUNT_ID, Aws.REGION, self.site_url),
             "CATALUNYA_ENGINE": "athena",
             "CATALUNYA_REVISION": code_revision(ROOT) or "",
             "AIRFLOW_ADMIN_EMAIL": settings.alert_email or "admin@localhost.invalid",

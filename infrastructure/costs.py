@@ -15,8 +15,8 @@ class Prices:
     """List prices in US dollars of US East (N. Virginia) without free tier; Ireland is up to a tenth more expensive.
 
     From aws.amazon.com/s3/pricing, /lambda/pricing, /athena/pricing, /cloudwatch/pricing, /ec2/pricing/on-demand,
-    /ebs/pricing, /vpc/pricing and /secrets-manager/pricing. In November 2026 second sources agreed for all of them except
-    scratch space: check that one before you rely on it.
+    /ebs/pricing, /vpc/pricing, /cloudfront/pricing and /secrets-manager/pricing. In November 2026 second sources agreed
+    for all of them except scratch space and CloudFront: check those before you rely on them.
     """
 
     stored_gb_month: float = 0.023
@@ -41,6 +41,12 @@ class Prices:
     address_hour: float = 0.005
     """A public IPv4 address."""
     secret_month: float = 0.40
+    delivered_gb: float = 0.085
+    """Sent by CloudFront to readers in Europe and North America."""
+    delivered_10000: float = 0.012
+    """Requests over TLS, in Europe."""
+    routed_million: float = 0.10 + 0.03
+    """Invocations of the function that leads each address, with its look into the key value store."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,36 @@ def machine(volumes_gb: int = 16 + 50, secrets: int = 2, prices: Prices | None =
         Line("Volumes, gp3", f"{volumes_gb} GB", volumes_gb * price.volume_gb_month),
         Line("Public IPv4 address", f"{HOURS_A_MONTH} hours", HOURS_A_MONTH * price.address_hour),
         Line("Secrets", str(secrets), secrets * price.secret_month),
+    ]
+
+
+def site(
+    files: int,
+    size: float,
+    *,
+    days_with_news: int = 30,
+    kept: int = 30,
+    requests: float,
+    delivered: float,
+    prices: Prices | None = None,
+) -> list[Line]:
+    """Return the monthly bill of the public site: `files` of `size` bytes in all, uploaded on each day with news.
+
+    Readers make `requests`, which get `delivered` bytes. CloudFront's free tier, 1 TB and ten million requests a month, is
+    not taken off.
+    """
+    price = prices or Prices()
+    uploads = files * days_with_news
+    stored = size * kept / GB
+    return [
+        Line("S3, uploads", f"{uploads:,}", uploads / 1000 * price.writes_1000),
+        Line("S3, storage", f"{stored:.2f} GB", stored * price.stored_gb_month),
+        Line("CloudFront, bytes", f"{delivered / GB:.1f} GB", delivered / GB * price.delivered_gb),
+        Line(
+            "CloudFront, requests",
+            f"{requests:,.0f}",
+            requests / 10_000 * price.delivered_10000 + requests / 1e6 * price.routed_million,
+        ),
     ]
 
 

@@ -110,7 +110,8 @@ def outputs(settings: Parameters) -> None:
 def variables(settings: Parameters) -> None:
     """Print the variables by which Airflow and the command `catalunya` use the stack, one a line."""
     account = _connect(settings)
-    for name, value in settings.airflow_variables(account.number, account.region).items():
+    site_url = account.outputs(settings.prefix).get("Site") if settings.site else None
+    for name, value in settings.airflow_variables(account.number, account.region, site_url).items():
         sys.stdout.write(f"{name}={value}\n")
 
 

@@ -32,7 +32,7 @@ def destroy(account: Account, settings: Parameters, say: Say, *, delete_lake: bo
     name = settings.prefix
     lake, results, logs = (f"{name}-{kind}-{account.number}" for kind in ("lake", "results", "logs"))
     delete_lake = delete_lake or not settings.is_production
-    emptied = [results, logs, *([lake] if delete_lake else [])]
+    emptied = [results, logs, f"{name}-site-{account.number}", *([lake] if delete_lake else [])]
     if delete_lake and account.has_bucket(lake):
         _allow_deletes(account, lake)
     delete_stack(account, name, say, emptied=emptied)

@@ -77,6 +77,14 @@ class Parameters(BaseModel):
     """An instance that runs Airflow in the account; without it, Airflow runs elsewhere under one of `workers`."""
     airflow_instance: str = Field("t4g.large", pattern=r"^[a-z]+\d+g[a-z]*\.\w+$")
     """The type of the instance, one with a Graviton processor; the stack of containers needs 6 GB of memory."""
+    site: bool = False
+    """The public site, in a bucket behind CloudFront; everybody can read it."""
+    site_domain: str | None = Field(None, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9-]+)+$")
+    """The domain of the site, whose record in the DNS leads to the distribution; by default CloudFront's own name."""
+    site_certificate: str | None = Field(
+        None, pattern=r"^arn:aws[a-z-]*:acm:us-east-1:\d{12}:certificate/[\w-]+$"
+    )
+    """ARN of its certificate, which CloudFront takes from us-east-1 only."""
     first_day: str = Field("2024-01-01", pattern=r"^\d{4}-\d\d-\d\d$")
     """No snapshot is older; Athena looks for partitions from this day on."""
     socrata_url: str | None = None
@@ -94,6 +102,14 @@ class Parameters(BaseModel):
                 "workers: production needs `airflow = true`, or the ARNs of the roles or users that Airflow runs under; "
                 "without them everybody in the account could publish without a second factor"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _domain_has_a_certificate(self) -> Self:
+        if bool(self.site_domain) != bool(self.site_certificate):
+            raise ValueError("site_domain and site_certificate: give both or none")
+        if self.site_domain and not self.site:
+            raise ValueError("site_domain: there is no site; set site = true")
         return self
 
     @field_validator("socrata_url", "idescat_url", "icgc_url")
@@ -132,11 +148,15 @@ class Parameters(BaseModel):
         """True where data must outlive the stack."""
         return self.environment == "production"
 
-    def airflow_variables(self, account: str, region: str) -> dict[str, str]:
-        """Return the environment variables by which Airflow uses this stack."""
+    def airflow_variables(self, account: str, region: str, site_url: str | None = None) -> dict[str, str]:
+        """Return the environment variables by which Airflow uses this stack; `site_url` is the address of its site."""
         optional = {
             "CATALUNYA_EXTERNAL_ID": self.external_id,
             "CATALUNYA_PROJECT_URL": self.project_address,
+            "CATALUNYA_SITE": f"s3://{self.prefix}-site-{account}" if self.site else None,
+            # CloudFront serves it: no container does.
+            "CATALUNYA_SITE_SERVER": "0" if self.site else None,
+            "CATALUNYA_SITE_URL": site_url if self.site else None,
         }
         return {
             "ENVIRONMENT": self.environment,

@@ -26,6 +26,7 @@ SNAPSHOTS = (INDEX, MANIFEST, REFUSAL, ACCEPTANCE)
 """Where the states of snapshots are read: the index, or the files beside the bytes when it is missing or not current."""
 RECORD = f"{layout.LEDGER}/*.json"
 """The record of a run. The archive of a month is a `.jsonl`, which no role deletes."""
+BOUNDARIES = f"{layout.STAGING}/boundaries/*/*.parquet"
 LANDED = tuple(f"{layout.LANDING}/*/*/{name}" for name in ("page-*", "manifest.json", "accepted.json"))
 """What no role may delete, nor an administrator as long as the policy of the bucket stays."""
 
@@ -135,6 +136,8 @@ PUBLISH = RolePermissions(
         *SNAPSHOTS,
         f"{layout.CANDIDATES}/*",
         f"{layout.RELEASES}/*",
+        # The borders of the site's maps, which no mart has.
+        BOUNDARIES,
         f"{layout.DOCS}/*",
         f"{layout.ALERTS}/*",
         # Whether a copy for the readers of Athena is there already, and which release they see.

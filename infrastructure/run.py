@@ -28,7 +28,8 @@ def run(
     mine = {
         name: value for name, value in os.environ.items() if name not in {"AWS_PROFILE", "AWS_SESSION_TOKEN"}
     }
-    given = settings.airflow_variables(account.number, account.region)
+    site_url = account.outputs(settings.prefix).get("Site") if settings.site else None
+    given = settings.airflow_variables(account.number, account.region, site_url)
     # The credentials are of the role already.
     given.pop("CATALUNYA_ROLES")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"

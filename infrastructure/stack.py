@@ -20,6 +20,7 @@ from infrastructure.monitoring import Monitoring
 from infrastructure.package import ROOT
 from infrastructure.parameters import TAG, Parameters
 from infrastructure.roles import Roles
+from infrastructure.site import Site
 from infrastructure.storage import Buckets
 
 
@@ -39,15 +40,28 @@ class CatalunyaStack(Stack):
         GlueCatalog(self, "Catalogue", settings, definitions, lake)
         Athena(self, "Athena", settings, storage, roles)
         Functions(self, "Functions", settings, _environment(settings, lake), roles.by_name, monitoring.topic)
+        site = (
+            Site(self, "PublicSite", settings, storage.site, roles.by_name["publish"])
+            if storage.site
+            else None
+        )
         if airflow:
             AirflowInstance(
-                self, "AirflowInstance", settings, airflow, roles.orchestrator, storage.logs, monitoring.topic
+                self,
+                "AirflowInstance",
+                settings,
+                airflow,
+                roles.orchestrator,
+                storage.logs,
+                monitoring.topic,
+                site.url if site else None,
             )
         for title, value in {
             "Lake": f"s3://{lake}",
             "Alerts": monitoring.topic.topic_arn,
             "Orchestrator": roles.orchestrator.role_arn,
             "Reader": roles.by_name["reader"].role_arn,
+            **({"Site": site.url} if site else {}),
             **({"Deployment": roles.deployment.role_arn} if roles.deployment else {}),
         }.items():
             CfnOutput(self, title, value=value)

@@ -1,4 +1,4 @@
-"""The buckets: the lake, the results of queries, and the access logs of both."""
+"""The buckets: the lake, the results of queries, the public site, and the access logs of these."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OLD_DAYS = {
 
 
 class Buckets(Construct):
-    """Three buckets: private, encrypted, and accessible over TLS only."""
+    """Buckets that are private, encrypted, and accessible over TLS only."""
 
     def __init__(self, scope: Construct, name: str, settings: Parameters) -> None:
         super().__init__(scope, name)
@@ -52,6 +52,7 @@ class Buckets(Construct):
         self.results = self._bucket(
             "results", logged=True, lifecycle_rules=[s3.LifecycleRule(expiration=Duration.days(3))]
         )
+        self.site = self._bucket("site", logged=True, lifecycle_rules=[]) if settings.site else None
         self._deny_deletes_in_landing()
 
     def name_of(self, kind: str) -> str:

@@ -73,6 +73,8 @@ def test_the_example_shows_the_defaults(folder):
         "people",
         "project_url",
         "github_repository",
+        "site_domain",
+        "site_certificate",
     }
     assert {name: value for name, value in given.items() if name not in no_default} == {
         name: value for name, value in shown.items() if name not in no_default

@@ -50,6 +50,7 @@ def test_any_password_comes_back_from_the_connection_urls_as_it_was_given(tmp_pa
     assert (made["postgres_password"], made["redis_password"]) == (password, password[::-1])
     expected = {
         "sql_alchemy_conn": ("postgresql+psycopg2", "airflow", password, "postgres", 5432, "/airflow"),
+        "sql_alchemy_conn_async": ("postgresql+asyncpg", "airflow", password, "postgres", 5432, "/airflow"),
         "result_backend": ("db+postgresql", "airflow", password, "postgres", 5432, "/airflow"),
         "broker_url": ("redis", "", password[::-1], "redis", 6379, "/0"),
     }

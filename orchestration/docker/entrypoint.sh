@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Starts the service of a container, after a check of its settings and a wait for its database.
 #
-#     entrypoint.sh secrets | init | api-server | scheduler | dag-processor | triggerer | worker | cleanup | portal | COMMAND…
+#     entrypoint.sh secrets | init | release | api-server | scheduler | dag-processor | triggerer | worker | cleanup | site | portal |
+#         COMMAND…
 #
-# `secrets` creates the secrets and `init` the database, and both end. Any other command is run as it is.
+# `secrets` creates the secrets and `init` the database, and both end; `release` does both on a host that links database and
+# queue by DATABASE_URL and REDIS_URL. Any other command is run as it is.
 set -euo pipefail
 
 secrets=${CATALUNYA_SECRETS:-/run/catalunya}
@@ -27,6 +29,42 @@ fail() {
     exit 1
 }
 
+# What may come from a file (NAME_FILE), or from the secrets backend of Airflow's settings (NAME_SECRET).
+given_secrets=(AIRFLOW__CORE__FERNET_KEY AIRFLOW__API__SECRET_KEY AIRFLOW__API_AUTH__JWT_SECRET AIRFLOW_ADMIN_PASSWORD
+    POSTGRES_PASSWORD REDIS_PASSWORD DATABASE_URL REDIS_URL SOCRATA_APP_TOKEN CATALUNYA_NOTIFY_URLS
+    CATALUNYA_TRINO_PASSWORD AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN)
+
+read_secret_files() {
+    local name file
+    for name in "${given_secrets[@]}"; do
+        file=${name}_FILE
+        [ -n "${!file:-}" ] || continue
+        [ -z "${!name:-}" ] || fail "set $name or $file, not both"
+        [ -r "${!file}" ] || fail "set $file to a file that user $(id -u) can read: ${!file} is none"
+        export "$name=$(cat "${!file}")"
+        unset "$file"
+    done
+}
+
+# Ask Airflow's secrets backend (AIRFLOW__SECRETS__BACKEND), such as AWS Secrets Manager, for what it keeps.
+read_secret_backend() {
+    local name key pair keys=()
+    for name in "${given_secrets[@]}"; do
+        key=${name}_SECRET
+        if [ -n "${!key:-}" ]; then
+            [ -z "${!name:-}" ] || fail "set $name or $key, not both"
+            keys+=("$name=${!key}")
+        fi
+    done
+    [ "${#keys[@]}" -gt 0 ] || return 0
+    [ -n "${AIRFLOW__SECRETS__BACKEND:-}" ] || fail "set AIRFLOW__SECRETS__BACKEND: it is asked for ${keys[0]%%=*}"
+    while IFS= read -r -d '' pair; do
+        [ "$pair" != failed ] || fail "no service starts without its secrets"
+        export "${pair%%=*}=${pair#*=}"
+        unset "${pair%%=*}_SECRET"
+    done < <(python orchestration/docker/secret_backend.py ${keys[@]+"${keys[@]}"} || printf 'failed\0')
+}
+
 # Production starts only with its own secrets. The error names every variable that is wrong, not only the first.
 check_production() {
     local wrong=0 name value
@@ -37,8 +75,15 @@ check_production() {
     for name in AIRFLOW__CORE__FERNET_KEY AIRFLOW__API__SECRET_KEY AIRFLOW__API_AUTH__JWT_SECRET POSTGRES_PASSWORD \
         REDIS_PASSWORD AIRFLOW_ADMIN_PASSWORD CATALUNYA_LAKE; do
         value=${!name:-}
+        case "$name:${DATABASE_URL:+database}:${REDIS_URL:+queue}" in
+            # The URL has the password, which the host made.
+            POSTGRES_PASSWORD:database:* | REDIS_PASSWORD:*:queue) continue ;;
+            # Without a queue the scheduler runs the tasks.
+            REDIS_PASSWORD:database:*) continue ;;
+            CATALUNYA_LAKE:*) [ "$ENVIRONMENT" = production ] || continue ;;
+        esac
         if [ -z "$value" ] && [ "$name" != CATALUNYA_LAKE ]; then
-            complain "set $name: production has no default for it"
+            complain "set $name: ${DATABASE_URL:+with DATABASE_URL }production has no default for it"
             continue
         fi
         case "$name=$value" in
@@ -56,7 +101,7 @@ check_production() {
         127.* | ::1 | localhost) ;;
         *) complain "set AIRFLOW_BIND to 127.0.0.1 and put a proxy with TLS in front: '$AIRFLOW_BIND' is open to other machines" ;;
     esac
-    [ "$wrong" = 0 ] || fail "production does not start with these settings; nothing was changed"
+    [ "$wrong" = 0 ] || fail "$ENVIRONMENT does not start with these settings; nothing was changed"
 }
 
 # The variables of the log-in, before the web interface is there: see docs/log-in.md.
@@ -141,8 +186,35 @@ create_secrets() {
     local password
     password=$(url_encode "$(cat "$secrets/postgres_password")")
     store_secret sql_alchemy_conn "postgresql+psycopg2://airflow:$password@postgres:5432/airflow" 0400
+    store_secret sql_alchemy_conn_async "postgresql+asyncpg://airflow:$password@postgres:5432/airflow" 0400
     store_secret result_backend "db+postgresql://airflow:$password@postgres:5432/airflow" 0400
     store_secret broker_url "redis://:$(url_encode "$(cat "$secrets/redis_password")")@redis:6379/0" 0400
+}
+
+# A database, and a queue if there is one, outside of the stack. Where the folder of secrets is mounted for reading, its files
+# are those of secrets-init, as in the stack; else each container writes its own. Afterwards no secret is in the environment.
+use_links() {
+    [ -n "${DATABASE_URL:-}" ] || return 0
+    if [ -w "$secrets" ]; then
+        create_secrets
+        python orchestration/docker/connections.py "$secrets" || exit 1
+    fi
+    read -r database_host database_port < <(python orchestration/docker/connections.py address "$DATABASE_URL")
+    if [ -n "${REDIS_URL:-}" ]; then
+        read -r queue_host queue_port < <(python orchestration/docker/connections.py address "$REDIS_URL")
+    fi
+    unset DATABASE_URL AIRFLOW__CORE__FERNET_KEY AIRFLOW__API__SECRET_KEY AIRFLOW__API_AUTH__JWT_SECRET
+}
+
+# What a host of a Procfile sets: the port of its proxy, the commit, and a queue where there are workers.
+use_host() {
+    [ -n "${DYNO:-}" ] || return 0
+    export AIRFLOW__API__PORT=${PORT:-5000} CATALUNYA_REVISION=${CATALUNYA_REVISION:-${GIT_REV:-}}
+    export AIRFLOW__CORE__EXECUTOR=${AIRFLOW__CORE__EXECUTOR:-${REDIS_URL:+CeleryExecutor}}
+    export AIRFLOW__CORE__EXECUTOR=${AIRFLOW__CORE__EXECUTOR:-LocalExecutor}
+    if [ -n "${AIRFLOW__API__BASE_URL:-}" ]; then
+        export AIRFLOW__CORE__EXECUTION_API_SERVER_URL=${AIRFLOW__CORE__EXECUTION_API_SERVER_URL:-${AIRFLOW__API__BASE_URL%/}/execution/}
+    fi
 }
 
 check_memory() {
@@ -168,10 +240,19 @@ check_lake() {
     esac
 }
 
+# The folder of the site, where it is no bucket.
+check_site() {
+    case "${CATALUNYA_SITE:-}" in
+        "" | *://*) ;;
+        *) [ -d "$CATALUNYA_SITE" ] && [ -w "$CATALUNYA_SITE" ] || fail \
+            "the folder of the site $CATALUNYA_SITE cannot be written by user $(id -u): change its owner to user 50000" ;;
+    esac
+}
+
 wait_for() {
     local host=$1 port=$2 until=$((SECONDS + wait_seconds))
     until (exec 3<>"/dev/tcp/$host/$port") 2>/dev/null; do
-        [ "$SECONDS" -lt "$until" ] || fail "$host:$port did not answer within $wait_seconds s; see 'docker compose logs $host'"
+        [ "$SECONDS" -lt "$until" ] || fail "$host:$port did not answer within $wait_seconds s; see its log ('docker compose logs $host')"
         sleep 0.3
     done
 }
@@ -206,11 +287,23 @@ clean_up() {
 }
 
 case "$ENVIRONMENT" in
-    demo | development) ;;
-    production) check_production ;;
+    demo | development | production) ;;
     *) fail "set ENVIRONMENT to demo, development or production, not '$ENVIRONMENT'" ;;
 esac
+# A host may start the release step by its path, with or without this script as the entrypoint.
+case "${1:-}" in */entrypoint.sh) shift ;; esac
 service=${1:-bash}
+if [ "$service" = site ]; then
+    # It reads no secret, and checks none.
+    exec catalunya site serve --host 0.0.0.0 --port "${PORT:-8081}" --to "${CATALUNYA_SITE:-/var/lib/catalunya/site}"
+fi
+read_secret_files
+read_secret_backend
+if [ "$ENVIRONMENT" = production ] || [ -n "${DATABASE_URL:-}" ]; then check_production; fi
+database_host=postgres database_port=5432 queue_host=redis queue_port=6379
+use_links
+use_host
+unset REDIS_URL
 size_dbt
 size_pools "$service"
 spare_services
@@ -221,10 +314,16 @@ case "$service" in
         check_code
         check_lake
         check_log_in
+        check_site
         create_secrets
         ;;
-    init)
-        wait_for postgres 5432
+    init | release)
+        if [ "$service" = release ]; then
+            check_code
+            check_lake
+            check_site
+        fi
+        wait_for "$database_host" "$database_port"
         export AIRFLOW__LOGGING__LOGGING_LEVEL=WARNING AIRFLOW__LOGGING__FAB_LOGGING_LEVEL=ERROR
         airflow db migrate
         airflow users create --role Admin --username "${AIRFLOW_ADMIN_USERNAME:-airflow}" \
@@ -235,7 +334,9 @@ case "$service" in
         ;;
     api-server | scheduler | dag-processor | triggerer | worker | cleanup)
         [ -r "$secrets/sql_alchemy_conn" ] || fail "there are no secrets in $secrets yet; secrets-init creates them"
-        wait_for postgres 5432
+        wait_for "$database_host" "$database_port"
+        # Only the step that creates the first user needs it.
+        unset AIRFLOW_ADMIN_PASSWORD
         case "$service" in
             api-server)
                 check_log_in
@@ -261,13 +362,12 @@ case "$service" in
                 ;;
         esac
         if [ "$service" = worker ]; then
-            wait_for redis 6379
+            wait_for "$queue_host" "$queue_port"
             export AIRFLOW__CORE__EXECUTOR=CeleryExecutor
             exec airflow celery worker --skip-serve-logs
         fi
         # With workers, the scheduler sends tasks to them; healthy.py restarts it when workers appear or disappear.
-        AIRFLOW__CORE__EXECUTOR=$(python orchestration/docker/healthy.py executor)
-        export AIRFLOW__CORE__EXECUTOR
+        export AIRFLOW__CORE__EXECUTOR=${AIRFLOW__CORE__EXECUTOR:-$(python orchestration/docker/healthy.py executor)}
         say "$AIRFLOW__CORE__EXECUTOR, dbt on $CATALUNYA_DBT_THREADS threads, DuckDB with $CATALUNYA_DUCKDB_MEMORY"
         exec airflow scheduler --skip-serve-logs
         ;;

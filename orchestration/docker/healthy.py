@@ -35,7 +35,8 @@ def main(service: str) -> str:
     if service == "worker":
         return worker()
     fault = heartbeat(JOBS[service])
-    if service == "scheduler" and not fault:
+    # A host of a Procfile has a fixed executor.
+    if service == "scheduler" and not fault and "DYNO" not in os.environ:
         fault = restart_with_other_executor()
     return fault
 

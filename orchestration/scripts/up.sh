@@ -44,10 +44,18 @@ case "$config" in
         fi
         ;;
 esac
-port=$(echo "$config" | sed -n 's/^.* published: "*\([0-9]*\).*$/\1/p')
-if [ -z "$("${compose[@]}" ps --quiet airflow-apiserver 2>/dev/null)" ] && (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-    fail "port $port is in use: stop what listens there, or choose another: AIRFLOW_PORT=8081 make up"
-fi
+# The port of this machine at which a service is published.
+published() {
+    echo "$config" | awk -v service="  $1:" '$0 == service {found = 1; next} /^  [^ ]/ {found = 0}
+        found && $1 == "published:" {gsub(/"/, "", $2); print $2}'
+}
+port=$(published airflow-apiserver)
+for pair in "airflow-apiserver $port AIRFLOW_PORT=8090" "site $(published site) CATALUNYA_SITE_PORT=8091"; do
+    read -r service number other <<<"$pair"
+    if [ -z "$("${compose[@]}" ps --quiet "$service" 2>/dev/null)" ] && (exec 3<>"/dev/tcp/127.0.0.1/$number") 2>/dev/null; then
+        fail "port $number is in use: stop what listens there, or choose another: $other make up"
+    fi
+done
 if ! "${compose[@]}" "${up[@]}"; then
     for service in $("${compose[@]}" ps --all --format '{{.Service}} {{.State}} {{.ExitCode}} {{.Health}}' \
         | awk '($2 != "running" && $3 != 0) || $4 == "unhealthy" {print $1}'); do
@@ -57,3 +65,4 @@ if ! "${compose[@]}" "${up[@]}"; then
     fail "the stack did not start; all logs: make logs"
 fi
 say "ready at http://localhost:$port (log in with airflow/airflow unless another user was set)"
+say "the public site, after the first run: $(echo "$config" | awk '$1 == "CATALUNYA_SITE_URL:" {print $2; exit}')"

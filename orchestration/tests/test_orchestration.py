@@ -122,17 +122,18 @@ def test_schedule_owner_and_retries_are_those_of_the_design(pipeline):
 
 def test_the_tasks_and_their_order(pipeline):
     tasks = pipeline["dags"]["catalunya_data_pipeline"]["tasks"]
-    assert set(tasks) == {"check_dbt_connection", "ingest", *CHAIN}
+    assert set(tasks) == {"check_dbt_connection", "ingest", *CHAIN, "build_site"}
     assert {name for name, task in tasks.items() if task["mapped"]} == {"ingest", "stage"}
     assert tasks["check_dbt_connection"]["up"] == tasks["ingest"]["up"] == []
     assert tasks["wait_for_new_data"]["up"] == ["check_dbt_connection", "ingest"]
     assert tasks["run_dbt_transformations"]["up"] == ["check_dbt_connection", "stage"]
     for before, after in pairwise(CHAIN):
         assert before in tasks[after]["up"]
-    assert tasks["wait_for_new_data"]["rule"] == tasks["finish_run"]["rule"] == "all_done"
-    assert {
-        task["rule"] for name, task in tasks.items() if name not in {"wait_for_new_data", "finish_run"}
-    } == {"all_success"}
+    assert tasks["build_site"]["up"] == ["generate_dbt_docs"]
+    assert {name for name, task in tasks.items() if "build_site" in task["up"]} == set()
+    always = {"wait_for_new_data", "finish_run", "build_site"}
+    assert {tasks[name]["rule"] for name in always} == {"all_done"}
+    assert {task["rule"] for name, task in tasks.items() if name not in always} == {"all_success"}
 
 
 def test_functions_replace_two_tasks_and_change_nothing_else(described, pipeline):
@@ -207,6 +208,9 @@ def test_dags_test_ends_in_the_release_of_the_command_and_sends_openlineage_even
     assert {n: s for n, s in sums[0].items() if n.startswith(("csv/", "parquet/"))} == {
         n: s for n, s in sums[1].items() if n.startswith(("csv/", "parquet/"))
     }
+    site = tmp_path / "lake" / "site" / "current"
+    assert json.loads((site / "site.json").read_text())["release_id"] == released
+    assert (site / "ca" / "municipis" / "080193-barcelona" / "index.html").is_file()
     models: dict[str, set[str]] = {}
     for event in webhook_sink.heard:
         if event["job"]["namespace"] == "catalunya":

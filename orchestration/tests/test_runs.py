@@ -51,7 +51,9 @@ def test_the_first_run_ends_in_the_same_release_as_the_command(airflow, first, s
 
 def test_a_run_leaves_nothing_but_its_release_its_documentation_and_its_record(airflow, first):
     folders = {path.split("/")[0] for path in files_of(airflow.lake)}
-    assert folders == {"landing", "staging", "quarantine", "releases", "docs", "ledger", "current.json"}
+    assert folders == {
+        "landing", "staging", "quarantine", "releases", "docs", "ledger", "current.json", "site",
+    }  # fmt: skip
     [page] = (airflow.lake / "docs").glob("*/index.html")
     assert "coverage_comarca" in page.read_text("utf-8")
 
@@ -108,13 +110,36 @@ def test_a_run_with_nothing_new_succeeds_and_starts_no_dbt(quiet, first):
     ended = quiet.run()
     assert ended.state == "success"
     states = ended.states()
-    assert all(states[name] == "skipped" for name in ("wait_for_new_data", *REST))
+    assert all(states[name] == "skipped" for name in ("wait_for_new_data", *REST, "build_site"))
     assert states["finish_run"] == "success"
     assert quiet.pointer() == before
     record = quiet.record(ended)
     assert (record["status"], record["exit_code"]) == ("unchanged", 0)
     assert sum(d["requests"] for d in record["datasets"].values()) == len(quiet.portal.log) == 6
     assert quiet.webhook_sink.heard == []
+
+
+def test_a_site_that_cannot_be_built_takes_no_release_back_and_is_built_by_the_next_run(quiet, first):
+    def shown() -> str:
+        return json.loads((quiet.lake / "site" / "current" / "site.json").read_text())["release_id"]
+
+    before = quiet.pointer()
+    assert shown() == before
+    foreign = quiet.lake / "site" / "thesis.odt"
+    foreign.write_text("years of work")
+    ended = quiet.run(force=True)
+    assert (ended.state, ended.states()["build_site"]) == ("failed", "failed")
+    assert (ended.tries()["build_site"], ended.states()["finish_run"]) == (1, "success")
+    assert quiet.record(ended)["status"] == "released"
+    assert shown() == before != quiet.pointer()
+    [alert] = quiet.webhook_sink.heard
+    assert "build_site failed" in alert["title"] and "thesis.odt" in alert["message"]
+    foreign.unlink()
+    again = quiet.run()
+    assert again.state == "success", again.states()
+    assert quiet.record(again)["status"] == "unchanged"
+    assert again.states()["build_site"] == "success"
+    assert shown() == quiet.pointer()
 
 
 def test_each_source_is_retried_alone_and_one_that_is_down_stops_no_other_and_sends_one_alert(quiet, first):
@@ -225,7 +250,7 @@ def test_a_worker_killed_in_every_task_costs_one_try_only(quiet, first, fork_ser
     kills = {
         "check_dbt_connection": 0, "ingest": 1, "wait_for_new_data": 0, "stage": 1,
         "worker:run_dbt_transformations": 2, "validate_data_quality": 1, "publish_release": 10,
-        "generate_dbt_docs": 2, "finish_run": 1,
+        "generate_dbt_docs": 2, "finish_run": 1, "build_site": 0,
     }  # fmt: skip
     quiet.kills.write_text(json.dumps(kills))
     ended = quiet.run(force=True)

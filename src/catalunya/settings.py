@@ -42,6 +42,7 @@ LOOPBACK_SITE = "http://127.0.0.1:8081"
 ROOT = Path(__file__).resolve().parents[2]
 _BETWEEN_ADDRESSES = r"[\s,]*\s[\s,]*|^,+|,+(?=arn:|[A-Za-z][A-Za-z0-9+.-]*://)|,+$"
 """What separates addresses for alerts: white space, or a comma before a scheme; an address may contain commas."""
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/?")
 _ROLES = re.compile(r"(?P<partition>arn:aws[a-z-]*):iam::(?P<account>\d{12}):role/(?P<prefix>\S+)")
 
 
@@ -107,6 +108,8 @@ class Settings(BaseModel):
         None, pattern=r"^https://[!-~]+$", validation_alias="CATALUNYA_PROJECT_URL"
     )
     """Where portals and readers of lineage find out who runs this pipeline; None: nowhere."""
+    site: str | None = Field(None, validation_alias="CATALUNYA_SITE")
+    """The folder of the public site, or `s3://bucket` behind CloudFront; None: `site` in a local lake."""
     site_url: str = Field(LOOPBACK_SITE, validation_alias="CATALUNYA_SITE_URL")
     """Origin at which the public site is served, without a slash at the end."""
     publisher: str | None = Field(None, validation_alias="CATALUNYA_PUBLISHER")
@@ -166,6 +169,13 @@ class Settings(BaseModel):
         if not is_complete:
             raise ValueError(f"{_without_password(url)!r} is not a base URL such as https://portal.example")
         return url.rstrip("/")
+
+    @field_validator("site")
+    @classmethod
+    def _folder_or_bucket(cls, place: str | None) -> str | None:
+        if place and "://" in place and not _BUCKET.fullmatch(place):
+            raise ValueError("is neither a folder nor s3://bucket; a bucket of a site has no prefix")
+        return place
 
     @field_validator("site_url")
     @classmethod

@@ -22,7 +22,8 @@ ADMINISTRATOR = "test"
 """The key of the tests themselves, which may do everything."""
 ENGINE = "trino"
 """The key of the engine that stands for Athena: its requests are made in the name of who asked the query."""
-_SIGNED = re.compile(r"Credential=([^/]+)/[^/]*/[^/]*/([^/]+)/")
+_SIGNED = re.compile(r"Credential=([^/]+)/[^/]*/(?:[^/]*/)??([^/]+)/aws4_request")
+"""Access key and service; the scope of a signature for all regions (SigV4A) names none."""
 
 
 @dataclass
@@ -82,6 +83,8 @@ class Gate:
             return needs.of_s3(method, path, named, body)
         if service == "lambda":
             return needs.of_lambda(path, self.place)
+        if service.startswith("cloudfront"):
+            return [needs.of_store(service, method, path, self.place)]
         if service == "sns":
             return [Need("sns:Publish", parse_qs(body.decode())["TopicArn"][0])]
         target = named["x-amz-target"].rpartition(".")
@@ -130,6 +133,9 @@ class Gate:
                 f"You are not authorized to perform: {need.action} on the resource. After your AWS administrator or you "
                 "have updated your permissions, please try again."
             )
+        if service == "cloudfront":
+            error = f"<Error><Type>Sender</Type><Code>AccessDenied</Code><Message>{message}</Message></Error>"
+            return 403, f"<ErrorResponse>{error}</ErrorResponse>".encode()
         body: dict[str, Any] = {"__type": "AccessDeniedException", "message": message, "Message": message}
         return (403 if service == "lambda" else 400), json.dumps(body).encode()
 

@@ -25,7 +25,7 @@ _BEHAVIOUR = {
     "blkid": "test -e \"$CATALUNYA_BOOT_ROOT/formatted\" || exit 2",
     "docker": """case "$*" in
     *"version --short") echo 2.40.3 ;;
-    *config) echo '        published: "8080"' ;;
+    *config) printf '  airflow-apiserver:\\n        published: "8080"\\n  site:\\n        published: "8081"\\n' ;;
     *"ps --quiet"*) echo 0123456789ab ;;
 esac""",
 }  # fmt: skip

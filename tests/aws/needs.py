@@ -172,6 +172,31 @@ def of_lambda(path: str, place: Place) -> list[Need]:
     return [Need("lambda:InvokeFunction", place.arn("lambda", f"function:{name}"))]
 
 
+def of_store(service: str, method: str, path: str, place: Place) -> Need:
+    """Return what a request to a key value store of CloudFront, or about one, needs.
+
+    Source: the service authorization reference, "Actions defined by Amazon CloudFront KeyValueStore".
+    """
+    whole = unquote(urlsplit(path).path)
+    if service == "cloudfront":
+        found = re.fullmatch(r"/2020-05-31/key-value-store/([^/]+)", whole)
+        if found is None or method != "GET":
+            raise NotImplementedError(f"{method} {path}")
+        return Need(
+            "cloudfront:DescribeKeyValueStore",
+            f"arn:aws:cloudfront::{place.account}:key-value-store/{found[1]}",
+        )
+    found = re.fullmatch(r"/key-value-stores/(arn:[^/]+/[^/]+)(/keys/[^/]+)?", whole)
+    if found is None:
+        raise NotImplementedError(f"{method} {path}")
+    action = (
+        {"GET": "GetKey", "PUT": "PutKey", "DELETE": "DeleteKey"}[method]
+        if found[2]
+        else "DescribeKeyValueStore"
+    )
+    return Need(f"cloudfront-keyvaluestore:{action}", found[1])
+
+
 def parsed(body: bytes) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(body or b"{}")
     return content

@@ -24,6 +24,7 @@ _ARNS = {
     "AWS::SQS::Queue": ("QueueName", "arn:aws:sqs:{region}:{account}:{}"),
     "AWS::SNS::Topic": ("TopicName", "arn:aws:sns:{region}:{account}:{}"),
     "AWS::Logs::LogGroup": ("LogGroupName", "arn:aws:logs:{region}:{account}:log-group:{}:*"),
+    "AWS::CloudFront::KeyValueStore": ("Name", "arn:aws:cloudfront::{account}:key-value-store/{}"),
     "AWS::Lambda::Function": ("FunctionName", "arn:aws:lambda:{region}:{account}:function:{}"),
 }
 _OF_RESOURCES = ("AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy", "AWS::SNS::TopicPolicy")

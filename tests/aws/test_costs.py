@@ -6,6 +6,7 @@ import pytest
 
 from infrastructure import costs
 from infrastructure.costs import GB, Usage
+from tests.project import ROOT
 
 GIVEN = {"days_with_news": 30, "memory_mb": 1024, "scratch_mb": 2048, "slower": 1.0}
 
@@ -48,6 +49,12 @@ def test_a_month_has_its_runs_its_maintenance_and_what_is_stored():
 def test_bytes_that_leave_aws_are_charged_when_airflow_is_outside():
     news, day = Usage(downloaded_bytes=GB), Usage(downloaded_bytes=GB / 10)
     assert costs.transfer(Usage(), news, day, days_with_news=30).usd == pytest.approx(33 * 0.09)
+
+
+def test_the_table_of_the_site_in_the_guide_is_what_its_bill_says():
+    lines = costs.site(12_000, 150e6, requests=500_000, delivered=15 * GB)
+    assert costs.table(lines) in (ROOT / "docs" / "aws.md").read_text("utf-8")
+    assert lines[0].usd == pytest.approx(12 * 30 * 0.005)
 
 
 def test_a_table_has_the_sum():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date
@@ -24,6 +25,7 @@ from catalunya.release import current_release, roll_back
 from catalunya.runs import aws_lambda
 from catalunya.runs.steps import StepwiseRun
 from catalunya.settings import PORTAL_VARIABLES, Settings
+from catalunya.site.material import Material
 from infrastructure.permissions import ROLES
 from tests.aws.invocation import DAY, Invocation, event, variables
 from tests.aws.needs import Need, necessary
@@ -172,6 +174,7 @@ def _live(life: Life) -> None:
     _maintain(life)
     _alert(life)
     _download(life)
+    _build_site(life)
 
 
 def _fail_a_stage(life: Life) -> None:
@@ -260,6 +263,15 @@ def _download(life: Life) -> None:
             assert found
             for entry in found:
                 s3.get_object(Bucket=bucket, Key=entry["Key"])
+
+
+def _build_site(life: Life) -> None:
+    shown = current_release(life.storage())
+    assert shown is not None
+    with life.recorder.role("publish"), tempfile.TemporaryDirectory() as folder:
+        material = Material(life.storage(), life.datasets, shown, life.settings.site_url)
+        assert material.build(Path(folder)).pages > 1000
+        assert shown.release_id in material.kept_releases()
 
 
 def _maintain(life: Life) -> None:

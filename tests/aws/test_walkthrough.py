@@ -16,11 +16,13 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import boto3
 import pytest
@@ -117,6 +119,18 @@ class Account:
                 "secrets": [
                     one["Name"] for one in self.client("secretsmanager").list_secrets()["SecretList"]
                 ],
+                "sites": [
+                    one["DomainName"]
+                    for one in self.client("cloudfront")
+                    .list_distributions()["DistributionList"]
+                    .get("Items", [])
+                ],
+                "stores": [
+                    one["Name"]
+                    for one in self.client("cloudfront")
+                    .list_key_value_stores()["KeyValueStoreList"]
+                    .get("Items", [])
+                ],
                 "queues": self.client("sqs").list_queues().get("QueueUrls", []),
                 "topics": [one["TopicArn"] for one in self.client("sns").list_topics()["Topics"]],
                 "logs": [g["logGroupName"] for g in self.client("logs").describe_log_groups()["logGroups"]],
@@ -130,6 +144,16 @@ class Account:
             }.items()
             if names
         }
+
+    def shown_site(self) -> str:
+        """The release of the site that readers see."""
+        bucket = f"{NAME}-site-000000000000"
+        store = self.client("cloudfront").describe_key_value_store(Name=bucket)["KeyValueStore"]["ARN"]
+        path = f"/key-value-stores/{quote(store, safe='')}/keys/current"
+        with urllib.request.urlopen(f"{self.emulator.endpoint}{path}", timeout=60) as answer:
+            name = json.load(answer)["Value"]
+        found = self.client("s3").get_object(Bucket=bucket, Key=f"sites/{name}/site.json")["Body"].read()
+        return str(json.loads(found)["release_id"])
 
     def boot(self, folder: Path) -> Machine:
         """Boot the instance that the group of the stack would start now."""
@@ -265,6 +289,9 @@ def released(
     more = {
         **endpoints,
         **settings,
+        "AWS_ENDPOINT_URL_CLOUDFRONT_KEYVALUESTORE": endpoints["AWS_ENDPOINT_URL"].replace(
+            "127.0.0.1", "localhost"
+        ),
         "CATALUNYA_HOME": str(guide.folder),
         "CATALUNYA_NOW": "",
         "CATALUNYA_ATHENA_POLL": "0.1",
@@ -324,6 +351,7 @@ def test_the_guide_leads_from_an_empty_account_to_a_release_an_update_a_rollback
     assert made["engine"] == "athena"
     assert (release / "catalunya.duckdb").stat().st_size > 100_000
     assert status == ""
+    assert account.shown_site() == made["release_id"]
     people = "select count(*) from service_users"
     assert query(account, athena, people) == [(made["rows"]["service_users"],)]
     guide.run("make aws-alert")

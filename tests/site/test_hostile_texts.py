@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from html.parser import HTMLParser
+from pathlib import PurePosixPath
 
-import duckdb
-
-from catalunya.site.facts import Service, read_facts
+from catalunya.site.build import Content
 from catalunya.site.language import language
 from catalunya.site.pages import Pages
-from catalunya.site.territory_pages import territory_pages
+from catalunya.site.service_facts import Period, Service
+from catalunya.site.service_pages import service_pages
 from tests import hostile
-from tests.site.test_site import _content
+from tests.site.test_site_pages import content  # noqa: F401 (a fixture)
 
 
 class Structure(HTMLParser):
@@ -32,23 +33,28 @@ class Structure(HTMLParser):
         self.text.append(data)
 
 
-def page(marts: duckdb.DuckDBPyConnection, texts: list[str]) -> Structure:
-    """The page of a municipality with one service for each text, which is its name, owner and address."""
-    facts = read_facts(marts)
-    services = [
-        Service(f"S{n}", text, "k", "day_centre", "public", text, 3, text, text, None, "080193")
-        for n, text in enumerate(texts)
-    ]
-    barcelona = {"080193": facts.municipalities["080193"]}
-    facts = replace(facts, services={"080193": services}, municipalities=barcelona, comarques={})
-    [(_, html)] = territory_pages(Pages(_content(facts), language("en")))
-    return Structure(html)
+def service(number: int, text: str) -> Service:
+    period = Period(
+        text, text, "day_centre", "public", text, 3, text, text, None, "080193", text, "observed", date(2026, 1, 5), None,
+    )  # fmt: skip
+    return Service(f"S{number:05}", (period,))
 
 
-def test_hostile_texts_add_no_element_and_no_attribute_to_a_page(marts: duckdb.DuckDBPyConnection) -> None:
-    hostile_page, plain = page(marts, hostile.TEXTS), page(marts, ["x"] * len(hostile.TEXTS))
-    assert hostile_page.elements == plain.elements
-    text = "".join(hostile_page.text)
-    assert "<script>alert(1)</script>" in text and "{{ 7 * 7 }}" in text
-    assert not any(control in text for control in ("\u202e", "\x1b", "\x00"))
-    assert max(len(part) for part in hostile_page.text) < 2000
+def pages(content: Content, texts: list[str]) -> list[tuple[str, str]]:  # noqa: F811
+    services = {one.service_id: one for one in (service(n, text) for n, text in enumerate(texts))}
+    changed = replace(content, facts=replace(content.facts, services=services))
+    return list(service_pages(Pages(changed, language("en"))))
+
+
+def test_hostile_texts_add_no_element_and_no_attribute_to_a_page(content: Content) -> None:  # noqa: F811
+    hostile_pages = pages(content, hostile.TEXTS)
+    plain_pages = pages(content, ["x"] * len(hostile.TEXTS))
+    assert len(hostile_pages) == len(plain_pages) > len(hostile.TEXTS)
+    said = ""
+    for (path, page), (_, plain) in zip(hostile_pages, plain_pages, strict=True):
+        assert path.isascii() and ".." not in PurePosixPath(path).parts and len(path) < 200
+        structure = Structure(page)
+        assert structure.elements == Structure(plain).elements, path
+        said += "".join(structure.text)
+    assert "<script>alert(1)</script>" in said and "{{ 7 * 7 }}" in said
+    assert not any(control in said for control in ("\u202e", "\x1b", "\x00"))

@@ -191,6 +191,21 @@ def test_the_page_of_a_territory_is_the_same_in_a_release_of_the_same_data(conte
     assert differing == {"ca/index.html"}
 
 
+def test_a_comarca_without_data_is_hatched_on_the_map_of_the_server(content: Content) -> None:
+    assert 'fill="url(#hatch)"' not in html_of(content)["en/index.html"]
+    year = content.facts.newest_year
+    comarca = content.facts.comarques["13"]
+    unknown = {
+        key: replace(found, rate=None) if key[0] == year else found for key, found in comarca.coverage.items()
+    }
+    facts = replace(content.facts, comarques={"13": replace(comarca, coverage=unknown)})
+    html = html_of(replace(content, facts=facts))["en/index.html"]
+    assert re.search(
+        r'<path class="none" fill="url\(#hatch\)" d="[^"]*"><title>Barcelonès: no data</title>', html
+    )
+    assert '<pattern id="hatch"' in html
+
+
 def test_a_neighbour_is_on_the_page_with_its_coverage(content: Content) -> None:
     html = html_of(content)["en/municipalities/080193-barcelona/index.html"]
     compared = html.partition('id="compared"')[2].partition("</table>")[0]

@@ -117,6 +117,11 @@ class Stack(AirflowApi):
                     raise
                 time.sleep(0.5)
 
+    @property
+    def site_url(self) -> str:
+        """Where the public site is served."""
+        return f"http://localhost:{self.env['CATALUNYA_SITE_PORT']}"
+
     def running(self, run_id: str, task_id: str) -> dict[str, Any]:
         """Return the instance of a task as soon as it runs."""
 
@@ -167,7 +172,7 @@ def docker(command: list[str], env: dict[str, str] | None = None, *, check: bool
 
 def make_stack(name: str, image: str, folder: Path, **env: str) -> Stack:
     """A stack that is not started yet, on a free port."""
-    port = free_port()
+    port, site_port = free_port(), free_port()
     project = f"catalunya-{name}"
     return Stack(
         f"http://localhost:{port}",
@@ -178,6 +183,7 @@ def make_stack(name: str, image: str, folder: Path, **env: str) -> Stack:
             "COMPOSE_PROJECT_NAME": project,
             "CATALUNYA_IMAGE": image,
             "AIRFLOW_PORT": str(port),
+            "CATALUNYA_SITE_PORT": str(site_port),
             **env,
         },
     )

@@ -26,7 +26,7 @@ PAGES = (
 TAKE_A_VALUE = {"--env-file", "--file", "-f", "--profile", "--project-directory", "--project-name", "-p"}
 AIRFLOW = {
     "secrets-init", "airflow-init", "airflow-apiserver", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer",
-    "airflow-cleanup", "demo-portal",
+    "airflow-cleanup", "demo-portal", "site",
 }  # fmt: skip
 ALWAYS = {*AIRFLOW, "postgres", "redis"}
 PRODUCTION = ("-f", "docker-compose.yml", "--env-file", "config/environment/production.env")
@@ -132,10 +132,35 @@ def test_each_environment_has_volumes_of_its_own(compose):
         return {key: volume["name"] for key, volume in model(compose, **env)["volumes"].items()}
 
     assert volumes() == {
-        key: f"catalunya_{key}_demo" for key in ("lake", "logs", "postgres", "redis", "secrets")
+        key: f"catalunya_{key}_demo" for key in ("lake", "logs", "postgres", "redis", "secrets", "site")
     }
     assert volumes(ENVIRONMENT="development")["lake"] == "catalunya_lake_development"
     assert volumes(COMPOSE_PROJECT_NAME="mine")["lake"] == "mine_lake_demo"
+
+
+def test_an_external_database_and_queue_replace_those_of_the_stack(compose):
+    env = {
+        "DATABASE_URL": "postgres://u:p@db.example.org/care?sslmode=verify-full", "REDIS_URL": "rediss://:p@cache.example.org",
+        "CATALUNYA_DATABASE_SERVER": "0", "CATALUNYA_QUEUE_SERVER": "0",
+    }  # fmt: skip
+    services = model(compose, "--profile", "scale", **env)["services"]
+    assert services["postgres"]["deploy"]["replicas"] == services["redis"]["deploy"]["replicas"] == 0
+    for name in AIRFLOW - {"site", "demo-portal"}:
+        assert services[name]["environment"]["DATABASE_URL"] == env["DATABASE_URL"]
+        needed = services[name].get("depends_on", {})
+        assert {one["required"] for other, one in needed.items() if other in {"postgres", "redis"}} <= {False}
+    assert model(compose)["services"]["postgres"]["deploy"]["replicas"] == 1
+
+
+def test_every_secret_can_come_from_a_file_or_from_the_backend(compose):
+    script = (ORCHESTRATION / "docker" / "entrypoint.sh").read_text()
+    names = re.findall(r"[A-Z_]{8,}", script.partition("given_secrets=(")[2].partition(")")[0])
+    assert len(names) > 12
+    passed = model(compose, "--env-file", os.devnull, **{f"{name}_FILE": "/x" for name in names})["services"]
+    given = passed["airflow-scheduler"]["environment"]
+    assert [
+        name for name in names if given.get(f"{name}_FILE") != "/x" or f"{name}_SECRET" not in given
+    ] == []
 
 
 def test_no_service_has_a_limit_of_processors_unless_one_is_set(compose):
@@ -161,7 +186,9 @@ def test_what_runs_tasks_is_stopped_before_the_api_server(compose):
     services = model(compose, "--profile", "scale")["services"]
     for name in ("airflow-scheduler", "airflow-worker"):
         assert "airflow-apiserver" in services[name]["depends_on"], name
-        assert services[name]["environment"]["DUMB_INIT_SETSID"] == "0"
+    assert "DUMB_INIT_SETSID=0" in (ORCHESTRATION / "Dockerfile").read_text(), (
+        "a signal goes to the main process alone"
+    )
 
 
 def test_mounts_of_the_host_s_folders_are_labelled_for_selinux_when_that_is_set(compose):

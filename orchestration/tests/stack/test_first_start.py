@@ -24,7 +24,7 @@ pytestmark = pytest.mark.stack
 
 SERVICES = {
     "postgres", "redis", "secrets-init", "airflow-init", "airflow-apiserver", "airflow-scheduler", "airflow-dag-processor",
-    "airflow-triggerer", "airflow-cleanup", "demo-portal",
+    "airflow-triggerer", "airflow-cleanup", "demo-portal", "site",
 }  # fmt: skip
 INITS = {"secrets-init", "airflow-init"}
 MOST_IDLE_MIB = 1536
@@ -187,7 +187,7 @@ def test_nothing_listens_beyond_loopback_runs_as_root_or_can_write_its_own_code(
         assert all("docker.sock" not in mount["Source"] for mount in one["Mounts"]), name
         published = [binding for bindings in (host["PortBindings"] or {}).values() for binding in bindings]
         assert [binding["HostIp"] for binding in published] == (
-            ["127.0.0.1"] if name == "airflow-apiserver" else []
+            ["127.0.0.1"] if name in {"airflow-apiserver", "site"} else []
         ), name
         if one["State"]["Running"]:
             lines = docker(["docker", "top", one["Id"], "-o", "pid,uid"]).splitlines()[1:]

@@ -11,6 +11,7 @@ from rich.table import Table
 from catalunya import log
 from catalunya.errors import printable
 from catalunya.publication.demo_notice import NOTICE
+from catalunya.settings import LOOPBACK_SITE
 
 if TYPE_CHECKING:
     from catalunya.operations.trace import Trace, TracedFile
@@ -107,6 +108,9 @@ def print_run(console: Console, record: RunRecord, *, demo: bool) -> None:
     print_line(console, record.message)
     if record.release:
         print_line(console, f"release {record.release}")
+    if record.release and not record.exit_code:
+        shown = "`make site`, or `catalunya site build` and `catalunya site serve`"
+        print_line(console, f"its site, at {LOOPBACK_SITE}/: {shown}")
 
 
 def _log_run(record: RunRecord, *, demo: bool) -> None:

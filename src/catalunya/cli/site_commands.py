@@ -5,29 +5,31 @@ What a command needs is imported when it runs: the help and the other commands d
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+import time
+from typing import Annotated
 
 import typer
 
 from catalunya.address import is_loopback_url, origin
-from catalunya.cli.output import Json, print_answer
+from catalunya.cli.console import reporter
+from catalunya.cli.output import Json, err, print_answer
 from catalunya.errors import UsageError
-
-if TYPE_CHECKING:
-    from catalunya.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="The public site of a release.")
 
-Folder = Annotated[
-    Path | None, typer.Option("--to", help="Folder of the site; `site` in a local lake by default.")
+To = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        help="Folder of the site, or s3://bucket; by default CATALUNYA_SITE, else `site` in a local lake.",
+    ),
 ]
 
 
 @app.command("build")
 def build_command(
     release: Annotated[str | None, typer.Option(help="Release; the one that readers see by default.")] = None,
-    to: Folder = None,
+    to: To = None,
     url: Annotated[
         str | None,
         typer.Option(
@@ -39,28 +41,44 @@ def build_command(
     """Make the site of a release: static files, in Catalan, Spanish and English."""
     from catalunya.cli.context import CommandContext
     from catalunya.operations.query import find_release
-    from catalunya.site.build import build_site
+    from catalunya.site.material import Material
     from catalunya.site.publisher import Publisher
+    from catalunya.site.publishing import open_place, place_of
 
     context = CommandContext()
-    target = _target(to, context.settings)
+    address = place_of(context.settings, to)
+    if address is None:
+        raise UsageError("the lake is no local folder: name the place of the site by --to or CATALUNYA_SITE")
+    place = open_place(address)
     served_at = _origin(url) if url else context.settings.site_url
     found = find_release(context.storage, release)
-    built = build_site(
-        context.storage, context.datasets, found, target, served_at, Publisher.of(context.settings)
-    )
+    publisher = Publisher.of(context.settings)
+    began = time.monotonic()
+    with reporter(err) as shown:
+        shown.begin("site")
+        material = Material(
+            context.storage, context.datasets, found, served_at, publisher, context.settings.home, shown
+        )
+        built = place.publish(material)
+        seconds = time.monotonic() - began
+        shown.end("site", "built", seconds)
     answer = {
         "status": "built",
         "release_id": found.release_id,
         "url": served_at,
         "folder": str(built.folder),
         "pages": built.pages,
+        "pages_written": built.pages - built.unchanged,
+        "pages_unchanged": built.unchanged,
         "bytes": built.bytes,
+        "seconds": round(seconds, 1),
     }
     text = (
-        f"{built.pages:,} pages, {built.bytes / 1e6:.0f} MB: {built.folder}\n"
-        "look at it with `catalunya site serve`"
+        f"{built.pages:,} pages, {built.pages - built.unchanged:,} written and {built.unchanged:,} unchanged, "
+        f"{built.bytes / 1e6:.0f} MB in {seconds:.1f} s: {built.folder}"
     )
+    if "://" not in address:
+        text += "\nlook at it with `catalunya site serve`"
     if is_loopback_url(served_at):
         text += f"\nwhole addresses in it begin with {served_at}; to publish it, name its address with --url"
     print_answer(as_json, answer, text)
@@ -68,18 +86,24 @@ def build_command(
 
 @app.command("serve")
 def serve_command(
-    port: Annotated[int, typer.Option(help="Port on loopback.")] = 8081,
-    to: Folder = None,
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8081,
+    host: Annotated[str, typer.Option(help="Address to listen on; loopback by default.")] = "127.0.0.1",
+    to: To = None,
     as_json: Json = False,
 ) -> None:
-    """Show the site on loopback until interrupted."""
+    """Serve the site until interrupted; a site that is built meanwhile is served from then on."""
     from catalunya.settings import Settings
+    from catalunya.site.build import CURRENT
+    from catalunya.site.publishing import local_folder, place_of
     from catalunya.site.serve import serve_site
 
-    target = _target(to, Settings.load())
-    url = f"http://127.0.0.1:{port}/"
-    print_answer(as_json, {"status": "serving", "url": url}, f"the site is at {url}")
-    serve_site(target, port)
+    target = local_folder(place_of(Settings.load(), to))
+    url = f"http://{host}:{port}/"
+    text = f"the site is at {url}"
+    if not (target / CURRENT).exists():
+        text += f"\n{target} has no site yet: `catalunya site build` makes it, and it is served from then on"
+    print_answer(as_json, {"status": "serving", "url": url}, text)
+    serve_site(target, port, host)
 
 
 def _origin(url: str) -> str:
@@ -87,11 +111,3 @@ def _origin(url: str) -> str:
         return origin(url)
     except ValueError as error:
         raise UsageError(f"--url: {error}") from None
-
-
-def _target(to: Path | None, settings: Settings) -> Path:
-    if to is not None:
-        return to
-    if "://" in settings.lake:
-        raise UsageError("the lake is no local folder: name the folder of the site with --to")
-    return Path(settings.lake) / "site"

@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import duckdb
 
 from catalunya.datasets.model import Dataset
-from catalunya.errors import UsageError
+from catalunya.errors import LakeBusy, UsageError
 from catalunya.lake import disk, layout
 from catalunya.lake.storage import MissingKey, Storage
 from catalunya.lake.temporary import temporary_folder
 from catalunya.release import RELEASE_DATABASE, Release, release_before
 from catalunya.runs import dbt_docs
-from catalunya.settings import LOOPBACK_SITE
+from catalunya.runs.reporter import NullReporter, Reporter
+from catalunya.settings import LOOPBACK_SITE, ROOT
 from catalunya.site.api import api
 from catalunya.site.borders import read_borders
 from catalunya.site.catalogue import catalogue
+from catalunya.site.change_pages import change_pages
 from catalunya.site.csvw import csvw
 from catalunya.site.data_pages import data_pages
 from catalunya.site.downloads import DATA, write_downloads
 from catalunya.site.facts import read_facts
+from catalunya.site.folder import SiteFolder
 from catalunya.site.language import CODES, language
 from catalunya.site.maps import map_files
 from catalunya.site.method_pages import method_pages
+from catalunya.site.notices import not_found
 from catalunya.site.open_graph import draw_picture, picture_name
 from catalunya.site.overview import overview_pages
-from catalunya.site.pages import Content, Pages, search_index
+from catalunya.site.pages import Content, Pages
 from catalunya.site.publisher import Publisher
+from catalunya.site.record import RECORD, record_of
+from catalunya.site.search import read_other_names, search_files
+from catalunya.site.service_pages import service_pages
+from catalunya.site.side_by_side import side_by_side
 from catalunya.site.sitemap import Sitemap
 from catalunya.site.territory_pages import territory_pages
 
@@ -50,6 +60,8 @@ class Built:
 
     folder: Path
     pages: int
+    unchanged: int
+    """Pages that the site of before had, too."""
     bytes: int
 
 
@@ -60,29 +72,58 @@ def build_site(
     target: Path,
     url: str = LOOPBACK_SITE,
     publisher: Publisher = Publisher(),  # noqa: B008 (frozen)
+    *,
+    home: Path = ROOT,
+    reporter: Reporter | None = None,
 ) -> Built:
     """Build the site of a release in `target`, to be served at the origin `url`, and show it there as `current`.
 
-    The folder is complete before the link names it; others are deleted afterwards. A kill at any moment leaves the old site
-    whole. Raises `UsageError` when `target` holds something else.
+    The folder is complete before the link names it; others are deleted afterwards, except the one shown before, whose
+    files may still be read. A kill at any moment leaves the old site whole. A file that the old site has is not written
+    anew: it stays, with its time of change. Raises `UsageError` when `target` holds something else, and `LakeBusy` when
+    another process builds there. `home` is the folder with the seeds of dbt.
     """
+    reporter = reporter or NullReporter()
     _require_own(target)
     target.mkdir(parents=True, exist_ok=True)
-    new = target / f".{release.release_id}.{os.getpid()}"
-    shutil.rmtree(new, ignore_errors=True)
-    try:
-        pages = _write(storage, datasets, release, new, target / CURRENT, url, publisher)
-        size = sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
-        folder = target / f"{release.release_id}-{_digest(new)}"
-        if folder.exists():
-            shutil.rmtree(new)
-        else:
-            new.rename(folder)
-    except BaseException:
+    target = target.resolve()
+    with _locked(target):
+        old = (target / CURRENT).resolve()
+        new = target / f".{release.release_id}.{os.getpid()}"
         shutil.rmtree(new, ignore_errors=True)
-        raise
-    _swap(target, folder)
-    return Built(folder, pages, size)
+        try:
+            files = SiteFolder(new, old)
+            _write(storage, datasets, release, files, url, publisher, home, reporter)
+            names = _names(new)
+            size = sum((new / name).stat().st_size for name in names)
+            folder = target / f"{release.release_id}-{_digest(names, new)}"
+            if folder == old:
+                shutil.rmtree(new)
+            else:
+                # One of this name that is not shown may be what a killed build was deleting.
+                shutil.rmtree(folder, ignore_errors=True)
+                new.rename(folder)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        _swap(target, folder)
+    return Built(folder, sum(map(_is_page, names)), sum(map(_is_page, files.unchanged)), size)
+
+
+@contextlib.contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Lock the folder, as long as this process lives; raises `LakeBusy` at once."""
+    descriptor = os.open(target, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LakeBusy(
+                f"another process builds a site in {target}; nothing was changed: wait until it ends"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _require_own(target: Path) -> None:
@@ -102,17 +143,21 @@ def _write(
     storage: Storage,
     datasets: dict[str, Dataset],
     release: Release,
-    folder: Path,
-    previous: Path,
+    files: SiteFolder,
     url: str,
     publisher: Publisher,
-) -> int:
+    home: Path,
+    reporter: Reporter,
+) -> None:
     with temporary_folder(storage, "site") as work:
-        downloads = write_downloads(storage, datasets, release, folder, work, previous)
-        database = folder / DATA / RELEASE_DATABASE
+        reporter.step("site", "writing the downloads")
+        downloads = write_downloads(storage, datasets, release, files.path, work, files.before)
+        database = files.path / DATA / RELEASE_DATABASE
+        reporter.step("site", "reading the tables")
         with duckdb.connect(database, read_only=True) as con:
             con.execute("set search_path = 'catalunya.marts'")
             facts = read_facts(con)
+            names = read_other_names(con, home / "dbt" / "mart" / "seeds")
         borders = storage.fetch(layout.staged("boundaries", release.snapshots["boundaries"][-1]), work)
         content = Content(
             release=release,
@@ -121,48 +166,62 @@ def _write(
             borders=read_borders(borders),
             before=release_before(storage, release),
             downloads=downloads,
-            assets=_copy_assets(folder),
-            dbt_docs=_copy_dbt_docs(storage, release, folder),
+            assets=_copy_assets(files),
+            dbt_docs=_copy_dbt_docs(storage, release, files),
             url=url,
             publisher=publisher,
+            names=names,
         )
+        reporter.step("site", "writing the pages")
         for code in CODES:
-            picture = folder / picture_name(code)
-            picture.parent.mkdir(exist_ok=True)
-            picture.write_bytes(draw_picture(content, language(code)))
-        pages = 0
-        for name, text in _files(content, database):
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, "utf-8")
-            pages += name.endswith("/index.html")
-    return pages
+            files.put(picture_name(code), draw_picture(content, language(code)))
+        _write_texts(content, database, files)
 
 
-def _files(content: Content, database: Path) -> Iterator[tuple[str, str]]:
-    """Return every file that is made from the content of the release: its name within the site, and its text."""
+def _write_texts(content: Content, database: Path, files: SiteFolder) -> None:
+    """Write every file that is made from the content, each language beside the others, and the list of all pages."""
+
+    def write(texts: Iterator[tuple[str, str]]) -> Sitemap:
+        sitemap = Sitemap(content.url)
+        for name, text in texts:
+            files.put(name, text.encode())
+            if name.endswith("index.html"):
+                sitemap.add(name, text)
+        return sitemap
+
+    def write_part(texts: Callable[[], Iterator[tuple[str, str]]]) -> tuple[Sitemap, set[str]]:
+        return write(texts()), files.unchanged
+
+    parts = [partial(_shared, content, database), *(partial(_translated, content, code) for code in CODES)]
     sitemap = Sitemap(content.url)
-    for name, text in _parts(content, database):
-        if name.endswith(".html"):
-            sitemap.add(name, text)
-        yield name, text
-    yield from sitemap.files()
+    for part, unchanged in side_by_side(write_part, parts):
+        sitemap.take(part)
+        files.unchanged |= unchanged
+    write(sitemap.files())
 
 
-def _parts(content: Content, database: Path) -> Iterator[tuple[str, str]]:
+def _shared(content: Content, database: Path) -> Iterator[tuple[str, str]]:
+    """Return the files that are of no language, or of all: the name within the site, and the text."""
     yield "index.html", _redirect()
+    yield "404.html", not_found(content.assets)
+    record = record_of(content.release.release_id, content.datasets, content.url, content.publisher)
+    yield RECORD, record.model_dump_json() + "\n"
     yield from catalogue(content)
     yield from csvw(content)
     yield from data_pages(content, database)
     yield from api(content, database)
-    for code in CODES:
-        pages = Pages(content, language(code))
-        yield from overview_pages(pages)
-        yield from territory_pages(pages)
-        yield from method_pages(pages)
-        yield from pages.all()
-        yield search_index(content.facts, code)
+    yield from search_files(content.facts, content.names)
     yield from map_files(content.facts, content.borders.municipality)
+
+
+def _translated(content: Content, code: str) -> Iterator[tuple[str, str]]:
+    """Return the pages of a language: the name within the site, and the text."""
+    pages = Pages(content, language(code))
+    yield from overview_pages(pages)
+    yield from territory_pages(pages)
+    yield from service_pages(pages)
+    yield from change_pages(pages)
+    yield from method_pages(pages)
 
 
 def _redirect() -> str:
@@ -178,45 +237,56 @@ def _redirect() -> str:
     )
 
 
-def _copy_dbt_docs(storage: Storage, release: Release, folder: Path) -> str | None:
+def _copy_dbt_docs(storage: Storage, release: Release, files: SiteFolder) -> str | None:
     """Copy dbt's own documentation of the release, where the lake has it; returns its address within the site."""
     try:
         page = storage.read(layout.docs(release.release_id, dbt_docs.INDEX))
     except MissingKey:
         return None
-    (folder / DBT_DOCS).parent.mkdir()
-    (folder / DBT_DOCS).write_bytes(page)
+    files.put(DBT_DOCS, page)
     return f"/{DBT_DOCS}"
 
 
-def _copy_assets(folder: Path) -> dict[str, str]:
+def _copy_assets(files: SiteFolder) -> dict[str, str]:
     found = {}
-    (folder / "assets").mkdir(parents=True)
     for path in sorted(_ASSETS.iterdir()):
-        name = f"{path.stem}.{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}{path.suffix}"
-        shutil.copyfile(path, folder / "assets" / name)
+        name = f"{path.stem}.{disk.sha256(path)[:12]}{path.suffix}"
+        files.copy(f"assets/{name}", path)
         found[path.name] = name
     return found
 
 
-def _digest(folder: Path) -> str:
+def _names(folder: Path) -> list[str]:
+    found = []
+    for inside, _, names in os.walk(folder):
+        prefix = inside.removeprefix(str(folder)).lstrip("/")
+        found += [f"{prefix}/{name}" if prefix else name for name in names]
+    return sorted(found)
+
+
+def _is_page(name: str) -> bool:
+    return name.endswith("/index.html")
+
+
+def _digest(names: list[str], folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()} {disk.sha256(path)}\n".encode())
+    for name in names:
+        digest.update(f"{name} {disk.sha256(folder / name)}\n".encode())
     return digest.hexdigest()[:12]
 
 
 def _swap(target: Path, folder: Path) -> None:
-    """Let the link name the folder, in one step, and delete the other sites."""
+    """Let the link name the folder, in one step, and delete the other sites but the one it named before."""
+    before = (target / CURRENT).resolve()
     link = target / f".{CURRENT}.{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
         link.unlink()
     link.symlink_to(folder.name)
     link.replace(target / CURRENT)
-    # What a build that was killed left, and the site of before.
+    # What a build that was killed left, and older sites.
     for path in target.iterdir():
         if path.is_symlink():
             if path.name != CURRENT:
                 path.unlink()
-        elif path.is_dir() and path != folder:
+        elif path.is_dir() and path != folder and path.resolve() != before:
             shutil.rmtree(path, ignore_errors=True)

@@ -41,7 +41,8 @@ def line_chart(
         return round(_LEFT + (year - years[0]) * (_RIGHT - _LEFT) / max(1, years[-1] - years[0]))
 
     def down(value: float) -> float:
-        return round(_BOTTOM - (_BOTTOM - _TOP) * value / top, 1)
+        # As precise as the words: what does not change them moves nothing.
+        return round(_BOTTOM - (_BOTTOM - _TOP) * round(value, digits) / top, 1)
 
     lines = []
     for one in series:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Any
 
 import duckdb
 
 from catalunya.site.language import folded
+from catalunya.site.service_facts import (
+    Change,
+    Service,
+    current_by_municipality,
+    newest_changes,
+    read_services,
+)
 
 GROUPS = ("assisted_residence", "home_residence", "sheltered_housing", "day_centre")
 OWNERSHIPS = ("public", "social_initiative", "mercantile", "unknown")
@@ -28,23 +33,6 @@ class Coverage:
     """Places per 100 people aged 65 and over, of `population_year`."""
     people: int | None
     population_year: int | None
-
-
-@dataclass(frozen=True)
-class Service:
-    """A service for older people that is in the register now."""
-
-    service_id: str
-    name: str
-    kind: str
-    group: str
-    ownership: str
-    owner: str | None
-    places: int | None
-    address: str | None
-    postal_code: str | None
-    registered_on: date | None
-    municipality_id: str | None
 
 
 @dataclass(frozen=True)
@@ -87,14 +75,21 @@ class Facts:
     catalonia: Territory
     comarques: dict[str, Territory]
     municipalities: dict[str, Territory]
+    register: dict[str, Service]
+    """Every service that is or was for older people, by its number in the register."""
     services: dict[str | None, list[Service]]
-    """By municipality; those without one under None."""
-    changes: list[dict[str, Any]]
+    """Those of the register of now, by municipality; those without one under None."""
+    changes: list[Change]
+    """Of all services, the newest first."""
 
     @property
     def newest_year(self) -> int:
         """The newest year of the coverage."""
         return max(self.years)
+
+    def sorted_comarques(self) -> list[Territory]:
+        """The comarques, by name."""
+        return sorted(self.comarques.values(), key=lambda one: folded(one.name))
 
     def members(self, comarca_id: str) -> list[Territory]:
         """The municipalities of a comarca, by name."""
@@ -127,13 +122,15 @@ def read_facts(con: duckdb.DuckDBPyConnection) -> Facts:
     ):
         if code in municipalities:
             municipalities[code].access[group] = Access(nearest_km, nearest_id, ratio, catchment_km)
+    register = read_services(con)
     return Facts(
         years=dict(_rows(con, "distinct year, basis from coverage_catalonia order by year")),
         catalonia=catalonia,
         comarques=comarques,
         municipalities=municipalities,
-        services=_read_services(con),
-        changes=_read_changes(con),
+        register=register,
+        services=current_by_municipality(register),
+        changes=newest_changes(register),
     )
 
 
@@ -160,29 +157,6 @@ def _read_coverage(
         )
         if people is not None:
             found.people[year] = people
-
-
-def _read_services(con: duckdb.DuckDBPyConnection) -> dict[str | None, list[Service]]:
-    found: dict[str | None, list[Service]] = defaultdict(list)
-    for row in _rows(
-        con,
-        "service_id, history.name, type.name, history.service_group, ownership, owner_name, places, address, postal_code, "
-        "registered_on, municipality_id from service_history as history join dim_service_type as type "
-        "using (service_type_id) where is_current and history.service_group <> 'other' order by history.name, service_id",
-    ):
-        found[row[-1]].append(Service(*row))
-    return dict(found)
-
-
-def _read_changes(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-    cursor = con.execute(
-        "select changed_on, change, before, after, municipality_id, service_id, history.name "
-        "from service_changes as changes left join (select service_id, arg_max(name, valid_from) as name "
-        "from service_history group by service_id) as history using (service_id) where service_group <> 'other' "
-        "order by changed_on desc, history.name, service_id, change"
-    )
-    names = [column[0] for column in cursor.description or []]
-    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _rows(con: duckdb.DuckDBPyConnection, selected: str) -> list[tuple[Any, ...]]:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from datetime import date
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +37,31 @@ class Language:
         """Return a number as it is written in the language; without one, the words for no data."""
         if value is None:
             return self.text("no_data")
-        return _decimal(value, digits, self.code)
+        return _number(self.code, value, digits)
 
     def signed(self, value: int) -> str:
         """Return a change with its sign, a true minus included."""
         return f"{'+' if value > 0 else '−' if value < 0 else '±'}{self.number(abs(value))}"
 
+    def places(self, count: int) -> str:
+        """Return a number of places in words."""
+        return self.text(f"places.{'one' if count == 1 else 'many'}", count=self.number(count))
+
     def day(self, value: date | None) -> str:
         """Return a date in words; without one, the words for no data."""
-        return self.text("no_data") if value is None else str(format_date(value, "long", locale=self.code))
+        return self.text("no_data") if value is None else _day(self.code, value)
 
 
-@lru_cache(maxsize=100_000)
-def _decimal(value: float, digits: int, code: str) -> str:
+# The same numbers and days are written on many pages.
+@cache
+def _number(code: str, value: float, digits: int) -> str:
     pattern = "#,##0." + "0" * digits if digits else "#,##0"
     return str(format_decimal(value, format=pattern, locale=code))
+
+
+@cache
+def _day(code: str, value: date) -> str:
+    return str(format_date(value, "long", locale=code))
 
 
 @cache
@@ -67,5 +77,5 @@ def slug(name: str) -> str:
 
 
 def folded(name: str) -> str:
-    """Return a name as the search compares it: as `slug`, without the article in front."""
+    """Return a name as it is sorted: as `slug`, without the article in front."""
     return slug(_ARTICLES.sub("", name.lower()))

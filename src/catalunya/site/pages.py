@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,21 @@ from catalunya.datasets.model import Dataset
 from catalunya.release import Release
 from catalunya.settings import LOOPBACK_SITE
 from catalunya.site.borders import Borders
+from catalunya.site.change_words import told
 from catalunya.site.downloads import Downloads
 from catalunya.site.facts import GROUPS, OWNERSHIPS, Facts, Territory
-from catalunya.site.language import CODES, Language, folded, language, slug
+from catalunya.site.language import CODES, Language, language, slug
 from catalunya.site.publisher import Publisher
+from catalunya.site.service_facts import Change, Service
 
 LONGEST = 120
 """Characters of a text of a source that a page shows."""
-_INVISIBLE = re.compile(r"[\x00-\x1f\x7f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+SEARCH = {"places": "search/places.json", "services": "search/services.json"}
+"""The files of the search."""
+_INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\uffff\U000e0000-\U000e007f]"
+)
+"""Characters that cannot be seen, turn the direction of text, or may not be in XML."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,8 @@ class Content:
     url: str = LOOPBACK_SITE
     """Origin at which the site is served, for what needs a whole address: `content.url + address(…)`."""
     publisher: Publisher = Publisher()  # noqa: RUF009 (frozen)
+    names: dict[str, set[str]] = field(default_factory=dict)
+    """Code of a municipality or comarca to every name that the matching accepts."""
 
 
 class Pages:
@@ -74,6 +82,11 @@ class Pages:
             is_public=not is_loopback_url(content.url),
             day=language.day,
             address=partial(address, language.code),
+            service_address=partial(service_address, language.code),
+            told=partial(told, language, content.facts),
+            part=self.part,
+            search=SEARCH,
+            register=content.facts.register,
             names={code: _language_name(code) for code in CODES},
             assets=content.assets,
             release=content.release,
@@ -88,11 +101,6 @@ class Pages:
             basis=content.facts.years[self.year],
         )
 
-    def all(self) -> Iterator[tuple[str, str]]:
-        """Return the file and HTML of each page."""
-        yield self.page("services", self._services())
-        yield self.page("changes", {"changes": self.facts.changes, "table": self.changes(self.facts.changes)})
-
     def page(self, name: str, values: dict[str, Any]) -> tuple[str, str]:
         """Return the file and HTML of the page that has one address in each language."""
         title = self.language.text(f"{name}.title")
@@ -102,54 +110,48 @@ class Pages:
         self, template: str, page: str, territory: Territory | None, title: str, values: dict[str, Any]
     ) -> tuple[str, str]:
         """Return the file and HTML of a page, of a territory or of none."""
+        alternates = {code: address(code, page, territory) for code in CODES}
+        return self.render_at(alternates, template, page, title, values)
+
+    def render_at(
+        self, alternates: dict[str, str], template: str, page: str, title: str, values: dict[str, Any]
+    ) -> tuple[str, str]:
+        """Return the file and HTML of a page of the section `page`, by its address in each language."""
         html = self._environment.get_template(template).render(
             page=page,
             title=title,
             description=values.pop("description", title),
-            alternates={code: address(code, page, territory) for code in CODES},
+            alternates=alternates,
             **values,
         )
         # A table that is wider than a phone scrolls by itself, with the keyboard, too.
         html = html.replace("<table", '<div class="scroll" tabindex="0"><table').replace(
             "</table>", "</table></div>"
         )
-        return file_of(address(self.language.code, page, territory)), html
+        return file_of(alternates[self.language.code]), html
 
     def part(self, template: str, **values: Any) -> Markup:
-        """Return a part of a page."""
+        """Return a part of a page, or a file that is none."""
         return Markup(self._environment.get_template(template).render(values))  # noqa: S704 (autoescaped)
 
-    def _services(self) -> dict[str, Any]:
-        services = self.facts.services
-        comarques = []
-        for comarca in self.facts.comarques.values():
-            found = [
-                (one, len(services[one.code]))
-                for one in self.facts.members(comarca.code)
-                if one.code in services
-            ]
-            if found:
-                comarques.append((comarca, found))
-        unmatched = services.get(None, [])
-        return {
-            "comarques": comarques,
-            "count": sum(map(len, services.values())),
-            "unmatched": self.part("list.html", services=unmatched) if unmatched else "",
-        }
-
-    def changes(self, changes: list[dict[str, Any]]) -> Markup:
-        """Return changes of services as a table."""
-        return self.part("changes_table.html", changes=changes)
+    def changes(self, changes: Sequence[Change]) -> Markup:
+        """Return changes of services as lists, day by day."""
+        return self.part("changes_list.html", changes=changes, level=3)
 
 
 def address(code: str, page: str, territory: Territory | None = None) -> str:
-    """Return the address of a page in a language; `search` is the index of the search."""
+    """Return the address of a page in a language; `feed` is that of the changes."""
     if page == "overview":
         return f"/{code}/"
-    if page == "search":
-        return f"/{code}/search.json"
+    if page == "feed":
+        return f"{address(code, 'changes')}atom.xml"
     folder = f"/{code}/{language(code).text(f'path.{page}')}/"
     return folder if territory is None else f"{folder}{territory.code}-{slug(territory.name)}/"
+
+
+def service_address(code: str, service: Service) -> str:
+    """Return the address of the page of a service in a language."""
+    return f"{address(code, 'services')}{service.path}/"
 
 
 def file_of(page: str) -> str:
@@ -165,13 +167,3 @@ def cut(value: str, most: int = LONGEST) -> str:
 
 def _language_name(code: str) -> str:
     return language(code).text("name")
-
-
-def search_index(facts: Facts, code: str) -> tuple[str, str]:
-    """Return the file of what the search finds in a language: name, its folded spelling, and the address of each."""
-    entries = [
-        [one.name, f"{folded(one.name)} {slug(one.name)}", address(code, page, one)]
-        for page, territories in (("comarques", facts.comarques), ("municipalities", facts.municipalities))
-        for one in territories.values()
-    ]
-    return address(code, "search").strip("/"), json.dumps(entries, ensure_ascii=False, separators=(",", ":"))

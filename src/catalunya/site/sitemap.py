@@ -36,6 +36,10 @@ class Sitemap:
         address = self._whole(f"/{name.removesuffix('index.html')}")
         self._entries.append(f"<url><loc>{address}</loc>{links}</url>\n")
 
+    def take(self, other: Sitemap) -> None:
+        """Take the pages that another one collected."""
+        self._entries += other._entries
+
     def _whole(self, href: str) -> str:
         """The whole address of a link, which is escaped already."""
         return f"{self._url}{href}" if href.startswith("/") else href

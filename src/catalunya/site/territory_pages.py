@@ -7,11 +7,12 @@ from typing import Any
 
 from catalunya.site import maps
 from catalunya.site.charts import Series, line_chart
-from catalunya.site.facts import GROUPS, Access, Service, Territory
+from catalunya.site.facts import GROUPS, Access, Territory
 from catalunya.site.language import folded
 from catalunya.site.maps import State
 from catalunya.site.overview import draw_map
 from catalunya.site.pages import Pages
+from catalunya.site.service_facts import Service
 
 MOST_CHANGES = 50
 MOST_NEAREST = 3
@@ -37,7 +38,7 @@ def _page(
 ) -> tuple[str, str]:
     facts, text = pages.facts, pages.language.text
     parent = facts.comarques.get(territory.comarca_id)
-    changes = [change for change in facts.changes if change["municipality_id"] in codes]
+    changes = [change for change in facts.changes if change.municipality_id in codes]
     level = "comarca" if page == "comarques" else "municipality"
     outlines = getattr(pages.content.borders, level)
     others = maps.territories(facts, level)
@@ -79,7 +80,7 @@ def _nearest(pages: Pages, group: str, access: Access) -> tuple[Territory | None
     """The nearest municipality with a service of a group, the first of its services, and how many more it has."""
     near = pages.facts.municipalities.get(access.nearest_id or "")
     services = pages.facts.services.get(near.code, []) if near else []
-    found = [service for service in services if service.group == group]
+    found = [service for service in services if service.state.group == group]
     return near, found[:MOST_NEAREST], len(found[MOST_NEAREST:])
 
 

@@ -51,7 +51,11 @@ def by_dataset(stage: Stage, **options: Any) -> Any:
 
 
 def stage_to_release() -> tuple[Any, Any, Any]:
-    """Chain the tasks from staging to the ledger; returns the first, the build, and the last."""
+    """Chain the tasks from staging to the ledger and the site; returns the first, the build, and that of the ledger.
+
+    The site is made after each run, whatever became of it, unless it shows the release that readers see already: after a
+    rollback, after an update of the code, and when the last run could not build it. Nothing depends on it.
+    """
     staged = by_dataset("stage")
     built = task(task_id="run_dbt_transformations")(tasks.build)()
     audited = task(task_id="validate_data_quality")(tasks.audit)()
@@ -62,5 +66,6 @@ def stage_to_release() -> tuple[Any, Any, Any]:
     )(tasks.publish)()
     documented = task(task_id="generate_dbt_docs")(tasks.docs)()
     finished = task(task_id="finish_run", trigger_rule="all_done")(tasks.finish)()
-    staged >> built >> audited >> published >> documented >> finished
+    shown = task(task_id="build_site", trigger_rule="all_done")(tasks.site)()
+    staged >> built >> audited >> published >> documented >> [finished, shown]
     return staged, built, finished

@@ -211,6 +211,37 @@ def docs() -> str:
 
 
 @assume_role("publish")
+def site() -> str:
+    """Show the public site of the release that readers see; skips where that is shown already, by the present code."""
+    from catalunya.datasets import loader
+    from catalunya.lake.opening import open_lake
+    from catalunya.release import current_release
+    from catalunya.site.material import Material
+    from catalunya.site.publisher import Publisher
+    from catalunya.site.publishing import open_place, place_of, refresh
+
+    settings = settings_of(get_current_context())
+    address = place_of(settings)
+    if address is None:
+        raise AirflowSkipException(
+            "the lake is no local folder and CATALUNYA_SITE is not set: there is no site"
+        )
+    with final_errors():
+        storage = open_lake(settings.lake)
+        release = current_release(storage)
+        if release is None:
+            raise AirflowSkipException("there is no release yet")
+        datasets = loader.load(settings.home / "datasets")
+        publisher = Publisher.of(settings)
+        material = Material(storage, datasets, release, settings.site_url, publisher)
+        built = refresh(open_place(address), material)
+    if built is None:
+        raise AirflowSkipException(f"the site of {release.release_id} is shown already")
+    log.info("%s pages, %.0f MB: %s of %s", f"{built.pages:,}", built.bytes / 1e6, built.folder.name, address)
+    return built.folder.name
+
+
+@assume_role("publish")
 def finish() -> dict[str, Any]:
     """Write the record of the run into the ledger and send alerts; fails when the run failed."""
     from catalunya.operations import alerts as notify

@@ -1,0 +1,48 @@
+"""What every server of the site sends with a file: `site serve`, the container, CloudFront (`infrastructure/site.py`)."""
+
+from __future__ import annotations
+
+import mimetypes
+from pathlib import PurePosixPath
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cross-origin-opener-policy": "same-origin",
+}
+ASSETS = "assets"
+"""Folder of the files whose names change with their content."""
+_TYPES = {
+    ".bib": "application/x-bibtex",
+    ".csv": "text/csv",
+    ".duckdb": "application/octet-stream",
+    ".jsonld": "application/ld+json",
+    ".md": "text/markdown",
+    ".parquet": "application/vnd.apache.parquet",
+    ".rdf": "application/rdf+xml",
+    ".ttl": "text/turtle",
+    ".webmanifest": "application/manifest+json",
+    ".woff2": "font/woff2",
+    ".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ".xml": "application/xml",
+    ".yml": "application/yaml",
+}
+"""Of the names that Python does not know, or knows only where the machine's own list has them."""
+
+
+def cache_control(name: str) -> str:
+    """Return how long a browser may keep a file of the site: assets for good, others until they change."""
+    is_asset = PurePosixPath(name.lstrip("/")).parts[:1] == (ASSETS,)
+    return "public, max-age=31536000, immutable" if is_asset else "no-cache"
+
+
+def content_type(name: str) -> str:
+    """Return the media type of a file of the site."""
+    suffix = PurePosixPath(name).suffix.lower()
+    found = _TYPES.get(suffix) or mimetypes.types_map.get(suffix) or "application/octet-stream"
+    return f"{found}; charset=utf-8" if found.startswith("text/") else found
