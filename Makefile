@@ -69,7 +69,7 @@ test-fast: setup-dev ## The tests of a minute, for every save: no Airflow, no br
 
 setup-site: setup-dev
 	@command -v npm >/dev/null || { echo "npm is missing; install Node.js 20.19 or newer" >&2; exit 1; }
-	@npm ci --prefix tests/site --silent --no-audit --no-fund
+	@cd tests/site && npm ci --silent --no-audit --no-fund
 
 test-site: setup-site ## The public site by axe-core, html-validate and Lighthouse: needs Chromium and Node.js
 	@CATALUNYA_REQUIRE_ALL=1 .venv/bin/pytest -n 0 -m site_tools tests/site $(PYTEST_ARGS)

@@ -12,10 +12,13 @@ import pytest
 
 from catalunya.operations import doctor
 from catalunya.operations.doctor import examine
+from catalunya.publication.signature import SecretKey
 from catalunya.settings import Settings
 from tests.project import ROOT, copy_small_home
 
 CHECKS = ["dbt-core", "adapter", "project", "profile", "connection", "extensions", "lake", "signature"]
+
+KEY = SecretKey.generate()
 
 
 def checks(home: Path, **more: str) -> dict[str, doctor.CheckResult]:
@@ -108,3 +111,36 @@ def test_the_doctor_of_aws_ends_with_2_and_names_the_variables_that_it_needs(tmp
     [finding] = json.loads(done.stdout)["findings"]
     assert finding["found"] == "not set: AWS_REGION, CATALUNYA_ROLES, CATALUNYA_LAMBDA_PREFIX"
     assert "docs/aws.md" in finding["hint"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "well", "found", "hint"),
+    [
+        ({}, True, "releases are not signed", ""),
+        (
+            {"ENVIRONMENT": "production", "CATALUNYA_LAKE": "s3://a/b"},
+            True,
+            "are not signed",
+            "catalunya key new",
+        ),
+        ({"CATALUNYA_REQUIRE_SIGNATURE": "true"}, False, "there is no key", "catalunya key new"),
+        (
+            {"CATALUNYA_SIGNING_KEY": "x"},
+            False,
+            "CATALUNYA_SIGNING_KEY: it is no key",
+            "Correct the variable",
+        ),
+        ({"CATALUNYA_SIGNING_KEY": KEY.file()}, True, f"signed by the key {KEY.public.name}", ""),
+    ],
+    # The key is another one in each process.
+    ids=("development", "production", "required", "no key", "signed"),
+)
+def test_production_without_a_signing_key_is_a_warning_and_an_error_where_it_is_required(
+    monkeypatch, variables, well, found, hint
+):
+    monkeypatch.setattr(doctor, "_lake", lambda settings: "")
+    monkeypatch.setattr(doctor, "_connection", lambda settings: "")
+    results = examine(Settings(**variables))
+    [result] = [result for result in results if result.what == "signature"]
+    assert (result.well, found in result.found) == (well, True), result
+    assert bool(hint) == bool(result.hint) and hint in result.hint

@@ -231,3 +231,25 @@ def test_a_stack_takes_no_address_with_a_password(name):
 def test_a_lake_with_spaces_around_it_or_invisible_characters_in_it_is_named(monkeypatch, lake):
     with pytest.raises(UsageError, match="CATALUNYA_LAKE"):
         load(monkeypatch, CATALUNYA_LAKE=lake)
+
+
+def test_a_secret_is_read_from_the_file_that_its_variable_names(monkeypatch, tmp_path):
+    path = tmp_path / "token"
+    path.write_text("of the portal\n")
+    monkeypatch.setenv("SOCRATA_APP_TOKEN_FILE", str(path))
+    assert Settings.load().socrata_app_token == "of the portal"
+    monkeypatch.setenv("SOCRATA_APP_TOKEN", "another")
+    with pytest.raises(UsageError, match="SOCRATA_APP_TOKEN and SOCRATA_APP_TOKEN_FILE are both set"):
+        Settings.load()
+    monkeypatch.delenv("SOCRATA_APP_TOKEN")
+    for content, message in (
+        (b" \n", "is empty"),
+        (b"\xff", "it is no text"),
+        (None, "cannot be read: No such file"),
+    ):
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(UsageError, match=f"SOCRATA_APP_TOKEN_FILE: .*{message}"):
+            Settings.load()
+        path.touch()

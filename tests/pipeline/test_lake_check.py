@@ -436,7 +436,7 @@ def test_a_run_that_writes_meanwhile_causes_no_fault(calm, small_project, tmp_pa
     found: list[str] = []
 
     def look() -> None:
-        while not over.is_set():
+        while not over.wait(0.2):
             found.append(said(checked(tmp_path / "lake")))
 
     looking = threading.Thread(target=look)

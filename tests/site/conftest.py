@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import threading
@@ -113,10 +114,15 @@ def changed_url(changed: ChangedSite) -> Iterator[str]:
 
 
 def kinds(site: Path, code: str) -> list[str]:
-    """The address of each kind of page in a language, with the smallest and the largest of those that have many."""
+    """The address of each kind of page in a language; of those that have many, the smallest and the largest."""
     found = [f"/{code}/"]
     for folder in sorted(path for path in (site / code).iterdir() if path.is_dir()):
         found += [f"/{code}/{folder.name}/"] if (folder / "index.html").is_file() else []
-        many = sorted(folder.glob("*/index.html"), key=lambda path: (path.stat().st_size, path))
-        found += [f"/{code}/{folder.name}/{path.parent.name}/" for path in many[:: max(1, len(many) - 1)]]
+        # Pages of comarques, municipalities and services have codes of another shape.
+        many: dict[str, list[tuple[int, str]]] = {}
+        for path in folder.glob("*/index.html"):
+            shape = re.sub(r"[0-9]", "0", path.parent.name.partition("-")[0])
+            many.setdefault(shape, []).append((path.stat().st_size, path.parent.name))
+        for pages in many.values():
+            found += [f"/{code}/{folder.name}/{name}/" for name in sorted({min(pages)[1], max(pages)[1]})]
     return found

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -118,6 +121,22 @@ def test_a_broken_property_is_a_violation(
 def test_the_three_files_say_the_same(site: Path, catalogue: Graph) -> None:
     assert isomorphic(catalogue, Graph().parse(site / RDF_XML, format="xml"))
     assert isomorphic(catalogue, Graph().parse(site / JSON_LD, format="json-ld"))
+
+
+ONCE_MORE = """
+import hashlib, pathlib, sys
+from catalunya.site.catalogue import in_other_forms
+for name, text in in_other_forms(pathlib.Path(sys.argv[1]).read_text("utf-8")):
+    print(hashlib.sha256(text.encode()).hexdigest())
+"""
+
+
+def test_the_files_are_the_same_to_the_byte_in_every_process(site: Path) -> None:
+    expected = [hashlib.sha256((site / name).read_bytes()).hexdigest() for name in (TURTLE, RDF_XML)]
+    for seed in ("1", "2", "3"):
+        command = [sys.executable, "-c", ONCE_MORE, str(site / JSON_LD)]
+        found = subprocess.check_output(command, env={**os.environ, "PYTHONHASHSEED": seed}, text=True)
+        assert found.split() == expected
 
 
 def test_every_distribution_is_a_file_of_the_site_with_its_size_and_checksum(

@@ -421,6 +421,8 @@ def two_releases(first_release: ReleasedLake, tmp_path: Path) -> Path:
     lines = [line for line in sums if not line.endswith("release.json")]
     lines.append(f"{disk.sha256(older / 'release.json')}  release.json")
     (older / "SHA256SUMS").write_text("\n".join(lines) + "\n")
+    for folder in (older, lake / "releases" / first_release.release_id):
+        (folder / "SHA256SUMS.minisig").write_text(f"signature of {folder.name}")
     return lake
 
 
@@ -443,6 +445,8 @@ def test_kept_releases_have_addresses_that_stay(
             ["sha256sum", "--check", "--quiet", "--ignore-missing", "SHA256SUMS"], cwd=folder, check=False
         )
         assert checked.returncode == 0
+        assert (folder / "SHA256SUMS.minisig").read_text() == f"signature of {one.release_id}"
+    assert found.signature == "/data/SHA256SUMS.minisig"
     # What is the same is linked, not copied and not made again.
     monkeypatch.setattr(downloads, "MOST_ARCHIVED", 1)
     again = _write(two_releases, tmp_path / "second", site)

@@ -51,6 +51,17 @@ def test_every_page_says_its_language_its_others_and_that_its_data_are_demo_data
         assert 'class="watermark"' in html or "<svg" not in html
 
 
+def test_every_page_with_a_figure_leads_to_its_method_and_its_sources(site: Path) -> None:
+    for code in CODES:
+        method, data = (f"/{code}/{language(code).text(f'path.{name}')}/" for name in ("method", "data"))
+        for path in (site / code).rglob("index.html"):
+            html = path.read_text("utf-8")
+            if 'class="number"' not in html:
+                continue
+            assert f'href="{method}' in html.partition("<main")[2].partition("</main>")[0], path
+            assert f'href="{data}#source-' in html or 'id="source-' in html, path
+
+
 def test_the_files_are_those_of_the_release(site: Path, first_release: ReleasedLake) -> None:
     for path in first_release.folder.glob("*/*.*"):
         copy = site / "data" / path.relative_to(first_release.folder)

@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from catalunya.site.facts import read_facts
 from catalunya.site.language import CODES, language
@@ -191,6 +191,37 @@ def test_figures_that_cannot_be_fetched_leave_those_of_before_and_a_sentence(
         page.select_option("[name=group]", "home_residence")
         expect(page.locator("#caption")).to_contain_text("Residential homes")
         expect(page.locator("#failed")).to_be_hidden()
+
+
+def test_paper_is_white_and_has_no_switches(browser: Browser, url: str) -> None:
+    with opened(browser, url, color_scheme="dark") as (page, _):
+        page.goto(f"{url}/ca/")
+        page.emulate_media(media="print", color_scheme="dark")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        expect(page.locator("#switches")).to_be_hidden()
+        expect(page.locator("#ranking")).to_be_visible()
+
+
+def test_a_territory_without_data_is_hatched_and_named(browser: Browser, url: str) -> None:
+    def without_osona(route: Route) -> None:
+        figures = route.fetch().json()
+        figures["values"]["24"] = [None, None, *[3, 30, None] * 5]
+        route.fulfill(json=figures)
+
+    with opened(browser, url) as (page, faults):
+        page.route("**/map/comarca/day_centre/*.json", without_osona)
+        page.goto(f"{url}/ca/?group=day_centre")
+        area = page.locator('.areas a[data-code="24"] path')
+        expect(area).to_have_class("none")
+        assert "#hatch" in area.evaluate("(path) => getComputedStyle(path).fill")
+        expect(area.locator("title")).to_have_text("Osona: sense dades")
+        # It is the last of the ranking, and its services are still there.
+        expect(page.locator("#ranking tbody tr").last).to_contain_text(
+            re.compile("Osona.*sense dades.*30.*3")
+        )
+        page.select_option("[name=indicator]", "places")
+        expect(area).to_have_class(re.compile("^c[0-4]$"))
+        assert faults == []
 
 
 def shades(page: Page) -> dict[str, str]:

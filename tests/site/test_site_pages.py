@@ -22,8 +22,10 @@ from catalunya.site.borders import Borders, Outlines
 from catalunya.site.charts import Series, line_chart
 from catalunya.site.downloads import Downloads
 from catalunya.site.facts import GROUPS, read_facts
+from catalunya.site.folder import SiteFolder
 from catalunya.site.language import CODES, language
 from catalunya.site.maps import class_breaks, shade
+from catalunya.site.method_pages import method_pages
 from catalunya.site.open_graph import draw_picture
 from catalunya.site.overview import overview_pages
 from catalunya.site.pages import Content, Pages
@@ -191,6 +193,21 @@ def test_the_page_of_a_territory_is_the_same_in_a_release_of_the_same_data(conte
     assert differing == {"ca/index.html"}
 
 
+def test_a_comarca_without_data_is_hatched_on_the_map_of_the_server(content: Content) -> None:
+    assert 'fill="url(#hatch)"' not in html_of(content)["en/index.html"]
+    year = content.facts.newest_year
+    comarca = content.facts.comarques["13"]
+    unknown = {
+        key: replace(found, rate=None) if key[0] == year else found for key, found in comarca.coverage.items()
+    }
+    facts = replace(content.facts, comarques={"13": replace(comarca, coverage=unknown)})
+    html = html_of(replace(content, facts=facts))["en/index.html"]
+    assert re.search(
+        r'<path class="none" fill="url\(#hatch\)" d="[^"]*"><title>Barcelonès: no data</title>', html
+    )
+    assert '<pattern id="hatch"' in html
+
+
 def test_a_neighbour_is_on_the_page_with_its_coverage(content: Content) -> None:
     html = html_of(content)["en/municipalities/080193-barcelona/index.html"]
     compared = html.partition('id="compared"')[2].partition("</table>")[0]
@@ -237,12 +254,15 @@ def test_pages_of_a_site_with_an_address_name_it(content: Content) -> None:
 
 def test_dbt_docs_of_the_release_are_copied_where_the_lake_has_them(content: Content, tmp_path: Path) -> None:
     storage = open_lake(str(tmp_path / "lake"))
-    (tmp_path / "site").mkdir()
-    assert site_build._copy_dbt_docs(storage, content.release, tmp_path / "site") is None
+    files = SiteFolder(tmp_path / "site", tmp_path / "none")
+    assert site_build._copy_dbt_docs(storage, content.release, files) is None
     storage.put(layout.docs(content.release.release_id, dbt_docs.INDEX), b"<html>dbt")
-    address = site_build._copy_dbt_docs(storage, content.release, tmp_path / "site")
-    assert address == f"/{site_build.DBT_DOCS}"
+    assert site_build._copy_dbt_docs(storage, content.release, files) == f"/{site_build.DBT_DOCS}"
     assert (tmp_path / "site" / site_build.DBT_DOCS).read_bytes() == b"<html>dbt"
+    downloaded = dict(
+        method_pages(Pages(replace(content, dbt_docs=f"/{site_build.DBT_DOCS}"), language("en")))
+    )
+    assert f'<a href="/{site_build.DBT_DOCS}" download>' in downloaded["en/lineage/index.html"]
 
 
 def test_every_anchor_of_the_method_that_pages_name_is_in_each_language() -> None:

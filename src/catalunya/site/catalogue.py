@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
+from xml.etree import ElementTree
 
 from catalunya.datasets.model import Dataset
 from catalunya.site.downloads import ReleasedFile, Table
@@ -61,7 +62,7 @@ def _in_languages(name: str) -> dict[str, str]:
     return {"@id": name, "@container": "@language"}
 
 
-_CONTEXT = {
+_PREFIXES = {
     "adms": "http://www.w3.org/ns/adms#",
     "dcat": "http://www.w3.org/ns/dcat#",
     "dcatap": "http://data.europa.eu/r5r/",
@@ -71,6 +72,9 @@ _CONTEXT = {
     "spdx": "http://spdx.org/rdf/terms#",
     "vcard": "http://www.w3.org/2006/vcard/ns#",
     "xsd": "http://www.w3.org/2001/XMLSchema#",
+}
+_CONTEXT = {
+    **_PREFIXES,
     "title": _in_languages("dct:title"),
     "description": _in_languages("dct:description"),
     "keyword": _in_languages("dcat:keyword"),
@@ -106,14 +110,33 @@ _CONTEXT = {
 
 def catalogue(content: Content) -> Iterator[tuple[str, str]]:
     """Return file and text of the catalogue in each serialisation."""
+    document = json.dumps(_Catalogue(content).document(), ensure_ascii=False, indent=1) + "\n"
+    yield JSON_LD, document
+    yield from in_other_forms(document)
+
+
+def in_other_forms(document: str) -> Iterator[tuple[str, str]]:
+    """Return file and text of a catalogue in JSON-LD as Turtle and as RDF/XML, the same bytes each time."""
     # rdflib takes a third of a second to import.
     from rdflib import Graph
 
-    document = json.dumps(_Catalogue(content).document(), ensure_ascii=False, indent=1) + "\n"
-    yield JSON_LD, document
     graph = Graph().parse(data=document, format="json-ld")
-    for name, form in ((TURTLE, "turtle"), (RDF_XML, "pretty-xml")):
-        yield name, graph.serialize(format=form, encoding="utf-8").decode()
+    for prefix, namespace in _PREFIXES.items():
+        graph.bind(prefix, namespace, override=True, replace=True)
+    yield TURTLE, graph.serialize(format="turtle", encoding="utf-8").decode()
+    yield RDF_XML, _in_order(graph.serialize(format="xml"))
+
+
+def _in_order(rdf: str) -> str:
+    """Return RDF/XML with its descriptions, and the statements of each, in an order that is always the same."""
+    for prefix, namespace in _PREFIXES.items():
+        ElementTree.register_namespace(prefix, namespace)
+    root = ElementTree.fromstring(rdf)  # noqa: S314 (made here)
+    for description in root:
+        description[:] = sorted(description, key=ElementTree.tostring)
+    root[:] = sorted(root, key=ElementTree.tostring)
+    ElementTree.indent(root)
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
 
 
 def licence(content: Content, table: Table) -> str:

@@ -64,6 +64,7 @@ def _data(content: Content, code: str) -> dict[str, Any]:
             ("data.api", "/api/v1/openapi.json", "OpenAPI"),
             ("data.dictionary", f"/{DATA}/dictionary.md", "Markdown"),
             ("data.sums", f"/{DATA}/SHA256SUMS", ""),
+            ("data.signature", content.downloads.signature, ""),
         ],
     }
 

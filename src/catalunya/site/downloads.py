@@ -142,6 +142,8 @@ class Downloads:
 
     tables: tuple[Table, ...] = ()
     database: ReleasedFile | None = None
+    signature: str | None = None
+    """Address of the signature of the checksums; None of a release that is not signed."""
     sources: tuple[ReleasedSource, ...] = ()
     releases: tuple[ArchivedRelease, ...] = ()
     """Newest first, the one of the site among them."""
@@ -184,7 +186,9 @@ def write_downloads(
     database = _released(folder, "duckdb", RELEASE_DATABASE)
     releases = _archive(storage, folder, work, previous)
     runs = tuple(islice(recent(storage), RUNS))
-    return Downloads(tuple(tables), database, sources, releases, runs)
+    signed = f"{SUMS}{SUFFIX}"
+    signature = f"/{DATA}/{signed}" if (data / signed).exists() else None
+    return Downloads(tuple(tables), database, signature, sources, releases, runs)
 
 
 def _copy_release(

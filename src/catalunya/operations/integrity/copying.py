@@ -8,7 +8,7 @@ is newer than the source, only what it lost is brought back: that is the restore
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,12 +21,16 @@ from catalunya.errors import CatalunyaError, LakeCorrupt, UsageError
 from catalunya.lake import disk, index, layout, pointer, snapshot
 from catalunya.lake.index import MANIFEST
 from catalunya.lake.opening import open_lake
-from catalunya.lake.pointer import Pointer
 from catalunya.lake.snapshot import Manifest
 from catalunya.lake.storage import MissingKey, Storage
 from catalunya.operations.integrity.files import sha256_of, side_by_side
-from catalunya.operations.integrity.records import AREAS
 from catalunya.operations.integrity.releases import SIGNATURE
+from catalunya.operations.integrity.same_lake import (
+    is_newer,
+    require_lake,
+    require_lake_or_nothing,
+    shown_by,
+)
 from catalunya.operations.integrity.snapshots import MARKERS
 from catalunya.release import RECORD, SUMS, read_release, read_sums, release_ids
 from catalunya.runs.record import new_run_id
@@ -78,8 +82,8 @@ class LakeCopy:
 
     def run(self) -> Copied:
         """Copy everything; raises `UsageError` when the target is another lake, or something else."""
-        shown = _pointer(self.source)
-        self.done.restored_only = self._target_is_newer()
+        shown = shown_by(self.source)
+        self.done.restored_only = is_newer(self.source, self.target)
         datasets = self.source.folders(layout.LANDING)
         for dataset_id in datasets:
             self._copy_dataset(dataset_id)
@@ -93,35 +97,6 @@ class LakeCopy:
             if shown is not None and shown[0].release_id in whole:
                 self._put(pointer.KEY, shown[1])
         return self.done
-
-    def _target_is_newer(self) -> bool:
-        """Compare what both lakes know; raises `UsageError` when they are not the same lake."""
-        strange = [
-            n for n in (*self.target.folders(), *self.target.files()) if n not in {*AREAS, layout.CURRENT}
-        ]
-        if strange:
-            raise UsageError(
-                f"{self.target.url} is no lake: it holds {', '.join(strange[:5])}; nothing was copied: give an empty folder"
-            )
-        kinds = {True: "demo data", False: "data of real portals"}
-        have = {lake.url: _holds_demo(lake) for lake in (self.source, self.target)}
-        if len(set(have.values()) - {None}) > 1:
-            said = " and ".join(
-                f"{url} holds {kinds[demo]}" for url, demo in have.items() if demo is not None
-            )
-            raise UsageError(f"{said}; the two never mix, and nothing was copied: give another target")
-        ours, theirs = _snapshots(self.source), _snapshots(self.target)
-        known = {*theirs, *_known(self.target)}
-        extra, unknown = theirs - ours, ours - known
-        if theirs and (not ours & known or (extra and unknown)):
-            raise UsageError(
-                f"{self.target.url} is another lake: it has {_some(extra)}, which {self.source.url} lacks, and lacks "
-                f"{_some(unknown)}; nothing was copied: give an empty folder, or a copy of the same lake"
-            )
-        before, after = _pointer(self.source), _pointer(self.target)
-        return bool(extra) or (
-            before is not None and after is not None and after[0].swapped_at > before[0].swapped_at
-        )
 
     def _copy_dataset(self, dataset_id: str) -> None:
         stored = None
@@ -278,6 +253,8 @@ def copy_lake(
     known = loader.load(settings.home / "datasets")
     opened = open_lake(source)
     require_lake(opened)
+    if "://" not in target:
+        require_lake_or_nothing(Path(target).expanduser())
     copy = open_lake(target)
     if opened.url == copy.url:
         raise UsageError(f"{source} and {target} are the same lake")
@@ -285,66 +262,7 @@ def copy_lake(
         return LakeCopy(opened, copy.guarded(lock), on_file).run()
 
 
-def require_lake(storage: Storage) -> None:
-    """Raise `UsageError` when there is no snapshot and no release to copy."""
-    if not storage.folders(layout.LANDING) and not storage.folders(layout.RELEASES):
-        raise UsageError(
-            f"{storage.url} is no lake: it has neither snapshots nor releases; nothing was copied"
-        )
-
-
 def _checksums(manifest: Manifest) -> dict[str, str]:
     return {
         layout.landing(manifest.dataset_id, manifest.snapshot_id, f.name): f.sha256 for f in manifest.files
     }
-
-
-def _pointer(storage: Storage) -> tuple[Pointer, bytes] | None:
-    """The pointer and its bytes; None when there is none or it is damaged."""
-    with suppress(LakeCorrupt):
-        found = pointer.read(storage)
-        data = storage.read_versioned(pointer.KEY)
-        if found and data:
-            return found[0], data[0]
-    return None
-
-
-def _snapshots(storage: Storage) -> set[tuple[str, str]]:
-    """Dataset and id of every complete snapshot in landing."""
-    return {
-        (dataset_id, name)
-        for dataset_id in storage.folders(layout.LANDING)
-        for name in storage.folders(f"{layout.LANDING}/{dataset_id}")
-        if layout.is_id(name) and storage.exists(layout.landing(dataset_id, name, MANIFEST))
-    }
-
-
-def _holds_demo(storage: Storage) -> bool | None:
-    """Whether a lake holds demo data; None when it holds none. Changes nothing, unlike `snapshot.latest`."""
-    for dataset_id in storage.folders(layout.LANDING):
-        for name in reversed(storage.folders(f"{layout.LANDING}/{dataset_id}")):
-            with suppress(LakeCorrupt):
-                manifest = snapshot.read(storage, dataset_id, name) if layout.is_id(name) else None
-                if manifest is not None:
-                    return manifest.demo
-    return None
-
-
-def _known(storage: Storage) -> set[tuple[str, str]]:
-    """Snapshots that an index or a release of a lake knows, although they may be lost."""
-    found: set[tuple[str, str]] = set()
-    for dataset_id in storage.folders(layout.STAGING):
-        with suppress(LakeCorrupt):
-            stored, _ = index.stored(storage, dataset_id)
-            found |= {(dataset_id, name) for name in (stored.complete if stored else ())}
-    for release_id in release_ids(storage):
-        with suppress(CatalunyaError):
-            release = read_release(storage, release_id)
-            found |= {(name, one) for name, ids in release.snapshots.items() for one in ids}
-    return found
-
-
-def _some(snapshots: Collection[tuple[str, str]]) -> str:
-    named = [f"snapshot {name} of {dataset_id}" for dataset_id, name in sorted(snapshots)[:1]]
-    more = len(snapshots) - 1
-    return ", ".join(named) + (f" and {more} more" if more > 0 else "") or "nothing"
