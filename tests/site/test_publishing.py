@@ -21,6 +21,7 @@ from catalunya.lake.opening import open_lake
 from catalunya.operations.query import find_release
 from catalunya.release import Release
 from catalunya.settings import Settings
+from catalunya.site import build as site_build
 from catalunya.site import material as site_material
 from catalunya.site import record as site_record
 from catalunya.site.bucket import SiteBucket, SiteMoved
@@ -107,7 +108,8 @@ def test_a_damaged_record_counts_as_another_site(tmp_path: Path) -> None:
     assert place.shown() is None
 
 
-def test_two_builds_in_one_folder_do_not_meet(tmp_path: Path) -> None:
+def test_two_builds_in_one_folder_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site_build, "LOCK_TIMEOUT_S", 0.0)
     held = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
     try:

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -51,6 +52,8 @@ CURRENT = "current"
 """Link to the folder that is shown; it is replaced at once."""
 DBT_DOCS = "lineage/dbt-docs.html"
 """dbt's own page: to be downloaded, since the scripts are inside of it, and the policy of the site runs none such."""
+LOCK_TIMEOUT_S = 120.0
+"""How long a build waits for another one in the same folder, such as that of a worker that is being replaced."""
 _ASSETS = Path(__file__).parent / "assets"
 
 
@@ -112,15 +115,20 @@ def build_site(
 
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    """Lock the folder, as long as this process lives; raises `LakeBusy` at once."""
+    """Lock the folder, as long as this process lives; waits for a build that is going on, at last raises `LakeBusy`."""
     descriptor = os.open(target, os.O_RDONLY)
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LakeBusy(
-                f"another process builds a site in {target}; nothing was changed: wait until it ends"
-            ) from None
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise LakeBusy(
+                        f"another process builds a site in {target}; nothing was changed: wait until it ends"
+                    ) from None
+                time.sleep(1)
         yield
     finally:
         os.close(descriptor)
