@@ -271,14 +271,15 @@ def test_a_run_that_ends_well_sends_one_heartbeat_and_one_that_fails_none(small:
 
 @pytest.mark.parametrize("status", [404, None])
 def test_a_heartbeat_that_is_not_taken_fails_nothing_and_tells_no_secret(
-    status: int | None, capsys: pytest.CaptureFixture[str]
+    status: int | None, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("DEBUG")
     with beats(status or 200) as (url, _):
         address = url if status else f"http://127.0.0.1:{free_port()}/secret-of-mine"
         send_heartbeat(Settings.model_validate({"CATALUNYA_HEARTBEAT_URL": address}), 0)
     said = "".join(capsys.readouterr())
     assert "CATALUNYA_HEARTBEAT_URL" in said
-    assert "secret-of-mine" not in said
+    assert "secret-of-mine" not in said + caplog.text
 
 
 def test_a_wrong_address_of_the_heartbeat_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

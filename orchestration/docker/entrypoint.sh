@@ -12,7 +12,18 @@ secrets=${CATALUNYA_SECRETS:-/run/catalunya}
 wait_seconds=${CATALUNYA_WAIT_SECONDS:-60}
 export ENVIRONMENT=${ENVIRONMENT:-demo}
 
-say() { echo "entrypoint: $*" >&2; }
+# Logs are text, or JSON with one event a line, those of Airflow as well.
+if [ "${CATALUNYA_LOG_FORMAT:-}" = json ]; then export AIRFLOW__LOGGING__JSON_LOGS=True; fi
+
+say() {
+    local text=$*
+    if [ "${CATALUNYA_LOG_FORMAT:-}" = json ]; then
+        text=${text//\\/\\\\}
+        printf '{"event": "%s", "level": "info", "logger": "entrypoint"}\n' "${text//\"/\\\"}" >&2
+    else
+        echo "entrypoint: $text" >&2
+    fi
+}
 fail() {
     say "$*"
     exit 1

@@ -70,3 +70,13 @@ class SnapshotUnreadable(CatalunyaError):
     """The landed bytes of one snapshot cannot be decoded or typed; it is refused, the other snapshots are not."""
 
     exit_code = 3
+
+
+def printable(text: str) -> str:
+    """Return `text` with every character that cannot be seen, but line ends and tabs, as an escape.
+
+    Names in a lake and what a source says may hold anything: controls of a terminal, or a change of direction.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

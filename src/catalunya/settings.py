@@ -80,6 +80,8 @@ class Settings(BaseModel):
     icgc_url: str = Field(PORTALS["icgc_url"], validation_alias="CATALUNYA_ICGC_URL")
     allowed_hosts: tuple[str, ...] = Field((), validation_alias="CATALUNYA_ALLOWED_HOSTS")
     """Hosts beside the portals' own that they may redirect to."""
+    log_format: Literal["text", "json"] = Field("text", validation_alias="CATALUNYA_LOG_FORMAT")
+    """`json`: one event a line on standard error, for programs that collect logs; `log.py` reads the variable itself."""
     now_override: datetime | None = Field(None, validation_alias="CATALUNYA_NOW")
     socrata_app_token: str | None = Field(None, validation_alias="SOCRATA_APP_TOKEN", repr=False)
     notify_urls: tuple[str, ...] = Field((), validation_alias="CATALUNYA_NOTIFY_URLS", repr=False)

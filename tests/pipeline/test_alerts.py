@@ -182,3 +182,13 @@ def test_each_snapshot_that_was_refused_while_others_were_released_is_one_alert(
             ("refused a", "half of it is gone"),
             ("refused b", "no key"),
         ]
+
+
+@pytest.mark.parametrize("port", [None, 9])
+def test_an_address_for_alerts_is_in_no_log_also_at_the_level_debug(port, caplog, webhook_sink):
+    caplog.set_level("DEBUG")
+    host = webhook_sink.address if port is None else f"127.0.0.1:{port}"
+    address = f"json://reader:planted-password@{host}/planted-path"
+    alert = alerts.Alert(kind="failed", subject="x", reason="y", event="z")
+    assert alerts.deliver(None, (address,), [alert]) is (port is None)
+    assert "planted" not in caplog.text

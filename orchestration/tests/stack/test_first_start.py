@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shutil
+import subprocess
+import tarfile
 import threading
 import urllib.error
 from pathlib import Path
@@ -14,7 +17,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from orchestration.scripts import airflow_local
 from orchestration.tests.api import PIPELINE
-from orchestration.tests.stack.stack import ORCHESTRATION, docker, service_of
+from orchestration.tests.stack.stack import ORCHESTRATION, Stack, docker, service_of
 from tests.project import missing
 
 pytestmark = pytest.mark.stack
@@ -221,6 +224,70 @@ def test_no_secret_is_in_the_image_or_the_files(stack):
     assert password not in shown + history
     files = " ".join(path.read_text() for path in ORCHESTRATION.glob("docker-compose*.yml"))
     assert not re.search(r"(PASSWORD|SECRET|FERNET)[A-Z_]*:[ \t]*[^\s$/#]", files)
+
+
+def test_no_secret_is_in_the_volumes_the_database_or_a_layer_of_the_image(stack):
+    secrets = {
+        name: stack.inside("airflow-scheduler", "cat", f"/run/catalunya/{name}")
+        for name in ("fernet_key", "api_secret_key", "jwt_secret", "postgres_password", "redis_password")
+    }
+    dump = stack.inside("postgres", "pg_dump", "--username", "airflow", "airflow")
+    assert "COPY public.dag_run" in dump
+    assert [name for name, secret in secrets.items() if secret in dump] == []
+    # Those who can see a container see its environment: what users planted there, but nothing that the stack created.
+    described = json.dumps(stack.containers())
+    assert [name for name, secret in secrets.items() if secret in described] == []
+    label = f"label=com.docker.compose.project={stack.project}"
+    volumes = docker(["docker", "volume", "ls", "--quiet", "--filter", label]).split()
+    assert {name.split("_")[1] for name in volumes} >= {"secrets", "postgres", "logs", "lake"}
+    for volume in volumes:
+        found = [name for name, secret in secrets.items() if holds(stack, volume, secret)]
+        assert found == (sorted(secrets, key=list(secrets).index) if "_secrets_" in volume else []), volume
+    image = stack.folder / "image.tar"
+    docker(["docker", "save", "--output", str(image), stack.env["CATALUNYA_IMAGE"]])
+    try:
+        assert in_layers(image, secrets) == set()
+    finally:
+        image.unlink()
+
+
+def in_layers(image: Path, secrets: dict[str, str]) -> set[str]:
+    """Return which secrets are in a saved image: each layer is an archive in the archive, compressed or not."""
+    found = set()
+    longest = max(len(secret) for secret in secrets.values())
+    with tarfile.open(image) as saved:
+        for member in filter(tarfile.TarInfo.isfile, saved):
+            layer = saved.extractfile(member)
+            assert layer
+            packed = layer.read(2) == b"\x1f\x8b"
+            layer.seek(0)
+            content, before = gzip.open(layer) if packed else layer, b""  # noqa: SIM115
+            while chunk := content.read(1 << 22):
+                held = before + chunk
+                found |= {name for name, secret in secrets.items() if secret.encode() in held}
+                before = held[-longest:]
+    return found
+
+
+def holds(stack: Stack, volume: str, secret: str) -> bool:
+    """Tell whether a file of a volume has the text; grep gets it by its input, which no list of processes shows."""
+    command = [
+        *(
+            "docker",
+            "run",
+            "--rm",
+            "--interactive",
+            "--user",
+            "0",
+            "--network",
+            "none",
+            "--entrypoint",
+            "grep",
+        ),
+        *("--volume", f"{volume}:/volume:ro", stack.env["CATALUNYA_IMAGE"]),
+        *("--recursive", "--text", "--quiet", "--fixed-strings", "--file", "-", "/volume"),
+    ]
+    return subprocess.run(command, input=secret.encode(), check=False).returncode == 0
 
 
 def test_down_and_up_again_keeps_users_runs_variables_and_releases(stack):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from catalunya import log
+from catalunya.errors import printable
 from catalunya.publication.demo_notice import NOTICE
 from catalunya.settings import LOOPBACK_SITE
 
@@ -16,13 +18,31 @@ if TYPE_CHECKING:
     from catalunya.runs.record import RunRecord
     from catalunya.runs.reporter import Reporter
 
+_log = log.get_logger(__name__)
 _SHOWN_ROWS = 20
 _COLOURS = {"done": "green", "released": "green", "unchanged": "cyan", "skipped": "dim"}
 
 
 def print_line(console: Console, text: str) -> None:
     """Print `text` as it is, in one piece however long it is."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+
+
+class LogReporter:
+    """Logs one event for each stage that begins or ends, and for what a stage did."""
+
+    def begin(self, stage: str) -> None:
+        """Log that a stage begins."""
+        _log.info("stage begins", stage=stage)
+
+    def step(self, stage: str, what: str, done: int | None = None, total: int | None = None) -> None:
+        """Log an event; rows in progress are left out."""
+        if done is None:
+            _log.info(what, stage=stage)
+
+    def end(self, stage: str, status: str, seconds: float) -> None:
+        """Log how a stage ended."""
+        _log.info("stage ended", stage=stage, status=status, seconds=round(seconds, 3))
 
 
 class PlainReporter:
@@ -46,7 +66,9 @@ class PlainReporter:
 
 
 def reporter(console: Console) -> AbstractContextManager[Reporter]:
-    """Return bars when `console` is a terminal, plain lines when it is not."""
+    """Return bars when `console` is a terminal, plain lines when it is not, events when logs are JSON."""
+    if log.is_json():
+        return nullcontext(LogReporter())
     if not console.is_terminal:
         return nullcontext(PlainReporter(console))
     from catalunya.cli.progress import BarReporter
@@ -56,6 +78,9 @@ def reporter(console: Console) -> AbstractContextManager[Reporter]:
 
 def print_run(console: Console, record: RunRecord, *, demo: bool) -> None:
     """Print the summary of a run: its datasets, stages and warnings, how it ended, and where the release is."""
+    if log.is_json():
+        _log_run(record, demo=demo)
+        return
     console.print()
     if demo:
         print_line(console, NOTICE)
@@ -86,6 +111,20 @@ def print_run(console: Console, record: RunRecord, *, demo: bool) -> None:
     if record.release and not record.exit_code:
         shown = "`make site`, or `catalunya site build` and `catalunya site serve`"
         print_line(console, f"its site, at {LOOPBACK_SITE}/: {shown}")
+
+
+def _log_run(record: RunRecord, *, demo: bool) -> None:
+    """Log what `print_run` prints: an event for each dataset and warning, and one for the run."""
+    with log.bound(run=record.run_id):
+        for dataset_id, d in record.datasets.items():
+            counts = {"rows_in": d.rows_in, "staged": d.rows_staged, "quarantined": d.rows_quarantined}
+            _log.info("dataset", dataset=dataset_id, outcome=d.outcome, snapshot=d.snapshot_id, **counts)
+        for warning in record.warnings:
+            _log.warning(warning)
+        _log.info(
+            "run ended", status=record.status, message=record.message, seconds=record.seconds, release=record.release,
+            exit_code=record.exit_code, demo=demo,
+        )  # fmt: skip
 
 
 def print_status(console: Console, status: dict[str, Any]) -> None:

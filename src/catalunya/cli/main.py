@@ -88,7 +88,9 @@ def _fail(arguments: list[str], message: str, code: int, *, printed: bool = Fals
     """Print a message for people unless it is `printed`, and one JSON object for programs; returns the code."""
     if "--json" in arguments and not is_answered():
         print_json({"status": "failed", "message": message, "exit_code": code})
-    if not printed:
+    if log.is_json():
+        log.get_logger(__name__).error(message, exit_code=code)
+    elif not printed:
         err.print("[bold red]error[/] ", end="")
         print_line(err, message)
     return code
@@ -131,11 +133,24 @@ def options(
 
 
 def _log_to_stderr() -> None:
-    """Log from warnings up, as structured lines on standard error; progress and tables show the rest."""
+    """Log on standard error: warnings for people, who see the rest in progress and tables; every event as JSON."""
     import structlog
 
+    if not log.is_json():
+        structlog.configure(
+            wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        )
+        return
     structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        processors=[
+            log.add_bound,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
 

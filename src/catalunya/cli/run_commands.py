@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from catalunya import signals
+from catalunya import log, signals
 from catalunya.cli.console import print_line, print_run, reporter
 from catalunya.cli.output import Json, err, print_json, set_answered
 from catalunya.errors import LakeBusy, SourceUnreadable, UsageError
@@ -115,7 +115,11 @@ def _execute(as_json: bool, work: Callable[[Run], object], stage: str | None = N
         datasets = loader.load(settings.home / "datasets")
         storage = open_lake(settings.lake)
         record.lake = storage.url
-        with whole_lake(storage, record.run_id, datasets) as lock, reporter(err) as progress:
+        with (
+            log.bound(run=record.run_id),
+            whole_lake(storage, record.run_id, datasets) as lock,
+            reporter(err) as progress,
+        ):
             run = Run(settings, storage, datasets, lock, progress, record)
             run.execute(lambda: work(run), stage)
     except LakeBusy:

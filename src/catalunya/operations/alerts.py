@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from catalunya.errors import CatalunyaError
 from catalunya.lake import layout
 from catalunya.lake.storage import KeyExists, Storage
-from catalunya.log import get_logger
+from catalunya.log import get_logger, keep_addresses_out_of_logs
 from catalunya.quality.findings import Finding
 from catalunya.runs.record import RunRecord
 from catalunya.settings import spare_loopback
@@ -181,6 +181,7 @@ Channel = Topic | _ByApprise
 
 def channels(addresses: tuple[str, ...]) -> dict[str, Channel | None]:
     """Return each address with its channel; None where it is neither the ARN of a topic nor known to Apprise."""
+    keep_addresses_out_of_logs()
     return {address: _channel(address) for address in addresses}
 
 

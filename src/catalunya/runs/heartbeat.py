@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import urllib3
 
-from catalunya.log import get_logger
+from catalunya.log import get_logger, keep_addresses_out_of_logs
 from catalunya.settings import Settings
 
 log = get_logger(__name__)
@@ -21,6 +21,7 @@ def send_heartbeat(settings: Settings, exit_code: int) -> None:
     url = settings.heartbeat_url
     if url is None or exit_code:
         return
+    keep_addresses_out_of_logs()
     try:
         with urllib3.PoolManager(timeout=_TIMEOUT_S, retries=urllib3.Retry(2, redirect=0)) as http:
             status = http.request("GET", url).status

@@ -16,6 +16,7 @@ from catalunya.errors import HistoryUnreadable, LakeCorrupt, Refused, SourceUnre
 from catalunya.ingest import Ingested, ingest
 from catalunya.lake import index, layout, pointer, snapshot
 from catalunya.lake.snapshot import DEFINITION_GATES, Manifest
+from catalunya.log import bound
 from catalunya.release import Release, discard_unpublished_releases, unknown_entries
 from catalunya.runs.auditing import audit_candidate
 from catalunya.runs.reading import check_clock, read_sources
@@ -108,17 +109,18 @@ class Run(RunState):
             newest = snapshot.latest(self.storage, dataset.id, self.now)
             state = self.record.seen.get(dataset.id)
             is_current = state is not None and newest is not None and state.snapshot_id == newest.snapshot_id
-            return ingest(
-                self.storage,
-                dataset,
-                settings,
-                run_id=self.record.run_id,
-                now=self.now,
-                previous_validators=state.validators if state and is_current else None,
-                force=force or not self._is_settled(dataset.id, newest),
-                progress=progress,
-                stopped=stopped,
-            )
+            with bound(dataset=dataset.id):
+                return ingest(
+                    self.storage,
+                    dataset,
+                    settings,
+                    run_id=self.record.run_id,
+                    now=self.now,
+                    previous_validators=state.validators if state and is_current else None,
+                    force=force or not self._is_settled(dataset.id, newest),
+                    progress=progress,
+                    stopped=stopped,
+                )
         except LakeCorrupt as error:
             return Ingested(dataset.id, "unreadable", None, {}, 0, 0, str(error))
 
@@ -164,15 +166,16 @@ class Run(RunState):
             for dataset_id, dataset in self.select(only).items():
                 self.dataset_record(dataset_id)
                 try:
-                    done = stage(
-                        self.storage,
-                        dataset,
-                        run_id=self.record.run_id,
-                        now=self.now,
-                        force=force,
-                        damaged=damaged,
-                        accepted=self._released(dataset_id),
-                    )
+                    with bound(dataset=dataset_id):
+                        done = stage(
+                            self.storage,
+                            dataset,
+                            run_id=self.record.run_id,
+                            now=self.now,
+                            force=force,
+                            damaged=damaged,
+                            accepted=self._released(dataset_id),
+                        )
                 except HistoryUnreadable as error:
                     unreadable.append(str(error))
                 except Refused as refusal:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from catalunya import __version__
-from catalunya.errors import CatalunyaError, Refused, SourceUnreadable
+from catalunya.errors import CatalunyaError, Refused, SourceUnreadable, printable
 from catalunya.lake import layout
 from catalunya.lake.storage import Entry, MissingKey, Storage
 from catalunya.quality.findings import Finding, Stale
@@ -136,6 +136,7 @@ class RunRecord(BaseModel):
         else:
             message, code = f"{type(error).__name__}: {error}; the traceback is on standard error", 1
         released = self.status == "released"
+        message = printable(message)
         self.message = f"{self.message}; then: {message}" if released else message
         self.exit_code = code
         if not released:
@@ -143,6 +144,7 @@ class RunRecord(BaseModel):
 
     def warn(self, sentence: str) -> None:
         """Add a warning, once."""
+        sentence = printable(sentence)
         if sentence not in self.warnings:
             self.warnings.append(sentence)
 

@@ -25,7 +25,7 @@ from catalunya.lake import index, layout
 from catalunya.lake.lock import Lock, lake_lock
 from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
-from catalunya.log import get_logger
+from catalunya.log import bound, get_logger
 from catalunya.release import Release, discard_unpublished_releases
 from catalunya.runs import dbt_docs
 from catalunya.runs.heartbeat import send_heartbeat
@@ -277,7 +277,7 @@ class StepwiseRun:
     @contextmanager
     def _step(self, name: str, lock_name: str) -> Iterator[Run]:
         """Do one step of the run; its result is stored when it ends, also when it fails."""
-        with acquire_lock(self.storage, self.run_id, lock_name) as lock:
+        with bound(run=self.run_id), acquire_lock(self.storage, self.run_id, lock_name) as lock:
             run = self._run(lock)
             before = dict(run.record.seen)
             started = time.monotonic()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from catalunya.errors import printable
+
 Kind = Literal["damage", "leftover", "stray"]
 """`damage`: something that a reader or a run relies on is missing or changed. `leftover`: what a run that goes on or was
 killed left unfinished; the next run recovers from it. `stray`: what does not belong to the lake; it is ignored."""
@@ -38,8 +40,3 @@ class Fault:
         """The fault for programs."""
         names = ("kind", "key", "address", "found", "hint", "repair", "dataset_id", "snapshot_id")
         return {name: getattr(self, name) for name in names}
-
-
-def printable(text: str) -> str:
-    """Return `text` with every character that cannot be seen as an escape: names in a lake may hold anything."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
