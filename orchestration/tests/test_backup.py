@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,16 +25,15 @@ NOW = datetime(2026, 11, 27, 3, 15, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server() -> Iterator[str]:
     """The address of a PostgreSQL without its database, started for these tests."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found or shutil.which("pg_dump") is None:
         missing("no PostgreSQL; install your system's packages `postgresql` and `postgresql-client`")
-    folder = tmp_path_factory.mktemp("postgres")
+    # Not below pytest's folder, which only its owner may enter: PostgreSQL refuses to run as root.
+    folder = Path(tempfile.mkdtemp(prefix="catalunya-postgres-"))
     as_user: list[str] = []
     if os.geteuid() == 0:
-        for path in (folder, *folder.parents[:2]):
-            path.chmod(0o755)
         shutil.chown(folder, "postgres")
         as_user = ["setpriv", "--reuid", "postgres", "--regid", "postgres", "--clear-groups"]
     bin_folder, port = found[-1].parent, free_port()
@@ -58,6 +58,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"postgresql://airflow:p%40ss@127.0.0.1:{port}"
     finally:
         run("pg_ctl", "--pgdata", f"{folder}/data", "--mode", "immediate", "stop")
+        shutil.rmtree(folder)
 
 
 def sql(url: str, text: str) -> str:
