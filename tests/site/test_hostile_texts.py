@@ -42,7 +42,8 @@ def service(number: int, text: str) -> Service:
 
 def pages(content: Content, texts: list[str]) -> list[tuple[str, str]]:  # noqa: F811
     services = {one.service_id: one for one in (service(n, text) for n, text in enumerate(texts))}
-    changed = replace(content, facts=replace(content.facts, services=services))
+    facts = replace(content.facts, register=services, services={"080193": list(services.values())})
+    changed = replace(content, facts=facts)
     return list(service_pages(Pages(changed, language("en"))))
 
 
