@@ -107,3 +107,23 @@ def test_comarques_and_municipalities_cover_the_same_land(
         sum(area(path) for path in outlines(borders, level).paths.values()) for level in LEVELS
     )
     assert municipalities == pytest.approx(comarques, rel=0.02)
+
+
+def test_neighbours_are_those_that_share_a_border(real: Path) -> None:
+    comarques, municipalities = (outlines(real, level) for level in LEVELS)
+    # Barcelonès: Baix Llobregat, Maresme, Vallès Occidental and Vallès Oriental.
+    assert comarques.neighbours["13"] == ("11", "21", "40", "41")
+    # Barcelona and Badalona do not touch: Sant Adrià de Besòs and Santa Coloma de Gramenet lie between them.
+    assert {"081944", "082457", "081017"} <= set(municipalities.neighbours["080193"])
+    assert "080155" not in municipalities.neighbours["080193"]
+    # Llívia is surrounded by France.
+    assert "170942" not in municipalities.neighbours
+    for code, others in municipalities.neighbours.items():
+        assert all(code in municipalities.neighbours[other] for other in others)
+
+
+def test_the_box_of_an_area_holds_its_path(real: Path) -> None:
+    drawn = outlines(real, "comarca")
+    for code, path in drawn.paths.items():
+        left, top, right, bottom = drawn.boxes[code]
+        assert all(left <= x <= right and top <= y <= bottom for ring in rings(path) for x, y in ring)

@@ -132,6 +132,8 @@ def test_the_doctor_of_aws_ends_with_2_and_names_the_variables_that_it_needs(tmp
         ),
         ({"CATALUNYA_SIGNING_KEY": KEY.file()}, True, f"signed by the key {KEY.public.name}", ""),
     ],
+    # The key is another one in each process.
+    ids=("development", "production", "required", "no key", "signed"),
 )
 def test_production_without_a_signing_key_is_a_warning_and_an_error_where_it_is_required(
     monkeypatch, variables, well, found, hint

@@ -43,7 +43,7 @@ def write_secrets(folder: Path, *, containers: bool) -> None:
     if containers:
         (work / "volume.tar").touch(mode=0o600)
         with (work / "volume.tar").open("wb") as file:
-            words = ("tar", "--create", "--directory", "/run/catalunya", ".")
+            words = ("tar", "--create", "--file", "-", "--directory", "/run/catalunya", ".")
             parts.container("secrets-init", *words, failed="the secrets could not be read", stdout=file)
     for path in env_files():
         (work / "env").mkdir(exist_ok=True)

@@ -124,6 +124,8 @@ def read_secrets(folder: Path, *, containers: bool) -> None:
                 words = (
                     "tar",
                     "--extract",
+                    "--file",
+                    "-",
                     "--preserve-permissions",
                     "--directory",
                     "/run/catalunya",

@@ -59,7 +59,8 @@ def test_from_a_folder_to_s3_and_back_every_byte_is_the_same(lake, copy, s3_emul
     ):
         open_lake(bucket).delete(str(key))
         assert f"{bucket}/{key} is missing" in said(checked(bucket))
-    assert copy(lake, bucket, **s3_emulator.env).json["copied"] == 2
+    # Both, and the index of the dataset, which is gone while a staged file is replaced.
+    assert copy(lake, bucket, **s3_emulator.env).json["copied"] == 3
     # One object is another: it alone is copied.
     open_lake(bucket).put(layout.release(shown(lake).name, "dictionary.md"), b"other")
     repaired = copy(lake, bucket, **s3_emulator.env)

@@ -56,7 +56,7 @@ class Small(Material):
         for name, text in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
-        return Built(folder, 1, sum(map(len, files.values())))
+        return Built(folder, 1, 0, sum(map(len, files.values())))
 
 
 def small(lake: Path, release_id: str, *kept: str) -> Small:
@@ -89,7 +89,7 @@ def test_a_site_is_built_again_only_when_it_is_of_something_else(
     storage = open_lake(str(first_release.lake))
     material = Material(storage, DATASETS, find_release(storage, None), Settings().site_url)
     built: list[Path] = []
-    monkeypatch.setattr(site_material, "build_site", lambda *given: built.append(given[3]))
+    monkeypatch.setattr(site_material, "build_site", lambda *given, **more: built.append(given[3]))
     place = FolderPlace(target)
     assert refresh(place, material) is None
     assert built == []

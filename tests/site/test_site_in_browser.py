@@ -193,6 +193,15 @@ def test_figures_that_cannot_be_fetched_leave_those_of_before_and_a_sentence(
         expect(page.locator("#failed")).to_be_hidden()
 
 
+def test_paper_is_white_and_has_no_switches(browser: Browser, url: str) -> None:
+    with opened(browser, url, color_scheme="dark") as (page, _):
+        page.goto(f"{url}/ca/")
+        page.emulate_media(media="print", color_scheme="dark")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        expect(page.locator("#switches")).to_be_hidden()
+        expect(page.locator("#ranking")).to_be_visible()
+
+
 def test_a_territory_without_data_is_hatched_and_named(browser: Browser, url: str) -> None:
     def without_osona(route: Route) -> None:
         figures = route.fetch().json()

@@ -22,8 +22,10 @@ from catalunya.site.borders import Borders, Outlines
 from catalunya.site.charts import Series, line_chart
 from catalunya.site.downloads import Downloads
 from catalunya.site.facts import GROUPS, read_facts
+from catalunya.site.folder import SiteFolder
 from catalunya.site.language import CODES, language
 from catalunya.site.maps import class_breaks, shade
+from catalunya.site.method_pages import method_pages
 from catalunya.site.open_graph import draw_picture
 from catalunya.site.overview import overview_pages
 from catalunya.site.pages import Content, Pages
@@ -252,12 +254,15 @@ def test_pages_of_a_site_with_an_address_name_it(content: Content) -> None:
 
 def test_dbt_docs_of_the_release_are_copied_where_the_lake_has_them(content: Content, tmp_path: Path) -> None:
     storage = open_lake(str(tmp_path / "lake"))
-    (tmp_path / "site").mkdir()
-    assert site_build._copy_dbt_docs(storage, content.release, tmp_path / "site") is None
+    files = SiteFolder(tmp_path / "site", tmp_path / "none")
+    assert site_build._copy_dbt_docs(storage, content.release, files) is None
     storage.put(layout.docs(content.release.release_id, dbt_docs.INDEX), b"<html>dbt")
-    address = site_build._copy_dbt_docs(storage, content.release, tmp_path / "site")
-    assert address == f"/{site_build.DBT_DOCS}"
+    assert site_build._copy_dbt_docs(storage, content.release, files) == f"/{site_build.DBT_DOCS}"
     assert (tmp_path / "site" / site_build.DBT_DOCS).read_bytes() == b"<html>dbt"
+    downloaded = dict(
+        method_pages(Pages(replace(content, dbt_docs=f"/{site_build.DBT_DOCS}"), language("en")))
+    )
+    assert f'<a href="/{site_build.DBT_DOCS}" download>' in downloaded["en/lineage/index.html"]
 
 
 def test_every_anchor_of_the_method_that_pages_name_is_in_each_language() -> None:

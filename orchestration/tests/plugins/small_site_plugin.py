@@ -23,7 +23,7 @@ def build_small_site(
     (folder / "index.html").write_text(release.release_id)
     (folder / RECORD).write_text(record_of(release.release_id, datasets, url, publisher).model_dump_json())
     build._swap(target, folder)
-    return build.Built(folder, 1, 2)
+    return build.Built(folder, 1, 0, 2)
 
 
 @hookimpl

@@ -26,9 +26,11 @@ def side_by_side(work: Callable[[_Given], _Found], given: Sequence[_Given]) -> l
     """
     if sys.platform != "linux":
         return [work(one) for one in given]
-    forks = [_begin(work, one) for one in given]
+    forks: list[tuple[int, int]] = []
+    answers = []
     try:
-        answers = []
+        for one in given:
+            forks.append(_begin(work, one))
         for _, pipe in forks:
             with open(pipe, "rb", closefd=False) as file:
                 answers.append(file.read())

@@ -233,7 +233,7 @@ def site() -> str:
             raise AirflowSkipException("there is no release yet")
         datasets = loader.load(settings.home / "datasets")
         publisher = Publisher.of(settings)
-        material = Material(storage, datasets, release, settings.site_url, publisher)
+        material = Material(storage, datasets, release, settings.site_url, publisher, settings.home)
         built = refresh(open_place(address), material)
     if built is None:
         raise AirflowSkipException(f"the site of {release.release_id} is shown already")
