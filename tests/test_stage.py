@@ -89,6 +89,17 @@ def test_names_that_differ_in_case_alone_are_two_fields_and_the_first_that_is_se
     assert staged_rows(lake, staged, "name, address") == [("new", "new"), ("old", "new")]
 
 
+def test_a_key_that_is_sent_twice_is_one_field_and_changes_no_other(lake):
+    page = (
+        b'[{"registre": "S1", "tipologia": "%b", "capacitat": "10", "nom": "first", "nom": "second",'
+        b' "capacitat": "11", "registre": "S2"}]' % KIND.encode()
+    )
+    staged = stage_rows(lake, page)
+    assert counts(staged) == (1, 1, 0, 0)
+    [(service_id, name, places)] = staged_rows(lake, staged, "service_id, name, places")
+    assert (service_id, name, places) in {("S1", "first", 10), ("S2", "second", 11)}
+
+
 @pytest.mark.parametrize("value", ["null", "NULL", "Null", "", "   ", None, "\u00a0"])
 def test_every_way_of_saying_nothing_is_null(lake, value):
     staged = stage_rows(lake, [row(1, qualificacio=value)])

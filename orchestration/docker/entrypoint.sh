@@ -269,7 +269,7 @@ use_portal() {
 # address that gives a machine on AWS its credentials.
 spare_services() {
     local name given=${NO_PROXY:-},${no_proxy:-}
-    for name in localhost 127.0.0.1 ::1 169.254.169.254 169.254.170.2 airflow-apiserver demo-portal postgres redis; do
+    for name in localhost 127.0.0.1 ::1 169.254.169.254 169.254.170.2 airflow-apiserver demo-portal postgres redis prometheus; do
         case ",$given," in *",$name,"* | *",*,"*) ;; *) given=$given,$name ;; esac
     done
     NO_PROXY=$(printf '%s' "$given" | tr -s ' ,' ',' | sed 's/^,//; s/,$//')

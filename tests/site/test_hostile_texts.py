@@ -33,6 +33,13 @@ class Structure(HTMLParser):
         self.text.append(data)
 
 
+class Assets(dict[str, str]):
+    """Files of the site under their own names."""
+
+    def __missing__(self, name: str) -> str:
+        return name
+
+
 def service(number: int, text: str) -> Service:
     period = Period(
         text, text, "day_centre", "public", text, 3, text, text, None, "080193", text, "observed", date(2026, 1, 5), None,
@@ -42,7 +49,8 @@ def service(number: int, text: str) -> Service:
 
 def pages(content: Content, texts: list[str]) -> list[tuple[str, str]]:  # noqa: F811
     services = {one.service_id: one for one in (service(n, text) for n, text in enumerate(texts))}
-    changed = replace(content, facts=replace(content.facts, services=services))
+    facts = replace(content.facts, register=services, services={"080193": list(services.values())})
+    changed = replace(content, facts=facts, assets=Assets())
     return list(service_pages(Pages(changed, language("en"))))
 
 

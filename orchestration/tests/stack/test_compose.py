@@ -98,7 +98,8 @@ def test_a_documented_command_has_a_configuration_that_compose_reads_without_a_w
     compose, command, before
 ):
     found = set(compose(*before, "config", "--services").split())
-    assert found == ALWAYS | ({"airflow-worker"} if "scale" in before else set())
+    more = {"scale": {"airflow-worker"}, "monitoring": {"metrics", "prometheus", "grafana"}}
+    assert found == ALWAYS.union(*(more[name] for name in more if name in before))
 
 
 def test_the_demo_portal_runs_in_the_demo_environment_only_and_with_workers_too(compose):
@@ -132,7 +133,8 @@ def test_each_environment_has_volumes_of_its_own(compose):
         return {key: volume["name"] for key, volume in model(compose, **env)["volumes"].items()}
 
     assert volumes() == {
-        key: f"catalunya_{key}_demo" for key in ("lake", "logs", "postgres", "redis", "secrets", "site")
+        key: f"catalunya_{key}_demo"
+        for key in ("lake", "logs", "postgres", "prometheus", "redis", "secrets", "site")
     }
     assert volumes(ENVIRONMENT="development")["lake"] == "catalunya_lake_development"
     assert volumes(COMPOSE_PROJECT_NAME="mine")["lake"] == "mine_lake_demo"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from catalunya.settings import Settings
 
 app = typer.Typer()
-lake_app = typer.Typer(no_args_is_help=True, help="Check, repair and copy a lake.")
+lake_app = typer.Typer(no_args_is_help=True, help="Check, repair, copy and migrate a lake.")
 key_app = typer.Typer(no_args_is_help=True, help="Keys that sign releases.")
 
 
@@ -83,6 +83,25 @@ def lake_repair(
         )
     if not report.is_sound:
         raise typer.Exit(1)
+
+
+@lake_app.command("migrate")
+def lake_migrate(as_json: Json = False) -> None:
+    """Bring the layout of the lake to the one of this version of the program."""
+    from catalunya.cli.context import CommandContext
+    from catalunya.operations.migration import migrate
+    from catalunya.runs.steps import whole_lake
+
+    context = CommandContext()
+    with whole_lake(context.storage, context.run_id, context.datasets) as lock:
+        before, after = migrate(context.storage, lock)
+    found = {"status": "unchanged" if before == after else "migrated", "before": before, "after": after}
+    text = (
+        f"{context.storage.url} has layout {after} already"
+        if before == after
+        else f"{context.storage.url}: layout {before} → {after}"
+    )
+    print_answer(as_json, found, text)
 
 
 @app.command("verify")

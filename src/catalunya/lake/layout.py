@@ -7,6 +7,11 @@ from datetime import UTC, datetime
 
 from catalunya.errors import UsageError
 
+VERSION = 1
+"""Of the layout of a lake: keys, and what the documents under them look like. The pointer says which one a lake has."""
+OLDEST_VERSION = 0
+"""Lakes from this version on are used as they are; older ones need `catalunya lake migrate` first."""
+
 CURRENT = "current.json"
 LANDING = "landing"
 STAGING = "staging"

@@ -10,6 +10,7 @@ from typing import Any
 from catalunya.errors import CatalunyaError
 from catalunya.lake import layout
 from catalunya.lake.lock import Holder
+from catalunya.lake.pointer import UnknownLayout
 from catalunya.lake.storage import Storage
 from catalunya.operations.integrity import records, releases, snapshots
 from catalunya.operations.integrity.fault import Fault
@@ -79,14 +80,15 @@ def check(
     """Check a lake; it takes no lock and changes nothing. `own` is the run that holds the lock, where this one does.
 
     A run may be writing meanwhile: a fault counts only when a second look finds it again, and what is not complete only when
-    no run writes. Memory is that of the
-    listing of one dataset.
+    no run writes. Memory is that of the listing of one dataset. Raises `UnknownLayout` for a lake of a newer program.
     """
     view = View(storage, dataset_ids, now, keys, own)
     found: list[Fault] = []
     for kind in CHECKS:
         try:
             parts = list(kind.parts(view))
+        except UnknownLayout:
+            raise
         except CatalunyaError as error:
             found.append(unreadable(storage, "", error))
             continue
@@ -107,6 +109,8 @@ def _is_being_written(view: View, fault: Fault) -> bool:
 def _faults(view: View, kind: Check, part: str) -> Iterator[Fault]:
     try:
         yield from kind.faults(view, part)
+    except UnknownLayout:
+        raise
     except CatalunyaError as error:
         key = {"snapshots": f"{layout.LANDING}/{part}", "releases": layout.release(part)}.get(kind.name, "")
         yield unreadable(view.storage, key, error)

@@ -62,9 +62,9 @@ def require_lake(storage: Storage) -> None:
 
 
 def shown_by(storage: Storage) -> tuple[Pointer, bytes] | None:
-    """The pointer and its bytes; None when there is none or it is damaged."""
+    """The pointer, of any layout, and its bytes; None when there is none or it is damaged."""
     with suppress(LakeCorrupt):
-        found = pointer.read(storage)
+        found = pointer.read_any(storage)
         data = storage.read_versioned(pointer.KEY)
         if found and data:
             return found[0], data[0]
