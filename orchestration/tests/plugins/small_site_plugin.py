@@ -12,7 +12,7 @@ from airflow.plugins_manager import AirflowPlugin
 
 
 def build_small_site(
-    storage: Any, datasets: Any, release: Any, target: Path, url: str, publisher: Any
+    storage: Any, datasets: Any, release: Any, target: Path, url: str, publisher: Any, **_: Any
 ) -> Any:
     from catalunya.site import build
     from catalunya.site.record import RECORD, record_of
