@@ -23,7 +23,7 @@ DOCKER = """#!/bin/sh
 case "$*" in
     "compose version --short") echo "$COMPOSE_VERSION" ;;
     "buildx version") [ -n "$BUILDX_VERSION" ] && echo "github.com/docker/buildx $BUILDX_VERSION 28c90ea" ;;
-    *" config") printf '  airflow-apiserver:\\n    build:\\n    ports:\\n        published: "%s"\\n' "${AIRFLOW_PORT:-8080}" ;;
+    *" config") printf '  airflow-apiserver:\\n    build:\\n        published: "%s"\\n' "${AIRFLOW_PORT:-8080}" ;;
     *" up "*) for word in "$@"; do echo "$word"; done >"$STARTED" ;;
 esac
 """
