@@ -65,7 +65,8 @@ def run(
 ) -> Iterator[HostileRun]:
     folder = tmp_path_factory.mktemp("hostile")
     with server.running(rows=SMALL, day=DAY) as portal:
-        datasets = demo_datasets(DAY, SMALL)
+        # A copy: the portals of other tests have the same datasets.
+        datasets = dict(demo_datasets(DAY, SMALL))
         register = datasets[REGISTER]
         good = list(register.rows())
         texts = {f"H{number:04}": text for number, text in enumerate(hostile.TEXTS)}
