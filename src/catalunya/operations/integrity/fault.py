@@ -34,7 +34,8 @@ class Fault:
     """The key of an equal file, where `repair` is `copy`."""
 
     def __str__(self) -> str:
-        return f"{printable(self.address)} {printable(self.found)}; {self.hint}"
+        # One line a fault, whatever the names in the lake hold.
+        return printable(f"{self.address} {self.found}").replace("\n", "\\n") + f"; {self.hint}"
 
     def as_json(self) -> dict[str, Any]:
         """The fault for programs."""
