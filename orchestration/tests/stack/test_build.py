@@ -146,5 +146,6 @@ def test_the_image_holds_one_airflow_and_each_extension_of_duckdb_once(image):
     )
     found = docker(["docker", "run", "--rm", "--entrypoint", "sh", image, "-c", script]).split()
     names = [Path(line).name for line in found]
-    assert names[1:] == ["httpfs.duckdb_extension", "spatial.duckdb_extension", "removed"], found
+    extensions = [f"{name}.duckdb_extension" for name in ("excel", "httpfs", "spatial")]
+    assert names[1:] == [*extensions, "removed"], found
     assert found[0].startswith("/opt/catalunya/.venv/")

@@ -133,8 +133,7 @@ def test_each_environment_has_volumes_of_its_own(compose):
         return {key: volume["name"] for key, volume in model(compose, **env)["volumes"].items()}
 
     assert volumes() == {
-        key: f"catalunya_{key}_demo"
-        for key in ("lake", "logs", "postgres", "prometheus", "redis", "secrets", "site")
+        key: f"catalunya_{key}_demo" for key in ("lake", "logs", "postgres", "redis", "secrets", "site")
     }
     assert volumes(ENVIRONMENT="development")["lake"] == "catalunya_lake_development"
     assert volumes(COMPOSE_PROJECT_NAME="mine")["lake"] == "mine_lake_demo"

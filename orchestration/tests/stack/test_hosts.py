@@ -57,12 +57,14 @@ def test_each_environment_has_its_own_data_and_the_former_ones_are_kept(stack, t
 
     assert stack.run(force=True).state == "success"
     before = stack.pointer()
-    assert volumes() == {f"_{name}_demo" for name in ("lake", "logs", "postgres", "redis", "secrets")}
+    assert volumes() == {f"_{name}_demo" for name in ("lake", "logs", "postgres", "redis", "secrets", "site")}
     stack.env_file = tmp_path / "development.env"
     closed = "".join(f"CATALUNYA_{name}_URL=http://127.0.0.1:9\n" for name in ("SOCRATA", "IDESCAT", "ICGC"))
     stack.env_file.write_text(f"ENVIRONMENT=development\n{closed}")
     stack.up()
-    assert volumes() == {f"_{name}_development" for name in ("lake", "logs", "postgres", "redis", "secrets")}
+    assert volumes() == {
+        f"_{name}_development" for name in ("lake", "logs", "postgres", "redis", "secrets", "site")
+    }
     assert stack.of("demo-portal") == []
     status = json.loads(stack.inside("airflow-scheduler", "catalunya", "status", "--json"))
     assert status["release_id"] is None
