@@ -111,7 +111,19 @@ def read_secrets(folder: Path, *, containers: bool) -> None:
             ]
             parts.run(command, failed="the secrets could not be decrypted: is it the right passphrase?")
         with tarfile.open(archive) as opened:
-            opened.extractall(work, filter="data")
+            # By hand: `filter="data"` of `extractall` is new in Python 3.11.4.
+            for member in opened:
+                inside = (work / member.name).resolve()
+                if member.isdir():
+                    continue
+                if not member.isfile() or not inside.is_relative_to(work.resolve()):
+                    raise BackupError(
+                        f"{archive} holds {member.name!r}, which no backup has. Nothing was restored"
+                    )
+                inside.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                content = opened.extractfile(member)
+                inside.write_bytes(content.read() if content else b"")
+                inside.chmod(0o600)
         for path in sorted((work / "env").glob("*")) if (work / "env").is_dir() else []:
             target = parts.ORCHESTRATION / path.name
             if target.exists():
