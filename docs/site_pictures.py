@@ -5,18 +5,13 @@
 
 from __future__ import annotations
 
-import socket
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
 from playwright.sync_api import sync_playwright
 
-from catalunya.site.serve import site_app
 from tests.browser import OPTIONS, find_chromium
+from tests.site.serving import serving
 
 PICTURES = {
     "site-map": ("/en/?level=municipality", "#map", (1100, 860), "light"),
@@ -26,21 +21,9 @@ PICTURES = {
 """Name to address, what is at the top of the picture, width and height, and colours."""
 
 
-@contextmanager
-def served(target: Path) -> Iterator[str]:
-    """The address of a server of the site on loopback."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(site_app(target), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(60)
-
-
 def draw(target: Path, folder: Path) -> None:
     """Write the pictures into a folder."""
-    with served(target) as url, sync_playwright() as playwright:
+    with serving(target) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=list(OPTIONS))
         for name, (address, top, (width, height), scheme) in PICTURES.items():
             page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)

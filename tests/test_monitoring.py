@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,6 @@ from catalunya.demo import server
 from catalunya.lake import layout
 from catalunya.lake.opening import open_lake
 from catalunya.operations.metrics import LakeMetrics, exposition
-from catalunya.runs.heartbeat import send_heartbeat
 from catalunya.settings import Settings
 from tests.pipeline.command import DAY, SMALL, Command, ReleasedLake
 from tests.project import ROOT, missing
@@ -212,7 +212,7 @@ def test_prometheus_scrapes_the_metrics_and_takes_every_expression(
         api = f"http://127.0.0.1:{listen}/api/v1"
         until(f"{api}/query?query=catalunya_release_rows", '"mart":"population"')
         for expression in expressions():
-            query = urllib.request.quote(expression)  # type: ignore[attr-defined]
+            query = urllib.parse.quote(expression)
             with urllib.request.urlopen(f"{api}/query?query={query}") as answer:
                 assert json.load(answer)["status"] == "success"
         until(f"{api}/rules", '"name":"CatalunyaNoRun"')
@@ -271,15 +271,18 @@ def test_a_run_that_ends_well_sends_one_heartbeat_and_one_that_fails_none(small:
 
 @pytest.mark.parametrize("status", [404, None])
 def test_a_heartbeat_that_is_not_taken_fails_nothing_and_tells_no_secret(
-    status: int | None, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    small: Command, status: int | None
 ) -> None:
-    caplog.set_level("DEBUG")
-    with beats(status or 200) as (url, _):
-        address = url if status else f"http://127.0.0.1:{free_port()}/secret-of-mine"
-        send_heartbeat(Settings.model_validate({"CATALUNYA_HEARTBEAT_URL": address}), 0)
-    said = "".join(capsys.readouterr())
-    assert "CATALUNYA_HEARTBEAT_URL" in said
-    assert "secret-of-mine" not in said + caplog.text
+    with beats(status or 200) as (url, heard), server.running(rows=SMALL, day=DAY) as demo:
+        small.url = demo.url
+        small.env["CATALUNYA_HEARTBEAT_URL"] = (
+            url if status else f"http://127.0.0.1:{free_port()}/secret-of-mine"
+        )
+        answer = small.run()
+    assert answer.code == 0
+    assert len(heard) == (1 if status else 0)
+    assert "CATALUNYA_HEARTBEAT_URL" in answer.stderr
+    assert "secret-of-mine" not in answer.stderr
 
 
 def test_a_wrong_address_of_the_heartbeat_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""`catalunya lake check`: a sound lake has no fault, and each kind of damage is named with its file and what to do."""
+"""`catalunya lake check`: a sound lake has no fault, and each kind of damage is named with its file and what to do.
+
+One long module: the damages are functions of a few lines, which the tests of the repair use, too.
+"""
 
 from __future__ import annotations
 

@@ -230,6 +230,21 @@ def test_a_mistake_in_a_fork_is_raised_with_where_it_was() -> None:
     assert "return 10 // number" in "".join(caught.value.__notes__)
 
 
+class Unportable(Exception):
+    """An error that no other process can make again: its arguments are not those that it was made with."""
+
+    def __init__(self, where: str, what: str) -> None:
+        super().__init__(f"{where}: {what}")
+
+
+def test_a_mistake_that_cannot_be_sent_from_a_fork_is_told_by_its_text() -> None:
+    def work(number: int) -> int:
+        raise Unportable("page 7", "no such text")
+
+    with pytest.raises(Exception, match="page 7: no such text"):
+        side_by_side(work, [1])
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="forks are of Linux alone")
 def test_a_fork_that_is_killed_is_an_error() -> None:
     def work(number: int) -> int:

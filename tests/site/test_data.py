@@ -1,4 +1,7 @@
-"""The files that readers fetch, opened by the programs that people open them with, and the pages about them."""
+"""The files that readers fetch, opened by the programs that people open them with, and the pages about them.
+
+One long module, since its tests share the downloads of one release.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,7 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -23,7 +23,6 @@ import pandas
 import polars
 import pyarrow.parquet
 import pytest
-import uvicorn
 from csvw import CSVW
 
 from catalunya.errors import LakeCorrupt
@@ -35,7 +34,6 @@ from catalunya.site import downloads, spreadsheet
 from catalunya.site.data_pages import data_pages
 from catalunya.site.language import CODES, language
 from catalunya.site.pages import Content
-from catalunya.site.serve import site_app
 from tests.pipeline.command import ReleasedLake
 from tests.project import missing
 from tests.site.conftest import DATASETS
@@ -264,24 +262,13 @@ def test_a_wrong_column_in_the_metadata_is_noticed(data: Path, tmp_path: Path) -
     assert not CSVW(str(wrong), validate=True).is_valid
 
 
-@pytest.fixture(scope="module")
-def served(target: Path) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(site_app(target), log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(60)
-
-
 @pytest.mark.parametrize("tool", ["pandas", "Polars"])
 def test_the_examples_of_the_page_run(
-    site: Path, served: str, tool: str, marts: duckdb.DuckDBPyConnection
+    site: Path, url: str, tool: str, marts: duckdb.DuckDBPyConnection
 ) -> None:
     html = (site / "en" / "data" / "index.html").read_text("utf-8")
     [example] = re.findall(rf'aria-label="{tool}"><code>(.*?)</code>', html, re.DOTALL)
-    code = example.replace("&#34;", '"').replace("http://127.0.0.1:8081", served)
+    code = example.replace("&#34;", '"').replace("http://127.0.0.1:8081", url)
     whole, or_else = code.split("# or: ")
     [(rows,)] = marts.execute("select count(*) from coverage_comarca").fetchall()
     found: dict[str, Any] = {}

@@ -13,7 +13,6 @@ from catalunya.site.pages import Pages
 from catalunya.site.service_facts import Period, Service
 from catalunya.site.service_pages import service_pages
 from tests import hostile
-from tests.site.test_site_pages import content  # noqa: F401 (a fixture)
 
 
 class Structure(HTMLParser):
@@ -47,14 +46,14 @@ def service(number: int, text: str) -> Service:
     return Service(f"S{number:05}", (period,))
 
 
-def pages(content: Content, texts: list[str]) -> list[tuple[str, str]]:  # noqa: F811
+def pages(content: Content, texts: list[str]) -> list[tuple[str, str]]:
     services = {one.service_id: one for one in (service(n, text) for n, text in enumerate(texts))}
     facts = replace(content.facts, register=services, services={"080193": list(services.values())})
     changed = replace(content, facts=facts, assets=Assets())
     return list(service_pages(Pages(changed, language("en"))))
 
 
-def test_hostile_texts_add_no_element_and_no_attribute_to_a_page(content: Content) -> None:  # noqa: F811
+def test_hostile_texts_add_no_element_and_no_attribute_to_a_page(content: Content) -> None:
     hostile_pages = pages(content, hostile.TEXTS)
     plain_pages = pages(content, ["x"] * len(hostile.TEXTS))
     assert len(hostile_pages) == len(plain_pages) > len(hostile.TEXTS)

@@ -1,4 +1,7 @@
-"""The pages of services, their lists, and the search, with what a hostile source can put into them."""
+"""The pages of services, their lists, and the search, with what a hostile source can put into them.
+
+One long module, since its tests share one site after a week of hostile changes.
+"""
 
 from __future__ import annotations
 

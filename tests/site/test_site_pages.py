@@ -10,7 +10,6 @@ from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from catalunya.lake import layout
@@ -18,10 +17,8 @@ from catalunya.lake.opening import open_lake
 from catalunya.release import Release, release_before
 from catalunya.runs import dbt_docs
 from catalunya.site import build as site_build
-from catalunya.site.borders import Borders, Outlines
 from catalunya.site.charts import Series, line_chart
-from catalunya.site.downloads import Downloads
-from catalunya.site.facts import GROUPS, read_facts
+from catalunya.site.facts import GROUPS
 from catalunya.site.folder import SiteFolder
 from catalunya.site.language import CODES, language
 from catalunya.site.maps import class_breaks, shade
@@ -32,7 +29,6 @@ from catalunya.site.pages import Content, Pages
 from catalunya.site.territory_pages import territory_pages
 from tests.pipeline.command import ReleasedLake
 from tests.project import ROOT
-from tests.site.conftest import DATASETS
 
 STYLES = (ROOT / "src" / "catalunya" / "site" / "assets" / "site.css").read_text("utf-8")
 # Machado, Oliveira, Fernandes: A Physiologically-based Model for Simulation of Color Vision Deficiency, 2009; severity 1.0.
@@ -45,31 +41,6 @@ DEFICIENCIES = {
 CLASSES = ("c0", "c1", "c2", "c3", "c4")
 LEAST_DIFFERENCE = 10.0
 """Of CIE76: several times what is just noticeable."""
-
-
-@pytest.fixture(scope="module")
-def content(first_release: ReleasedLake) -> Content:
-    """The content of the first release with one comarca and three municipalities."""
-    release = Release.model_validate_json((first_release.folder / "release.json").read_bytes())
-    with duckdb.connect(first_release.folder / "catalunya.duckdb", read_only=True) as con:
-        con.execute("set search_path = 'catalunya.marts'")
-        facts = read_facts(con)
-    codes = ("080193", "081017", "082457")
-    few = replace(
-        facts,
-        comarques={"13": facts.comarques["13"]},
-        municipalities={code: facts.municipalities[code] for code in codes},
-    )
-    square = "M0 0l10 0 0 10z"
-    outlines = Outlines(
-        100,
-        100,
-        dict.fromkeys(("13", *codes), square),
-        {codes[0]: codes[1:]},
-        dict.fromkeys(("13", *codes), (0, 0, 10, 10)),
-    )
-    assets = {name: name for name in ("icon.svg", "site.css", "search.js", "map.js")}
-    return Content(release, DATASETS, few, Borders(outlines, outlines), Downloads(), assets)
 
 
 def html_of(content: Content, code: str = "en") -> dict[str, str]:

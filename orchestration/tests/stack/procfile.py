@@ -6,6 +6,7 @@ import json
 import secrets
 import subprocess
 import time
+import urllib.parse
 import urllib.request
 from base64 import urlsafe_b64encode
 from contextlib import suppress
@@ -54,7 +55,7 @@ class Host(AirflowApi):
     @property
     def config(self) -> dict[str, str]:
         """The variables of the app, as `dokku config:set` and the links have set them."""
-        encoded = urllib.request.quote(self.password, safe="")  # type: ignore[attr-defined]
+        encoded = urllib.parse.quote(self.password, safe="")
         tls = "sslmode=verify-full&sslrootcert=/certificates/ca.crt"
         return {
             "ENVIRONMENT": "demo",

@@ -1,4 +1,7 @@
-"""The stages of one run, in order."""
+"""The stages of one run, in order.
+
+One long module: the steps of a run in several processes are these stages, too, and each reads what the one before recorded.
+"""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ from catalunya.site.notices import not_found
 from catalunya.site.open_graph import draw_picture, picture_name
 from catalunya.site.overview import overview_pages
 from catalunya.site.pages import Content, Pages
-from catalunya.site.publisher import Publisher
+from catalunya.site.publisher import PROJECT, Publisher
 from catalunya.site.record import RECORD, record_of
 from catalunya.site.search import read_other_names, search_files
 from catalunya.site.service_pages import service_pages
@@ -74,7 +74,7 @@ def build_site(
     release: Release,
     target: Path,
     url: str = LOOPBACK_SITE,
-    publisher: Publisher = Publisher(),  # noqa: B008 (frozen)
+    publisher: Publisher = PROJECT,
     *,
     home: Path = ROOT,
     reporter: Reporter | None = None,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
-from xml.etree import ElementTree
 
 from catalunya.datasets.model import Dataset
 from catalunya.site.downloads import ReleasedFile, Table
@@ -120,23 +119,14 @@ def in_other_forms(document: str) -> Iterator[tuple[str, str]]:
     # rdflib takes a third of a second to import.
     from rdflib import Graph
 
-    graph = Graph().parse(data=document, format="json-ld")
+    # Sorted, in a store that keeps the order.
+    graph = Graph(store="SimpleMemory")
     for prefix, namespace in _PREFIXES.items():
         graph.bind(prefix, namespace, override=True, replace=True)
-    yield TURTLE, graph.serialize(format="turtle", encoding="utf-8").decode()
-    yield RDF_XML, _in_order(graph.serialize(format="xml"))
-
-
-def _in_order(rdf: str) -> str:
-    """Return RDF/XML with its descriptions, and the statements of each, in an order that is always the same."""
-    for prefix, namespace in _PREFIXES.items():
-        ElementTree.register_namespace(prefix, namespace)
-    root = ElementTree.fromstring(rdf)  # noqa: S314 (made here)
-    for description in root:
-        description[:] = sorted(description, key=ElementTree.tostring)
-    root[:] = sorted(root, key=ElementTree.tostring)
-    ElementTree.indent(root)
-    return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(root, encoding="unicode")}\n'
+    for triple in sorted(Graph().parse(data=document, format="json-ld")):
+        graph.add(triple)
+    for name, form in ((TURTLE, "turtle"), (RDF_XML, "xml")):
+        yield name, graph.serialize(format=form, encoding="utf-8").decode()
 
 
 def licence(content: Content, table: Table) -> str:

@@ -11,7 +11,7 @@ from catalunya.release import Release, release_ids
 from catalunya.runs.reporter import Reporter
 from catalunya.settings import ROOT
 from catalunya.site.build import Built, build_site
-from catalunya.site.publisher import Publisher
+from catalunya.site.publisher import PROJECT, Publisher
 from catalunya.site.record import SiteRecord, record_of
 
 
@@ -24,7 +24,7 @@ class Material:
     release: Release
     url: str
     """Origin at which it is served."""
-    publisher: Publisher = Publisher()  # noqa: RUF009 (frozen)
+    publisher: Publisher = PROJECT
     home: Path = ROOT
     """The folder with the seeds of dbt."""
     reporter: Reporter | None = None

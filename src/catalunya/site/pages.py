@@ -21,7 +21,7 @@ from catalunya.site.change_words import told
 from catalunya.site.downloads import Downloads
 from catalunya.site.facts import GROUPS, OWNERSHIPS, Facts, Territory
 from catalunya.site.language import CODES, Language, language, slug
-from catalunya.site.publisher import Publisher
+from catalunya.site.publisher import PROJECT, Publisher
 from catalunya.site.service_facts import Change, Service
 
 LONGEST = 120
@@ -51,7 +51,7 @@ class Content:
     """Address of dbt's own documentation; None when the release has none."""
     url: str = LOOPBACK_SITE
     """Origin at which the site is served, for what needs a whole address: `content.url + address(…)`."""
-    publisher: Publisher = Publisher()  # noqa: RUF009 (frozen)
+    publisher: Publisher = PROJECT
     names: dict[str, set[str]] = field(default_factory=dict)
     """Code of a municipality or comarca to every name that the matching accepts."""
 

@@ -34,3 +34,7 @@ class Publisher:
             settings.publisher_email,
             settings.publisher_phone,
         )
+
+
+PROJECT = Publisher()
+"""Whoever publishes without a setting."""

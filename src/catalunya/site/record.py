@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from catalunya.datasets.model import Dataset
-from catalunya.site.publisher import Publisher
+from catalunya.site.publisher import PROJECT, Publisher
 
 RECORD = "site.json"
 
@@ -30,7 +30,7 @@ def record_of(
     release_id: str,
     datasets: dict[str, Dataset],
     url: str,
-    publisher: Publisher = Publisher(),  # noqa: B008 (frozen)
+    publisher: Publisher = PROJECT,
 ) -> SiteRecord:
     """Return the record of the site that the present code makes of a release."""
     digest = hashlib.sha256(f"{_code_digest()} {publisher}".encode())

@@ -70,9 +70,18 @@ def _work(work: Callable[[_Given], _Found], one: _Given, own: int, parent: int) 
                 result = pickle.dumps((True, work(one)))
             except BaseException as error:  # noqa: BLE001 (raised again in the parent)
                 error.add_note(traceback.format_exc())
-                result = pickle.dumps((False, error))
+                result = pickle.dumps((False, _portable(error)))
             with open(own, "wb") as file:
                 file.write(result)
     finally:
         # Nothing of what the parent would do at its end.
         os._exit(0)
+
+
+def _portable(error: BaseException) -> BaseException:
+    """Return the error, or one with its text where it cannot be sent to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 (our own)
+    except Exception:  # noqa: BLE001 (whatever its class does)
+        return RuntimeError(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+    return error

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from urllib3.connection import port_by_scheme
 from urllib3.util import parse_url
 
 from catalunya import address
+from catalunya.errors import SourceUnreadable
 
 HINT = (
     "If the portal moved, set its base URL (CATALUNYA_SOCRATA_URL, CATALUNYA_IDESCAT_URL or CATALUNYA_ICGC_URL), or name "
@@ -25,6 +27,15 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 class Refused(Exception):
     """A host that must not be called; the message says which and why."""
+
+
+@contextmanager
+def refusals(url: str, dataset: str) -> Iterator[None]:
+    """Raise the refusal of a host as `SourceUnreadable` that names the request of a dataset."""
+    try:
+        yield
+    except Refused as refusal:
+        raise SourceUnreadable(f"{dataset}: GET {address.redacted(url)}: {refusal}. {HINT}") from None
 
 
 @dataclass(frozen=True)

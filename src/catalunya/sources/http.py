@@ -24,7 +24,7 @@ from catalunya.address import Login, is_loopback, redacted, split_login
 from catalunya.errors import SourceUnreadable
 from catalunya.lake import disk
 from catalunya.lake.snapshot import LandedFile
-from catalunya.sources.egress import HINT, Egress, Refused
+from catalunya.sources.egress import Egress, refusals
 from catalunya.sources.responses import InvalidResponse, body_of, raise_for_status
 from catalunya.sources.transport import RequestFailed, Response, Transport
 
@@ -239,11 +239,11 @@ class Http(AbstractContextManager["Http"]):
         for _ in range(_REDIRECTS + 1):
             self._check_stopped(dataset)
             _rate_limiter(parse_url(url).host or "").wait()
-            with _refusals(url, dataset):
+            with refusals(url, dataset):
                 egress.check(url)
             with self._lock:
                 self.requests += 1
-            with _refusals(url, dataset), self._transport.get(url, headers, egress) as response:
+            with refusals(url, dataset), self._transport.get(url, headers, egress) as response:
                 location = response.headers.get("location")
                 if location is None or response.status not in {301, 302, 303, 307, 308}:
                     raise_for_status(response, dataset)
@@ -254,15 +254,6 @@ class Http(AbstractContextManager["Http"]):
             f"{dataset}: GET {redacted(url)}: more than {_REDIRECTS} redirects; "
             "check the address in the dataset definition or the base URL."
         )
-
-
-@contextmanager
-def _refusals(url: str, dataset: str) -> Iterator[None]:
-    """Raise the refusal of a host as `SourceUnreadable`."""
-    try:
-        yield
-    except Refused as refusal:
-        raise SourceUnreadable(f"{dataset}: GET {redacted(url)}: {refusal}. {HINT}") from None
 
 
 def with_parameters(url: str, params: Mapping[str, str] | None) -> str:

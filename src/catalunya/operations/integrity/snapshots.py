@@ -12,7 +12,7 @@ from catalunya.errors import CatalunyaError, LakeCorrupt
 from catalunya.lake import index, layout, snapshot
 from catalunya.lake.index import ACCEPTED, MANIFEST, REFUSED, Index, SnapshotEntry
 from catalunya.lake.snapshot import Acceptance, Manifest, Refusal
-from catalunya.operations.integrity.fault import REPAIR, Fault
+from catalunya.operations.integrity.fault import REPAIR, Fault, Repair
 from catalunya.operations.integrity.files import BACKUP, landed_faults, staged_faults, together, unreadable
 from catalunya.operations.integrity.view import View
 
@@ -228,11 +228,13 @@ def _misplaced(view: View, dataset_id: str, snapshot_ids: Collection[str]) -> It
             snapshot_id = name.removesuffix(".parquet")
             if entry.key == layout.index(dataset_id):
                 continue
+            repair: Repair = ""
             if not layout.is_id(snapshot_id) or key_of(dataset_id, snapshot_id) != entry.key:
-                found, hint, repair = "has no name of the lake", "move it out of the lake", ""
+                found, hint = "has no name of the lake", "move it out of the lake"
             elif snapshot_id not in snapshot_ids:
                 found = f"is of snapshot {snapshot_id}, which is not in {layout.LANDING}/{dataset_id}"
-                hint, repair = f"put the snapshot's folder back, or {REPAIR} moves it aside", "aside"
+                hint = f"put the snapshot's folder back, or {REPAIR} moves it aside"
+                repair = "aside"
             else:
                 continue
             yield Fault(
@@ -241,6 +243,6 @@ def _misplaced(view: View, dataset_id: str, snapshot_ids: Collection[str]) -> It
                 found=found,
                 hint=hint,
                 kind="stray",
-                repair=repair,  # type: ignore[arg-type]
+                repair=repair,
                 dataset_id=dataset_id,
             )
