@@ -12,6 +12,7 @@ import pytest
 
 from catalunya.build import code_digest
 from catalunya.errors import BuildFailed
+from catalunya.settings import Settings
 from catalunya.warehouse import dbt, dbt_parse, dbt_tests
 from catalunya.warehouse.dbt_tests import compiled_tests, run_tests
 from catalunya.warehouse.engines.duckdb import DuckDBWorkspace
@@ -22,10 +23,7 @@ PARSE_FORK_PARSE = """
 import os, shutil, sys
 from pathlib import Path
 from catalunya.build import code_digest
-from catalunya.errors import BuildFailed
-from catalunya.warehouse import dbt, dbt_parse, dbt_tests
-from catalunya.warehouse.dbt_tests import compiled_tests, run_tests
-from catalunya.warehouse.engines.duckdb import DuckDBWorkspace
+from catalunya.warehouse import dbt
 
 def parse(home):
     nodes = dbt.parse(home / "dbt" / "mart", code_digest(home)).described["nodes"].values()
@@ -161,6 +159,7 @@ def test_rows_that_break_a_test_are_named_with_and_without_a_limit_of_memory(hom
     test.write_text("{{ config(severity='warn') }}\nselect n from range(1, 6) as r (n)\n")
     database = tmp_path / dbt.CANDIDATE
     duckdb.connect(database).close()
-    workspace = DuckDBWorkspace(local_lake(tmp_path / "lake"), "candidate", database, memory)
+    settings = Settings(CATALUNYA_DUCKDB_MEMORY=memory)
+    workspace = DuckDBWorkspace(local_lake(tmp_path / "lake"), "candidate", database, settings)
     results = {one.name: one for one in workspace.test(home / "dbt" / "mart", code_digest(home))}
     assert results["broken"].examples == ("n=1", "n=2", "n=3")

@@ -160,7 +160,6 @@ def build(
 
     Raises `BuildFailed` with the models that failed; nothing that others read is touched.
     """
-    dbt.import_in_background()
     wanted = inputs(storage, datasets, settings.home, leave_out=leave_out)
     shown = pointer.read(storage)
     if candidate_id in storage.folders(layout.CANDIDATES):
@@ -252,15 +251,8 @@ def _require_one_kind(staged: list[Staged]) -> None:
 def build_models(
     workspace: Workspace, home: Path, code: str, on_node: Callable[[str], None] | None
 ) -> dbt.Outcome:
-    """Build every seed and model with dbt; raises `BuildFailed` with the nodes that failed, if any did."""
-    outcome = dbt.invoke(
-        ["build", "--resource-type", "seed", "--resource-type", "model"],
-        project=home / "dbt" / "mart",
-        digest=code,
-        target=workspace.target,
-        sample=workspace.sample,
-        on_node=on_node,
-    )
+    """Build every seed and model; raises `BuildFailed` with the nodes that failed, if any did."""
+    outcome = workspace.build(home / "dbt" / "mart", code, on_node)
     failed = [r for r in outcome.results if r.status in {"error", "fail"}]
     if failed:
         lines = "\n".join(f"  {r.kind} {r.name}: {r.message.strip()}" for r in failed)

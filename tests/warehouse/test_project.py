@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -9,7 +11,7 @@ import pytest
 
 from catalunya.build import code_digest
 from catalunya.datasets.loader import load
-from catalunya.warehouse import dbt, dbt_tests
+from catalunya.warehouse import dbt, dbt_models, dbt_tests
 from tests.project import ROOT
 
 from .warehouse import PROJECT, Warehouse
@@ -34,6 +36,44 @@ BROKEN = [
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_rule_fails_its_test(corrupted: Warehouse, name: str) -> None:
     assert corrupted.results[name] == "fail"
+
+
+def test_duckdb_alone_builds_the_tables_that_dbt_builds(
+    history: Warehouse, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Every seed, view and table, row for row, with the types of its columns; each is built again from its staged rows."""
+    copies = [tmp_path_factory.mktemp("again") / dbt.CANDIDATE for _ in range(2)]
+    relations = history.rows(
+        "select table_schema, table_name, table_type from information_schema.tables order by all"
+    )
+    for copy in copies:
+        shutil.copy(history.path, copy)
+        with duckdb.connect(copy) as con:
+            for schema in ("marts", "intermediate", "reference"):
+                con.execute(f"drop schema {schema} cascade")
+            for schema, name, kind in relations:
+                if kind == "VIEW":
+                    con.execute(f"drop view {schema}.{name}")
+    digest = code_digest(ROOT)
+    models = dbt_models.kept_models(PROJECT, digest)
+    if models is None:
+        target = dbt.Target("duckdb", (("CATALUNYA_CANDIDATE", str(copies[0])),), dbt.DUCKDB.parsed_with)
+        dbt_models.build_by_dbt(PROJECT, digest, target, lambda *_: ())
+        models = dbt_models.kept_models(PROJECT, digest)
+    assert models is not None
+    with duckdb.connect(copies[1]) as con:
+        outcome = dbt_models.run_models(con, models, threads=2)
+        con.execute("set TimeZone = 'UTC'")
+        con.execute(f"attach '{history.path}' as of_dbt (read_only)")
+        assert {result.name: result.status for result in outcome.results} == {
+            name: status for name, status in history.results.items() if status == "success"
+        }
+        for schema, name, _ in relations:
+            here, there = f"candidate.{schema}.{name}", f"of_dbt.{schema}.{name}"
+            assert con.execute(f"describe {here}").fetchall() == con.execute(f"describe {there}").fetchall()
+            rows = f"select * from {here} except all select * from {there}"
+            missing = f"select * from {there} except all select * from {here}"
+            assert con.execute(f"({rows}) union all ({missing})").fetchall() == [], name
 
 
 RULES = {

@@ -28,7 +28,6 @@ from catalunya.runs.state import RunState
 from catalunya.settings import Settings
 from catalunya.sources import Progress
 from catalunya.stage import forget_lost_files, stage
-from catalunya.warehouse import dbt
 
 
 class Run(RunState):
@@ -40,12 +39,8 @@ class Run(RunState):
         `force` reads every source again, `rebuild` stages every kept snapshot again; both publish although
         nothing is new. `only` are the datasets whose sources are read, all by default.
         """
-        if force or rebuild or self.last is None:
-            dbt.import_in_background()
         self.clean_up()
         self.ingest(force=force, only=only)
-        if any(record.outcome == "new" for record in self.record.datasets.values()):
-            dbt.import_in_background()
         self.reopen_refusals()
         self.stage(force=rebuild)
         self.require_snapshots()

@@ -16,15 +16,16 @@ from catalunya.warehouse.dbt_runner import (
     Target,
     call,
     connected,
-    import_in_background,
     profiles_folder,
 )
 
 __all__ = [
-    "CANDIDATE", "DUCKDB", "Mart", "MartColumn", "NodeResult", "Outcome", "Sample", "Target", "document", "explained",
-    "import_in_background", "invoke", "keys", "marts", "pairs", "parse", "profiles_folder", "result_of",
+    "BUILD", "CANDIDATE", "DUCKDB", "Mart", "MartColumn", "NodeResult", "Outcome", "Sample", "Target", "document",
+    "explained", "invoke", "keys", "marts", "pairs", "parse", "profiles_folder", "result_of",
 ]  # fmt: skip
 
+BUILD = ["build", "--resource-type", "seed", "--resource-type", "model"]
+"""The command that builds every seed and model."""
 EXAMPLES = 3
 VALID_COLUMNS = "valid_columns"
 """The generic test of several rules, whose rows say in the column `rule` which of them they break."""
@@ -91,6 +92,7 @@ def invoke(
     target: Target,
     sample: Sample,
     on_node: Callable[[str], None] | None = None,
+    on_result: Callable[[Any, dict[str, Any]], None] | None = None,
 ) -> Outcome:
     """Run a dbt command on a candidate and return the result of every node, of those that failed too.
 
@@ -101,6 +103,8 @@ def invoke(
         target: where dbt builds.
         sample: returns example rows of a test that failed.
         on_node: is called with a line about every node that ends.
+        on_result: is called with dbt's own result and the content of `manifest.json`, while the files that dbt wrote
+            are there.
 
     Raises:
         BuildFailed: dbt itself could not run.
@@ -117,6 +121,8 @@ def invoke(
         # The results are in memory; dbt would write the whole project to a file with every command.
         command = [*command, "--no-write-json"]
         result = call(command, project, Path(work), target.name, manifest=parsed.manifest, callback=on_event)
+        if on_result is not None:
+            on_result(result, parsed.described)
     return _outcome(result, parsed.described, sample)
 
 

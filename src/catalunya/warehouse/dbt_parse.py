@@ -22,7 +22,7 @@ from catalunya.warehouse.dbt_runner import DUCKDB, Target, call, environment, im
 
 log = get_logger(__name__)
 
-KEPT = 16
+KEPT = 24
 """Files of the cache; the oldest are deleted."""
 
 
@@ -89,17 +89,25 @@ def cache_file(project: Path, digest: str, target: str, variables: tuple[tuple[s
 
 def _kept(file: Path) -> Project | None:
     """A parse that was kept; None without one, or when it cannot be read."""
+    kept = read_kept(file)
     try:
-        if file.stat().st_uid != os.getuid():
-            # To read a pickle is to run it.
-            log.warning("kept parse ignored", file=str(file), reason="it belongs to another user")
-            return None
-        return Project.loads(file.read_bytes())
-    except FileNotFoundError:
-        return None
+        return Project.loads(kept) if kept is not None else None
     except Exception as error:  # noqa: BLE001 (damaged or of other versions: it is parsed again)
         log.warning("kept parse ignored", file=str(file), reason=f"{type(error).__name__}: {error}")
         return None
+
+
+def read_kept(file: Path) -> bytes | None:
+    """Return a file of the cache; None without one, and when it is another user's: to use it is to run it."""
+    try:
+        if file.stat().st_uid == os.getuid():
+            return file.read_bytes()
+        log.warning("kept parse ignored", file=str(file), reason="it belongs to another user")
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.warning("kept parse ignored", file=str(file), reason=str(error))
+    return None
 
 
 def keep(file: Path, content: bytes) -> None:

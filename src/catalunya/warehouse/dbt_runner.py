@@ -58,17 +58,6 @@ def connected(target: Target) -> Iterator[None]:
             DuckDBConnectionManager.close_all_connections()
 
 
-def import_in_background() -> None:
-    """Import dbt in a thread, for a run that will need it once its sources are read."""
-
-    def work() -> None:
-        # A run that fails at once ends the process meanwhile, and no module may register what to do at its end then.
-        with contextlib.suppress(RuntimeError):
-            import_dbt()
-
-    threading.Thread(target=work, name="import of dbt").start()
-
-
 def import_dbt() -> None:
     """Import dbt and what its commands need."""
     names = ("dbt.cli.main", *LATE)

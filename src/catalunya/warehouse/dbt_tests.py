@@ -19,7 +19,7 @@ import msgspec
 
 from catalunya import signals
 from catalunya.warehouse import dbt
-from catalunya.warehouse.dbt_parse import cache_file, keep
+from catalunya.warehouse.dbt_parse import cache_file, keep, read_kept
 from catalunya.warehouse.dbt_runner import CANDIDATE, DUCKDB, call, connected
 
 
@@ -91,8 +91,10 @@ def _run(con: duckdb.DuckDBPyConnection, test: CompiledTest) -> dbt.NodeResult:
 def compiled_tests(project: Path, digest: str) -> tuple[CompiledTest, ...]:
     """Return the tests of a state of the project, in the order of their ids; they are kept beside the parse."""
     file = cache_file(project, digest, DUCKDB.name, DUCKDB.parsed_with).with_suffix(".tests")
-    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
-        return msgspec.json.decode(file.read_bytes(), type=tuple[CompiledTest, ...])
+    kept = read_kept(file)
+    with contextlib.suppress(msgspec.DecodeError):
+        if kept is not None:
+            return msgspec.json.decode(kept, type=tuple[CompiledTest, ...])
     tests = _compile(project, digest)
     with contextlib.suppress(OSError):
         keep(file, msgspec.json.encode(tests))

@@ -70,6 +70,9 @@ class Workspace(Protocol):
     def relation(self, con: duckdb.DuckDBPyConnection, mart: dbt.Mart) -> str:
         """Return the SQL relation from which `con` reads a mart, with the mart's columns and types."""
 
+    def build(self, project: Path, digest: str, on_node: Callable[[str], None] | None = None) -> dbt.Outcome:
+        """Build all seeds and models of dbt's project on the candidate; returns the results, of those that failed too."""
+
     def test(
         self, project: Path, digest: str, on_node: Callable[[str], None] | None = None
     ) -> tuple[dbt.NodeResult, ...]:

@@ -18,7 +18,7 @@ from catalunya.lake.staged import Staged
 from catalunya.lake.storage import Storage
 from catalunya.lake.temporary import temporary_folder
 from catalunya.settings import Settings
-from catalunya.warehouse import dbt, dbt_tests
+from catalunya.warehouse import dbt, dbt_models, dbt_tests
 from catalunya.warehouse.engines import staged_tables
 from catalunya.warehouse.engines.base import Cost, PublishedRelease, Snapshots
 
@@ -28,9 +28,9 @@ DATABASE = dbt.CANDIDATE
 class DuckDBWorkspace:
     """A candidate's file, and its key in the lake."""
 
-    def __init__(self, storage: Storage, candidate_id: str, database: Path, memory: str | None) -> None:
+    def __init__(self, storage: Storage, candidate_id: str, database: Path, settings: Settings) -> None:
         self._storage = storage
-        self._memory = memory
+        self._memory, self._threads = settings.duckdb_memory, settings.dbt_threads
         self._key = layout.candidate(candidate_id, DATABASE)
         self._database = database
         self._attached: duckdb.DuckDBPyConnection | None = None
@@ -54,17 +54,25 @@ class DuckDBWorkspace:
             self._attached = con
         return f"candidate.marts.{mart.name}"
 
+    def build(self, project: Path, digest: str, on_node: Callable[[str], None] | None = None) -> dbt.Outcome:
+        """Run dbt's statements in this process; dbt itself builds a state of the project for the first time."""
+        models = dbt_models.kept_models(project, digest)
+        if models is None:
+            return dbt_models.build_by_dbt(project, digest, self.target, self.sample, on_node)
+        with duckdb.connect(self._database, config=self._limits()) as con:
+            return dbt_models.run_models(con, models, self._threads, on_node)
+
     def test(
         self, project: Path, digest: str, on_node: Callable[[str], None] | None = None
     ) -> tuple[dbt.NodeResult, ...]:
         """Run dbt's compiled tests in this process."""
-        limit: dict[str, str | bool | int | float | list[str]] = (
-            {"memory_limit": self._memory} if self._memory else {}
-        )
-        with duckdb.connect(self._database, read_only=True, config=limit) as con:
+        with duckdb.connect(self._database, read_only=True, config=self._limits()) as con:
             con.execute("set TimeZone = 'UTC'")
             # On this connection: DuckDB opens no second one on the file with other settings.
             return dbt_tests.run_tests(con, project, digest, partial(_sample, con), on_node)
+
+    def _limits(self) -> dict[str, str | bool | int | float | list[str]]:
+        return {"memory_limit": self._memory} if self._memory else {}
 
     def persist(self) -> None:
         """Put the file into the lake."""
@@ -89,7 +97,7 @@ class DuckDBEngine:
 
     def __init__(self, storage: Storage, settings: Settings) -> None:
         self._storage = storage
-        self._memory = settings.duckdb_memory
+        self._settings = settings
 
     def check(self) -> str:
         """Write and close a file."""
@@ -110,14 +118,14 @@ class DuckDBEngine:
         with temporary_folder(self._storage, f"build-{candidate_id}") as work:
             database = work / DATABASE
             staged = self._write_staging(datasets, snapshots, database, work)
-            yield DuckDBWorkspace(self._storage, candidate_id, database, self._memory), staged
+            yield DuckDBWorkspace(self._storage, candidate_id, database, self._settings), staged
 
     @contextmanager
     def reopen(self, candidate_id: str) -> Iterator[DuckDBWorkspace]:
         """Open the file of the lake."""
         with temporary_folder(self._storage, f"open-{candidate_id}") as work:
             database = self._storage.fetch(layout.candidate(candidate_id, DATABASE), work)
-            yield DuckDBWorkspace(self._storage, candidate_id, database, self._memory)
+            yield DuckDBWorkspace(self._storage, candidate_id, database, self._settings)
 
     def discard(self, candidate_id: str) -> None:
         """Do nothing: all of a candidate is in its folder of the lake."""

@@ -63,6 +63,12 @@ class HiveWorkspace:
         ordered = f"select * from ({query}) as rows_of_test order by {order} limit {rows}"
         return dbt.pairs(*self._engine.query(ordered, schema))
 
+    def build(self, project: Path, digest: str, on_node: Callable[[str], None] | None = None) -> dbt.Outcome:
+        """Let dbt build them."""
+        return dbt.invoke(
+            dbt.BUILD, project=project, digest=digest, target=self.target, sample=self.sample, on_node=on_node
+        )
+
     def test(
         self, project: Path, digest: str, on_node: Callable[[str], None] | None = None
     ) -> tuple[dbt.NodeResult, ...]:
