@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -128,3 +130,27 @@ def test_a_stop_interrupts_the_statements_that_run(built, home, tmp_path, monkey
     monkeypatch.setattr(dbt_models, "wait", stop)
     with duckdb.connect(tmp_path / dbt.CANDIDATE) as con, pytest.raises(KeyboardInterrupt):
         dbt_models.run_models(con, dbt_models.Models((), (node,), ()), threads=1)
+
+
+COMMAND = """
+import sys
+from catalunya.__main__ import main
+try:
+    main()
+finally:
+    print(sorted({"dbt.cli.main", "pandas", "polars", "pyarrow"} & set(sys.modules)))
+"""
+
+
+def test_a_project_that_was_built_before_needs_neither_dbt_nor_a_library_of_readers(small):
+    """DuckDB imports pandas for every query with parameters, where it is installed."""
+    for stage in ("build", "audit"):
+        assert small(stage).code == 0
+        done = subprocess.run(
+            [sys.executable, "-c", COMMAND, stage],
+            env=small.variables(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.splitlines()[-1] == "[]", stage

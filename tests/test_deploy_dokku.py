@@ -149,6 +149,7 @@ def test_an_empty_host_gets_everything_once_and_no_secret_is_printed(host: Dokku
     assert not [mount for _, mount in state["storage"] if "/lake:" in mount], "the lake is in S3"
     assert state["letsencrypt:enable"] == ["catalunya", "catalunya-site"]
     assert state["ps:set"]["catalunya stop-timeout"] == ["120"]
+    assert state["ps:set"]["catalunya restart-policy"] == ["unless-stopped"]
 
     again = host.deploy()
     assert again.returncode == 0, again.stderr

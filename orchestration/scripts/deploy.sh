@@ -123,6 +123,10 @@ change domains:set "$app" "$domain"
 change domains:set "$site" "$site_domain"
 # The old containers may end their tasks: they are asked to stop a minute after the new ones are healthy, and have two more.
 change ps:set "$app" stop-timeout 120
+# By default Dokku gives a process up after ten restarts, which a database that is down for some minutes takes.
+for one in "$app" "$site"; do
+    change ps:set "$one" restart-policy unless-stopped
+done
 change ps:scale --skip-deploy "$app" web=1 scheduler=1 dag-processor=1 triggerer=1 worker=1 cleanup=1 site=0
 
 commit=$(git rev-parse HEAD)

@@ -234,6 +234,18 @@ def test_a_compressed_body_is_stored_unpacked(
     assert answer.sha256 == hashlib.sha256(b'{"good": 1}').hexdigest()
 
 
+def test_a_body_that_is_small_when_packed_and_huge_unpacked_is_refused_before_it_fills_the_disk(
+    serve: Serve, in_turn: InTurn, http: Http, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_module, "_STORED_BYTES", 1 << 20)
+    packed = gzip.compress(b" " * (64 << 20))
+    server = serve(in_turn(Reply(packed, headers={"Content-Encoding": "gzip"}), Reply(b"x")))
+    with pytest.raises(SourceUnreadable, match=r"population: GET .*larger than 1,048,576 bytes, unpacked"):
+        store(http, server.url, tmp_path / "f")
+    assert (tmp_path / "f").stat().st_size <= 1 << 20
+    assert len(server.requests) == 1, "it is not tried again"
+
+
 def test_a_304_to_a_request_without_condition_is_no_answer(
     serve: Serve, in_turn: InTurn, http: Http, tmp_path: Path
 ) -> None:

@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalunya.sources import keys
 from catalunya.sources.keys import KeyCheck, PageReader, fingerprint
 from catalunya.sources.responses import InvalidResponse
 
@@ -56,10 +54,16 @@ def test_all_field_names_of_a_small_page_are_found(tmp_path: Path) -> None:
     assert list(reader.field_names(page(tmp_path, "1", rows))) == ["a", "b"]
 
 
-@pytest.fixture(autouse=True, params=[7, 1000])
-def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages are read in parts of a few bytes, and whole."""
-    monkeypatch.setattr(keys, "_PART", request.param)
+def rows_of(path: Path, check: KeyCheck, part: int) -> int:
+    """The rows of a page that is received in parts."""
+    body, page = path.read_bytes(), PageReader(("k",), check).page()
+    for offset in range(0, len(body), part):
+        page.feed(offset, body[offset : offset + part])
+    return page.count(path)
+
+
+PARTS = [7, 1000]
+"""A few bytes, and the whole page."""
 
 
 PAGES = st.lists(
@@ -82,15 +86,16 @@ def test_a_page_in_parts_is_read_like_the_whole_page(
     )
 
     def read(part: int) -> tuple[int, int] | str:
-        with KeyCheck(path.parent / "keys", 10) as check, patch.object(keys, "_PART", part):
+        with KeyCheck(path.parent / "keys", 10) as check:
             try:
-                return PageReader(("k",), check).read(path), check.duplicates()
+                return rows_of(path, check, part), check.duplicates()
             except InvalidResponse as error:
                 return str(error)
 
     assert read(size) == read(10_000)
 
 
+@pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize(
     ("body", "rows", "duplicates"),
     [
@@ -102,14 +107,17 @@ def test_a_page_in_parts_is_read_like_the_whole_page(
         (b"[]", 0, 0),
     ],
 )
-def test_rows_and_keys_of_a_page_are_counted(tmp_path: Path, body: bytes, rows: int, duplicates: int) -> None:
+def test_rows_and_keys_of_a_page_are_counted(
+    tmp_path: Path, body: bytes, rows: int, duplicates: int, part: int
+) -> None:
     path = tmp_path / "page.json"
     path.write_bytes(body)
     with KeyCheck(tmp_path / "keys", 10) as check:
-        assert PageReader(("k",), check).read(path) == rows
+        assert rows_of(path, check, part) == rows
         assert check.duplicates() == duplicates
 
 
+@pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize(
     "body",
     [
@@ -121,10 +129,21 @@ def test_rows_and_keys_of_a_page_are_counted(tmp_path: Path, body: bytes, rows: 
         b'{"error":true,"message":"no"}',
     ],
 )
-def test_a_page_of_another_form_is_refused(tmp_path: Path, body: bytes) -> None:
+def test_a_page_of_another_form_is_refused(tmp_path: Path, body: bytes, part: int) -> None:
     path = tmp_path / "page.json"
     path.write_bytes(body)
     with KeyCheck(tmp_path / "keys", 10) as check:
         with pytest.raises(InvalidResponse):
-            PageReader(("k",), check).read(path)
+            rows_of(path, check, part)
+        assert check.duplicates() == 0
+
+
+def test_a_page_that_is_received_again_is_counted_once(tmp_path: Path) -> None:
+    path = tmp_path / "page.json"
+    path.write_bytes(b'[{"k":"a"}\n,{"k":"b"}]')
+    with KeyCheck(tmp_path / "keys", 10) as check:
+        page = PageReader(("k",), check).page()
+        page.feed(0, b'[{"k":"a"}\n,{"k":"c"}\n,{"k":')
+        page.feed(0, path.read_bytes())
+        assert page.count(path) == 2
         assert check.duplicates() == 0

@@ -34,6 +34,8 @@ HURRY = {
 }
 STOP_S = 120
 """The stop-timeout that scripts/deploy.sh sets."""
+RESTART = "unless-stopped"
+"""The restart-policy that it sets."""
 
 
 @dataclass
@@ -160,7 +162,7 @@ class Host(AirflowApi):
             port = "5000" if process in ports else ""
             env = {"DYNO": f"{process}.1", "PORT": port, "GIT_REV": version}
             self.running[process] = docker(
-                ["docker", "run", "--detach", "--name", f"{self.name}.{process}.{version}", "--restart", "on-failure:10",
+                ["docker", "run", "--detach", "--name", f"{self.name}.{process}.{version}", "--restart", RESTART,
                  "--network-alias", f"{self.name}.{process}", *publish, *self._options(env), self.image, *command.split()]
             ).strip()  # fmt: skip
         for process in PROCESSES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 import urllib.request
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ import pytest
 
 from orchestration.tests.stack.procfile import PROCESSES, Host, environment_of, make_host
 from orchestration.tests.stack.stack import docker
+from orchestration.tests.stack.test_kills import DOWN_S
 
 pytestmark = pytest.mark.stack
 
@@ -105,6 +107,21 @@ def test_a_killed_process_comes_back_and_costs_at_most_one_run(host: Host, proce
     host.wait(lambda: host.state(process)["restarts"] > before["restarts"], f"{process} did not come back")
     host.check(process)
     host.this_or_the_next_run_succeeds(run_id)
+
+
+def test_a_database_that_is_down_in_the_middle_of_a_run_loses_nothing(host: Host) -> None:
+    """As long as in `test_kills.py`. The processes come back by themselves: nobody restarts them."""
+    before = host.pointer()
+    run_id = host.trigger(force=True)
+    host.wait(lambda: host.state_of(run_id, BUILD) == "running", f"{BUILD} did not run")
+    docker(["docker", "stop", f"{host.name}-postgres"])
+    time.sleep(DOWN_S)
+    assert host.pointer() == before
+    docker(["docker", "start", f"{host.name}-postgres"])
+    for process in PROCESSES:
+        host.check(process)
+    host.this_or_the_next_run_succeeds(run_id)
+    assert host.pointer() != before
 
 
 @pytest.mark.parametrize(

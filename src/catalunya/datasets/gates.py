@@ -10,6 +10,7 @@ import duckdb
 from pydantic import AfterValidator, Field, model_validator
 
 from catalunya.datasets.sources import Model
+from catalunya.sql import quote
 
 
 @lru_cache
@@ -18,7 +19,7 @@ def _compiled(pattern: str) -> str:
     try:
         re.compile(pattern)
         with duckdb.connect() as con:
-            con.execute("select regexp_matches('', ?)", [pattern])
+            con.execute(f"select regexp_matches('', {quote(pattern)})")
     except (re.error, duckdb.Error) as error:
         raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
     return pattern

@@ -33,6 +33,8 @@ _LONGEST_WAIT_S = 20.0
 _REQUESTS_PER_S = 4.0
 _BURST = 8
 _WHOLE_BODY = 256 * 1024 * 1024
+_STORED_BYTES = 1 << 30
+"""The largest body that is stored, unpacked; one page of 50,000 rows has 20 MB."""
 _DECODED_BYTES = 1 << 15
 """Bytes decoded at a time: text that is larger than the processor's cache takes three times as long."""
 
@@ -146,9 +148,11 @@ class Http(AbstractContextManager["Http"]):
         parse: Callable[[Path], Any],
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        watch: Callable[[int, bytes], None] = lambda offset, chunk: None,
     ) -> Answer:
         """Store the body of `url`, which must be UTF-8, at `path`; `parse` reads it and may raise `InvalidResponse`.
 
+        `watch` is called with the offset and the bytes of each part as it is received, in each attempt from 0 on.
         With a condition in `headers` the answer may be 304 (`unchanged`), and nothing is stored.
         """
 
@@ -167,12 +171,18 @@ class Http(AbstractContextManager["Http"]):
                 with file:
                     for chunk in response.chunks():
                         self._check_stopped(dataset)
+                        watch(size, chunk)
+                        size += len(chunk)
+                        if size > _STORED_BYTES:
+                            raise SourceUnreadable(
+                                f"{dataset}: GET {redacted(response.url)}: the body is larger than {_STORED_BYTES:,} bytes, "
+                                "unpacked; nothing of it was kept. Look at the address, and ask the portal."
+                            )
                         digest.update(chunk)
                         with disk.explained(path):
                             disk.write_all(file, chunk)
                         for start in range(0, len(chunk), _DECODED_BYTES):
                             text.decode(chunk[start : start + _DECODED_BYTES])
-                        size += len(chunk)
                 text.decode(b"", final=True)
             except UnicodeDecodeError as error:
                 found = f"{error.reason}, byte {error.object[error.start]:#04x}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,6 @@ from catalunya.sources.responses import InvalidResponse, decode
 
 _KEYS_IN_MEMORY = 500_000
 _NAMED_ROWS = 10_000
-_PART = 1 << 19
 _ROW_BORDER = b"\n,{"
 """How Socrata separates rows. A line break cannot stand inside a JSON text."""
 Hashes = npt.NDArray[np.int64]
@@ -78,40 +77,19 @@ class PageReader:
             gc=False,
         )
 
-    def read(self, path: Path) -> int:
-        """Return the number of rows in the page at `path`; raise `InvalidResponse` for anything but a list of objects."""
-        try:
-            hashes = [self._hashes(rows) for rows in self._parts(path)]
-        except InvalidResponse:
-            # Not in Socrata's form of one row a line, or not a page at all.
-            hashes = [self._hashes(self._decode(path.read_bytes()))]
+    def page(self) -> PageRows:
+        """Return a reader of one page."""
+        return PageRows(self)
+
+    def count(self, hashes: list[Hashes]) -> int:
+        """Add the hashes of a whole page's keys to the check; returns its rows."""
         if self._check is not None:
             self._check.add(np.concatenate(hashes))
         return sum(map(len, hashes))
 
-    def _decode(self, body: bytes | memoryview) -> list[Any]:
+    def rows(self, body: bytes | memoryview) -> list[Any]:
+        """Decode a list of rows; raise `InvalidResponse` for anything but a list of objects."""
         rows: list[Any] = decode(body, list[self._row], "a JSON list of rows")  # type: ignore[name-defined]
-        return rows
-
-    def _parts(self, path: Path) -> Iterator[list[Any]]:
-        """Yield the rows of a page in small parts, cut between lines; raise `InvalidResponse` when it has none."""
-        body = bytearray()
-        with path.open("rb") as file:
-            while chunk := file.read(_PART):
-                body += chunk
-                border = body.rfind(_ROW_BORDER)
-                if border >= 0:
-                    rest = body[border + 1 :]
-                    body[border] = ord("]")
-                    yield self._rows(memoryview(body)[: border + 1])
-                    body = rest
-                    body[0] = ord("[")
-        yield self._rows(memoryview(body))
-
-    def _rows(self, body: memoryview) -> list[Any]:
-        rows = self._decode(body)
-        if not rows:
-            raise InvalidResponse("found a part without rows")
         return rows
 
     def field_names(self, path: Path) -> dict[str, None]:
@@ -122,7 +100,8 @@ class PageReader:
             names.update(dict.fromkeys(decode(row, dict[str, msgspec.Raw])))
         return {name: None for name in names if not name.startswith(":")}
 
-    def _hashes(self, rows: list[Any]) -> Hashes:
+    def hashes(self, rows: list[Any]) -> Hashes:
+        """Return the hashes of the keys of rows; zeros when there is no key."""
         if self._check is None:
             return np.zeros(len(rows), dtype=np.int64)
         key_of = attrgetter(*self._fields)
@@ -130,6 +109,54 @@ class PageReader:
             return np.fromiter(map(hash, map(key_of, rows)), np.int64, len(rows))
         except TypeError:
             return np.fromiter(map(_hash, map(key_of, rows)), np.int64, len(rows))
+
+
+class PageRows:
+    """Reads one page while it is received, in parts cut between lines."""
+
+    def __init__(self, reader: PageReader) -> None:
+        self._reader = reader
+        self._rest = bytearray()
+        self._hashes: list[Hashes] | None = []
+
+    def feed(self, offset: int, chunk: bytes) -> None:
+        """Read the next chunk of the page; one at offset 0 begins a page."""
+        if offset == 0:
+            self._rest, self._hashes = bytearray(), []
+        if self._hashes is None:
+            return
+        body = self._rest
+        body += chunk
+        border = body.rfind(_ROW_BORDER)
+        if border >= 0:
+            self._rest = body[border + 1 :]
+            self._rest[0] = ord("[")
+            body[border] = ord("]")
+            self._add(memoryview(body)[: border + 1])
+
+    def count(self, path: Path) -> int:
+        """Return the rows of the page, which is stored at `path`.
+
+        Raises `InvalidResponse` for anything but a list of objects.
+        """
+        if self._hashes is not None:
+            self._add(memoryview(self._rest))
+        if self._hashes is None:
+            # Not in Socrata's form of one row a line, or not a page at all.
+            self._hashes = [self._reader.hashes(self._reader.rows(path.read_bytes()))]
+        return self._reader.count(self._hashes)
+
+    def _add(self, part: memoryview) -> None:
+        """Add the hashes of a part's rows; of none from now on when it is no list of rows."""
+        assert self._hashes is not None
+        try:
+            rows = self._reader.rows(part)
+        except InvalidResponse:
+            rows = []
+        if rows:
+            self._hashes.append(self._reader.hashes(rows))
+        else:
+            self._hashes = None
 
 
 def _hash(key: object) -> int:

@@ -234,13 +234,15 @@ class _Portal:
 
     def page(self, offset: int, limit: int, folder: Path, reader: PageReader) -> _Page:
         path = folder / f"{offset:012d}.json"
+        page = reader.page()
         answer = self._http.store(
             self.rows_url,
             path,
             dataset=self._dataset,
             params={"$limit": str(limit), "$offset": str(offset), "$order": ":id"},
             headers=self._headers,
-            parse=lambda stored: (reader.read(stored), {} if offset else reader.field_names(stored)),
+            parse=lambda stored: (page.count(stored), {} if offset else reader.field_names(stored)),
+            watch=page.feed,
         )
         rows, fields = answer.data
         return _Page(offset, limit, rows, path, answer, fields)

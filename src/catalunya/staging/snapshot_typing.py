@@ -220,8 +220,7 @@ def _controls(
         if column is None:
             continue
         row = con.execute(
-            f"select coalesce(sum({column}), 0)::hugeint from {row_problems.SOUND} where {period} = ?",
-            [int(control.period)],
+            f"select coalesce(sum({column}), 0)::hugeint from {row_problems.SOUND} where {period} = {int(control.period)}"
         ).fetchone()
         computed = int(row[0]) if row else 0
         found.append(Control(column, control.period, int(control.published), computed))
