@@ -164,6 +164,13 @@ class Site(Construct):
                     access_control_max_age=Duration.days(365), include_subdomains=False, override=True
                 ),
             ),
+            cors_behavior=cloudfront.ResponseHeadersCorsBehavior(
+                access_control_allow_origins=[given.pop("access-control-allow-origin")],
+                access_control_allow_headers=["*"],
+                access_control_allow_methods=["GET", "HEAD"],
+                access_control_allow_credentials=False,
+                origin_override=True,
+            ),
             custom_headers_behavior=cloudfront.ResponseCustomHeadersBehavior(
                 custom_headers=[
                     cloudfront.ResponseCustomHeader(header=name, value=value, override=True)

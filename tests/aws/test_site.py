@@ -81,6 +81,7 @@ def test_cloudfront_sends_the_headers_of_the_site_s_own_server_over_tls_only(tem
         "content-security-policy": security["ContentSecurityPolicy"]["ContentSecurityPolicy"],
         "referrer-policy": security["ReferrerPolicy"]["ReferrerPolicy"],
         "x-content-type-options": "nosniff" if security["ContentTypeOptions"] else "",
+        "access-control-allow-origin": ",".join(config["CorsConfig"]["AccessControlAllowOrigins"]["Items"]),
         **{one["Header"]: one["Value"] for one in config["CustomHeadersConfig"]["Items"]},
     }
     assert sent == HEADERS

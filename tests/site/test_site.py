@@ -5,6 +5,7 @@ One long module, since its tests share one built site.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -106,5 +107,20 @@ def test_the_server_forbids_what_the_site_does_not_need(target: Path) -> None:
     assert page.headers["cache-control"] == "no-cache"
     [style] = re.findall(r'href="(/assets/site\.[^"]*)"', page.text)
     assert "immutable" in client.get(style).headers["cache-control"]
+    release_id = json.loads((target / "current" / "site.json").read_text())["release_id"]
+    kept = client.get(f"/releases/{release_id}/release.json")
+    assert (kept.status_code, "immutable" in kept.headers["cache-control"]) == (200, True)
+    assert client.get(f"/releases/{release_id}/").headers["cache-control"] == "no-cache"
+
+
+def test_pages_of_others_may_read_the_api_and_the_files(target: Path) -> None:
+    client = TestClient(site_app(target))
+    for path in ("/api/v1/index.json", "/data/csv/population.csv"):
+        answer = client.get(path, headers={"origin": "https://example.org"})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "*"), path
+
+
+def test_the_server_answers_no_path_outside_of_the_site(target: Path) -> None:
+    client = TestClient(site_app(target))
     assert client.get("/ca/nothing/").status_code == 404
     assert client.get("/../../etc/passwd").status_code == 404

@@ -8,7 +8,8 @@ from typing import Any
 from markupsafe import Markup
 
 from catalunya.site.catalogue import FORMATS, licence
-from catalunya.site.downloads import RELEASES, Table
+from catalunya.site.downloads import Table
+from catalunya.site.headers import RELEASES
 from catalunya.site.language import Language, language
 from catalunya.site.pages import Content, address
 

@@ -37,11 +37,11 @@ from catalunya.release import (
     release_ids,
 )
 from catalunya.runs.record import RunRecord, recent
+from catalunya.site.headers import RELEASES
 from catalunya.site.language import CODES, language
 from catalunya.site.spreadsheet import MOST_ROWS, load_excel, write_csv, write_workbook
 
 DATA = "data"
-RELEASES = "releases"
 DATA_PACKAGE = "datapackage.json"
 PREVIEW_ROWS = 5
 MOST_ARCHIVED = 30

@@ -14,9 +14,13 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "cross-origin-opener-policy": "same-origin",
+    # Pages of others may read the API and the files: all of it is public, and nobody is logged in.
+    "access-control-allow-origin": "*",
 }
 ASSETS = "assets"
 """Folder of the files whose names change with their content."""
+RELEASES = "releases"
+"""Folder of the kept releases, each in a folder of its id."""
 _TYPES = {
     ".bib": "application/x-bibtex",
     ".csv": "text/csv",
@@ -36,9 +40,11 @@ _TYPES = {
 
 
 def cache_control(name: str) -> str:
-    """Return how long a browser may keep a file of the site: assets for good, others until they change."""
-    is_asset = PurePosixPath(name.lstrip("/")).parts[:1] == (ASSETS,)
-    return "public, max-age=31536000, immutable" if is_asset else "no-cache"
+    """Return how long a browser may keep a file: assets and the files of a release for good, others until they change."""
+    path = PurePosixPath(name.lstrip("/"))
+    is_of_release = path.parts[:1] == (RELEASES,) and len(path.parts) > 2 and path.suffix != ".html"
+    never_changes = path.parts[:1] == (ASSETS,) or is_of_release
+    return "public, max-age=31536000, immutable" if never_changes else "no-cache"
 
 
 def content_type(name: str) -> str:
