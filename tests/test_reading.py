@@ -13,7 +13,7 @@ from catalunya.errors import UsageError
 from catalunya.ingest import Ingested
 from catalunya.runs.reading import read_sources
 from catalunya.runs.reporter import NullReporter
-from catalunya.sources import Progress
+from catalunya.sources import Progress, Stop
 from tests.project import ROOT
 
 DATASETS = tuple(loader.load(ROOT / "datasets").values())
@@ -24,7 +24,7 @@ LONG_S = 300
 def read(work: Callable[[Dataset], None]) -> list[Ingested]:
     """Read all sources by `work`."""
 
-    def one(dataset: Dataset, progress: Progress, _: threading.Event) -> Ingested:
+    def one(dataset: Dataset, progress: Progress, _: Stop) -> Ingested:
         progress(1, None)
         work(dataset)
         return Ingested(dataset.id, "unchanged", None, {}, 0, 0)
@@ -54,7 +54,7 @@ def test_a_wrong_setting_is_raised_after_the_other_sources_were_read():
 def test_readings_are_stopped_when_the_run_is_interrupted(monkeypatch):
     stopped = []
 
-    def one(dataset: Dataset, _: Progress, stop: threading.Event) -> Ingested:
+    def one(dataset: Dataset, _: Progress, stop: Stop) -> Ingested:
         assert stop.wait(LONG_S)
         stopped.append(dataset.id)
         return Ingested(dataset.id, "unreadable", None, {}, 0, 0)

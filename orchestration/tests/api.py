@@ -14,7 +14,7 @@ from orchestration.scripts import airflow_local
 
 PIPELINE = "catalunya_data_pipeline"
 FINAL_STATES = {"success", "failed"}
-TIMEOUT_S = 900.0
+TIMEOUT_S = 1800.0
 """How long a test waits for what must come, on a machine that does much else; what never comes ends it."""
 
 

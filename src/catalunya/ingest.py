@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import threading
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -19,7 +18,7 @@ from catalunya.lake.snapshot import LandedFile, Manifest
 from catalunya.lake.storage import Storage
 from catalunya.log import get_logger
 from catalunya.settings import PORTALS, Settings
-from catalunya.sources import Fetched, FetchRequest, Http, Progress
+from catalunya.sources import Fetched, FetchRequest, Http, Progress, Stop
 from catalunya.sources.egress import Egress
 from catalunya.staging.row_sql import source_names
 
@@ -56,7 +55,7 @@ def ingest(
     previous_validators: dict[str, Any] | None = None,
     force: bool = False,
     progress: Progress = lambda rows, total: None,
-    stopped: threading.Event | None = None,
+    stopped: Stop | None = None,
 ) -> Ingested:
     """Read the source of `dataset` and land what is new.
 

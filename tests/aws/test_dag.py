@@ -129,7 +129,7 @@ def production(
 
 @pytest.fixture(scope="module")
 def first(production: Airflow) -> EndedRun:
-    return scheduled_run(production, timeout_s=1800)
+    return scheduled_run(production)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def lake(stack: Deployed, monkeypatch: pytest.MonkeyPatch) -> Storage:
 
 def run(production: Airflow, **conf: Any) -> EndedRun:
     """A run; on a busy machine one that builds on Trino takes minutes."""
-    return production.ended(production.trigger(**conf), timeout_s=1800)
+    return production.ended(production.trigger(**conf))
 
 
 def read(stack: Deployed, athena: Environment, sql: str) -> list[tuple[Any, ...]]:

@@ -301,11 +301,10 @@ def released(
     if before:
         shutil.copytree(before / "airflow", folder / "airflow")
     with start_airflow(folder, portals, more) as airflow:
-        patience = 900
         if before:
-            ended = airflow.ended(airflow.trigger(), timeout_s=patience)
+            ended = airflow.ended(airflow.trigger())
         else:
-            ended = scheduled_run(airflow, timeout_s=patience)
+            ended = scheduled_run(airflow)
         assert ended.state == "success", ended.states()
         yield ended
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -178,6 +179,50 @@ def test_a_signal_is_one_alert_one_record_and_one_object_and_a_second_one_breaks
     assert record["message"] == answer["message"]
     assert len(webhook_sink.heard) == 1
     assert (tmp_path / "lake" / ".lake" / "locks" / "run.lock").stat().st_size == 0
+
+
+@pytest.fixture
+def portal_without_pages(small_demo) -> Iterator[tuple[str, threading.Event]]:
+    """The demo portal, but a page of rows never comes; the event is set when one was asked for."""
+    asked, over = threading.Event(), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if "$offset" in self.path or "offset=" in self.path:
+                asked.set()
+                over.wait(600)
+                return
+            with urllib.request.urlopen(small_demo.url + self.path) as answer:
+                body = answer.read()
+            self.send_response(200)
+            for name in ("content-type", "x-catalunya-demo"):
+                if answer.headers[name]:
+                    self.send_header(name, answer.headers[name])
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            over.set()
+            server.shutdown()
+
+
+def test_a_signal_while_a_page_does_not_come_ends_the_command(command, portal_without_pages):
+    command.url, asked = portal_without_pages
+    process = command.start("run", "--json")
+    assert asked.wait(600)
+    process.send_signal(signal.SIGTERM)
+    out, stderr = process.communicate(timeout=600)
+    assert process.returncode == json.loads(out)["exit_code"] == 128 + signal.SIGTERM, stderr
 
 
 STOPPED_WHILE_IMPORTED = """

@@ -5,7 +5,6 @@ import hashlib
 import socket
 import subprocess
 import sys
-import threading
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from catalunya.errors import SourceUnreadable
-from catalunya.sources import Http, responses, transport
+from catalunya.sources import Http, Stop, responses, transport
 from catalunya.sources import http as http_module
 from catalunya.sources.egress import Egress
 from catalunya.sources.http import Answer, _rate_limiter, redirect, user_agent
@@ -322,7 +321,7 @@ def test_the_request_rate_is_limited_for_remote_hosts_only(
 def test_a_stopped_session_keeps_no_body_and_sends_no_request(
     serve: Serve, in_turn: InTurn, tmp_path: Path
 ) -> None:
-    stopped = threading.Event()
+    stopped = Stop()
 
     def stop(_: object) -> Reply:
         stopped.set()

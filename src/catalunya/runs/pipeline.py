@@ -5,7 +5,6 @@ One long module: the steps of a run in several processes are these stages, too, 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
@@ -26,7 +25,7 @@ from catalunya.runs.reading import check_clock, read_sources
 from catalunya.runs.record import STAGED_COUNTS, DatasetRecord, SourceState
 from catalunya.runs.state import RunState
 from catalunya.settings import Settings
-from catalunya.sources import Progress
+from catalunya.sources import Progress, Stop
 from catalunya.stage import forget_lost_files, stage
 
 
@@ -98,7 +97,7 @@ class Run(RunState):
         self,
         dataset: Dataset,
         progress: Progress,
-        stopped: threading.Event,
+        stopped: Stop,
         *,
         settings: Settings,
         force: bool,

@@ -15,12 +15,12 @@ from catalunya.lake import index
 from catalunya.lake.storage import Storage
 from catalunya.runs.reporter import Reporter
 from catalunya.settings import Settings
-from catalunya.sources import Progress
+from catalunya.sources import Progress, Stop
 
 _GRACE_S = 10.0
 """Time that a stopped run gives its readings to end; what still waits for a portal then ends with the process."""
 
-Read = Callable[[Dataset, Progress, threading.Event], Ingested]
+Read = Callable[[Dataset, Progress, Stop], Ingested]
 """Reads one source, reports its rows, and ends early once the event is set."""
 
 
@@ -32,6 +32,8 @@ def read_sources(datasets: Iterable[Dataset], read: Read, reporter: Reporter) ->
     rows = _Rows(reporter)
     readings = [_Reading(dataset, read, rows) for dataset in datasets]
     with _all_ended(readings):
+        for reading in readings:
+            reading.thread.start()
         for reading in readings:
             reading.thread.join()
     for reading in readings:
@@ -55,7 +57,7 @@ class _Reading:
     """The reading of one source in a thread."""
 
     def __init__(self, dataset: Dataset, read: Read, rows: _Rows) -> None:
-        self.stopped = threading.Event()
+        self.stopped = Stop()
         self._result: Ingested | None = None
         self._error: BaseException | None = None
         context = contextvars.copy_context()
@@ -65,7 +67,6 @@ class _Reading:
             name=f"ingest {dataset.id}",
             daemon=True,
         )
-        self.thread.start()
 
     def _read(self, dataset: Dataset, read: Read, rows: _Rows) -> None:
         try:
@@ -111,5 +112,6 @@ def _all_ended(readings: list[_Reading]) -> Iterator[None]:
         for reading in readings:
             reading.stopped.set()
         for reading in readings:
-            reading.thread.join(_GRACE_S / len(readings))
+            if reading.thread.ident is not None:
+                reading.thread.join(_GRACE_S / len(readings))
         raise

@@ -17,11 +17,12 @@ from catalunya.lake.snapshot import LandedFile
 from catalunya.sources.base import Fetched, FetchRequest, LandedPage, Progress, PublishedTotal, SourceProtocol
 from catalunya.sources.http import Http
 from catalunya.sources.responses import InvalidResponse
+from catalunya.sources.stop import Stop
 
 if TYPE_CHECKING:
     from catalunya.datasets.sources import Source
 
-__all__ = ["FetchRequest", "Fetched", "Http", "Progress", "PublishedTotal", "SourceProtocol"]
+__all__ = ["FetchRequest", "Fetched", "Http", "Progress", "PublishedTotal", "SourceProtocol", "Stop"]
 
 _Item = TypeVar("_Item")
 

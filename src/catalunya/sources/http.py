@@ -26,6 +26,7 @@ from catalunya.lake import disk
 from catalunya.lake.snapshot import LandedFile
 from catalunya.sources.egress import Egress, refusals
 from catalunya.sources.responses import InvalidResponse, body_of, raise_for_status
+from catalunya.sources.stop import Stop
 from catalunya.sources.transport import RequestFailed, Response, Transport
 
 _REDIRECTS = 5
@@ -78,7 +79,7 @@ class Http(AbstractContextManager["Http"]):
         project_url: Where a portal's staff can find out who asks; part of the user agent.
         egress: The hosts that it may call; by default the origin of each request, and no other that it redirects to.
         first_wait_s: The pause before the first retry, unless the portal names one with Retry-After.
-        stopped: Once it is set, every request ends as `SourceUnreadable`: nobody waits for its result.
+        stopped: Once it is set, every request ends as `SourceUnreadable` at once: nobody waits for its result.
     """
 
     def __init__(
@@ -90,18 +91,18 @@ class Http(AbstractContextManager["Http"]):
         project_url: str | None = None,
         egress: Egress | None = None,
         first_wait_s: float = 0.2,
-        stopped: threading.Event | None = None,
+        stopped: Stop | None = None,
     ) -> None:
         self.app_token = app_token
         self.requests = 0
         self._attempts = attempts
         self._first_wait_s = first_wait_s
         self._egress = egress or Egress()
-        self._stopped = stopped or threading.Event()
+        self._stopped = stopped or Stop()
         self._lock = threading.Lock()
         self._logins: dict[Origin, Login] = {}
         self._headers = {"User-Agent": user_agent(project_url), "Accept": "application/json"}
-        self._transport = Transport(timeout_s=timeout_s)
+        self._transport = Transport(timeout_s=timeout_s, stopped=self._stopped)
 
     def __exit__(self, *_: object) -> None:
         self._transport.close()

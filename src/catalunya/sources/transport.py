@@ -23,6 +23,7 @@ from urllib3.response import BaseHTTPResponse, HTTPResponse
 from catalunya.address import is_loopback, redacted, split_login
 from catalunya.sources import egress
 from catalunya.sources.egress import Egress
+from catalunya.sources.stop import Stop
 
 ASK_PORTAL = "Run again later; if it stays so, ask the portal."
 PROXY_HINT = (
@@ -54,6 +55,7 @@ class _Deadline:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.expired = False
+        self._is_over = False
         self._socket: socket.socket | None = None
         self._timer = threading.Timer(seconds, self._expire)
         self._timer.daemon = True
@@ -61,12 +63,19 @@ class _Deadline:
     def start(self, connected: socket.socket | None) -> None:
         self._socket = connected
         self._timer.start()
+        if self._is_over:
+            self.interrupt()
 
     def cancel(self) -> None:
         self._timer.cancel()
 
     def _expire(self) -> None:
         self.expired = True
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """End the exchange now, or once it is connected."""
+        self._is_over = True
         if self._socket is not None:
             try:
                 # Not SSLSocket.shutdown: it would take the TLS state away from the reading thread.
@@ -141,14 +150,20 @@ class Response:
 
 
 class Transport:
-    """Connections to portals; `timeout_s` is the limit of one whole response. Counts the bytes of bodies as sent."""
+    """Connections to portals. Counts the bytes of bodies as sent.
 
-    def __init__(self, *, timeout_s: float) -> None:
+    `timeout_s` is the limit of one whole response; once `stopped` is set, no exchange waits any more.
+    """
+
+    def __init__(self, *, timeout_s: float, stopped: Stop) -> None:
         self.bytes = 0
+        self._stopped = stopped
+        stopped.interrupts(self._interrupt)
         self._timeout_s = timeout_s
         self._timeout = urllib3.Timeout(connect=min(_CONNECT_S, timeout_s), read=min(_READ_S, timeout_s))
         self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
+        self._exchanges: set[_Deadline] = set()
 
     @contextmanager
     def get(self, url: str, headers: Mapping[str, str], allowed: Egress) -> Iterator[Response]:
@@ -156,7 +171,10 @@ class Transport:
         _current.egress = allowed
         deadline = _current.deadline = _Deadline(self._timeout_s)
         raw = None
+        self._exchanges.add(deadline)
         try:
+            if self._stopped.is_set():
+                raise RequestFailed("the reading was stopped")
             with _explained(url, deadline):
                 raw = self._pool(url).urlopen(
                     "GET",
@@ -170,11 +188,16 @@ class Transport:
             yield Response(url, raw, deadline)
         finally:
             deadline.cancel()
+            self._exchanges.discard(deadline)
             if raw is not None:
                 with self._lock:
                     self.bytes += raw.tell()
                 # A connection whose body was read to its end is back in the pool already and stays open.
                 raw.close()
+
+    def _interrupt(self) -> None:
+        for deadline in tuple(self._exchanges):
+            deadline.interrupt()
 
     def close(self) -> None:
         """Close every connection."""
