@@ -221,7 +221,9 @@ def test_a_site_is_uploaded_whole_and_shown_by_one_write(bucket: str, tmp_path: 
     place = open_place(f"s3://{bucket}")
     assert place.shown() is None
     material = small(tmp_path, FIRST)
-    name = place.publish(material).folder.name
+    folder = place.publish(material).folder
+    name = folder.name
+    assert folder == Path("sites", name)
     assert place.shown() == material.record
     inside = {key.removeprefix(f"sites/{name}/") for key in keys(bucket) if key.startswith(f"sites/{name}/")}
     assert inside >= {"index.html", "ca/index.html", "404.html", RECORD, "data/csv/population.csv"}

@@ -1,4 +1,4 @@
-"""A site of two files for the tests' Airflow, whose warehouse has only the marts that its tests read."""
+"""A site of three files for the tests' Airflow, whose warehouse has only the marts that its tests read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def build_small_site(
     build._require_own(target)
     folder = target / f"{release.release_id}-{'0' * 12}"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "index.html").write_text(release.release_id)
+    for name in ("index.html", "404.html"):
+        (folder / name).write_text(release.release_id)
     (folder / RECORD).write_text(record_of(release.release_id, datasets, url, publisher).model_dump_json())
     build._swap(target, folder)
     return build.Built(folder, 1, 0, 2)

@@ -62,11 +62,12 @@ def build_command(
         built = place.publish(material)
         seconds = time.monotonic() - began
         shown.end("site", "built", seconds)
+    folder = f"{address}/{built.folder}" if "://" in address else str(built.folder)
     answer = {
         "status": "built",
         "release_id": found.release_id,
         "url": served_at,
-        "folder": str(built.folder),
+        "folder": folder,
         "pages": built.pages,
         "pages_written": built.pages - built.unchanged,
         "pages_unchanged": built.unchanged,
@@ -75,7 +76,7 @@ def build_command(
     }
     text = (
         f"{built.pages:,} pages, {built.pages - built.unchanged:,} written and {built.unchanged:,} unchanged, "
-        f"{built.bytes / 1e6:.0f} MB in {seconds:.1f} s: {built.folder}"
+        f"{built.bytes / 1e6:.0f} MB in {seconds:.1f} s: {folder}"
     )
     if "://" not in address:
         text += "\nlook at it with `catalunya site serve`"

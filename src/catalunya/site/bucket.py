@@ -17,6 +17,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from catalunya.errors import CatalunyaError, UsageError
@@ -111,7 +112,7 @@ class SiteBucket:
                 list(pool.map(put, (path for path in files if path != record)))
             put(record)
             log.info("site uploaded", site=name, files=len(files), bytes=built.bytes)
-        return built
+        return replace(built, folder=Path(SITES, name))
 
     def _put_shared(self, name: str) -> None:
         """Copy the assets and the page for errors out of a site to where they do not depend on what is shown."""
