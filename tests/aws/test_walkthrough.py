@@ -303,10 +303,7 @@ def released(
     if before:
         shutil.copytree(before / "airflow", folder / "airflow")
     with start_airflow(folder, portals, more) as airflow:
-        if before:
-            ended = airflow.ended(airflow.trigger())
-        else:
-            ended = scheduled_run(airflow)
+        ended = airflow.ended(airflow.trigger()) if before else scheduled_run(airflow)
         assert ended.state == "success", ended.states()
         yield ended
 
