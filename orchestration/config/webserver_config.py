@@ -72,13 +72,16 @@ def _ldap(found: dict[str, str], faults: list[str]) -> dict[str, object]:
     if not Path(authority).is_file():
         faults.append(f"set AIRFLOW_LDAP_CA_FILE to a file of certificate authorities: {authority} is none")
     _check_package("ldap", "docs/log-in.md says how to add it to the image", faults)
+    field = found.get("AIRFLOW_LDAP_UID_FIELD", "uid")
     return {
         "AUTH_TYPE": AUTH_LDAP,
         "AUTH_LDAP_SERVER": server,
         "AUTH_LDAP_BIND_USER": found.get("AIRFLOW_LDAP_BIND_DN"),
         "AUTH_LDAP_BIND_PASSWORD": _secret(found, "AIRFLOW_LDAP_BIND_PASSWORD", faults),
         "AUTH_LDAP_SEARCH": found.get("AIRFLOW_LDAP_SEARCH"),
-        "AUTH_LDAP_UID_FIELD": found.get("AIRFLOW_LDAP_UID_FIELD", "uid"),
+        "AUTH_LDAP_UID_FIELD": field,
+        # Airflow keeps the roles of an entry that has no attribute it asked for. This one every entry has that was found.
+        "AUTH_LDAP_FIRSTNAME_FIELD": field,
         "AUTH_LDAP_TLS_CACERTFILE": authority,
         "AUTH_LDAP_TLS_DEMAND": True,
     }
@@ -167,3 +170,6 @@ FAB_PASSWORD_COMPLEXITY_VALIDATOR = check_password
 SESSION_COOKIE_SECURE = os.environ.get("AIRFLOW__API__BASE_URL", "").startswith("https://")
 SESSION_COOKIE_SAMESITE = "Lax"
 globals().update(_settings)
+if _settings["AUTH_TYPE"] == AUTH_LDAP:
+    # Seconds for each answer of the server, which libldap reads at its first use; without end by default.
+    os.environ.setdefault("LDAPTIMEOUT", "10")

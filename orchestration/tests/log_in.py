@@ -24,6 +24,13 @@ from tools.processes import LOOPBACK, free_port, process_group
 
 CONFIG = ROOT / "orchestration" / "config"
 ROLES = ("Viewer", "User", "Op", "Admin")
+REQUESTS = {
+    "see DAGs, runs, logs": ("GET", "/api/v2/dags", None),
+    "start, repeat and pause": ("POST", "/api/v2/dags/none/dagRuns", {"logical_date": None}),
+    "see and change connections and variables": ("GET", "/api/v2/connections", None),
+    "see the audit log, manage users and roles": ("GET", "/auth/fab/v1/users", None),
+}
+"""What docs/log-in.md says that roles may do, each with a request that stands for it."""
 PREPARE = f"""
 from airflow.utils.db import initdb
 initdb()
@@ -121,3 +128,40 @@ class Browser:
         assert token
         form = {"csrf_token": token[1], "username": name, "password": password}
         return self.client.post("/auth/login/", data=form, headers=session_of(page))
+
+
+def token(url: str, name: str, password: str) -> httpx.Response:
+    return httpx.post(f"{url}/auth/token", json={"username": name, "password": password}, timeout=120)
+
+
+def token_of(response: httpx.Response) -> str:
+    """The token that a log-in gives to the browser."""
+    return cookie(response, "_token").split(";")[0].removeprefix("_token=")
+
+
+def allowed(url: str, bearer: str) -> set[str]:
+    """Which of the requests the API answers otherwise than by 403."""
+    headers = {"Authorization": f"Bearer {bearer}"}
+    found = set()
+    for name, (method, path, content) in REQUESTS.items():
+        status = httpx.request(method, url + path, json=content, headers=headers, timeout=120).status_code
+        assert status in (200, 403, 404), (name, status)
+        if status != 403:
+            found.add(name)
+    return found
+
+
+def roles_of_the_page() -> dict[str, set[str]]:
+    """Read the table of roles in docs/log-in.md."""
+    page = (CONFIG.parents[1] / "docs" / "log-in.md").read_text("utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if "|" in line
+    ]
+    head = next(row for row in rows if row[1:] == list(ROLES))
+    found: dict[str, set[str]] = {role: set() for role in head[1:]}
+    for row in rows:
+        if row[0] in REQUESTS:
+            for role, cell in zip(ROLES, row[1:], strict=True):
+                if cell == "yes":
+                    found[role].add(row[0])
+    return found

@@ -24,13 +24,18 @@ from joserfc.jwk import RSAKey
 
 from orchestration.tests.log_in import (
     CONFIG,
+    REQUESTS,
     ROLES,
     Browser,
+    allowed,
     cookie,
     password_of,
     prepare,
+    roles_of_the_page,
     serving,
     session_of,
+    token,
+    token_of,
 )
 from orchestration.tests.oidc_provider import CLIENT, SECRET, Provider, providing
 from tests.project import missing
@@ -39,13 +44,6 @@ from tools.processes import free_port, process_group
 pytestmark = pytest.mark.xdist_group("log_in")
 
 GROUPS = "Viewer=care-readers; Op=care-operators; Admin=cn=admins,ou=groups,dc=example,dc=org"
-REQUESTS = {
-    "see DAGs, runs, logs": ("GET", "/api/v2/dags", None),
-    "start, repeat and pause": ("POST", "/api/v2/dags/none/dagRuns", {"logical_date": None}),
-    "see and change connections and variables": ("GET", "/api/v2/connections", None),
-    "see the audit log, manage users and roles": ("GET", "/auth/fab/v1/users", None),
-}
-"""What docs/log-in.md says that roles may do, each with a request that stands for it."""
 
 
 @pytest.fixture(scope="module")
@@ -80,43 +78,6 @@ def oidc(env: dict[str, str], provider: Provider) -> Iterator[str]:
     }
     with serving(Path(env["AIRFLOW_HOME"]), {**env, **more}, "oidc") as found:
         yield found
-
-
-def token(url: str, name: str, password: str) -> httpx.Response:
-    return httpx.post(f"{url}/auth/token", json={"username": name, "password": password}, timeout=120)
-
-
-def token_of(response: httpx.Response) -> str:
-    """The token that a log-in gives to the browser."""
-    return cookie(response, "_token").split(";")[0].removeprefix("_token=")
-
-
-def allowed(url: str, bearer: str) -> set[str]:
-    """Which of the requests the API answers otherwise than by 403."""
-    headers = {"Authorization": f"Bearer {bearer}"}
-    found = set()
-    for name, (method, path, content) in REQUESTS.items():
-        status = httpx.request(method, url + path, json=content, headers=headers, timeout=120).status_code
-        assert status in (200, 403, 404), (name, status)
-        if status != 403:
-            found.add(name)
-    return found
-
-
-def roles_of_the_page() -> dict[str, set[str]]:
-    """Read the table of roles in docs/log-in.md."""
-    page = (CONFIG.parents[1] / "docs" / "log-in.md").read_text("utf-8")
-    rows = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if "|" in line
-    ]
-    head = next(row for row in rows if row[1:] == list(ROLES))
-    found: dict[str, set[str]] = {role: set() for role in head[1:]}
-    for row in rows:
-        if row[0] in REQUESTS:
-            for role, cell in zip(ROLES, row[1:], strict=True):
-                if cell == "yes":
-                    found[role].add(row[0])
-    return found
 
 
 def test_each_role_may_do_what_the_page_says(url):
