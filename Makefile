@@ -8,6 +8,8 @@ export UV_PYTHON_DOWNLOADS ?= never
 unexport PYTHONDONTWRITEBYTECODE
 
 REQUIREMENTS := $(UV) export --frozen --quiet --no-dev --group airflow --group athena --group trino --no-hashes --no-emit-project --no-header
+# Has to be compiled, and so is not in the lock; docs/log-in.md names the same.
+PYTHON_LDAP := python-ldap==3.4.8
 IMAGE ?= catalunya/airflow
 IMAGE_TAG ?= latest
 COMPOSE := docker compose --project-directory orchestration --profile scale
@@ -76,6 +78,11 @@ test-site: setup-site ## The public site by axe-core, html-validate and Lighthou
 
 test-slow: setup-dev ## The tests of `make test` that `make test-fast` leaves out
 	@.venv/bin/pytest -n 3 --dist loadgroup -m "slow and not stack and not aws and not site_tools" $(PYTEST_ARGS)
+
+test-ldap: setup-dev ## The log-in of Airflow at OpenLDAP: needs slapd, ldap-utils, gcc, libldap2-dev and libsasl2-dev
+	@PATH="$$PATH:/usr/sbin" command -v slapd >/dev/null || { echo "slapd is missing; install the packages that docs/log-in.md names" >&2; exit 1; }
+	@$(UV) pip install --quiet --target .artefacts/python-ldap $(PYTHON_LDAP)
+	@PYTHONPATH=$(CURDIR)/.artefacts/python-ldap .venv/bin/pytest orchestration/tests/test_ldap.py $(PYTEST_ARGS)
 
 fuzz: setup-dev ## 1,000 odd answers of each kind of portal, through ingest and stage
 	@CATALUNYA_FUZZ=3000 .venv/bin/pytest -n 2 tests/fuzz $(PYTEST_ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +65,9 @@ def test_the_numbers_of_the_kinds_are_those_of_flask_appbuilder(monkeypatch):
 
 
 def test_groups_of_ldap_are_dns(monkeypatch, ldap_package):
+    monkeypatch.delenv("LDAPTIMEOUT", raising=False)
     found = settings(monkeypatch, LDAP)
+    assert os.environ["LDAPTIMEOUT"] == "10"
     assert found["AUTH_TYPE"] == 2
     assert found["AUTH_ROLES_MAPPING"] == {
         "cn=admins,ou=groups,dc=example,dc=org": ["Admin"],
@@ -128,3 +131,9 @@ def test_the_entrypoint_ends_before_the_start_with_every_fault():
     assert done.stdout == ""
     assert done.stderr.count("log-in: ") == 4
     assert "the log-in cannot work with these settings" in done.stderr
+
+
+def test_the_page_names_the_version_of_python_ldap_that_is_tested():
+    version = re.search(r"^PYTHON_LDAP := (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert version
+    assert f"install {version[1]}\n" in (ROOT / "docs" / "log-in.md").read_text("utf-8")

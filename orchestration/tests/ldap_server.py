@@ -235,8 +235,10 @@ def silent(at: Directory) -> Iterator[None]:
     with socket.create_server((LOOPBACK, at.port)) as listener:
         thread = threading.Thread(target=take, daemon=True)
         thread.start()
-        yield
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
-    for connection in taken:
-        connection.close()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+            for connection in taken:
+                connection.close()

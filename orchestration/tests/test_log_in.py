@@ -170,6 +170,14 @@ def test_who_left_the_group_has_no_role_at_the_next_log_in(oidc, provider):
     assert allowed(oidc, token_of(done)) == set()
 
 
+def test_whose_address_a_user_has_cannot_log_in(oidc, provider):
+    """What docs/log-in.md says of it. When Airflow refuses it in the form, the page can be shorter."""
+    provider.user = person("same-address", "care-readers") | {"email": "viewer@localhost.invalid"}
+    done = OidcBrowser(oidc, "192.0.2.7").through_the_provider()
+    assert done.status_code == 500
+    assert "IntegrityError" not in done.text
+
+
 @pytest.mark.parametrize(
     "change",
     [
