@@ -33,6 +33,8 @@ fail() {
 given_secrets=(AIRFLOW__CORE__FERNET_KEY AIRFLOW__API__SECRET_KEY AIRFLOW__API_AUTH__JWT_SECRET AIRFLOW_ADMIN_PASSWORD
     POSTGRES_PASSWORD REDIS_PASSWORD DATABASE_URL REDIS_URL SOCRATA_APP_TOKEN CATALUNYA_NOTIFY_URLS
     CATALUNYA_TRINO_PASSWORD AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN)
+# The pipeline and the log-in read the files of these themselves.
+read_by_others=(CATALUNYA_SIGNING_KEY CATALUNYA_HEARTBEAT_URL AIRFLOW_OIDC_CLIENT_SECRET AIRFLOW_LDAP_BIND_PASSWORD)
 
 read_secret_files() {
     local name file
@@ -49,7 +51,7 @@ read_secret_files() {
 # Ask Airflow's secrets backend (AIRFLOW__SECRETS__BACKEND), such as AWS Secrets Manager, for what it keeps.
 read_secret_backend() {
     local name key pair keys=()
-    for name in "${given_secrets[@]}"; do
+    for name in "${given_secrets[@]}" "${read_by_others[@]}"; do
         key=${name}_SECRET
         if [ -n "${!key:-}" ]; then
             [ -z "${!name:-}" ] || fail "set $name or $key, not both"
