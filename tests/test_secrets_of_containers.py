@@ -53,6 +53,19 @@ def test_a_secret_comes_from_its_file(tmp_path: Path) -> None:
     ), said
 
 
+@pytest.mark.parametrize("links", [LINKS, {}], ids=["outside", "of the stack"])
+def test_the_secrets_of_the_stack_lead_to_the_database_that_is_named(
+    tmp_path: Path, links: dict[str, str]
+) -> None:
+    env = {**OWN, "POSTGRES_PASSWORD": "d" * 32, "ENVIRONMENT": "demo", "CATALUNYA_LEAST_MEMORY_MB": "1"}
+    code, _, said = start(tmp_path, "secrets", **env, **links)
+    assert code == 0, said
+    database = (tmp_path / "secrets" / "sql_alchemy_conn").read_text()
+    queue = (tmp_path / "secrets" / "broker_url").read_text()
+    host, cache = ("db.example.org", "cache.example.org") if links else ("postgres", "redis")
+    assert f"@{host}" in database and f"@{cache}:" in queue
+
+
 @pytest.mark.parametrize(
     ("env", "expected"),
     [

@@ -197,6 +197,7 @@ create_secrets() {
 # are those of secrets-init, as in the stack; else each container writes its own. Afterwards no secret is in the environment.
 use_links() {
     [ -n "${DATABASE_URL:-}" ] || return 0
+    is_linked=yes
     if [ -w "$secrets" ]; then
         create_secrets
         python orchestration/docker/connections.py "$secrets" || exit 1
@@ -302,7 +303,7 @@ fi
 read_secret_files
 read_secret_backend
 if [ "$ENVIRONMENT" = production ] || [ -n "${DATABASE_URL:-}" ]; then check_production; fi
-database_host=postgres database_port=5432 queue_host=redis queue_port=6379
+database_host=postgres database_port=5432 queue_host=redis queue_port=6379 is_linked=
 use_links
 use_host
 unset REDIS_URL
@@ -317,7 +318,8 @@ case "$service" in
         check_lake
         check_log_in
         check_site
-        create_secrets
+        # Those of a database outside of the stack are there already.
+        [ -n "$is_linked" ] || create_secrets
         ;;
     init | release)
         if [ "$service" = release ]; then
