@@ -53,6 +53,19 @@ def test_a_secret_comes_from_its_file(tmp_path: Path) -> None:
     ), said
 
 
+@pytest.mark.parametrize("links", [LINKS, {}], ids=["outside", "of the stack"])
+def test_the_secrets_of_the_stack_lead_to_the_database_that_is_named(
+    tmp_path: Path, links: dict[str, str]
+) -> None:
+    env = {**OWN, "POSTGRES_PASSWORD": "d" * 32, "ENVIRONMENT": "demo", "CATALUNYA_LEAST_MEMORY_MB": "1"}
+    code, _, said = start(tmp_path, "secrets", **env, **links)
+    assert code == 0, said
+    database = (tmp_path / "secrets" / "sql_alchemy_conn").read_text()
+    queue = (tmp_path / "secrets" / "broker_url").read_text()
+    host, cache = ("db.example.org", "cache.example.org") if links else ("postgres", "redis")
+    assert f"@{host}" in database and f"@{cache}:" in queue
+
+
 @pytest.mark.parametrize(
     ("env", "expected"),
     [
@@ -141,7 +154,11 @@ BACKENDS = "airflow.providers.amazon.aws.secrets."
 def test_secrets_come_from_the_backend_of_airflow(
     aws: S3Emulator, tmp_path: Path, backend: str, kwargs: str
 ) -> None:
-    values = {"database": LINKS["DATABASE_URL"], "fernet": FERNET}
+    others = {
+        "CATALUNYA_SIGNING_KEY": "a key", "CATALUNYA_HEARTBEAT_URL": "https://ping.example.org/x",
+        "AIRFLOW_OIDC_CLIENT_SECRET": "of a client", "AIRFLOW_LDAP_BIND_PASSWORD": "of a reader",
+    }  # fmt: skip
+    values = {"database": LINKS["DATABASE_URL"], "fernet": FERNET, **others}
     for name, value in values.items():
         if "secrets_manager" in backend:
             client = boto3.client("secretsmanager", "us-east-1", endpoint_url=aws.endpoint, **KEYS)
@@ -155,11 +172,13 @@ def test_secrets_come_from_the_backend_of_airflow(
     }  # fmt: skip
     own = {name: value for name, value in OWN.items() if "FERNET" not in name}
     secrets = {"DATABASE_URL_SECRET": "database", "AIRFLOW__CORE__FERNET_KEY_SECRET": "fernet"}
+    secrets |= {f"{name}_SECRET": name for name in others}
     code, found, said = start(tmp_path, **own, **asked, **secrets)
     assert code == 0, said
     assert (tmp_path / "secrets" / "fernet_key").read_text() == FERNET, "its last character is a ="
     assert (tmp_path / "secrets" / "sql_alchemy_conn").read_text().endswith("/care?sslmode=require")
-    assert not [name for name in found if name.endswith("_URL_SECRET")]
+    assert not [name for name in found if name in secrets and name not in others]
+    assert {name: found.get(name) for name in others} == others
     code, _, said = start(tmp_path, **own, **asked, DATABASE_URL_SECRET="none-such")
     assert (code, "set DATABASE_URL_SECRET to a secret that exists: there is no none-such" in said) == (
         1,

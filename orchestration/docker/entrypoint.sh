@@ -33,6 +33,8 @@ fail() {
 given_secrets=(AIRFLOW__CORE__FERNET_KEY AIRFLOW__API__SECRET_KEY AIRFLOW__API_AUTH__JWT_SECRET AIRFLOW_ADMIN_PASSWORD
     POSTGRES_PASSWORD REDIS_PASSWORD DATABASE_URL REDIS_URL SOCRATA_APP_TOKEN CATALUNYA_NOTIFY_URLS
     CATALUNYA_TRINO_PASSWORD AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN)
+# The pipeline and the log-in read the files of these themselves.
+read_by_others=(CATALUNYA_SIGNING_KEY CATALUNYA_HEARTBEAT_URL AIRFLOW_OIDC_CLIENT_SECRET AIRFLOW_LDAP_BIND_PASSWORD)
 
 read_secret_files() {
     local name file
@@ -49,7 +51,7 @@ read_secret_files() {
 # Ask Airflow's secrets backend (AIRFLOW__SECRETS__BACKEND), such as AWS Secrets Manager, for what it keeps.
 read_secret_backend() {
     local name key pair keys=()
-    for name in "${given_secrets[@]}"; do
+    for name in "${given_secrets[@]}" "${read_by_others[@]}"; do
         key=${name}_SECRET
         if [ -n "${!key:-}" ]; then
             [ -z "${!name:-}" ] || fail "set $name or $key, not both"
@@ -195,6 +197,7 @@ create_secrets() {
 # are those of secrets-init, as in the stack; else each container writes its own. Afterwards no secret is in the environment.
 use_links() {
     [ -n "${DATABASE_URL:-}" ] || return 0
+    is_linked=yes
     if [ -w "$secrets" ]; then
         create_secrets
         python orchestration/docker/connections.py "$secrets" || exit 1
@@ -300,7 +303,7 @@ fi
 read_secret_files
 read_secret_backend
 if [ "$ENVIRONMENT" = production ] || [ -n "${DATABASE_URL:-}" ]; then check_production; fi
-database_host=postgres database_port=5432 queue_host=redis queue_port=6379
+database_host=postgres database_port=5432 queue_host=redis queue_port=6379 is_linked=
 use_links
 use_host
 unset REDIS_URL
@@ -315,7 +318,8 @@ case "$service" in
         check_lake
         check_log_in
         check_site
-        create_secrets
+        # Those of a database outside of the stack are there already.
+        [ -n "$is_linked" ] || create_secrets
         ;;
     init | release)
         if [ "$service" = release ]; then

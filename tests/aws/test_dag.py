@@ -114,6 +114,8 @@ def production(
         **{name: value for name, value in athena.variables().items() if name.startswith("AWS_")},
         "AWS_ACCESS_KEY_ID": AIRFLOW,
         "ENVIRONMENT": "production",
+        # The definitions of the functions, which have to be Airflow's.
+        "CATALUNYA_HOME": str(ROOT),
         "CATALUNYA_LAKE": stack.lake,
         "CATALUNYA_NOW": "",
         "CATALUNYA_LAMBDA_PREFIX": stack.name,

@@ -181,14 +181,19 @@ def test_a_signal_is_one_alert_one_record_and_one_object_and_a_second_one_breaks
     assert (tmp_path / "lake" / ".lake" / "locks" / "run.lock").stat().st_size == 0
 
 
-@pytest.fixture
-def portal_without_pages(small_demo) -> Iterator[tuple[str, threading.Event]]:
-    """The demo portal, but a page of rows never comes; the event is set when one was asked for."""
+@pytest.fixture(params=["no answer", "asked to wait"])
+def portal_without_pages(request, small_demo) -> Iterator[tuple[str, threading.Event]]:
+    """The demo portal, but a page of rows never comes, or in 100 seconds; the event is set when one was asked for."""
     asked, over = threading.Event(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if "$offset" in self.path or "offset=" in self.path:
+                if request.param == "asked to wait":
+                    self.send_response(429)
+                    self.send_header("retry-after", "100")
+                    self.send_header("content-length", "0")
+                    self.end_headers()
                 asked.set()
                 over.wait(600)
                 return

@@ -76,6 +76,11 @@ class Host(AirflowApi):
 
     def prepare(self) -> None:
         """Make network, certificates, services and folders, and keep the variables."""
+        self.prepare_services()
+        self._service("portal", self.image, "--network-alias", "demo-portal", after=["portal"])
+
+    def prepare_services(self) -> None:
+        """Make the network, and on it a PostgreSQL and a Redis; keep the variables that lead to them."""
         self.variables = self.config
         self.certificates.mkdir()
         self._certify("postgres", "redis")
@@ -93,7 +98,6 @@ class Host(AirflowApi):
                    "/certificates/redis.key", "--tls-ca-cert-file", "/certificates/ca.crt", "--tls-auth-clients", "no",
                    "--protected-mode", "no", "--requirepass", self.password],
         )  # fmt: skip
-        self._service("portal", self.image, "--network-alias", "demo-portal", after=["portal"])
 
     def _certify(self, *services: str) -> None:
         def openssl(*words: str) -> None:
@@ -268,6 +272,6 @@ def environment_of(container: str) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in said.split("\0") if "=" in pair)
 
 
-def make_host(image: str, folder: Path) -> Host:
+def make_host(image: str, folder: Path, name: str = "care") -> Host:
     """An app that is not deployed yet."""
-    return Host("", folder, image=image, name="care")
+    return Host("", folder, image=image, name=name)

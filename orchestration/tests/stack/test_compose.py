@@ -155,13 +155,18 @@ def test_an_external_database_and_queue_replace_those_of_the_stack(compose):
 
 def test_every_secret_can_come_from_a_file_or_from_the_backend(compose):
     script = (ORCHESTRATION / "docker" / "entrypoint.sh").read_text()
-    names = re.findall(r"[A-Z_]{8,}", script.partition("given_secrets=(")[2].partition(")")[0])
-    assert len(names) > 12
+    everywhere, by_others = (
+        re.findall(r"[A-Z_]{8,}", script.partition(f"{array}=(")[2].partition(")")[0])
+        for array in ("given_secrets", "read_by_others")
+    )
+    assert len(everywhere) > 12 and len(by_others) == 4
+    names = everywhere + by_others
     passed = model(compose, "--env-file", os.devnull, **{f"{name}_FILE": "/x" for name in names})["services"]
-    given = passed["airflow-scheduler"]["environment"]
-    assert [
-        name for name in names if given.get(f"{name}_FILE") != "/x" or f"{name}_SECRET" not in given
-    ] == []
+    for service, of_service in (("airflow-scheduler", everywhere), ("airflow-apiserver", names)):
+        given = passed[service]["environment"]
+        assert [
+            name for name in of_service if given.get(f"{name}_FILE") != "/x" or f"{name}_SECRET" not in given
+        ] == [], service
 
 
 def test_no_service_has_a_limit_of_processors_unless_one_is_set(compose):

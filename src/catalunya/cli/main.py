@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import signal
 import sys
@@ -52,7 +53,13 @@ def main() -> None:
     arguments = sys.argv[1:]
     if "--json" in arguments:
         reserve_stdout()
-    sys.exit(_run(arguments))
+    code = _run(arguments)
+    if signals.stopped():
+        # A thread that sleeps before it repeats a request would hold the end of the interpreter.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
