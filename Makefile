@@ -79,7 +79,7 @@ test-site: setup-site ## The public site by axe-core, html-validate and Lighthou
 test-slow: setup-dev ## The tests of `make test` that `make test-fast` leaves out
 	@.venv/bin/pytest -n 3 --dist loadgroup -m "slow and not stack and not aws and not site_tools" $(PYTEST_ARGS)
 
-test-ldap: setup-dev ## The log-in of Airflow at OpenLDAP: needs slapd, ldap-utils, gcc, libldap2-dev and libsasl2-dev
+test-ldap: setup-dev ## The log-in of Airflow at OpenLDAP: needs slapd, ldap-utils and a compiler (docs/log-in.md)
 	@PATH="$$PATH:/usr/sbin" command -v slapd >/dev/null || { echo "slapd is missing; install the packages that docs/log-in.md names" >&2; exit 1; }
 	@$(UV) pip install --quiet --target .artefacts/python-ldap $(PYTHON_LDAP)
 	@PYTHONPATH=$(CURDIR)/.artefacts/python-ldap .venv/bin/pytest orchestration/tests/test_ldap.py $(PYTEST_ARGS)

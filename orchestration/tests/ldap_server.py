@@ -202,7 +202,7 @@ PATH = f"{os.environ['PATH']}:/usr/sbin"
 
 def installed() -> bool:
     """Tell whether the server and its tools are there."""
-    return all(shutil.which(name, path=PATH) for name in ("slapd", "ldapmodify", "ldapwhoami"))
+    return all(shutil.which(name, path=PATH) for name in ("slapd", "ldapmodify", "ldapsearch", "ldapwhoami"))
 
 
 @contextmanager

@@ -38,8 +38,8 @@ pytestmark = [
     # Not `missing`, which fails where everything is required: a package that has to be compiled is in no lock.
     pytest.mark.skipif(
         not (PACKAGE and ldap_server.installed()),
-        reason="slapd or python-ldap is missing: apt-get install slapd ldap-utils gcc libldap2-dev libsasl2-dev; "
-        "make test-ldap",
+        reason="slapd or python-ldap is missing: apt-get install slapd ldap-utils gcc python3-dev libldap2-dev "
+        "libsasl2-dev; make test-ldap",
     ),
 ]
 
@@ -134,6 +134,9 @@ def test_who_is_in_no_group_may_do_nothing(url, directory):
 
 def test_a_group_has_to_be_written_as_the_server_does(url, directory):
     directory.add_group("capitals", directory.add_person("capital", PASSWORD))
+    service = ("-D", SERVICE, "-w", SERVICE_PASSWORD)
+    written = directory.run("ldapsearch", *service, "-b", PEOPLE, "uid=capital", "memberOf")
+    assert f"\nmemberOf: cn=capitals,{GROUPS}\n" in written
     assert log_in(url, "capital") == set()
 
 
