@@ -273,5 +273,5 @@ def environment_of(container: str) -> dict[str, str]:
 
 
 def make_host(image: str, folder: Path, name: str = "care") -> Host:
-    """An app that is not deployed yet."""
-    return Host("", folder, image=image, name=name)
+    """An app that is not deployed yet, under a name that no other test has."""
+    return Host("", folder, image=image, name=f"{name}-{secrets.token_hex(4)}")
