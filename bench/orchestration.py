@@ -4,9 +4,10 @@
     .venv/bin/python bench/orchestration.py --without cosmos
 
 One Airflow (scheduler, LocalExecutor, SQLite), one demo portal, the same data for all. Time is from trigger to
-the end of the DAG run, as Airflow records it; of several runs the fastest counts. Cosmos runs seeds, models and
-tests of the same dbt project on rows that are staged already; our DAG reads the portals, stages, builds, judges,
-publishes and documents as well. Exits with 1 when a bound is broken.
+the release, where the command ends, and to the end of the DAG run, which makes dbt's documentation and the site as
+well, as Airflow records them; of several runs the fastest counts. Cosmos runs seeds, models and tests of the same dbt
+project on rows that are staged already; our DAG reads the portals, stages, builds, judges and publishes as well.
+Exits with 1 when a bound is broken.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ PROFILES = ROOT / "orchestration" / "dbt"
 COSMOS = "astronomer-cosmos==1.15.*"
 PIPELINE = "catalunya_data_pipeline"
 MOST_RATIO = 2.0
-"""Of a DAG run to the command on the same data; the aim is 1.5."""
+"""Of a DAG run, up to the release, to the command on the same data."""
 MOST_IDLE_S = 15.0
 PORT = 18080
 
@@ -124,23 +126,35 @@ def measure(scratch: Path, python: Path, runs: int, *, cosmos: bool) -> int:
             ours = [
                 ended(request, PIPELINE, trigger(request, PIPELINE, {"force": True})) for _ in range(runs)
             ]
-            idle = best(runs, lambda: ended(request, PIPELINE, trigger(request, PIPELINE, {}))[0])
+            idle = best(runs, lambda: ended(request, PIPELINE, trigger(request, PIPELINE, {})).whole)
             others = {}
             for mode in ("watcher", "local") if cosmos else ():
                 others[f"cosmos {mode}"] = best(
                     1,
-                    lambda mode=mode: ended(
-                        request, f"cosmos_{mode}", trigger(request, f"cosmos_{mode}", {})
-                    )[0],
+                    lambda mode=mode: (
+                        ended(request, f"cosmos_{mode}", trigger(request, f"cosmos_{mode}", {})).whole
+                    ),
                 )
-    whole, dbt = min(ours)
-    return report(command, whole, dbt, idle, others)
+    return report(command, min(ours), idle, others)
 
 
-def report(command: float, whole: float, dbt: float, idle: float, others: dict[str, float]) -> int:
+@dataclass(frozen=True, order=True)
+class Times:
+    """Seconds of a DAG run."""
+
+    release: float
+    """From trigger to the end of `publish_release`; of a run without one, to its end."""
+    whole: float
+    dbt: float
+    """Of the two tasks that build and judge."""
+
+
+def report(command: float, run: Times, idle: float, others: dict[str, float]) -> int:
+    dbt, ratio = run.dbt, run.release / command
     rows = [
         ("catalunya run", command, ""),
-        ("DAG run, everything", whole, f"{whole / command:.2f} times the command (bound {MOST_RATIO:g})"),
+        ("DAG run, to the release", run.release, f"{ratio:.2f} times the command (bound {MOST_RATIO:g})"),
+        ("DAG run, everything", run.whole, "with dbt's documentation and the site"),
         ("DAG run, nothing new", idle, f"bound {MOST_IDLE_S:g} s"),
         ("our two dbt tasks", dbt, ""),
         *(
@@ -149,10 +163,10 @@ def report(command: float, whole: float, dbt: float, idle: float, others: dict[s
         ),
     ]
     for name, seconds, words in rows:
-        print(f"{name:22} {seconds:7.1f} s  {words}")
+        print(f"{name:24} {seconds:7.1f} s  {words}")
     broken = []
-    if whole > MOST_RATIO * command:
-        broken.append(f"a DAG run takes {whole / command:.2f} times the command")
+    if ratio > MOST_RATIO:
+        broken.append(f"a DAG run takes {ratio:.2f} times the command to its release")
     if idle > MOST_IDLE_S:
         broken.append(f"a DAG run with nothing new takes {idle:.1f} s")
     broken += [
@@ -258,8 +272,8 @@ def trigger(request: Request, dag_id: str, conf: dict[str, Any]) -> str:
     return str(request(f"/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf})["dag_run_id"])
 
 
-def ended(request: Request, dag_id: str, run_id: str) -> tuple[float, float]:
-    """Seconds from trigger to success, and of the two dbt tasks alone."""
+def ended(request: Request, dag_id: str, run_id: str) -> Times:
+    """The seconds of a run, once it has succeeded."""
     path = f"/dags/{dag_id}/dagRuns/{run_id}"
     found = wait(
         lambda: (r := request(path))["state"] in {"success", "failed"} and r, f"{dag_id} did not end", 600
@@ -272,7 +286,10 @@ def ended(request: Request, dag_id: str, run_id: str) -> tuple[float, float]:
         dbt = moment(tasks["validate_data_quality"]["end_date"]) - moment(
             tasks["run_dbt_transformations"]["scheduled_when"]
         )
-    return moment(found["end_date"]) - moment(found["queued_at"]), dbt
+    began, end = moment(found["queued_at"]), moment(found["end_date"])
+    published = tasks.get("publish_release", {})
+    released = moment(published["end_date"]) if published.get("state") == "success" else end
+    return Times(released - began, end - began, dbt)
 
 
 def moment(text: str) -> float:
