@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+
 import pytest
 
 from tests.project import ROOT
@@ -14,6 +17,14 @@ SLOW = (
     "tests/test_dbt.py", "tests/test_docs_site.py", "tests/test_walkthrough_",
 )  # fmt: skip
 """Where the names of modules begin that have whole runs, Airflow, an engine beside DuckDB, or parses and builds of dbt."""
+
+
+@pytest.fixture(autouse=True)
+def _logs_are_those_of_the_test() -> Iterator[None]:
+    """Undo what a command or a function configured: its stream is closed when its test ends."""
+    yield
+    if "structlog" in sys.modules:
+        sys.modules["structlog"].reset_defaults()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
