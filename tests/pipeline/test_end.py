@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -136,15 +137,19 @@ def test_an_empty_argument_is_exit_2_and_named(command, arguments):
     assert "is empty" in answer.json["message"]
 
 
-@pytest.fixture
-def slow_portal() -> Iterator[tuple[str, threading.Event]]:
-    """A portal that takes a request and never answers; the event is set when it was asked."""
+Answer = Callable[[BaseHTTPRequestHandler], bool]
+
+
+@contextmanager
+def not_answering(answer: Answer) -> Iterator[tuple[str, threading.Event]]:
+    """A portal that never ends what `answer` returns False for; the event is set when it was asked for such a thing."""
     asked, over = threading.Event(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.set()
-            over.wait(600)
+            if not answer(self):
+                asked.set()
+                over.wait(600)
 
         do_HEAD = do_GET  # noqa: N815
 
@@ -160,6 +165,13 @@ def slow_portal() -> Iterator[tuple[str, threading.Event]]:
         finally:
             over.set()
             server.shutdown()
+
+
+@pytest.fixture
+def slow_portal() -> Iterator[tuple[str, threading.Event]]:
+    """A portal that takes a request and never answers."""
+    with not_answering(lambda _: False) as portal:
+        yield portal
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -183,42 +195,26 @@ def test_a_signal_is_one_alert_one_record_and_one_object_and_a_second_one_breaks
 
 @pytest.fixture(params=["no answer", "asked to wait"])
 def portal_without_pages(request, small_demo) -> Iterator[tuple[str, threading.Event]]:
-    """The demo portal, but a page of rows never comes, or in 100 seconds; the event is set when one was asked for."""
-    asked, over = threading.Event(), threading.Event()
+    """The demo portal, but a page of rows never comes, or in 100 seconds."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            if "$offset" in self.path or "offset=" in self.path:
-                if request.param == "asked to wait":
-                    self.send_response(429)
-                    self.send_header("retry-after", "100")
-                    self.send_header("content-length", "0")
-                    self.end_headers()
-                asked.set()
-                over.wait(600)
-                return
-            with urllib.request.urlopen(small_demo.url + self.path) as answer:
-                body = answer.read()
-            self.send_response(200)
-            for name in ("content-type", "x-catalunya-demo"):
-                if answer.headers[name]:
-                    self.send_header(name, answer.headers[name])
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def answer(handler: BaseHTTPRequestHandler) -> bool:
+        if "$offset" not in handler.path:
+            with urllib.request.urlopen(small_demo.url + handler.path) as found:
+                reply(handler, 200, found.read(), {"x-catalunya-demo": found.headers["x-catalunya-demo"]})
+            return True
+        if request.param == "asked to wait":
+            reply(handler, 429, b"", {"retry-after": "100"})
+        return False
 
-        def log_message(self, *_: object) -> None:
-            return
+    def reply(handler: BaseHTTPRequestHandler, status: int, body: bytes, headers: dict[str, str]) -> None:
+        handler.send_response(status)
+        for name, value in {**headers, "content-length": str(len(body))}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        server.block_on_close = False
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
-        finally:
-            over.set()
-            server.shutdown()
+    with not_answering(answer) as portal:
+        yield portal
 
 
 def test_a_signal_while_a_page_does_not_come_ends_the_command(command, portal_without_pages):

@@ -16,7 +16,8 @@ from catalunya.errors import SourceUnreadable
 from catalunya.sources import Http, Stop, responses, transport
 from catalunya.sources import http as http_module
 from catalunya.sources.egress import Egress
-from catalunya.sources.http import Answer, _rate_limiter, redirect, user_agent
+from catalunya.sources.http import Answer, redirect, user_agent
+from catalunya.sources.rate_limit import rate_limiter
 from catalunya.sources.responses import InvalidResponse, decode, portal_message
 from tests.sources.portals import InTurn, Reply, Serve, Timers
 
@@ -306,15 +307,15 @@ def test_the_request_rate_is_limited_for_remote_hosts_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("catalunya.sources.http.time.sleep", slept.append)
-    monkeypatch.setattr("catalunya.sources.http.time.monotonic", lambda: 0.0)
-    monkeypatch.setattr("catalunya.sources.http._limiters", {})
+    monkeypatch.setattr("catalunya.sources.rate_limit.time.sleep", slept.append)
+    monkeypatch.setattr("catalunya.sources.rate_limit.time.monotonic", lambda: 0.0)
+    monkeypatch.setattr("catalunya.sources.rate_limit._limiters", {})
     for _ in range(50):
-        _rate_limiter("127.0.0.1").wait()
+        rate_limiter("127.0.0.1").wait()
     assert slept == []
     for _ in range(10):
-        _rate_limiter("api.idescat.cat").wait()
-    _rate_limiter("datacloud.icgc.cat").wait()
+        rate_limiter("api.idescat.cat").wait()
+    rate_limiter("datacloud.icgc.cat").wait()
     assert slept == [0.25, 0.5], "each portal has a limit of its own, which all sessions share"
 
 

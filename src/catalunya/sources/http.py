@@ -25,14 +25,13 @@ from catalunya.errors import SourceUnreadable
 from catalunya.lake import disk
 from catalunya.lake.snapshot import LandedFile
 from catalunya.sources.egress import Egress, refusals
+from catalunya.sources.rate_limit import rate_limiter
 from catalunya.sources.responses import InvalidResponse, body_of, raise_for_status
 from catalunya.sources.stop import Stop
 from catalunya.sources.transport import RequestFailed, Response, Transport
 
 _REDIRECTS = 5
 _LONGEST_WAIT_S = 20.0
-_REQUESTS_PER_S = 4.0
-_BURST = 8
 _WHOLE_BODY = 256 * 1024 * 1024
 _STORED_BYTES = 1 << 30
 """The largest body that is stored, unpacked; one page of 50,000 rows has 20 MB."""
@@ -249,7 +248,7 @@ class Http(AbstractContextManager["Http"]):
         egress = self._egress.including(url)
         for _ in range(_REDIRECTS + 1):
             self._check_stopped(dataset)
-            _rate_limiter(parse_url(url).host or "").wait()
+            rate_limiter(parse_url(url).host or "").wait()
             with refusals(url, dataset):
                 egress.check(url)
             with self._lock:
@@ -279,42 +278,6 @@ def _origin(url: str) -> Origin:
 
 def _basic(login: Login) -> str:
     return "Basic " + b64encode(":".join(login).encode()).decode()
-
-
-class _RateLimiter:
-    """Lets `_BURST` requests to one portal through at once, then `_REQUESTS_PER_S`."""
-
-    def __init__(self) -> None:
-        self._left = float(_BURST)
-        self._at = time.monotonic()
-        self._lock = threading.Lock()
-
-    def wait(self) -> None:
-        """Wait until a request is allowed."""
-        with self._lock:
-            now = time.monotonic()
-            self._left = min(_BURST, self._left + (now - self._at) * _REQUESTS_PER_S) - 1
-            self._at = now
-            wait = max(0.0, -self._left / _REQUESTS_PER_S)
-        if wait:
-            time.sleep(wait)
-
-
-class _Unlimited(_RateLimiter):
-    """Lets every request through."""
-
-    def wait(self) -> None:
-        """Do not wait."""
-
-
-_limiters: dict[str, _RateLimiter] = {}
-_limiters_lock = threading.Lock()
-
-
-def _rate_limiter(host: str) -> _RateLimiter:
-    """Return the limiter that all sessions of this process share for a portal; this machine has no limit."""
-    with _limiters_lock:
-        return _limiters.setdefault(host, _Unlimited() if is_loopback(host) else _RateLimiter())
 
 
 def user_agent(project_url: str | None) -> str:
