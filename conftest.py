@@ -14,9 +14,12 @@ pytest_plugins = ("tests.browser", "tests.s3", "tests.pipeline.fixtures")
 SLOW = (
     "orchestration/tests/", "tests/engines/", "tests/fuzz/", "tests/oracle/", "tests/pipeline/", "tests/site/",
     "tests/warehouse/",
-    "tests/test_dbt.py", "tests/test_docs_site.py", "tests/test_walkthrough_",
+    "tests/aws/test_lambdas.py", "tests/lake/test_s3.py", "tests/test_audit.py", "tests/test_borders.py", "tests/test_dbt",
+    "tests/test_docs_site.py", "tests/test_figures.py", "tests/test_monitoring", "tests/test_secrets_of_containers.py",
+    "tests/test_walkthrough_",
 )  # fmt: skip
-"""Where the names of modules begin that have whole runs, Airflow, an engine beside DuckDB, or parses and builds of dbt."""
+"""Where the names of modules begin that have whole runs, Airflow, an engine or a service beside DuckDB, parses and builds of
+dbt, or many snapshots of full size."""
 
 
 @pytest.fixture(autouse=True)
