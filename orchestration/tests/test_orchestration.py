@@ -7,18 +7,14 @@ import subprocess
 import sys
 from datetime import timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from catalunya.publication.demo_notice import NOTICE
-from catalunya.settings import PORTAL_VARIABLES
 from orchestration.scripts import airflow_local
-from orchestration.tests.airflow_instance import NOW
 from tests.pipeline.command import CLEAN
 from tests.project import ROOT
-from tests.webhook_sink import WebhookSink
 
 DAGS = ROOT / "orchestration" / "airflow" / "dags"
 PLUGINS = ROOT / "orchestration" / "airflow" / "plugins"
@@ -170,67 +166,3 @@ def test_lineage_leads_from_datasets_to_marts(pipeline):
         publish["outlets"]
     )
     assert len(publish["outlets"]) == len(list((ROOT / "dbt" / "mart" / "models" / "marts").glob("*.sql")))
-
-
-def test_dags_test_ends_in_the_release_of_the_command_and_sends_openlineage_events_of_every_model(
-    surroundings, tmp_path, demo, first_release, webhook_sink: WebhookSink
-):
-    env = {
-        **surroundings,
-        **dict.fromkeys(PORTAL_VARIABLES, demo.url),
-        "CATALUNYA_LAKE": str(tmp_path / "lake"),
-        "CATALUNYA_NOW": NOW,
-        "CATALUNYA_PROJECT_URL": "https://example.org/care",
-        "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
-            {"type": "http", "url": f"http://{webhook_sink.address}", "endpoint": "api/v1/lineage"}
-        ),
-    }
-    airflow = Path(sys.executable).parent / "airflow"
-    subprocess.run([airflow, "db", "migrate"], env=env, check=True, capture_output=True)
-    done = subprocess.run(
-        [airflow, "dags", "test", "catalunya_data_pipeline"],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    own = first_release.answer
-    released = json.loads((tmp_path / "lake" / "current.json").read_text())["release_id"]
-    assert released == own.json["release_id"]
-    sums = [
-        {line.split("  ")[1]: line.split("  ")[0] for line in path.read_text().splitlines()}
-        for path in (
-            tmp_path / "lake" / "releases" / released / "SHA256SUMS",
-            Path(own.json["release"]) / "SHA256SUMS",
-        )
-    ]
-    assert {n: s for n, s in sums[0].items() if n.startswith(("csv/", "parquet/"))} == {
-        n: s for n, s in sums[1].items() if n.startswith(("csv/", "parquet/"))
-    }
-    site = tmp_path / "lake" / "site" / "current"
-    assert json.loads((site / "site.json").read_text())["release_id"] == released
-    assert (site / "ca" / "municipis" / "080193-barcelona" / "index.html").is_file()
-    models: dict[str, set[str]] = {}
-    for event in webhook_sink.heard:
-        if event["job"]["namespace"] == "catalunya":
-            models.setdefault(event["job"]["name"], set()).add(event["eventType"])
-            assert event["producer"] == "https://example.org/care"
-            assert event["run"]["facets"]["parent"]["job"]["name"].endswith("run_dbt_transformations")
-    assert models["dbt.marts.coverage_comarca"] == {"START", "COMPLETE"}
-    assert len(models) >= 28
-    [coverage] = [
-        e
-        for e in webhook_sink.heard
-        if e["job"]["name"] == "dbt.marts.coverage_comarca" and e["eventType"] == "COMPLETE"
-    ]
-    assert {d["name"] for d in coverage["inputs"]} >= {
-        "intermediate.int_services_by_year",
-        "intermediate.int_population_by_year",
-    }
-    warnings = [
-        line
-        for line in (done.stdout + done.stderr).splitlines()
-        if "catalunya" in line and "Deprecat" in line
-    ]
-    assert warnings == []

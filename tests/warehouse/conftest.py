@@ -118,7 +118,7 @@ def history(
         "boundaries", "2026-01-02", [{"level": "municipality", "area_id": "081496", "comarca_id": "24"}]
     )
     warehouse.add("service_users", "2026-01-02", [{"year": 2024, "comarca_id": "11", "people": 5}])
-    return warehouse.build()
+    return warehouse.build_by_dbt()
 
 
 @pytest.fixture(scope="session")
@@ -144,7 +144,7 @@ def real(tmp_path_factory: pytest.TempPathFactory, work: Path, shared: Path) -> 
     warehouse.add("population", "2026-09-01", _population_of_2019(shared))
     warehouse.add("boundaries", "2026-09-01", _boundaries_of_2026(shared))
     warehouse.add("service_users", "2026-09-01", [])
-    return warehouse.build("--exclude-resource-type", "unit_test")
+    return warehouse.build()
 
 
 @pytest.fixture(scope="session")
@@ -159,7 +159,7 @@ def smallest(tmp_path_factory: pytest.TempPathFactory, work: Path) -> Warehouse:
     warehouse.add("social_services", "2026-09-01", [service("S1", comarca_name="Osona")])
     for dataset_id in ("population", "boundaries", "service_users"):
         warehouse.add(dataset_id, "2026-09-01", [])
-    return warehouse.build("--exclude-resource-type", "unit_test")
+    return warehouse.build()
 
 
 @pytest.fixture(scope="session")

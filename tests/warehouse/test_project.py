@@ -9,12 +9,11 @@ from typing import Any
 import duckdb
 import pytest
 
-from catalunya.build import code_digest
 from catalunya.datasets.loader import load
-from catalunya.warehouse import dbt, dbt_models, dbt_tests
+from catalunya.warehouse import dbt, dbt_models
 from tests.project import ROOT
 
-from .warehouse import PROJECT, Warehouse
+from .warehouse import Warehouse, kept_models, run_tests
 
 pytestmark = pytest.mark.xdist_group("dbt")
 
@@ -38,31 +37,21 @@ def test_a_broken_rule_fails_its_test(corrupted: Warehouse, name: str) -> None:
     assert corrupted.results[name] == "fail"
 
 
-def test_duckdb_alone_builds_the_tables_that_dbt_builds(
-    history: Warehouse, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_duckdb_alone_builds_the_tables_that_dbt_builds(history: Warehouse, tmp_path: Path) -> None:
     """Every seed, view and table, row for row, with the types of its columns; each is built again from its staged rows."""
-    copies = [tmp_path_factory.mktemp("again") / dbt.CANDIDATE for _ in range(2)]
+    copy = tmp_path / dbt.CANDIDATE
     relations = history.rows(
         "select table_schema, table_name, table_type from information_schema.tables order by all"
     )
-    for copy in copies:
-        shutil.copy(history.path, copy)
-        with duckdb.connect(copy) as con:
-            for schema in ("marts", "intermediate", "reference"):
-                con.execute(f"drop schema {schema} cascade")
-            for schema, name, kind in relations:
-                if kind == "VIEW":
-                    con.execute(f"drop view {schema}.{name}")
-    digest = code_digest(ROOT)
-    models = dbt_models.kept_models(PROJECT, digest)
-    if models is None:
-        target = dbt.Target("duckdb", (("CATALUNYA_CANDIDATE", str(copies[0])),), dbt.DUCKDB.parsed_with)
-        dbt_models.build_by_dbt(PROJECT, digest, target, lambda *_: ())
-        models = dbt_models.kept_models(PROJECT, digest)
-    assert models is not None
-    with duckdb.connect(copies[1]) as con:
-        outcome = dbt_models.run_models(con, models, threads=2)
+    shutil.copy(history.path, copy)
+    with duckdb.connect(copy) as con:
+        for schema in ("marts", "intermediate", "reference"):
+            con.execute(f"drop schema {schema} cascade")
+        for schema, name, kind in relations:
+            if kind == "VIEW":
+                con.execute(f"drop view {schema}.{name}")
+    with duckdb.connect(copy) as con:
+        outcome = dbt_models.run_models(con, kept_models(), threads=2)
         con.execute("set TimeZone = 'UTC'")
         con.execute(f"attach '{history.path}' as of_dbt (read_only)")
         assert {result.name: result.status for result in outcome.results} == {
@@ -90,12 +79,7 @@ def tested(corrupted: Warehouse) -> tuple[dbt.NodeResult, ...]:
     """The same tests, compiled by dbt and run by DuckDB alone, as the audit runs them."""
     with duckdb.connect(corrupted.path, read_only=True) as con:
         con.execute("set TimeZone = 'UTC'")
-
-        def sample(query: str, rows: int) -> tuple[str, ...]:
-            found = con.execute(f"select * from ({query}) order by all limit {rows}")
-            return dbt.pairs([column[0] for column in found.description or []], found.fetchall())
-
-        return dbt_tests.run_tests(con, PROJECT, code_digest(ROOT), sample)
+        return run_tests(con)
 
 
 def test_duckdb_alone_gives_every_test_the_result_that_dbt_gives_it(

@@ -22,7 +22,7 @@ from tests.oracle.kept import seed
 from tests.oracle.names import place_key, without_article
 
 from .spelling import ONE_BY_ONE, SPELLINGS, Spelling
-from .warehouse import Warehouse, municipality, parsed
+from .warehouse import Warehouse, kept_models, municipality
 
 pytestmark = pytest.mark.xdist_group("dbt")
 
@@ -85,11 +85,12 @@ COMARQUES = list(comarques().values())
 
 
 class Matcher:
-    """The compiled matching, on an open warehouse."""
+    """The model of the matching, on an open warehouse."""
 
     def __init__(self, warehouse: Warehouse) -> None:
-        node = parsed().manifest.nodes["model.mart.int_municipality_match"]
-        self._query = node.compiled_code
+        [self._statement] = [
+            node.statement for node in kept_models().nodes if node.result.name == "int_municipality_match"
+        ]
         self._con = duckdb.connect(warehouse.path)
 
     def find(self, stated: Iterable[Stated]) -> dict[Stated, tuple[str | None, str]]:
@@ -102,9 +103,11 @@ class Matcher:
             """select pair[1], pair[2] from (select unnest(from_json(?::json, '[["VARCHAR"]]')) as pair)""",
             [json.dumps(pairs)],
         )
+        self._con.execute("drop table intermediate.int_municipality_match")
+        self._con.execute(self._statement)
         rows = self._con.execute(
             "select municipality_name, comarca_name, municipality_id, municipality_match "
-            f"from ({self._query}) where municipality_name is not null"
+            "from intermediate.int_municipality_match where municipality_name is not null"
         ).fetchall()
         self._con.execute("rollback")
         return {(name, comarca): (found, how) for name, comarca, found, how in rows}
@@ -129,9 +132,7 @@ def matcher(tmp_path_factory: pytest.TempPathFactory, work: Path) -> Iterator[Ma
     warehouse.add("municipalities", "2022-05-15", [geminate])
     warehouse.add("municipalities", "2023-05-15", before)
     warehouse.add("municipalities", "2024-12-19", after)
-    warehouse.build(
-        "--select", "+int_municipality_match", "--resource-type", "seed", "--resource-type", "model"
-    )
+    warehouse.build(tests=False)
     opened = Matcher(warehouse)
     yield opened
     opened.close()

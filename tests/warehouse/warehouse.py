@@ -1,23 +1,30 @@
-"""A warehouse for tests: staging tables by hand in a real DuckDB file, and dbt run on them."""
+"""A warehouse for tests: staging tables by hand in a real DuckDB file, and the dbt project built on them.
+
+`build` runs the statements of dbt that a run of the pipeline keeps; `build_by_dbt` runs dbt itself, with its unit tests.
+`test_project.py` compares the two.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import io
 import json
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 import pytest
 
 from catalunya.build import code_digest
 from catalunya.datasets.loader import load
 from catalunya.datasets.staged import TABLES
-from catalunya.warehouse import dbt
+from catalunya.warehouse import dbt, dbt_models, dbt_tests
 from tests.project import ROOT
 
 PROJECT = ROOT / "dbt" / "mart"
@@ -37,6 +44,50 @@ Row = dict[str, Any]
 def parsed() -> Any:
     """The parsed project; dbt names DuckDB's catalogue after the file, so all warehouses share one file name."""
     return dbt.parse(PROJECT, code_digest(ROOT))
+
+
+@functools.lru_cache(maxsize=1)
+def kept_models() -> dbt_models.Models:
+    """The statements of dbt that build the project, from the user's cache or a build of empty tables."""
+    digest = code_digest(ROOT)
+    with tempfile.TemporaryDirectory() as folder:
+        models = dbt_models.kept_models(PROJECT, digest)
+        if models is None:
+            empty = Warehouse(Path(folder, dbt.CANDIDATE), Path(folder))
+            variables = (("CATALUNYA_CANDIDATE", str(empty.path)),)
+            target = dbt.Target("duckdb", variables, dbt.DUCKDB.parsed_with)
+            dbt_models.build_by_dbt(PROJECT, digest, target, lambda *_: ())
+            models = dbt_models.kept_models(PROJECT, digest)
+    assert models is not None
+    return models
+
+
+def run_tests(con: duckdb.DuckDBPyConnection) -> tuple[dbt.NodeResult, ...]:
+    """The tests of the project, compiled by dbt and run by DuckDB alone, as the audit runs them."""
+    con.execute("set TimeZone = 'UTC'")
+
+    def sample(query: str, rows: int) -> tuple[str, ...]:
+        found = con.execute(f"select * from ({query}) order by all limit {rows}")
+        return dbt.pairs([column[0] for column in found.description or []], found.fetchall())
+
+    return dbt_tests.run_tests(con, PROJECT, code_digest(ROOT), sample)
+
+
+def query_of(test: str) -> str:
+    """The query of a test, which finds the rows that break it."""
+    return next(
+        one.query for one in dbt_tests.compiled_tests(PROJECT, code_digest(ROOT)) if one.test.name == test
+    )
+
+
+def _drop(con: duckdb.DuckDBPyConnection, relation: str) -> None:
+    """Remove what an earlier build made."""
+    found = con.execute(
+        "select table_type from information_schema.tables where table_schema || '.' || table_name = ?",
+        [relation],
+    )
+    for (kind,) in found.fetchall():
+        con.execute(f"drop {'view' if kind == 'VIEW' else 'table'} {relation}")
 
 
 def _invoke(path: Path, work: Path, command: tuple[str, ...], manifest: Any) -> Any:
@@ -67,12 +118,15 @@ def _invoke(path: Path, work: Path, command: tuple[str, ...], manifest: Any) -> 
 
 @dataclass
 class Warehouse:
-    """Staging by hand; `build` lets dbt make the rest, `rows` reads it."""
+    """Staging by hand; `build` makes the rest, `rows` reads it."""
 
     path: Path
     work: Path
+    """Where dbt writes."""
     results: dict[str, str] = field(default_factory=dict)
-    messages: dict[str, str] = field(default_factory=dict)
+    """The status of every node, and of every rule of a test that is broken, by name."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """How many rows break a test."""
 
     def __post_init__(self) -> None:
         if self.path.exists():
@@ -143,7 +197,7 @@ class Warehouse:
         """Run dbt and return the status of every node by name."""
         answer = _invoke(self.path, self.work, command, parsed().manifest)
         self.results = {r.node.name: str(r.status) for r in answer.results}
-        self.messages = {r.node.name: str(r.message) for r in answer.results}
+        self.failures = {r.node.name: r.failures or 0 for r in answer.results}
         return self.results
 
     @property
@@ -151,12 +205,42 @@ class Warehouse:
         """The parsed project as plain data."""
         return parsed().described
 
-    def build(self, *arguments: str) -> Warehouse:
-        """Build everything and test it; fails on an error, not on a warning."""
-        results = self.dbt("build", *arguments)
-        broken = {n: self.messages[n] for n, s in results.items() if s in {"error", "fail", "skipped"}}
-        assert not broken, broken
+    def build_by_dbt(self) -> Warehouse:
+        """Build everything and test it by dbt; fails on an error, not on a warning."""
+        self._check(self.dbt("build"))
         return self
+
+    def build(self, *, seeds: bool = True, tests: bool = True) -> Warehouse:
+        """Build everything and test it as a run of the pipeline does; fails on an error, not on a warning."""
+        self._run("seed", "model") if seeds else self._run("model")
+        if tests:
+            with duckdb.connect(self.path, read_only=True) as con:
+                found = run_tests(con)
+            self.results |= {result.name: result.status for result in found}
+            self.failures = {result.name: result.failures for result in found}
+        self._check(self.results)
+        return self
+
+    def seed(self) -> None:
+        """Make the tables of the seeds alone."""
+        self._run("seed")
+
+    def _run(self, *kinds: str) -> None:
+        models = kept_models()
+        nodes = tuple(
+            msgspec.structs.replace(node, parents=tuple(p for p in node.parents if p.split(".")[0] in kinds))
+            for node in models.nodes
+            if node.result.kind in kinds
+        )
+        with duckdb.connect(self.path) as con:
+            for node in nodes:
+                _drop(con, node.result.relation)
+            outcome = dbt_models.run_models(con, msgspec.structs.replace(models, nodes=nodes), threads=1)
+        self.results = {result.name: result.status for result in outcome.results}
+
+    def _check(self, results: dict[str, str]) -> None:
+        broken = {name for name, status in results.items() if status in {"error", "fail", "skipped"}}
+        assert not broken, broken
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What the query finds in the finished file."""

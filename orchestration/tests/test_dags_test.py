@@ -1,6 +1,7 @@
-"""No secret of the settings is in what DAG runs with debug logs leave, one that publishes and one that fails in many ways.
+"""`airflow dags test` with debug logs and signed releases: one run that publishes and one that fails in many ways.
 
-Searched are logs, Airflow's database with XComs and rendered templates, lineage, and the lake with ledger and releases.
+The first ends in the release of the command and sends lineage. No secret of the settings is in what they leave: logs,
+Airflow's database with XComs and rendered templates, lineage, and the lake with ledger and releases.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from tests.project import copy_small_home
 
 pytestmark = pytest.mark.xdist_group("dags")
 
+PROJECT_URL = "https://example.org/care"
+BROKEN = "broken_model"
+
 
 @dataclass
 class Runs:
@@ -37,6 +41,10 @@ class Runs:
     folder: Path
     secrets: dict[str, str]
     records: list[dict[str, object]]
+
+    @property
+    def lake(self) -> Path:
+        return self.folder / "lake"
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +70,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             "CATALUNYA_NOW": NOW,
             "CATALUNYA_HTTP_ATTEMPTS": "1",
             "CATALUNYA_RETRY_DELAY_SECONDS": "1",
+            "CATALUNYA_PROJECT_URL": PROJECT_URL,
             "SOCRATA_APP_TOKEN": secrets["token"],
             # Nobody answers there: what is said of the failure is in the logs.
             "CATALUNYA_NOTIFY_URLS": f"json://alerts:{secrets['notify']}@127.0.0.1:9/{secrets['webhook']}",
@@ -85,7 +94,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         airflow("db", "migrate", env=env, folder=folder)
         airflow("dags", "test", "catalunya_data_pipeline", env=env, folder=folder)
         portal.faults.add("population:down")
-        (home / "dbt/mart/models/broken_model.sql").write_text("select nothing from {{ ref('population') }}")
+        (home / f"dbt/mart/models/{BROKEN}.sql").write_text("select nothing from {{ ref('population') }}")
         airflow(
             "dags", "test", "catalunya_data_pipeline", "--conf", '{"force": true}', env=env, folder=folder
         )
@@ -105,7 +114,53 @@ def test_one_run_published_a_signed_release_and_one_failed(runs):
     assert list((runs.folder / "lake" / "releases").glob("*/*.minisig"))
     events = events_of(runs)
     assert {event["level"] for event in events} >= {"debug", "info", "error"}
-    assert any("broken_model" in str(event) for event in events)
+    assert any(BROKEN in str(event) for event in events)
+
+
+def test_the_run_that_published_ends_in_the_release_of_the_command(runs, small_release):
+    own = small_release.answer
+    released = json.loads((runs.lake / "current.json").read_text())["release_id"]
+    assert released == own.json["release_id"]
+    theirs, ours = (
+        {
+            line.split("  ")[1]: line.split("  ")[0]
+            for line in (folder / "SHA256SUMS").read_text().splitlines()
+            if line.split("  ")[1].startswith(("csv/", "parquet/"))
+        }
+        for folder in (runs.lake / "releases" / released, small_release.folder)
+    )
+    assert ours == theirs != {}
+    site = runs.lake / "site" / "current"
+    assert json.loads((site / "site.json").read_text())["release_id"] == released
+    assert (site / "ca" / "municipis" / "080193-barcelona" / "index.html").is_file()
+
+
+def test_every_model_sends_openlineage_events(runs):
+    lines = (runs.folder / "lineage").read_text("utf-8").splitlines()
+    events = [event for event in map(json.loads, lines) if event["job"]["namespace"] == "catalunya"]
+    models: dict[str, set[str]] = {}
+    for event in events:
+        models.setdefault(event["job"]["name"], set()).add(event["eventType"])
+        assert event["producer"] == PROJECT_URL
+        assert event["run"]["facets"]["parent"]["job"]["name"].endswith("run_dbt_transformations")
+    project = runs.folder / "home" / "dbt" / "mart" / "models"
+    assert {name.rpartition(".")[2] for name in models} >= {
+        path.stem for path in project.rglob("*.sql") if path.stem != BROKEN
+    }
+    assert models["dbt.marts.coverage_comarca"] == {"START", "COMPLETE"}
+    inputs = [
+        {read["name"] for read in event["inputs"]}
+        for event in events
+        if event["job"]["name"] == "dbt.marts.coverage_comarca" and event["eventType"] == "COMPLETE"
+    ]
+    assert inputs
+    assert all(read >= {"staging.stg_municipalities", "marts.population"} for read in inputs)
+
+
+def test_no_deprecated_function_of_airflow_is_called(runs):
+    lines = [line for path in runs.folder.glob("*.log") for line in path.read_text("utf-8").splitlines()]
+    assert [line for line in lines if "catalunya" in line and "Deprecat" in line] == []
+    assert lines
 
 
 def events_of(runs: Runs) -> list[dict[str, Any]]:
