@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from catalunya.audit import culprits
-from catalunya.build import code_digest
 from catalunya.warehouse import dbt
+from catalunya.warehouse.code import code_digest
 from catalunya.warehouse.dbt_findings import name_of_test
 from catalunya.warehouse.dbt_findings import test_findings as findings_of_tests
 from tests.project import ROOT

@@ -10,10 +10,10 @@ import sys
 import duckdb
 import pytest
 
-from catalunya.build import code_digest
 from catalunya.errors import BuildFailed
 from catalunya.settings import Settings
 from catalunya.warehouse import dbt, dbt_parse, dbt_tests
+from catalunya.warehouse.code import code_digest
 from catalunya.warehouse.dbt_tests import compiled_tests, run_tests
 from catalunya.warehouse.engines.duckdb import DuckDBWorkspace
 from tests.factories import local_lake
@@ -22,7 +22,7 @@ from tests.project import ROOT, copy_small_home
 PARSE_FORK_PARSE = """
 import os, shutil, sys
 from pathlib import Path
-from catalunya.build import code_digest
+from catalunya.warehouse.code import code_digest
 from catalunya.warehouse import dbt
 
 def parse(home):
@@ -111,7 +111,8 @@ def test_a_test_warns_or_fails_as_it_is_configured_and_one_that_cannot_run_is_an
     (tests / "of_a_table_that_is_gone.sql").write_text("select * from marts.gone\n")
     lines: list[str] = []
     with duckdb.connect(tmp_path / "candidate.duckdb") as con:
-        results = run_tests(con, home / "dbt" / "mart", code_digest(home), lambda *_: (), lines.append)
+        tests = compiled_tests(home / "dbt" / "mart", code_digest(home))
+        results = run_tests(con, tests, lambda *_: (), lines.append)
     found = {result.name: result for result in results}
     for name, (_, _, status, failures) in configured.items():
         assert (found[name].status, found[name].failures) == (status, failures), name
@@ -163,3 +164,33 @@ def test_rows_that_break_a_test_are_named_with_and_without_a_limit_of_memory(hom
     workspace = DuckDBWorkspace(local_lake(tmp_path / "lake"), "candidate", database, settings)
     results = {one.name: one for one in workspace.test(home / "dbt" / "mart", code_digest(home))}
     assert results["broken"].examples == ("n=1", "n=2", "n=3")
+
+
+def test_a_test_that_reads_the_environment_is_run_by_dbt_every_time(home, tmp_path, monkeypatch):
+    test = home / "dbt" / "mart" / "tests" / "limited.sql"
+    test.write_text("select n from range(1, 6) as r (n) where n > {{ env_var('LIMIT') }}\n")
+    database = tmp_path / dbt.CANDIDATE
+    duckdb.connect(database).close()
+    workspace = DuckDBWorkspace(local_lake(tmp_path / "lake"), "candidate", database, Settings())
+    for limit, failures in ((3, 2), (5, 0)):
+        monkeypatch.setenv("LIMIT", str(limit))
+        # As in a process of its own.
+        dbt_parse._parsed.cache_clear()
+        compiled_tests.cache_clear()
+        results = {one.name: one for one in workspace.test(home / "dbt" / "mart", code_digest(home))}
+        assert results["limited"].failures == failures
+    assert not [*(tmp_path / "cache" / "catalunya").glob("*.tests")]
+
+
+def test_a_user_without_a_home_has_a_cache_of_their_own(home, monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(dbt_parse.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+
+    def no_home() -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(dbt_parse.Path, "home", no_home)
+    file = dbt_parse.cache_file(home / "dbt" / "mart", code_digest(home), "duckdb", ())
+    assert file.parent == tmp_path / "tmp" / f"catalunya-cache-{os.getuid()}"
+    dbt_parse.keep(file, b"kept")
+    assert dbt_parse.read_kept(file) == b"kept"

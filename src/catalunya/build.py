@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from datetime import datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +19,7 @@ from catalunya.lake.storage import MissingKey, Storage
 from catalunya.log import get_logger
 from catalunya.settings import Settings
 from catalunya.warehouse import dbt
+from catalunya.warehouse.code import code_digest
 from catalunya.warehouse.engines.base import ENGINE_NOTE, Engine, Workspace
 
 log = get_logger(__name__)
@@ -83,64 +81,6 @@ def inputs(
         },
         code=code_digest(home),
     )
-
-
-_NO_CONTENT = (
-    "cli/",
-    "demo/",
-    "operations/",
-    "runs/aws_lambda.py",
-    "runs/heartbeat.py",
-    "runs/record.py",
-    "runs/reporter.py",
-    "runs/steps.py",
-    "settings.py",
-    "site/",
-)
-"""Modules of the package that decide nothing about the content of a release."""
-
-
-def code_digest(home: Path) -> str:
-    """Return SHA-256 over all that makes the content of a release, 64 hex digits.
-
-    These are the dbt project and its profile, the definitions of the datasets, the modules of this package that type,
-    transform, judge and write, and the versions of DuckDB and dbt.
-    """
-    digest = hashlib.sha256(_library_digest().encode())
-    wanted = {".sql", ".yml", ".csv"}
-    generated = {"target", "logs", "dbt_packages"}
-    project = home / "dbt" / "mart"
-    profiles = dbt.profiles_folder(project)
-    files = [*project.rglob("*"), *(home / "datasets").glob("*.yml"), *profiles.glob("*.yml")]
-    _add_files(
-        digest,
-        home,
-        (f for f in files if f.suffix in wanted and not generated & set(f.relative_to(home).parts)),
-    )
-    return digest.hexdigest()
-
-
-@cache
-def _library_digest() -> str:
-    digest = hashlib.sha256()
-    for name in ("duckdb", "dbt-core"):
-        # The functions on AWS come without dbt.
-        with contextlib.suppress(PackageNotFoundError):
-            digest.update(f"{name} {version(name)}\n".encode())
-    package = Path(__file__).resolve().parent
-    modules = package.rglob("*.py")
-    _add_files(
-        digest,
-        package,
-        (f for f in modules if not f.relative_to(package).as_posix().startswith(_NO_CONTENT)),
-    )
-    return digest.hexdigest()
-
-
-def _add_files(digest: hashlib._Hash, base: Path, paths: Iterable[Path]) -> None:
-    for path in sorted(paths):
-        digest.update(f"{path.relative_to(base).as_posix()}\n".encode())
-        digest.update(path.read_bytes())
 
 
 def build(
@@ -251,7 +191,10 @@ def _require_one_kind(staged: list[Staged]) -> None:
 def build_models(
     workspace: Workspace, home: Path, code: str, on_node: Callable[[str], None] | None
 ) -> dbt.Outcome:
-    """Build every seed and model; raises `BuildFailed` with the nodes that failed, if any did."""
+    """Build every seed and model.
+
+    Raises `BuildFailed` with the nodes that failed, and when the project is no longer that of the digest `code`.
+    """
     outcome = workspace.build(home / "dbt" / "mart", code, on_node)
     failed = [r for r in outcome.results if r.status in {"error", "fail"}]
     if failed:
@@ -260,5 +203,9 @@ def build_models(
         raise BuildFailed(
             f"dbt could not build {len(failed)} of {len(outcome.results)} nodes ({skipped} skipped):\n{lines}",
             outcome.results,
+        )
+    if code_digest(home) != code:
+        raise BuildFailed(
+            f"the dbt project, its profile or a definition in {home} changed while it was built; run again"
         )
     return outcome

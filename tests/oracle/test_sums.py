@@ -9,8 +9,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from catalunya.build import code_digest
 from catalunya.warehouse import dbt
+from catalunya.warehouse.code import code_digest
 from tests.project import ROOT
 
 from .built import BuiltWarehouse

@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import catalunya
-from catalunya.build import code_digest
 from catalunya.cli import main
 from catalunya.lake.local import LocalStorage
 from catalunya.lake.s3 import S3Storage
 from catalunya.warehouse import dbt
+from catalunya.warehouse.code import code_digest
 
 LATE = (
     "apprise.plugins",

@@ -21,10 +21,10 @@ import duckdb
 import msgspec
 import pytest
 
-from catalunya.build import code_digest
 from catalunya.datasets.loader import load
 from catalunya.datasets.staged import TABLES
 from catalunya.warehouse import dbt, dbt_models, dbt_tests
+from catalunya.warehouse.code import code_digest
 from tests.project import ROOT
 
 PROJECT = ROOT / "dbt" / "mart"
@@ -62,6 +62,13 @@ def kept_models() -> dbt_models.Models:
     return models
 
 
+def compiled_tests() -> tuple[dbt_tests.CompiledTest, ...]:
+    """The tests of the project."""
+    tests = dbt_tests.compiled_tests(PROJECT, code_digest(ROOT))
+    assert tests is not None
+    return tests
+
+
 def run_tests(con: duckdb.DuckDBPyConnection) -> tuple[dbt.NodeResult, ...]:
     """The tests of the project, compiled by dbt and run by DuckDB alone, as the audit runs them."""
     con.execute("set TimeZone = 'UTC'")
@@ -70,14 +77,12 @@ def run_tests(con: duckdb.DuckDBPyConnection) -> tuple[dbt.NodeResult, ...]:
         found = con.execute(f"select * from ({query}) order by all limit {rows}")
         return dbt.pairs([column[0] for column in found.description or []], found.fetchall())
 
-    return dbt_tests.run_tests(con, PROJECT, code_digest(ROOT), sample)
+    return dbt_tests.run_tests(con, compiled_tests(), sample)
 
 
 def query_of(test: str) -> str:
     """The query of a test, which finds the rows that break it."""
-    return next(
-        one.query for one in dbt_tests.compiled_tests(PROJECT, code_digest(ROOT)) if one.test.name == test
-    )
+    return next(one.query for one in compiled_tests() if one.test.name == test)
 
 
 def _drop(con: duckdb.DuckDBPyConnection, relation: str) -> None:

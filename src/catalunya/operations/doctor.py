@@ -13,13 +13,13 @@ import duckdb
 import yaml
 from packaging.requirements import Requirement
 
-from catalunya.build import code_digest
 from catalunya.errors import CatalunyaError
 from catalunya.identity import assume_role
 from catalunya.lake.opening import open_lake
 from catalunya.publication.signature import SecretKey, known_keys
 from catalunya.settings import ENGINES, Settings
 from catalunya.warehouse import dbt
+from catalunya.warehouse.code import code_digest
 from catalunya.warehouse.engines import open_engine
 
 _EXTENSIONS = ("parquet", "json", "httpfs", "spatial")

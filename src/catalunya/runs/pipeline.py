@@ -11,7 +11,7 @@ from functools import partial
 
 from catalunya import publish
 from catalunya.audit import Audit, Stale
-from catalunya.build import Candidate, code_digest, discard_candidates, inputs
+from catalunya.build import Candidate, discard_candidates, inputs
 from catalunya.datasets.model import Dataset
 from catalunya.demo.environment import is_unknown, portals
 from catalunya.errors import HistoryUnreadable, LakeCorrupt, Refused, SourceUnreadable
@@ -27,6 +27,7 @@ from catalunya.runs.state import RunState
 from catalunya.settings import Settings
 from catalunya.sources import Progress, Stop
 from catalunya.stage import forget_lost_files, stage
+from catalunya.warehouse.code import code_digest
 
 
 class Run(RunState):

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from catalunya.warehouse.dbt_parse import parse
+from catalunya.warehouse.dbt_parse import Project, parse
 from catalunya.warehouse.dbt_runner import (
     CANDIDATE,
     DUCKDB,
@@ -26,6 +26,8 @@ __all__ = [
 
 BUILD = ["build", "--resource-type", "seed", "--resource-type", "model"]
 """The command that builds every seed and model."""
+TEST = ["test", "--exclude-resource-type", "unit_test"]
+"""The command that runs every test on a candidate."""
 EXAMPLES = 3
 VALID_COLUMNS = "valid_columns"
 """The generic test of several rules, whose rows say in the column `rule` which of them they break."""
@@ -92,7 +94,7 @@ def invoke(
     target: Target,
     sample: Sample,
     on_node: Callable[[str], None] | None = None,
-    on_result: Callable[[Any, dict[str, Any]], None] | None = None,
+    on_result: Callable[[Any, Project], None] | None = None,
 ) -> Outcome:
     """Run a dbt command on a candidate and return the result of every node, of those that failed too.
 
@@ -103,8 +105,7 @@ def invoke(
         target: where dbt builds.
         sample: returns example rows of a test that failed.
         on_node: is called with a line about every node that ends.
-        on_result: is called with dbt's own result and the content of `manifest.json`, while the files that dbt wrote
-            are there.
+        on_result: is called with dbt's own result and the parsed project, while the files that dbt wrote are there.
 
     Raises:
         BuildFailed: dbt itself could not run.
@@ -122,7 +123,7 @@ def invoke(
         command = [*command, "--no-write-json"]
         result = call(command, project, Path(work), target.name, manifest=parsed.manifest, callback=on_event)
         if on_result is not None:
-            on_result(result, parsed.described)
+            on_result(result, parsed)
     return _outcome(result, parsed.described, sample)
 
 

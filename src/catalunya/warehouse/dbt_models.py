@@ -2,7 +2,8 @@
 
 `dbt build` of 50 nodes takes twice as long as its statements, and the import of dbt another second. The statements depend
 on the project alone, since every candidate on DuckDB has the same name: after the first build they are kept as dbt writes
-them to `target/run/`, with the order of the nodes. Contracts, materializations and the order are dbt's work.
+them to `target/run/`, with the order of the nodes. Contracts, materializations and the order are dbt's work. A project of
+which more would have to be kept (`dbt_repeatable`) is built by dbt every time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import msgspec
 
 from catalunya import signals
 from catalunya.warehouse import dbt
-from catalunya.warehouse.dbt_parse import cache_file, keep, read_kept
+from catalunya.warehouse.dbt_parse import Project, cache_file, keep, read_kept
+from catalunya.warehouse.dbt_repeatable import is_repeatable
 from catalunya.warehouse.dbt_runner import DUCKDB
 
 
@@ -49,7 +51,8 @@ def kept_models(project: Path, digest: str) -> Models | None:
     """Return the statements of an earlier build of this state of the project; None without one."""
     kept = read_kept(_file(project, digest))
     with contextlib.suppress(msgspec.DecodeError):
-        return msgspec.json.decode(kept, type=Models) if kept is not None else None
+        models = msgspec.json.decode(kept, type=Models) if kept is not None else None
+        return models if models is not None and models.nodes else None
     return None
 
 
@@ -60,12 +63,13 @@ def build_by_dbt(
     sample: dbt.Sample,
     on_node: Callable[[str], None] | None = None,
 ) -> dbt.Outcome:
-    """Build every seed and model with dbt, and keep the statements when all succeed."""
+    """Build every seed and model with dbt; keep the statements when all succeed and `is_repeatable` allows it."""
     made: list[Models] = []
 
-    def on_result(result: Any, described: dict[str, Any]) -> None:
-        if all(str(ended.status) == "success" for ended in result.results):
-            made.append(_models(result, described))
+    def on_result(result: Any, parsed: Project) -> None:
+        is_built = all(str(ended.status) == "success" for ended in result.results)
+        if is_built and is_repeatable(project, digest, parsed.manifest):
+            made.append(_models(result, parsed.described))
 
     outcome = dbt.invoke(
         dbt.BUILD,
@@ -152,7 +156,7 @@ def _run(cursor: duckdb.DuckDBPyConnection, node: Node) -> dbt.NodeResult:
         except duckdb.Error as error:
             status = "error"
             message = f"Runtime Error in {node.result.kind} {node.result.name} ({node.file})\n  {error}"
-            if isinstance(error, duckdb.IOException):
+            if isinstance(error, duckdb.IOException) and "No files found" not in message:
                 message += "; check the disk and its free space, then run again"
     ended = datetime.now(UTC)
     return replace(

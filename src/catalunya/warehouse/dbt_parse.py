@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import pickle
+import secrets
 import shutil
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any
 import msgspec
 
 from catalunya.log import get_logger
+from catalunya.warehouse.dbt_repeatable import is_same_state
 from catalunya.warehouse.dbt_runner import DUCKDB, Target, call, environment, import_dbt
 
 log = get_logger(__name__)
@@ -58,10 +60,12 @@ def parse(project: Path, digest: str, target: Target = DUCKDB) -> Project:
 def _parsed(project: Path, digest: str, target: str, variables: tuple[tuple[str, str], ...]) -> Project:
     import_dbt()
     file = cache_file(project, digest, target, variables)
-    return _kept(file) or _parse(project, target, variables, file)
+    return _kept(file) or _parse(project, digest, target, variables, file)
 
 
-def _parse(project: Path, target: str, variables: tuple[tuple[str, str], ...], file: Path) -> Project:
+def _parse(
+    project: Path, digest: str, target: str, variables: tuple[tuple[str, str], ...], file: Path
+) -> Project:
     """Parse the project by dbt; its state of the last parse saves it the files that did not change."""
     with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work:
         state = Path(work, "target", "partial_parse.msgpack")
@@ -74,17 +78,27 @@ def _parse(project: Path, target: str, variables: tuple[tuple[str, str], ...], f
         found = Project(manifest, msgspec.json.decode(Path(work, "target", "manifest.json").read_bytes()))
         with contextlib.suppress(OSError):
             keep(kept_state, state.read_bytes())
-            keep(file, found.dumps())
+            if is_same_state(project, digest, manifest):
+                keep(file, found.dumps())
     return found
 
 
 def cache_file(project: Path, digest: str, target: str, variables: tuple[tuple[str, str], ...]) -> Path:
     """Return the file that keeps a parse. A parse depends on the project's folder too, which dbt writes into it."""
-    versions = [version(name) for name in ("dbt-core", f"dbt-{target}")]
+    versions = [version(name) for name in ("dbt-core", "dbt-adapters", "dbt-common", f"dbt-{target}")]
     state = hashlib.sha256(repr((digest, variables, versions, sys.version)).encode()).hexdigest()[:16]
-    folder = hashlib.sha256(str(project.resolve()).encode()).hexdigest()[:12]
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache, "catalunya", f"parse-{target}-{folder}-{state}")
+    folder = hashlib.sha256(str(project.absolute()).encode()).hexdigest()[:12]
+    return _cache_folder() / f"parse-{target}-{folder}-{state}"
+
+
+def _cache_folder() -> Path:
+    """The user's cache; a user without a home has one among the temporary files."""
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache, "catalunya")
+    try:
+        return Path.home() / ".cache" / "catalunya"
+    except RuntimeError:
+        return Path(tempfile.gettempdir(), f"catalunya-cache-{os.getuid()}")
 
 
 def _kept(file: Path) -> Project | None:
@@ -100,8 +114,11 @@ def _kept(file: Path) -> Project | None:
 def read_kept(file: Path) -> bytes | None:
     """Return a file of the cache; None without one, and when it is another user's: to use it is to run it."""
     try:
-        if file.stat().st_uid == os.getuid():
-            return file.read_bytes()
+        if {file.stat().st_uid, file.parent.stat().st_uid} == {os.getuid()}:
+            content = file.read_bytes()
+            # What is used stays.
+            os.utime(file)
+            return content
         log.warning("kept parse ignored", file=str(file), reason="it belongs to another user")
     except FileNotFoundError:
         pass
@@ -113,7 +130,8 @@ def read_kept(file: Path) -> bytes | None:
 def keep(file: Path, content: bytes) -> None:
     """Write a file of the cache at once, and delete those that are too many."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    new = file.with_name(f"{file.name}.{os.getpid()}")
+    # Of two containers with one cache both can have this process id.
+    new = file.with_name(f"{file.name}.{os.getpid()}-{secrets.token_hex(4)}")
     new.write_bytes(content)
     new.replace(file)
     kept = sorted(file.parent.glob("parse-*"), key=lambda path: path.stat().st_mtime)

@@ -114,7 +114,7 @@ def call(
         "--no-static-parser",
     ]  # fmt: skip
     import_dbt()
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), _own_options():
         from dbt.cli.main import dbtRunner
 
         answer = dbtRunner(manifest=manifest, callbacks=[callback] if callback else []).invoke(arguments)
@@ -124,6 +124,18 @@ def call(
         hint = "; check the disk and its free space, then run again" if is_disk else ""
         raise BuildFailed(f"dbt {command[0]} could not run on {project}: {answer.exception}{hint}")
     return answer.result
+
+
+@contextlib.contextmanager
+def _own_options() -> Iterator[None]:
+    """Hide the variables with which a user's shell sets options of dbt, such as DBT_EMPTY, which builds empty tables."""
+    hidden = {name: value for name, value in os.environ.items() if name.startswith("DBT_")}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -20,6 +20,7 @@ import msgspec
 from catalunya import signals
 from catalunya.warehouse import dbt
 from catalunya.warehouse.dbt_parse import cache_file, keep, read_kept
+from catalunya.warehouse.dbt_repeatable import is_repeatable
 from catalunya.warehouse.dbt_runner import CANDIDATE, DUCKDB, call, connected
 
 
@@ -38,25 +39,20 @@ class CompiledTest(msgspec.Struct, frozen=True):
 
 def run_tests(
     con: duckdb.DuckDBPyConnection,
-    project: Path,
-    digest: str,
+    tests: Iterable[CompiledTest],
     sample: dbt.Sample,
     on_node: Callable[[str], None] | None = None,
 ) -> tuple[dbt.NodeResult, ...]:
-    """Run every test of the project on a candidate that `con` has opened; a test that cannot run has the status `error`.
+    """Run tests on a candidate that `con` has opened; a test that cannot run has the status `error`.
 
     Args:
         con: a connection to the candidate, with the settings of dbt's profile.
-        project: the folder of the dbt project.
-        digest: names the state of the project.
+        tests: the tests.
         sample: returns example rows of a test that failed.
         on_node: is called with a line about every test that ends.
-
-    Raises:
-        BuildFailed: dbt could not compile the tests.
     """
     found: list[dbt.NodeResult] = []
-    for test in compiled_tests(project, digest):
+    for test in tests:
         signals.check()
         result = _run(con, test)
         if on_node is not None:
@@ -88,20 +84,25 @@ def _run(con: duckdb.DuckDBPyConnection, test: CompiledTest) -> dbt.NodeResult:
 
 
 @lru_cache(maxsize=3)
-def compiled_tests(project: Path, digest: str) -> tuple[CompiledTest, ...]:
-    """Return the tests of a state of the project, in the order of their ids; they are kept beside the parse."""
+def compiled_tests(project: Path, digest: str) -> tuple[CompiledTest, ...] | None:
+    """Return the tests of a state of the project, in the order of their ids; they are kept beside the parse.
+
+    None when `is_repeatable` does not allow it: such tests have to be run by dbt. Raises `BuildFailed` when dbt cannot
+    compile them.
+    """
     file = cache_file(project, digest, DUCKDB.name, DUCKDB.parsed_with).with_suffix(".tests")
     kept = read_kept(file)
     with contextlib.suppress(msgspec.DecodeError):
         if kept is not None:
             return msgspec.json.decode(kept, type=tuple[CompiledTest, ...])
     tests = _compile(project, digest)
-    with contextlib.suppress(OSError):
-        keep(file, msgspec.json.encode(tests))
+    if tests is not None:
+        with contextlib.suppress(OSError):
+            keep(file, msgspec.json.encode(tests))
     return tests
 
 
-def _compile(project: Path, digest: str) -> tuple[CompiledTest, ...]:
+def _compile(project: Path, digest: str) -> tuple[CompiledTest, ...] | None:
     parsed = dbt.parse(project, digest)
     with tempfile.TemporaryDirectory(prefix="catalunya-dbt-") as work:
         # An empty candidate: the SQL depends on its name alone.
@@ -109,6 +110,8 @@ def _compile(project: Path, digest: str) -> tuple[CompiledTest, ...]:
         with connected(target):
             command = ["compile", "--select", "resource_type:test", "--no-write-json"]
             done = call(command, project, Path(work), target.name, manifest=parsed.manifest)
+            if not is_repeatable(project, digest, parsed.manifest):
+                return None
     tests = (
         CompiledTest(
             test=dbt.result_of(result.node, parsed.described),

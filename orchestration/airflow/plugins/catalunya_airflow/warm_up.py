@@ -32,11 +32,11 @@ def warm_up() -> None:
     try:
         for name in NEEDED:
             importlib.import_module(name)
-        from catalunya.build import code_digest
         from catalunya.datasets import loader
         from catalunya.operations import alerts
         from catalunya.settings import Settings
         from catalunya.warehouse import dbt
+        from catalunya.warehouse.code import code_digest
 
         settings = Settings.load()
         loader.load(settings.home / "datasets")

@@ -65,11 +65,21 @@ class DuckDBWorkspace:
     def test(
         self, project: Path, digest: str, on_node: Callable[[str], None] | None = None
     ) -> tuple[dbt.NodeResult, ...]:
-        """Run dbt's compiled tests in this process."""
+        """Run dbt's compiled tests in this process; those of a project that is not repeatable are run by dbt."""
+        tests = dbt_tests.compiled_tests(project, digest)
+        if tests is None:
+            return dbt.invoke(
+                dbt.TEST,
+                project=project,
+                digest=digest,
+                target=self.target,
+                sample=self.sample,
+                on_node=on_node,
+            ).results
         with duckdb.connect(self._database, read_only=True, config=self._limits()) as con:
             con.execute("set TimeZone = 'UTC'")
             # On this connection: DuckDB opens no second one on the file with other settings.
-            return dbt_tests.run_tests(con, project, digest, partial(_sample, con), on_node)
+            return dbt_tests.run_tests(con, tests, partial(_sample, con), on_node)
 
     def _limits(self) -> dict[str, str | bool | int | float | list[str]]:
         return {"memory_limit": self._memory} if self._memory else {}

@@ -73,9 +73,8 @@ class HiveWorkspace:
         self, project: Path, digest: str, on_node: Callable[[str], None] | None = None
     ) -> tuple[dbt.NodeResult, ...]:
         """Let dbt run them."""
-        command = ["test", "--exclude-resource-type", "unit_test"]
         return dbt.invoke(
-            command, project=project, digest=digest, target=self.target, sample=self.sample, on_node=on_node
+            dbt.TEST, project=project, digest=digest, target=self.target, sample=self.sample, on_node=on_node
         ).results
 
     def relation(self, con: duckdb.DuckDBPyConnection, mart: dbt.Mart) -> str:
