@@ -16,6 +16,7 @@ from catalunya.errors import BuildFailed
 from catalunya.settings import Settings
 from catalunya.warehouse import dbt, dbt_models
 from catalunya.warehouse.code import code_digest
+from catalunya.warehouse.dbt_tests import compiled_tests
 from catalunya.warehouse.engines.duckdb import DuckDBEngine
 from tests.factories import local_lake
 from tests.project import copy_small_home
@@ -278,3 +279,10 @@ def test_a_project_that_was_built_before_needs_neither_dbt_nor_a_library_of_read
             check=True,
         )
         assert done.stdout.splitlines()[-1] == "[]", stage
+
+
+def test_a_run_in_one_process_keeps_models_and_tests(built, home, tmp_path):
+    """dbt adds to its manifest what it runs."""
+    built()
+    assert compiled_tests(home / "dbt" / "mart", code_digest(home))
+    assert len(kept(tmp_path)) == len([*(tmp_path / "cache" / "catalunya").glob("*.tests")]) == 1

@@ -68,7 +68,7 @@ def build_by_dbt(
 
     def on_result(result: Any, parsed: Project) -> None:
         is_built = all(str(ended.status) == "success" for ended in result.results)
-        if is_built and is_repeatable(project, digest, parsed.manifest):
+        if is_built and is_repeatable(project, digest, parsed.manifest, parsed.described):
             made.append(_models(result, parsed.described))
 
     outcome = dbt.invoke(

@@ -24,14 +24,20 @@ _SAME_CONNECTION = {"database", "disable_transactions", "path", "schema", "setti
 """What may differ in the profile from dbt-duckdb's defaults; of the settings the time zone and the memory limit."""
 
 
-def is_repeatable(project: Path, digest: str, manifest: Any) -> bool:
+def is_repeatable(project: Path, digest: str, manifest: Any, described: dict[str, Any]) -> bool:
     """Return whether the statements that dbt has just made of a project depend on this state of it alone.
 
     They do when the project has not changed since its digest was taken, its templates read neither the environment nor
     the clock nor tables, its seeds and models are made by one SQL statement each, and its profile opens DuckDB as this
     package does. The adapter of that call of dbt is still there.
+
+    Args:
+        project: the folder of the dbt project.
+        digest: names the state of the project.
+        manifest: dbt's parsed project.
+        described: the content of its `manifest.json`, as parsed: what dbt runs adds to the manifest.
     """
-    for reason in _obstacles(project, digest, manifest):
+    for reason in _obstacles(project, digest, manifest, described):
         log.info("dbt's statements are not kept", reason=reason)
         return False
     return True
@@ -42,21 +48,21 @@ def is_same_state(project: Path, digest: str, manifest: Any) -> bool:
     return not manifest.env_vars and code_digest(project.parents[1]) == digest
 
 
-def _obstacles(project: Path, digest: str, manifest: Any) -> Iterator[str]:
+def _obstacles(project: Path, digest: str, manifest: Any, described: dict[str, Any]) -> Iterator[str]:
     if not is_same_state(project, digest, manifest):
         yield "the project changed meanwhile, or reads the environment"
     yield from _of_connection()
     for path in sorted(project.glob("**/*.y*ml")):
         if found := _CHANGING.search(path.read_text("utf-8", "replace")):
             yield f"{path.relative_to(project)} reads {found[0]}"
-    for node in manifest.nodes.values():
-        kind = str(node.resource_type)
+    for node in described["nodes"].values():
+        kind = node["resource_type"]
         if kind == "operation":
-            yield f"{node.name} runs at the start or end of every build"
+            yield f"{node['name']} runs at the start or end of every build"
         if kind in {"model", "seed"}:
             yield from _of_relation(node)
         if kind in {"model", "test"}:
-            yield from _of_template(node, manifest)
+            yield from _of_template(node, described["macros"])
 
 
 def _of_connection() -> Iterator[str]:
@@ -74,30 +80,30 @@ def _of_connection() -> Iterator[str]:
         yield "the profile has other settings"
 
 
-def _of_relation(node: Any) -> Iterator[str]:
-    config = node.config
-    if config.get("materialized") not in _MATERIALIZED or getattr(node, "language", "sql") != "sql":
-        yield f"{node.name} is neither a table nor a view by one statement"
-    if config.pre_hook or config.post_hook:
-        yield f"{node.name} has hooks"
+def _of_relation(node: dict[str, Any]) -> Iterator[str]:
+    name, config = node["name"], node["config"]
+    if config["materialized"] not in _MATERIALIZED or node.get("language", "sql") != "sql":
+        yield f"{name} is neither a table nor a view by one statement"
+    if config["pre-hook"] or config["post-hook"]:
+        yield f"{name} has hooks"
     if not config.get("fast", True):
-        yield f"{node.name} is a seed that is inserted row by row"
+        yield f"{name} is a seed that is inserted row by row"
 
 
-def _of_template(node: Any, manifest: Any) -> Iterator[str]:
-    for name, text in ((node.name, node.raw_code), *_macros(node.depends_on.macros, manifest)):
+def _of_template(node: dict[str, Any], macros: dict[str, Any]) -> Iterator[str]:
+    called = _called(node["depends_on"]["macros"], macros)
+    for name, text in ((node["name"], node["raw_code"]), *called):
         if found := _CHANGING.search(text):
             yield f"{name} reads {found[0]}"
 
 
-def _macros(names: Iterable[str], manifest: Any) -> Iterator[tuple[str, str]]:
+def _called(names: Iterable[str], macros: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The macros that a node calls, however deep, with their text."""
     seen: set[str] = set()
     to_visit = list(names)
     while to_visit:
         name = to_visit.pop()
-        if name not in seen and name in manifest.macros:
+        if name not in seen and name in macros:
             seen.add(name)
-            macro = manifest.macros[name]
-            yield macro.name, macro.macro_sql
-            to_visit += macro.depends_on.macros
+            yield macros[name]["name"], macros[name]["macro_sql"]
+            to_visit += macros[name]["depends_on"]["macros"]

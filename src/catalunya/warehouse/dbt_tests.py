@@ -110,7 +110,7 @@ def _compile(project: Path, digest: str) -> tuple[CompiledTest, ...] | None:
         with connected(target):
             command = ["compile", "--select", "resource_type:test", "--no-write-json"]
             done = call(command, project, Path(work), target.name, manifest=parsed.manifest)
-            if not is_repeatable(project, digest, parsed.manifest):
+            if not is_repeatable(project, digest, parsed.manifest, parsed.described):
                 return None
     tests = (
         CompiledTest(
