@@ -268,8 +268,8 @@ class Tables:
 
 
 def geojson(*properties: dict[str, str]) -> dict[str, Any]:
-    point = {"type": "Point", "coordinates": [1, 41]}
-    features = [{"type": "Feature", "properties": one, "geometry": point} for one in properties]
+    square = {"type": "Polygon", "coordinates": [[[1, 41], [1, 42], [2, 42], [1, 41]]]}
+    features = [{"type": "Feature", "properties": one, "geometry": square} for one in properties]
     return {"type": "FeatureCollection", "features": features}
 
 
