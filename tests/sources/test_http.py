@@ -400,3 +400,10 @@ def test_a_long_message_of_a_portal_is_shortened() -> None:
         assert message is not None
         assert message.startswith("no no")
         assert len(message) < 610
+
+
+def test_interim_responses_are_passed_over(serve: Serve, http: Http) -> None:
+    interim = b"HTTP/1.1 %d Interim\r\nLink: </style.css>; rel=icon\r\n\r\n"
+    server = serve(lambda request: Reply({"good": 1}, interim=interim % 103 + interim % 100 + interim % 102))
+    assert get(http, server.url) == get(http, server.url) == {"good": 1}
+    assert len(server.requests) == 2
