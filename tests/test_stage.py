@@ -645,6 +645,40 @@ def test_features_of_each_level_become_areas(lake):
     ]
 
 
+def population_page(municipalities, values):
+    def dimension(*codes):
+        return {"category": {"index": list(codes), "label": {code: code for code in codes}}}
+
+    return {
+        "class": "dataset",
+        "id": ["YEAR", "MUN", "SEX", "AGE"],
+        "size": [1, len(municipalities), 1, 2],
+        "dimension": {
+            "YEAR": dimension("2024"),
+            "MUN": dimension(*municipalities),
+            "SEX": dimension("TOTAL"),
+            "AGE": dimension("Y_GE065", "TOTAL"),
+        },
+        "value": values,
+    }
+
+
+def test_a_snapshot_without_the_totals_that_its_definition_names_is_warned_of(tmp_path):
+    def warnings(name, *pages):
+        lake = local_lake(tmp_path / name)
+        land(lake, DEFINITIONS["population"], pages)
+        staged = stage.stage(lake, DEFINITIONS["population"], run_id="r", now=NOW)[0]
+        assert staged.rows_staged == 1
+        return [warning for warning in staged.warnings if "MUN=TOTAL" in warning]
+
+    total, municipality = population_page(["TOTAL"], [10, 100]), population_page(["080018"], [10, 100])
+    assert warnings("whole", population_page(["080018", "TOTAL"], [10, 100, 10, 100])) == []
+    assert warnings("in parts", municipality, total) == []
+    (warning,) = warnings("gone", municipality)
+    assert warning.startswith("population: the source has no total MUN=TOTAL")
+    assert len(warnings("not a number", population_page(["080018", "TOTAL"], [10, 100, "..", ".."]))) == 1
+
+
 RING = [[1, 41], [1, 42], [2, 42], [1, 41]]
 GOOD_BORDERS = {
     "polygon": {"type": "Polygon", "coordinates": [RING]},
