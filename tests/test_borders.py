@@ -9,9 +9,13 @@ from pathlib import Path
 
 import duckdb
 import pytest
+import structlog.testing
 
 from catalunya.demo.data.boundaries import boundaries
-from catalunya.site.borders import outlines
+from catalunya.errors import CatalunyaError
+from catalunya.site.borders import Borders, outlines
+from catalunya.site.build import warn_of_missing_outlines
+from catalunya.site.facts import Facts, Territory
 
 LEVELS = {"comarca": ("comarques", "CODICOMAR", 43), "municipality": ("municipis", "CODIMUNI", 947)}
 
@@ -127,3 +131,80 @@ def test_the_box_of_an_area_holds_its_path(real: Path) -> None:
     for code, path in drawn.paths.items():
         left, top, right, bottom = drawn.boxes[code]
         assert all(left <= x <= right and top <= y <= bottom for ring in rings(path) for x, y in ring)
+
+
+SQUARE = [[2, 41], [2.2, 41], [2.2, 41.2], [2, 41.2], [2, 41]]
+UNDRAWABLE = {
+    "unclosed": {"type": "Polygon", "coordinates": [SQUARE[:-1]]},
+    "short": {"type": "Polygon", "coordinates": [[SQUARE[0], SQUARE[1], SQUARE[0]]]},
+    "point": {"type": "Point", "coordinates": [2, 41]},
+    "line": {"type": "LineString", "coordinates": SQUARE},
+    "collection": {
+        "type": "GeometryCollection",
+        "geometries": [{"type": "Polygon", "coordinates": [SQUARE]}],
+    },
+    "no type": {"coordinates": [SQUARE]},
+    "lower case": {"type": "polygon", "coordinates": [SQUARE]},
+    "too deep": {"type": "Polygon", "coordinates": [[SQUARE]]},
+    "too flat": {"type": "MultiPolygon", "coordinates": [SQUARE]},
+    "boolean": {"type": "Polygon", "coordinates": [[[True, 41], *SQUARE[1:-1], [True, 41]]]},
+    "empty position": {"type": "Polygon", "coordinates": [[SQUARE[0], [], *SQUARE[1:]]]},
+    "no ring": {"type": "Polygon", "coordinates": []},
+    "crosses itself": {
+        "type": "Polygon",
+        "coordinates": [[[1.5, 41], [2, 43], [0, 41.5], [2.2, 41], [2, 41.5], [2, 43], [1.5, 41]]],
+    },
+}
+
+
+def municipalities(path: Path, geometries: dict[str, object]) -> Path:
+    with duckdb.connect() as con:
+        con.execute("create table staged (level varchar, area_id varchar, geometry varchar)")
+        rows = [(code, json.dumps(geometry)) for code, geometry in geometries.items()]
+        con.executemany("insert into staged values ('municipality', ?, ?)", rows)
+        con.execute(f"copy staged to '{path}' (format parquet)")
+    return path
+
+
+def test_heights_change_no_outline(tmp_path: Path) -> None:
+    flat = municipalities(tmp_path / "2d", {"a": {"type": "Polygon", "coordinates": [SQUARE]}})
+    raised = {"type": "Polygon", "coordinates": [[[*position, 300] for position in SQUARE]]}
+    assert outlines(municipalities(tmp_path / "3d", {"a": raised}), "municipality") == outlines(
+        flat, "municipality"
+    )
+
+
+def test_a_border_that_cannot_be_drawn_is_left_out_with_a_reason(tmp_path: Path) -> None:
+    square = {"type": "Polygon", "coordinates": [SQUARE]}
+    alone = outlines(municipalities(tmp_path / "a", {"square": square}), "municipality")
+    found = outlines(municipalities(tmp_path / "b", {"square": square, **UNDRAWABLE}), "municipality")
+    assert found.paths == alone.paths
+    assert found.undrawn.keys() == UNDRAWABLE.keys()
+    assert all(found.undrawn.values())
+    nothing = outlines(municipalities(tmp_path / "c", UNDRAWABLE), "municipality")
+    assert (nothing.paths, nothing.undrawn.keys()) == ({}, UNDRAWABLE.keys())
+
+
+def test_borders_that_cannot_be_drawn_together_are_an_explained_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = municipalities(tmp_path / "a", {"loop": UNDRAWABLE["crosses itself"]})
+    monkeypatch.setattr("catalunya.site.borders._without_failing", lambda *_: {})
+    with pytest.raises(CatalunyaError, match=r"boundaries: a: .*level municipality.*catalunya refuse"):
+        outlines(path, "municipality")
+
+
+def test_a_territory_without_an_outline_is_named_in_a_warning(tmp_path: Path) -> None:
+    square, line = {"type": "Polygon", "coordinates": [SQUARE]}, UNDRAWABLE["line"]
+    borders = Borders(
+        municipality=outlines(municipalities(tmp_path / "a", {"1": square, "2": line}), "municipality")
+    )
+    names = {code: Territory(code, name) for code, name in (("1", "Abrera"), ("2", "Gavà"), ("3", "Begues"))}
+    facts = Facts({}, Territory("", "Catalunya"), {}, names, {}, {}, [])
+    with structlog.testing.capture_logs() as events:
+        warn_of_missing_outlines(facts, borders)
+    assert [(event["log_level"], event["area"]) for event in events] == [
+        ("warning", "2 Gavà"),
+        ("warning", "3 Begues"),
+    ]
+    assert "is not a Polygon" in events[0]["reason"]

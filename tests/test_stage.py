@@ -571,6 +571,7 @@ def retyped(column: Column) -> Column:
     "module",
     [
         "staging/row_sql.py",
+        "staging/polygons.py",
         "staging/row_problems.py",
         "staging/snapshot_typing.py",
         "staging/schema_drift.py",
@@ -642,6 +643,110 @@ def test_features_of_each_level_become_areas(lake):
         ("comarca", "01", "Alt Camp", "01", "Alt Camp"),
         ("municipality", "080018", "Abrera", "11", "Baix Llobregat"),
     ]
+
+
+def population_page(municipalities, values):
+    def dimension(*codes):
+        return {"category": {"index": list(codes), "label": {code: code for code in codes}}}
+
+    return {
+        "class": "dataset",
+        "id": ["YEAR", "MUN", "SEX", "AGE"],
+        "size": [1, len(municipalities), 1, 2],
+        "dimension": {
+            "YEAR": dimension("2024"),
+            "MUN": dimension(*municipalities),
+            "SEX": dimension("TOTAL"),
+            "AGE": dimension("Y_GE065", "TOTAL"),
+        },
+        "value": values,
+    }
+
+
+def test_a_snapshot_without_the_totals_that_its_definition_names_is_warned_of(tmp_path):
+    def warnings(name, *pages):
+        lake = local_lake(tmp_path / name)
+        land(lake, DEFINITIONS["population"], pages)
+        staged = stage.stage(lake, DEFINITIONS["population"], run_id="r", now=NOW)[0]
+        assert staged.rows_staged == 1
+        return [warning for warning in staged.warnings if "MUN=TOTAL" in warning]
+
+    total, municipality = population_page(["TOTAL"], [10, 100]), population_page(["080018"], [10, 100])
+    assert warnings("whole", population_page(["080018", "TOTAL"], [10, 100, 10, 100])) == []
+    assert warnings("in parts", municipality, total) == []
+    (warning,) = warnings("gone", municipality)
+    assert warning.startswith("population: the source has no total MUN=TOTAL")
+    assert len(warnings("not a number", population_page(["080018", "TOTAL"], [10, 100, "..", ".."]))) == 1
+
+
+RING = [[1, 41], [1, 42], [2, 42], [1, 41]]
+GOOD_BORDERS = {
+    "polygon": {"type": "Polygon", "coordinates": [RING]},
+    "parts": {"type": "MultiPolygon", "coordinates": [[RING], [RING, RING]]},
+    "heights": {"type": "Polygon", "coordinates": [[[*position, 12.5] for position in RING]]},
+    "a height at times": {"type": "Polygon", "coordinates": [[[1, 41, 5], [1, 42], [2, 42], [1, 41]]]},
+}
+NO_POLYGON, NO_RINGS = "is not a Polygon or MultiPolygon", "are not closed rings of at least four positions"
+BAD_BORDERS = {
+    "point": ({"type": "Point", "coordinates": [1, 41]}, NO_POLYGON),
+    "line": ({"type": "LineString", "coordinates": RING}, NO_POLYGON),
+    "collection": ({"type": "GeometryCollection", "geometries": [GOOD_BORDERS["polygon"]]}, NO_POLYGON),
+    "no type": ({"coordinates": [RING]}, NO_POLYGON),
+    "type in lower case": ({"type": "polygon", "coordinates": [RING]}, NO_POLYGON),
+    "unknown type": ({"type": "Banana", "coordinates": [RING]}, NO_POLYGON),
+    "type is a number": ({"type": 5, "coordinates": [RING]}, NO_POLYGON),
+    "empty": ({}, NO_POLYGON),
+    "text": ("POINT(1 41)", NO_POLYGON),
+    "list": ([RING], NO_POLYGON),
+    "null": (None, "geometry is missing"),
+    "no coordinates": ({"type": "Polygon"}, NO_RINGS),
+    "coordinates are null": ({"type": "Polygon", "coordinates": None}, NO_RINGS),
+    "no polygon": ({"type": "MultiPolygon", "coordinates": []}, NO_RINGS),
+    "no ring": ({"type": "Polygon", "coordinates": []}, NO_RINGS),
+    "empty ring": ({"type": "Polygon", "coordinates": [RING, []]}, NO_RINGS),
+    "unclosed": ({"type": "Polygon", "coordinates": [[*RING[:-1], [2, 41]]]}, NO_RINGS),
+    "three positions": ({"type": "Polygon", "coordinates": [[RING[0], RING[1], RING[0]]]}, NO_RINGS),
+    "polygon too deep": ({"type": "Polygon", "coordinates": [[RING]]}, NO_RINGS),
+    "polygon too flat": ({"type": "Polygon", "coordinates": RING}, NO_RINGS),
+    "parts too flat": ({"type": "MultiPolygon", "coordinates": [RING]}, NO_RINGS),
+    "parts too deep": ({"type": "MultiPolygon", "coordinates": [[[RING]]]}, NO_RINGS),
+    "boolean": ({"type": "Polygon", "coordinates": [[[True, 41], *RING[1:-1], [True, 41]]]}, NO_RINGS),
+    "boolean height": ({"type": "Polygon", "coordinates": [[RING[0], [1, 42, True], *RING[2:]]]}, NO_RINGS),
+    "text as number": ({"type": "Polygon", "coordinates": [[["1", 41], *RING[1:]]]}, NO_RINGS),
+    "empty position": ({"type": "Polygon", "coordinates": [[RING[0], [], *RING[1:]]]}, NO_RINGS),
+    "null position": ({"type": "Polygon", "coordinates": [[RING[0], None, *RING[1:]]]}, NO_RINGS),
+    "longitude alone": ({"type": "Polygon", "coordinates": [[RING[0], [1], *RING[1:]]]}, NO_RINGS),
+}
+
+
+def stage_borders(lake, geometries):
+    def page(*areas):
+        features = [
+            {"type": "Feature", "properties": properties, "geometry": geometry}
+            for properties, geometry in areas
+        ]
+        return {"type": "FeatureCollection", "features": features}
+
+    municipalities = [
+        ({"CODIMUNI": f"08{n:04d}", "NOMMUNI": "A", "CODICOMAR": "11", "NOMCOMAR": "B"}, geometry)
+        for n, geometry in enumerate(geometries)
+    ]
+    comarca = ({"CODICOMAR": "11", "NOMCOMAR": "B"}, GOOD_BORDERS["polygon"])
+    land(lake, DEFINITIONS["boundaries"], [page(comarca), page(*municipalities)])
+    return stage.stage(lake, DEFINITIONS["boundaries"], run_id="r", now=NOW)[0]
+
+
+def test_borders_of_closed_rings_are_staged_with_heights_or_without(lake):
+    staged = stage_borders(lake, GOOD_BORDERS.values())
+    assert (staged.rows_staged, staged.rows_quarantined) == (1 + len(GOOD_BORDERS), 0)
+
+
+@pytest.mark.parametrize(("geometry", "reason"), BAD_BORDERS.values(), ids=BAD_BORDERS)
+def test_a_border_that_cannot_be_drawn_is_quarantined_and_the_others_are_staged(lake, geometry, reason):
+    staged = stage_borders(lake, [geometry, GOOD_BORDERS["polygon"]])
+    assert staged_rows(lake, staged, "area_id") == [("080001",), ("11",)]
+    assert [cause for cause in staged.reasons if reason in cause and cause.startswith("geometry")]
+    assert staged.rows_quarantined == 1
 
 
 ANYTHING = st.one_of(

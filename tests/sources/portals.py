@@ -58,6 +58,8 @@ class Reply:
     """Called when half of the body is sent."""
     midway_of_headers: bool = False
     """`midway` is called in the middle of the headers instead."""
+    interim: bytes = b""
+    """Sent before the response, such as one of status 103."""
 
     def encoded(self) -> bytes:
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
@@ -89,6 +91,7 @@ class Server:
                 reply = server.answer(request)
                 body = reply.encoded()
                 try:
+                    self.wfile.write(reply.interim)
                     if reply.midway_of_headers:
                         self._send(b"HTTP/1.1 200 OK\r\nX-Slow: " + b"x" * 200, reply.midway)
                     self.send_response(reply.status)
@@ -268,8 +271,8 @@ class Tables:
 
 
 def geojson(*properties: dict[str, str]) -> dict[str, Any]:
-    point = {"type": "Point", "coordinates": [1, 41]}
-    features = [{"type": "Feature", "properties": one, "geometry": point} for one in properties]
+    square = {"type": "Polygon", "coordinates": [[[1, 41], [1, 42], [2, 42], [1, 41]]]}
+    features = [{"type": "Feature", "properties": one, "geometry": square} for one in properties]
     return {"type": "FeatureCollection", "features": features}
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import socket
 import subprocess
 import sys
@@ -388,3 +389,21 @@ def test_threads_that_read_a_type_for_the_first_time_at_once_do_not_end_the_proc
     """As the sources of a run do; msgspec alone ends it with a segmentation fault."""
     done = subprocess.run([sys.executable, "-c", FIRST_DECODES], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_long_message_of_a_portal_is_shortened() -> None:
+    for body in (
+        {"class": "error", "label": "no " * 5000, "id": "5" * 5000},
+        {"message": "no " * 5000, "code": "5" * 5000},
+    ):
+        message = portal_message(json.dumps(body).encode())
+        assert message is not None
+        assert message.startswith("no no")
+        assert len(message) < 610
+
+
+def test_interim_responses_are_passed_over(serve: Serve, http: Http) -> None:
+    interim = b"HTTP/1.1 %d Interim\r\nLink: </style.css>; rel=icon\r\n\r\n"
+    server = serve(lambda request: Reply({"good": 1}, interim=interim % 103 + interim % 100 + interim % 102))
+    assert get(http, server.url) == get(http, server.url) == {"good": 1}
+    assert len(server.requests) == 2

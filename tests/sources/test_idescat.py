@@ -247,6 +247,39 @@ def test_a_table_that_is_updated_between_its_parts_is_read_again(
 
 
 @pytest.mark.parametrize(
+    ("metadata", "data", "same"),
+    [
+        ("2026-02-19", "2026-02-19T09:00:00Z", True),
+        ("20260219", "2026-02-19T09:00:00", True),
+        ("2026-02-19T09:00:00Z", "2026-02-19", True),
+        ("2026-02-19T10:00:00+01:00", "2026-02-19T09:00:00Z", True),
+        ("2026-02-19T09:00:00", "2026-02-19T09:00:00.000Z", True),
+        ("February", "February", True),
+        ("2026-02-19", "2026-02-20T09:00:00Z", False),
+        ("2026-02-19T09:00:00Z", "2026-02-19T10:00:00Z", False),
+        ("February", "February 19", False),
+        ("February", "2026-02-19", False),
+        ("2026-02-19", None, False),
+    ],
+)
+def test_dates_of_update_are_compared_as_moments_or_days_not_as_texts(
+    serve: Serve, http: Http, tmp_path: Path, metadata: str, data: str | None, same: bool
+) -> None:
+    tables = Tables()
+
+    def answer(request: Request) -> Reply:
+        tables.updated = data if request.path.endswith("/data") else metadata
+        return tables(request)
+
+    server = serve(answer)
+    if same:
+        assert fetched(server, http, tmp_path).validators["updated"] == metadata
+    else:
+        with pytest.raises(SourceUnreadable, match="the table was updated while it was read"):
+            read(server, http, tmp_path)
+
+
+@pytest.mark.parametrize(
     ("damage", "found"),
     [
         (lambda table: table["value"].pop(), "values for 24 cells"),

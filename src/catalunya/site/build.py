@@ -20,21 +20,22 @@ from catalunya.errors import LakeBusy, UsageError
 from catalunya.lake import disk, layout
 from catalunya.lake.storage import MissingKey, Storage
 from catalunya.lake.temporary import temporary_folder
+from catalunya.log import get_logger
 from catalunya.release import RELEASE_DATABASE, Release, release_before
 from catalunya.runs import dbt_docs
 from catalunya.runs.reporter import NullReporter, Reporter
 from catalunya.settings import LOOPBACK_SITE, ROOT
 from catalunya.site.api import api
-from catalunya.site.borders import read_borders
+from catalunya.site.borders import Borders, read_borders
 from catalunya.site.catalogue import catalogue
 from catalunya.site.change_pages import change_pages
 from catalunya.site.csvw import csvw
 from catalunya.site.data_pages import data_pages
 from catalunya.site.downloads import DATA, write_downloads
-from catalunya.site.facts import read_facts
+from catalunya.site.facts import Facts, read_facts
 from catalunya.site.folder import SiteFolder
 from catalunya.site.language import CODES, language
-from catalunya.site.maps import map_files
+from catalunya.site.maps import LEVELS, map_files, territories
 from catalunya.site.method_pages import method_pages
 from catalunya.site.notices import not_found
 from catalunya.site.open_graph import draw_picture, picture_name
@@ -47,6 +48,8 @@ from catalunya.site.service_pages import service_pages
 from catalunya.site.side_by_side import side_by_side
 from catalunya.site.sitemap import Sitemap
 from catalunya.site.territory_pages import territory_pages
+
+log = get_logger(__name__)
 
 CURRENT = "current"
 """Link to the folder that is shown; it is replaced at once."""
@@ -166,12 +169,15 @@ def _write(
             con.execute("set search_path = 'catalunya.marts'")
             facts = read_facts(con)
             names = read_other_names(con, home / "dbt" / "mart" / "seeds")
-        borders = storage.fetch(layout.staged("boundaries", release.snapshots["boundaries"][-1]), work)
+        borders = read_borders(
+            storage.fetch(layout.staged("boundaries", release.snapshots["boundaries"][-1]), work)
+        )
+        warn_of_missing_outlines(facts, borders)
         content = Content(
             release=release,
             datasets=datasets,
             facts=facts,
-            borders=read_borders(borders),
+            borders=borders,
             before=release_before(storage, release),
             downloads=downloads,
             assets=_copy_assets(files),
@@ -184,6 +190,18 @@ def _write(
         for code in CODES:
             files.put(picture_name(code), draw_picture(content, language(code)))
         _write_texts(content, database, files)
+
+
+def warn_of_missing_outlines(facts: Facts, borders: Borders) -> None:
+    """Log the territories that the maps leave out, each with the reason."""
+    for level in LEVELS:
+        outlines = getattr(borders, level)
+        for code, territory in territories(facts, level).items():
+            if code not in outlines.paths:
+                reason = outlines.undrawn.get(code, "has no border with a surface in the newest snapshot")
+                log.warning(
+                    "left out of the maps", level=level, area=f"{code} {territory.name}", reason=reason
+                )
 
 
 def _write_texts(content: Content, database: Path, files: SiteFolder) -> None:

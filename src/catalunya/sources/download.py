@@ -119,8 +119,8 @@ def read_collection(path: Path, where: str) -> _Collection:
     try:
         for feature in collection.features:
             geometry = decode(feature.geometry)
-            if geometry is not None:
-                _check_geometry(geometry, where)
+            if isinstance(geometry, dict):
+                _check_positions(geometry.get("coordinates"), where)
     except RecursionError:
         raise InvalidResponse("found a geometry that is nested too deeply") from None
     return collection
@@ -131,30 +131,14 @@ def _summary(collection: _Collection) -> _Summary:
     return _Summary(len(collection.features), names)
 
 
-def _check_geometry(geometry: Any, where: str) -> None:
-    if not isinstance(geometry, dict):
-        raise InvalidResponse(f"found {str(geometry)[:80]!r}, expected a geometry")
-    members = geometry.get("geometries") or []
-    if not isinstance(members, list):
-        raise InvalidResponse("found a collection of geometries that is no list")
-    for member in members:
-        _check_geometry(member, where)
-    _check_positions(geometry.get("coordinates") or [], where)
-
-
 def _check_positions(part: Any, where: str) -> None:
-    """Check every position, `[longitude, latitude]`, in nested lists of them."""
+    """Check every position, `[longitude, latitude]`, in nested lists of them; what is none, staging quarantines."""
     if not isinstance(part, list):
-        raise InvalidResponse(f"found {str(part)[:80]!r}, expected coordinates")
-    if part and isinstance(part[0], list):
+        return
+    if len(part) < 2 or not all(type(one) in {int, float} for one in part[:2]):
         for one in part:
             _check_positions(one, where)
-        return
-    if not part:
-        return
-    if len(part) < 2 or not all(isinstance(one, int | float) for one in part):
-        raise InvalidResponse(f"found {str(part)[:80]}, expected longitude and latitude")
-    if not (-180 <= part[0] <= 180 and -90 <= part[1] <= 90):
+    elif not (-180 <= part[0] <= 180 and -90 <= part[1] <= 90):
         raise _other_crs(where, f"the position {str(part)[:80]}")
 
 

@@ -7,6 +7,7 @@ compared with those of the request.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -42,6 +43,8 @@ _ADDRESS = 1_000
 """Characters of a URL kept free for the address and the filters that are not cut."""
 MOST_READ = 10_000_000
 """More cells are taken for an error of the table: 500 requests."""
+
+_DAY = re.compile(r"\d{4}-?\d{2}-?\d{2}")
 
 Chunk = dict[str, tuple[str, ...]]
 """The categories of one data request, by dimension."""
@@ -122,7 +125,7 @@ class _Table:
                 parse=partial(_parse_chunk, chunk=chunk),
             )
             table: jsonstat.DataTable = answer.data
-            if table.updated != plan.updated:
+            if not _same_edition(table.updated, plan.updated):
                 raise SourceChanged("the table was updated while it was read")
             row_columns = row_columns or idescat_rows.row_columns(table, source)
             rows = sum(1 for _ in idescat_rows.rows(table, source))
@@ -203,6 +206,20 @@ class _Table:
             f"{self._request.dataset}: {self.metadata_url}: {found}. The table has {dimensions}. "
             "Compare it with the source in the dataset definition and correct the definition."
         )
+
+
+def _same_edition(one: str | None, other: str | None) -> bool:
+    """Compare two dates of update as moments, by the day alone where one of them has no time; other text as it is."""
+    if one is None or other is None or one == other:
+        return one == other
+    try:
+        moments = [datetime.fromisoformat(text) for text in (one, other)]
+    except ValueError:
+        return False
+    if any(_DAY.fullmatch(text) for text in (one, other)):
+        return moments[0].date() == moments[1].date()
+    first, second = (moment if moment.tzinfo else moment.replace(tzinfo=UTC) for moment in moments)
+    return first == second
 
 
 def _parse_chunk(path: Path, chunk: Chunk) -> jsonstat.DataTable:

@@ -17,6 +17,8 @@ from catalunya.sources.transport import PROXY_HINT, RequestFailed, Response, pro
 LONGEST_RETRY_AFTER_S = 120.0
 ERROR_BODY = 64 * 1024
 """Bytes of a body in which the message of an error is looked for."""
+LONGEST_MESSAGE = 300
+"""Characters of a portal's message that are told."""
 _RETRIED = {202, 408, 425, 429}
 """Besides every 5xx; Socrata answers 202 while it prepares an answer."""
 
@@ -69,13 +71,18 @@ def portal_message(body: bytes) -> str | None:
     if not isinstance(data, dict):
         return None
     if data.get("class") == "error":
-        return f"{data.get('label', 'error')} ({data.get('id', '?')})"
+        return f"{_short(data.get('label', 'error'))} ({_short(data.get('id', '?'))})"
     if isinstance(data.get("message"), str):
         code = data.get("code") or data.get("errorCode")
-        text = " ".join(data["message"].split())
-        text = text if len(text) <= 300 else text[:300] + "…"
-        return f"{text} ({code})" if code else text
+        text = _short(data["message"])
+        return f"{text} ({_short(code)})" if code else text
     return None
+
+
+def _short(value: Any) -> str:
+    """Return what a portal says on one line of at most 300 characters."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= LONGEST_MESSAGE else text[:LONGEST_MESSAGE] + "…"
 
 
 def raise_for_status(response: Response, dataset: str) -> None:

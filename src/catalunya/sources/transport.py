@@ -104,7 +104,20 @@ def _checked(connection: HTTPConnection) -> Iterator[Callable[[socket.socket], s
     yield check
 
 
+class _RawResponse(http.client.HTTPResponse):
+    """Passes over every interim response (103 Early Hints); the standard library does so with 100 alone."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 101 < status < 200:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+
+
 class _HTTPConnection(HTTPConnection):
+    response_class = _RawResponse
+
     def _new_conn(self) -> socket.socket:
         with _checked(self) as check:
             return check(super()._new_conn())
@@ -115,6 +128,8 @@ class _HTTPConnection(HTTPConnection):
 
 
 class _HTTPSConnection(HTTPSConnection):
+    response_class = _RawResponse
+
     def _new_conn(self) -> socket.socket:
         with _checked(self) as check:
             return check(super()._new_conn())

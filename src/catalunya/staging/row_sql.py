@@ -18,6 +18,7 @@ import duckdb
 
 from catalunya.datasets.model import Column, Dataset
 from catalunya.sql import quote
+from catalunya.staging import polygons
 
 _SPACE = (
     r"[\s\x{0000}-\x{001f}\x{007f}-\x{00a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}"
@@ -43,6 +44,7 @@ _FAULTS = "struct(name varchar, value varchar, reason varchar, mistyped boolean)
 _RULES = (
     "datasets/types.py",
     "staging/row_sql.py",
+    "staging/polygons.py",
     "staging/row_problems.py",
     "staging/snapshot_typing.py",
     "staging/schema_drift.py",
@@ -213,6 +215,8 @@ def _rules(dataset: Dataset, column: Column, taken_on: date, missing: Collection
     rules.append(
         _Rule(f"({text} is not null and {name} is null)", f"is not {column.kind.label}", True, is_nested)
     )
+    if column.is_geometry:
+        rules += [_Rule(broken, reason) for reason, broken in polygons.faults(text).items()]
     if limits.pattern is not None:
         rules.append(
             _Rule(f"not regexp_matches({text}, {quote(limits.pattern)})", f"does not match {limits.pattern}")

@@ -108,6 +108,8 @@ def _stage_pages(
             refuse_mistyped(con, dataset, typed)
             refuse_quarantined(dataset, counts, reasons)
         invalid, nulled = row_problems.invalid_values(con, dataset)
+        controls = _controls(con, dataset, manifest, pages)
+        lost = [] if controls else _without_totals(dataset)
         updated = sources.updated(manifest.protocol, manifest.validators, demo=manifest.demo)
         staged = Staged(
             dataset_id=dataset.id,
@@ -115,8 +117,8 @@ def _stage_pages(
             taken_at=manifest.taken_at,
             **counts,
             demo=manifest.demo,
-            controls=_controls(con, dataset, manifest, pages),
-            warnings=(*warnings, *nulled),
+            controls=controls,
+            warnings=(*warnings, *nulled, *lost),
             reasons=reasons,
             invalid_values=invalid,
             figures=snapshot_figures(con, dataset, row_problems.SOUND),
@@ -225,6 +227,17 @@ def _controls(
         computed = int(row[0]) if row else 0
         found.append(Control(column, control.period, int(control.published), computed))
     return tuple(found)
+
+
+def _without_totals(dataset: Dataset) -> list[str]:
+    """Say of a snapshot without controls that its source should publish totals, if it should."""
+    if dataset.source.protocol != "idescat" or not dataset.source.total:
+        return []
+    total = ", ".join(f"{name}={category}" for name, category in dataset.source.total.items())
+    return [
+        f"{dataset.id}: the source has no total {total} that is a number: the sums of its rows are compared with nothing. "
+        f"Look for the category in the table, and correct `total` in datasets/{dataset.id}.yml"
+    ]
 
 
 def _write_quarantine(
