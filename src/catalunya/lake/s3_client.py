@@ -14,13 +14,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import obstore
-import stamina
 from obstore import exceptions as s3_errors
 from obstore.store import S3Store
 
 from catalunya import address
 from catalunya.errors import CatalunyaError, UsageError
 from catalunya.lake.storage import Conflict, MissingKey
+from catalunya.retries import RetryingCaller
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config
@@ -140,9 +140,9 @@ def headers(store: S3Store, key: str, where: str) -> dict[str, str] | None:
         with send(head, timeout=10) as response:
             return {name.lower(): value for name, value in response.headers.items()}
 
-    retrying = stamina.RetryingCaller(
-        attempts=9, timeout=60, wait_initial=0.1, wait_max=10, wait_jitter=0.1
-    ).on(_is_transient)
+    retrying = RetryingCaller(attempts=9, timeout=60, wait_initial=0.1, wait_max=10, wait_jitter=0.1).on(
+        _is_transient
+    )
     try:
         return retrying(request)
     except urllib.error.HTTPError as error:
