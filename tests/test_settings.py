@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from catalunya.errors import UsageError
-from catalunya.settings import PORTALS, Settings, spare_loopback
+from catalunya.settings import PORTAL_VARIABLES, PORTALS, Settings, spare_loopback
 from infrastructure.parameters import parameters
 
 VARIABLES = [
@@ -77,6 +77,48 @@ def test_the_address_of_the_site_is_an_origin(monkeypatch, url, expected):
         with pytest.raises(UsageError, match=r"CATALUNYA_SITE_URL: .*no path, no query") as refused:
             load(monkeypatch, CATALUNYA_SITE_URL=url)
         assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://exa mple", "a space"),
+        ("http://portal.example\n", "an invisible character"),
+        ("http://portal.example\\@other.example", "a backslash"),
+        ("http://portal.example?x=1", "a query"),
+        ("http://portal.example/#top", "a fragment"),
+        ("http://portal..example", "no valid host"),
+        ('http://portal"example', "no valid host"),
+        ("http://?x", "no valid host"),
+        ("http://[::1", "no IPv6 address"),
+        ("http://[portal]", "IPv6 address|no valid host"),
+        ("http://portal.example:99999", "the port"),
+        ("ftp://portal.example", "http://"),
+    ],
+)
+@pytest.mark.parametrize("variable", [*PORTAL_VARIABLES, "CATALUNYA_TRINO_URL"])
+def test_a_base_url_that_no_path_can_be_added_to_is_refused(monkeypatch, variable, url, reason):
+    with pytest.raises(UsageError, match=f"{variable}: .*({reason})"):
+        load(monkeypatch, **{variable: url})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1]:80", "https://user:pa%2Fss@portal.example/a/b", "https://català.example",
+        "http://host_of_compose:8081", "http://portal.example.:80",
+    ],
+)  # fmt: skip
+def test_a_base_url_may_have_a_path_a_password_and_any_name(monkeypatch, url):
+    assert load(monkeypatch, CATALUNYA_SOCRATA_URL=f"{url}/").socrata_url == url
+
+
+@pytest.mark.parametrize("variable", ["CATALUNYA_HEARTBEAT_URL", "CATALUNYA_PROJECT_URL"])
+def test_another_address_needs_a_host_and_may_have_a_query(monkeypatch, variable):
+    with pytest.raises(UsageError, match=f"{variable}: .*no valid host") as refused:
+        load(monkeypatch, **{variable: "https://?key=hidden"})
+    assert ("hidden" in str(refused.value)) == (variable == "CATALUNYA_PROJECT_URL")
+    load(monkeypatch, **{variable: "https://host.example/x?key=hidden"})
 
 
 @pytest.mark.parametrize(

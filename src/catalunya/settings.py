@@ -7,7 +7,6 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self, get_args
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -159,16 +158,18 @@ class Settings(BaseModel):
     def _base_url(cls, url: str | None) -> str | None:
         if url is None:
             return None
-        parts = urlsplit(url)
         try:
-            is_complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            raise ValueError(
-                "the port is not a number from 1 to 65535; in a password write / ? # as %2F %3F %23"
-            ) from None
-        if not is_complete:
-            raise ValueError(f"{_without_password(url)!r} is not a base URL such as https://portal.example")
-        return url.rstrip("/")
+            return address.base_url(url)
+        except ValueError as error:
+            shown = _without_password(url)
+            raise ValueError(f"{shown!r} is not a base URL such as https://portal.example: {error}") from None
+
+    @field_validator("heartbeat_url", "project_url")
+    @classmethod
+    def _web_address(cls, url: str | None) -> str | None:
+        if url is not None:
+            address.require_web_address(url)
+        return url
 
     @field_validator("site")
     @classmethod
@@ -306,9 +307,10 @@ def _explain(loc: tuple[int | str, ...], message: str, value: object) -> str:
     message = message.removeprefix("Value error, ")
     if not loc:
         return message
-    if loc[0] in _SECRET or _without_password(value) in message:
+    shown = _without_password(value)
+    if loc[0] in _SECRET or shown in message or repr(shown) in message:
         return f"{loc[0]}: {message}"
-    return f"{loc[0]}: {message}, not {_without_password(value)!r}"
+    return f"{loc[0]}: {message}, not {shown!r}"
 
 
 def _without_password(value: object) -> str:

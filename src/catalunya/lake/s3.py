@@ -69,7 +69,7 @@ class S3Storage(Storage):
             raise UsageError(f"CATALUNYA_LAKE: {prefix!r} cannot be a prefix: use plain names joined by '/'")
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self.bucket = bucket
-        self.endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+        self.endpoint = s3_client.endpoint()
         self.region = settings.aws_region() or settings.AWS_REGION
         self._scratch_base = Path(tempfile.gettempdir()) / f"catalunya-{os.getuid()}"
         connect = partial(s3_client.connect, bucket, prefix, self.region, self.endpoint)

@@ -31,6 +31,20 @@ _process: list[int] = []
 """The id of the process that used S3 first."""
 
 
+def endpoint() -> str | None:
+    """Return the address of a store other than AWS itself, if one is set; raises `UsageError` that names the variable."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if url := os.environ.get(name):
+            try:
+                address.base_url(url)
+            except ValueError as error:
+                raise UsageError(
+                    f"{name}: {address.redacted(url)!r} is not an address such as http://127.0.0.1:9000: {error}"
+                ) from None
+            return url
+    return None
+
+
 def connect(bucket: str, prefix: str, region: str, endpoint: str | None, *, retries: int) -> S3Store:
     """Connect to a bucket; a request is tried again `retries` times, for at most a minute."""
     _refuse_after_fork()
