@@ -137,6 +137,32 @@ def test_a_wrong_value_is_refused_and_its_variable_named(monkeypatch, variable, 
         load(monkeypatch, **{variable: value})
 
 
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e300", "99999999999999999999", "-1"])
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "CATALUNYA_ATHENA_POLL", "CATALUNYA_DBT_THREADS", "CATALUNYA_HTTP_ATTEMPTS", "CATALUNYA_HTTP_TIMEOUT",
+        "CATALUNYA_KEEP_RELEASES", "CATALUNYA_SCAN_USD_PER_TB",
+    ],
+)  # fmt: skip
+def test_every_number_is_bounded(monkeypatch, variable, value):
+    with pytest.raises(UsageError, match=variable):
+        load(monkeypatch, **{variable: value})
+
+
+def test_no_number_is_left_without_a_bound():
+    numbers = [field for field in Settings.model_fields.values() if field.annotation in (int, float)]
+    assert len(numbers) == 6
+    for field in numbers:
+        assert any(hasattr(bound, "le") for bound in field.metadata), field.validation_alias
+
+
+@pytest.mark.parametrize("value", ["99999999999999GB", "0MB", "\u0661GB", "1e3MB"])
+def test_the_memory_of_duckdb_is_a_size(monkeypatch, value):
+    with pytest.raises(UsageError, match="CATALUNYA_DUCKDB_MEMORY"):
+        load(monkeypatch, CATALUNYA_DUCKDB_MEMORY=value)
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [

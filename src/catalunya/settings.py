@@ -69,7 +69,7 @@ def aws_region() -> str | None:
 class Settings(BaseModel):
     """Every setting of the environment. `Settings.load()` creates it."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     environment: Environment = Field("development", validation_alias="ENVIRONMENT")
     lake: str = Field("./data", validation_alias="CATALUNYA_LAKE")
@@ -96,11 +96,11 @@ class Settings(BaseModel):
     """True: nothing is published without a signature."""
     home: Path = Field(ROOT, validation_alias="CATALUNYA_HOME")
     """The folder that holds `datasets/`, `dbt/mart/` and `orchestration/dbt/`."""
-    keep_releases: int = Field(30, ge=2, validation_alias="CATALUNYA_KEEP_RELEASES")
-    dbt_threads: int = Field(2, ge=1, validation_alias="CATALUNYA_DBT_THREADS")
+    keep_releases: int = Field(30, ge=2, le=10_000, validation_alias="CATALUNYA_KEEP_RELEASES")
+    dbt_threads: int = Field(2, ge=1, le=1_000, validation_alias="CATALUNYA_DBT_THREADS")
     """Models that dbt builds at once; the profile reads the variable itself."""
     duckdb_memory: str | None = Field(
-        None, pattern=r"^[1-9]\d*(MB|GB)$", validation_alias="CATALUNYA_DUCKDB_MEMORY"
+        None, pattern=r"^[1-9][0-9]{0,8}(MB|GB)$", validation_alias="CATALUNYA_DUCKDB_MEMORY"
     )
     """Most memory of DuckDB in a build; the profile reads the variable itself. None: four fifths of the machine's."""
     project_url: str | None = Field(
@@ -137,12 +137,12 @@ class Settings(BaseModel):
     """Where Athena puts results; None: where the workgroup says."""
     athena_poll_s: float = Field(1.0, gt=0, le=60, validation_alias="CATALUNYA_ATHENA_POLL")
     """Seconds between two requests for the state of a query of Athena."""
-    scan_usd_per_tb: float = Field(5.0, ge=0, validation_alias="CATALUNYA_SCAN_USD_PER_TB")
+    scan_usd_per_tb: float = Field(5.0, ge=0, le=1_000_000, validation_alias="CATALUNYA_SCAN_USD_PER_TB")
     """Price of Athena in the lake's region, per 10^12 bytes scanned."""
     http_attempts: int = Field(5, ge=1, le=10, validation_alias="CATALUNYA_HTTP_ATTEMPTS")
     """Attempts of one request, the first included."""
-    http_timeout_s: float = Field(300.0, gt=0, validation_alias="CATALUNYA_HTTP_TIMEOUT")
-    """Seconds that one response may take in all."""
+    http_timeout_s: float = Field(300.0, gt=0, le=86_400, validation_alias="CATALUNYA_HTTP_TIMEOUT")
+    """Seconds that one response may take in all; at most a day."""
 
     lambda_prefix: str | None = Field(
         None, pattern=r"^[A-Za-z0-9-]+$", validation_alias="CATALUNYA_LAMBDA_PREFIX"
