@@ -224,6 +224,25 @@ def test_the_clock_can_be_set_and_is_utc(monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "0001-01-01T00:00:00+14:00", "0001-01-01", "1969-12-31T23:59:59Z", "9001-01-01", "9999-12-31T23:59:59Z",
+        "9999-12-31T23:59:59-14:00", "inf", "nan", "1e20",
+    ],
+)  # fmt: skip
+def test_a_clock_at_the_edge_of_the_calendar_is_refused(monkeypatch, moment):
+    with pytest.raises(UsageError, match="CATALUNYA_NOW"):
+        load(monkeypatch, CATALUNYA_NOW=moment)
+
+
+@pytest.mark.parametrize(
+    ("moment", "year"), [("0", 1970), ("1970-01-01", 1970), ("9000-12-31T23:59:59-14:00", 9001)]
+)
+def test_any_other_clock_is_taken(monkeypatch, moment, year):
+    assert load(monkeypatch, CATALUNYA_NOW=moment).now().year == year
+
+
 def test_secrets_do_not_show_when_settings_are_printed(monkeypatch):
     settings = load(
         monkeypatch, SOCRATA_APP_TOKEN="s3cret", CATALUNYA_NOTIFY_URLS="mailto://a:s3cret@b, json://c"

@@ -41,6 +41,7 @@ LOOPBACK_SITE = "http://127.0.0.1:8081"
 ROOT = Path(__file__).resolve().parents[2]
 _BETWEEN_ADDRESSES = r"[\s,]*\s[\s,]*|^,+|,+(?=arn:|[A-Za-z][A-Za-z0-9+.-]*://)|,+$"
 """What separates addresses for alerts: white space, or a comma before a scheme; an address may contain commas."""
+_FIRST_YEAR, _LAST_YEAR = 1970, 9000
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/?")
 _ROLES = re.compile(r"(?P<partition>arn:aws[a-z-]*):iam::(?P<account>\d{12}):role/(?P<prefix>\S+)")
 
@@ -195,6 +196,9 @@ class Settings(BaseModel):
     def _utc(cls, moment: datetime | None) -> datetime | None:
         if moment is None:
             return None
+        # The years of a run leave room on either side for what is reckoned from its clock.
+        if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+            raise ValueError(f"is not in the years {_FIRST_YEAR} to {_LAST_YEAR}")
         aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return aware.astimezone(UTC).replace(microsecond=0)
 
