@@ -12,7 +12,7 @@ from typing import Any
 from catalunya.datasets import loader
 from catalunya.datasets.model import Dataset
 from catalunya.lake import layout, snapshot
-from catalunya.lake.opening import open_lake
+from catalunya.lake.local import LocalStorage
 from catalunya.lake.snapshot import LandedColumn, LandedFile, Manifest
 from catalunya.lake.storage import Storage
 from catalunya.staging.row_sql import source_names
@@ -75,5 +75,7 @@ def land(
 
 
 def local_lake(folder: Path) -> Storage:
-    """A local lake."""
-    return open_lake(str(folder))
+    """A local lake, whose folder is there."""
+    lake = LocalStorage(folder)
+    lake.prepare()
+    return lake

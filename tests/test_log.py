@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,20 @@ def test_every_line_of_a_run_is_json_with_the_run_and_where_it_is_about_one_the_
     assert (down["dataset"], down["level"]) == ("population", "warning")
     assert any(e["event"] == "stage ended" and e["stage"] == "ingest" for e in events)
     assert events[-1]["event"] == "run ended"
+
+
+def test_a_retry_before_any_other_event_is_not_on_standard_output(tmp_path):
+    process = Command(str(tmp_path / "lake"), "http://127.0.0.1:9").start("ingest", "-d", "population")
+    out, stderr = process.communicate(timeout=600)
+    assert (process.returncode, out) == (4, "")
+    assert "retry scheduled" in stderr
+
+
+def test_without_the_command_events_are_on_standard_error():
+    code = "from catalunya.log import get_logger; get_logger('x').warning('told', rows=1)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert "told" in done.stderr
 
 
 def test_an_error_is_one_event_with_its_code(tmp_path, fork_server):

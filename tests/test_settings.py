@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from catalunya.errors import UsageError
-from catalunya.settings import PORTALS, Settings, spare_loopback
+from catalunya.settings import PORTAL_VARIABLES, PORTALS, Settings, spare_loopback
 from infrastructure.parameters import parameters
 
 VARIABLES = [
@@ -80,6 +80,48 @@ def test_the_address_of_the_site_is_an_origin(monkeypatch, url, expected):
 
 
 @pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://exa mple", "a space"),
+        ("http://portal.example\n", "an invisible character"),
+        ("http://portal.example\\@other.example", "a backslash"),
+        ("http://portal.example?x=1", "a query"),
+        ("http://portal.example/#top", "a fragment"),
+        ("http://portal..example", "no valid host"),
+        ('http://portal"example', "no valid host"),
+        ("http://?x", "no valid host"),
+        ("http://[::1", "no IPv6 address"),
+        ("http://[portal]", "IPv6 address|no valid host"),
+        ("http://portal.example:99999", "the port"),
+        ("ftp://portal.example", "http://"),
+    ],
+)
+@pytest.mark.parametrize("variable", [*PORTAL_VARIABLES, "CATALUNYA_TRINO_URL"])
+def test_a_base_url_that_no_path_can_be_added_to_is_refused(monkeypatch, variable, url, reason):
+    with pytest.raises(UsageError, match=f"{variable}: .*({reason})"):
+        load(monkeypatch, **{variable: url})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1]:80", "https://user:pa%2Fss@portal.example/a/b", "https://català.example",
+        "http://host_of_compose:8081", "http://portal.example.:80",
+    ],
+)  # fmt: skip
+def test_a_base_url_may_have_a_path_a_password_and_any_name(monkeypatch, url):
+    assert load(monkeypatch, CATALUNYA_SOCRATA_URL=f"{url}/").socrata_url == url
+
+
+@pytest.mark.parametrize("variable", ["CATALUNYA_HEARTBEAT_URL", "CATALUNYA_PROJECT_URL"])
+def test_another_address_needs_a_host_and_may_have_a_query(monkeypatch, variable):
+    with pytest.raises(UsageError, match=f"{variable}: .*no valid host") as refused:
+        load(monkeypatch, **{variable: "https://?key=hidden"})
+    assert ("hidden" in str(refused.value)) == (variable == "CATALUNYA_PROJECT_URL")
+    load(monkeypatch, **{variable: "https://host.example/x?key=hidden"})
+
+
+@pytest.mark.parametrize(
     ("variable", "value"),
     [
         ("ENVIRONMENT", "prod"),
@@ -93,6 +135,32 @@ def test_the_address_of_the_site_is_an_origin(monkeypatch, url, expected):
 def test_a_wrong_value_is_refused_and_its_variable_named(monkeypatch, variable, value):
     with pytest.raises(UsageError, match=variable):
         load(monkeypatch, **{variable: value})
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e300", "99999999999999999999", "-1"])
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "CATALUNYA_ATHENA_POLL", "CATALUNYA_DBT_THREADS", "CATALUNYA_HTTP_ATTEMPTS", "CATALUNYA_HTTP_TIMEOUT",
+        "CATALUNYA_KEEP_RELEASES", "CATALUNYA_SCAN_USD_PER_TB",
+    ],
+)  # fmt: skip
+def test_every_number_is_bounded(monkeypatch, variable, value):
+    with pytest.raises(UsageError, match=variable):
+        load(monkeypatch, **{variable: value})
+
+
+def test_no_number_is_left_without_a_bound():
+    numbers = [field for field in Settings.model_fields.values() if field.annotation in (int, float)]
+    assert len(numbers) == 6
+    for field in numbers:
+        assert any(hasattr(bound, "le") for bound in field.metadata), field.validation_alias
+
+
+@pytest.mark.parametrize("value", ["99999999999999GB", "0MB", "\u0661GB", "1e3MB"])
+def test_the_memory_of_duckdb_is_a_size(monkeypatch, value):
+    with pytest.raises(UsageError, match="CATALUNYA_DUCKDB_MEMORY"):
+        load(monkeypatch, CATALUNYA_DUCKDB_MEMORY=value)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +222,25 @@ def test_the_clock_can_be_set_and_is_utc(monkeypatch):
     assert load(monkeypatch, CATALUNYA_NOW="2026-01-05T02:00:00+02:00").now() == datetime(
         2026, 1, 5, tzinfo=UTC
     )
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "0001-01-01T00:00:00+14:00", "0001-01-01", "1969-12-31T23:59:59Z", "9001-01-01", "9999-12-31T23:59:59Z",
+        "9999-12-31T23:59:59-14:00", "inf", "nan", "1e20",
+    ],
+)  # fmt: skip
+def test_a_clock_at_the_edge_of_the_calendar_is_refused(monkeypatch, moment):
+    with pytest.raises(UsageError, match="CATALUNYA_NOW"):
+        load(monkeypatch, CATALUNYA_NOW=moment)
+
+
+@pytest.mark.parametrize(
+    ("moment", "year"), [("0", 1970), ("1970-01-01", 1970), ("9000-12-31T23:59:59-14:00", 9001)]
+)
+def test_any_other_clock_is_taken(monkeypatch, moment, year):
+    assert load(monkeypatch, CATALUNYA_NOW=moment).now().year == year
 
 
 def test_secrets_do_not_show_when_settings_are_printed(monkeypatch):

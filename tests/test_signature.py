@@ -124,6 +124,13 @@ def test_what_is_no_key_is_refused_by_the_name_of_its_variable(text):
         assert len(text) < 3 or text not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [".", "mine.pub"])
+def test_a_name_of_which_no_other_can_be_made_is_refused(tmp_path: Path, name: str):
+    with pytest.raises(UsageError, match="cannot be the name of a secret key"):
+        new_key(Path(name) if name == "." else tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_new_key_is_secret_and_never_overwrites_another(tmp_path: Path):
     path = tmp_path / "catalunya.key"
     public, beside = new_key(path)

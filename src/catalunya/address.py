@@ -50,6 +50,47 @@ def is_loopback_url(url: str) -> bool:
     return is_loopback(urlsplit(url).hostname or "")
 
 
+_HOST = re.compile(
+    r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|\[[0-9a-f:.]+(%[\w.~-]+)?\]", re.IGNORECASE
+)
+
+
+def require_web_address(url: str) -> None:
+    """Raise `ValueError` that says why no request can be sent to `url`; the text does not name it: it may be a secret."""
+    # Here, because the settings, which every command reads, rarely need it.
+    from urllib3.exceptions import LocationParseError
+    from urllib3.util import parse_url
+
+    if not url.isprintable() or " " in url or "\\" in url:
+        raise ValueError("it has a space, a backslash or an invisible character")
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("its host is no IPv6 address, which is what brackets are for") from None
+    try:
+        is_port = parts.port != 0
+    except ValueError:
+        is_port = False
+    if not is_port:
+        raise ValueError("the port is not a number from 1 to 65535; in a password write / ? # as %2F %3F %23")
+    if parts.scheme not in {"http", "https"}:
+        raise ValueError("it does not begin with http:// or https://")
+    try:
+        host = parse_url(url).host or ""
+    except LocationParseError:
+        host = ""
+    if not _HOST.fullmatch(host):
+        raise ValueError("it has no valid host")
+
+
+def base_url(url: str) -> str:
+    """`url` without a slash at the end; raises `ValueError` when paths cannot be added to it."""
+    require_web_address(url)
+    if "?" in url or "#" in url:
+        raise ValueError("it has a query or a fragment; addresses are made by adding a path to it")
+    return url.rstrip("/")
+
+
 def origin(url: str) -> str:
     """Scheme, host and port of `url`, without a slash at the end; raises `ValueError` when it is, or has, anything else."""
     wanted = "an origin such as https://data.example.cat: http or https, a host, no path, no query"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from catalunya import sources
+from catalunya import signals, sources
 from catalunya.address import redacted
 from catalunya.datasets.model import Dataset
 from catalunya.errors import CatalunyaError, LakeBusy, LakeCorrupt, SourceDrift, UsageError
@@ -130,6 +130,7 @@ def ingest(
                 "unreadable", message if message.startswith(dataset.id) else f"{dataset.id}: {message}"
             )
         except Exception as error:
+            signals.check()
             # One source must not keep the others from landing.
             log.exception("unexpected error", dataset=dataset.id)
             found = f"{type(error).__name__}: {redacted(error)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -61,6 +62,9 @@ class Logger:
 
         while _set_up:
             _set_up.pop()()
+        if not structlog.is_configured():
+            # By default structlog prints on standard output, which is for the answers of whoever uses the library.
+            return structlog.wrap_logger(structlog.PrintLogger(sys.stderr))
         return structlog.get_logger(self._name)
 
 

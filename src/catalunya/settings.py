@@ -7,7 +7,6 @@ import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self, get_args
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -42,6 +41,7 @@ LOOPBACK_SITE = "http://127.0.0.1:8081"
 ROOT = Path(__file__).resolve().parents[2]
 _BETWEEN_ADDRESSES = r"[\s,]*\s[\s,]*|^,+|,+(?=arn:|[A-Za-z][A-Za-z0-9+.-]*://)|,+$"
 """What separates addresses for alerts: white space, or a comma before a scheme; an address may contain commas."""
+_FIRST_YEAR, _LAST_YEAR = 1970, 9000
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/?")
 _ROLES = re.compile(r"(?P<partition>arn:aws[a-z-]*):iam::(?P<account>\d{12}):role/(?P<prefix>\S+)")
 
@@ -70,7 +70,7 @@ def aws_region() -> str | None:
 class Settings(BaseModel):
     """Every setting of the environment. `Settings.load()` creates it."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     environment: Environment = Field("development", validation_alias="ENVIRONMENT")
     lake: str = Field("./data", validation_alias="CATALUNYA_LAKE")
@@ -97,11 +97,11 @@ class Settings(BaseModel):
     """True: nothing is published without a signature."""
     home: Path = Field(ROOT, validation_alias="CATALUNYA_HOME")
     """The folder that holds `datasets/`, `dbt/mart/` and `orchestration/dbt/`."""
-    keep_releases: int = Field(30, ge=2, validation_alias="CATALUNYA_KEEP_RELEASES")
-    dbt_threads: int = Field(2, ge=1, validation_alias="CATALUNYA_DBT_THREADS")
+    keep_releases: int = Field(30, ge=2, le=10_000, validation_alias="CATALUNYA_KEEP_RELEASES")
+    dbt_threads: int = Field(2, ge=1, le=1_000, validation_alias="CATALUNYA_DBT_THREADS")
     """Models that dbt builds at once; the profile reads the variable itself."""
     duckdb_memory: str | None = Field(
-        None, pattern=r"^[1-9]\d*(MB|GB)$", validation_alias="CATALUNYA_DUCKDB_MEMORY"
+        None, pattern=r"^[1-9][0-9]{0,8}(MB|GB)$", validation_alias="CATALUNYA_DUCKDB_MEMORY"
     )
     """Most memory of DuckDB in a build; the profile reads the variable itself. None: four fifths of the machine's."""
     project_url: str | None = Field(
@@ -138,12 +138,12 @@ class Settings(BaseModel):
     """Where Athena puts results; None: where the workgroup says."""
     athena_poll_s: float = Field(1.0, gt=0, le=60, validation_alias="CATALUNYA_ATHENA_POLL")
     """Seconds between two requests for the state of a query of Athena."""
-    scan_usd_per_tb: float = Field(5.0, ge=0, validation_alias="CATALUNYA_SCAN_USD_PER_TB")
+    scan_usd_per_tb: float = Field(5.0, ge=0, le=1_000_000, validation_alias="CATALUNYA_SCAN_USD_PER_TB")
     """Price of Athena in the lake's region, per 10^12 bytes scanned."""
     http_attempts: int = Field(5, ge=1, le=10, validation_alias="CATALUNYA_HTTP_ATTEMPTS")
     """Attempts of one request, the first included."""
-    http_timeout_s: float = Field(300.0, gt=0, validation_alias="CATALUNYA_HTTP_TIMEOUT")
-    """Seconds that one response may take in all."""
+    http_timeout_s: float = Field(300.0, gt=0, le=86_400, validation_alias="CATALUNYA_HTTP_TIMEOUT")
+    """Seconds that one response may take in all; at most a day."""
 
     lambda_prefix: str | None = Field(
         None, pattern=r"^[A-Za-z0-9-]+$", validation_alias="CATALUNYA_LAMBDA_PREFIX"
@@ -159,16 +159,18 @@ class Settings(BaseModel):
     def _base_url(cls, url: str | None) -> str | None:
         if url is None:
             return None
-        parts = urlsplit(url)
         try:
-            is_complete = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            raise ValueError(
-                "the port is not a number from 1 to 65535; in a password write / ? # as %2F %3F %23"
-            ) from None
-        if not is_complete:
-            raise ValueError(f"{_without_password(url)!r} is not a base URL such as https://portal.example")
-        return url.rstrip("/")
+            return address.base_url(url)
+        except ValueError as error:
+            shown = _without_password(url)
+            raise ValueError(f"{shown!r} is not a base URL such as https://portal.example: {error}") from None
+
+    @field_validator("heartbeat_url", "project_url")
+    @classmethod
+    def _web_address(cls, url: str | None) -> str | None:
+        if url is not None:
+            address.require_web_address(url)
+        return url
 
     @field_validator("site")
     @classmethod
@@ -194,6 +196,9 @@ class Settings(BaseModel):
     def _utc(cls, moment: datetime | None) -> datetime | None:
         if moment is None:
             return None
+        # The years of a run leave room on either side for what is reckoned from its clock.
+        if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+            raise ValueError(f"is not in the years {_FIRST_YEAR} to {_LAST_YEAR}")
         aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return aware.astimezone(UTC).replace(microsecond=0)
 
@@ -306,9 +311,10 @@ def _explain(loc: tuple[int | str, ...], message: str, value: object) -> str:
     message = message.removeprefix("Value error, ")
     if not loc:
         return message
-    if loc[0] in _SECRET or _without_password(value) in message:
+    shown = _without_password(value)
+    if loc[0] in _SECRET or shown in message or repr(shown) in message:
         return f"{loc[0]}: {message}"
-    return f"{loc[0]}: {message}, not {_without_password(value)!r}"
+    return f"{loc[0]}: {message}, not {shown!r}"
 
 
 def _without_password(value: object) -> str:

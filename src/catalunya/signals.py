@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 _received: list[int] = []
@@ -54,3 +56,13 @@ def check() -> None:
     """Raise `Stopped` again when a signal was received."""
     if found := stopped():
         raise found
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """Raise `Stopped` again in place of what a library made of it: DuckDB raises `RuntimeError`, servers end the process."""
+    try:
+        yield
+    except (Exception, SystemExit):
+        check()
+        raise

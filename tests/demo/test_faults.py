@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from catalunya.demo.errors import PortTaken, UnknownFault
+from catalunya.demo.errors import UnknownFault
 from catalunya.demo.faults import middleware
 from catalunya.demo.faults.switches import FAULTS, Faults
 from catalunya.demo.server import RunningPortal, running, serve
+from catalunya.listening import PortTaken
 
 REGISTER = "/resource/ivft-vegh.json"
 OTHER = "/resource/9aju-tpwc.json"
@@ -195,7 +196,7 @@ def test_every_fault_can_be_given_by_name() -> None:
 def test_a_port_in_use_is_named(portal: RunningPortal) -> None:
     port = int(portal.url.rpartition(":")[2])
     with pytest.raises(PortTaken, match=str(port)):
-        serve(port=port)
+        serve(port=port, on_listening=print)
     with pytest.raises(PortTaken), running(port=port):
         pass
 

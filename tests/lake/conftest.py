@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from catalunya.lake.local import LocalStorage
 from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
 from tests.lake.faulty_proxy import FaultyProxy
@@ -13,7 +14,10 @@ from tests.s3 import S3Emulator
 
 @pytest.fixture
 def local_lake(tmp_path: Path) -> Storage:
-    return open_lake(str(tmp_path / "lake"))
+    lake = open_lake(str(tmp_path / "lake"))
+    assert isinstance(lake, LocalStorage)
+    lake.prepare()
+    return lake
 
 
 @pytest.fixture

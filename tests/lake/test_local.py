@@ -16,7 +16,7 @@ import structlog.testing
 from catalunya.errors import UsageError
 from catalunya.lake import disk
 from catalunya.lake.local import LocalStorage
-from catalunya.lake.lock import lake_lock
+from catalunya.lake.lock import lake_lock, lock_owner
 from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Entry, Storage
 
@@ -271,3 +271,42 @@ def test_a_file_that_the_disk_does_not_take_whole_is_explained_and_never_visible
     with lake_lock(storage, "next"):
         pass
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def lock(lake: Storage) -> None:
+    with lake_lock(lake, "r"):
+        pass
+
+
+def test_reading_leaves_no_folder_behind_and_the_first_write_makes_it(tmp_path: Path) -> None:
+    for number, write in enumerate(
+        (
+            lambda lake: lake.put("a/b", b"x"),
+            lambda lake: lake.replace("a/b", b"x", None),
+            lambda lake: lake.scratch(),
+            lock,
+        )
+    ):
+        root = tmp_path / str(number) / "lake"
+        lake = open_lake(str(root))
+        assert (lake.list(), lake.folders(), lake.files(), lake.exists("a"), lock_owner(lake)) == (
+            [], [], [], False, None
+        )  # fmt: skip
+        assert lake.read_versioned("a/b") is None
+        assert (lake.clean_scratch(), lake.abandoned_scratch()) == (0, [])
+        assert not root.parent.exists()
+        write(lake)
+        assert root.is_dir()
+
+
+def test_a_file_from_elsewhere_can_be_the_first_of_a_lake(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"x")
+    lake = open_lake(str(tmp_path / "new" / "lake"))
+    lake.put_file("a/b", tmp_path / "x")
+    assert lake.read("a/b") == b"x"
+
+
+def test_a_link_to_itself_is_no_lake(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("link")
+    with pytest.raises(UsageError, match="CATALUNYA_LAKE"):
+        open_lake(str(tmp_path / "link"))

@@ -102,6 +102,15 @@ def test_the_endpoint_for_s3_alone_comes_before_the_general_one(
     assert storage.list() == []
 
 
+@pytest.mark.parametrize("url", ["http://exa mple:9000", "127.0.0.1:9000", "http://127.0.0.1:9000?x=1"])
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
+def test_a_mistyped_endpoint_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, url: str) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    monkeypatch.setenv(variable, url)
+    with pytest.raises(UsageError, match=f"^{variable}: "):
+        open_lake("s3://bucket/prefix")
+
+
 def test_throttled_requests_are_tried_again(proxy: FaultyProxy, tmp_path: Path) -> None:
     storage = open_lake(proxy.lake_url)
     assert isinstance(storage, S3Storage)

@@ -15,6 +15,7 @@ from catalunya.audit import Finding
 from catalunya.lake.opening import open_lake
 from catalunya.operations import alerts
 from catalunya.runs.record import DatasetRecord, RunRecord
+from tests.factories import local_lake
 from tests.pipeline.command import Command
 from tests.webhook_sink import listening
 
@@ -44,7 +45,7 @@ def test_an_address_that_does_not_answer_is_reported_and_changes_no_exit_code(tm
 
 
 def test_an_alert_is_sent_also_when_the_lake_cannot_store_the_sent_marker(tmp_path, webhook_sink):
-    lake = open_lake(str(tmp_path / "lake"))
+    lake = local_lake(tmp_path / "lake")
     (tmp_path / "lake" / "alerts").write_text("in the way")
     alert = alerts.Alert(kind="failed", subject="ingest", reason="the disk is full", event="x")
     assert alerts.deliver(lake, (webhook_sink.channel,), [alert])

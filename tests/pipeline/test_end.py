@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.command import Command
+from tests.pipeline.command import Command, default_signals
 
 BROKEN = """
 import sys
@@ -106,6 +106,39 @@ def test_a_fault_in_a_command_that_reads_is_one_object_and_a_traceback(command, 
         "exit_code": 1,
     }
     assert "Traceback" in done.stderr
+
+
+STOPPED_IN_DUCKDB = """
+import os, sys, threading
+import duckdb
+from catalunya.cli import main as cli
+from catalunya.operations import status
+from catalunya.runs.pipeline import Run
+def wait(*_, **__):
+    threading.Timer(0.3, os.kill, (os.getpid(), {number})).start()
+    duckdb.execute("select count(*) from range(100000000000)")
+{patch} = wait
+sys.argv = ["catalunya", *sys.argv[1:]]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("patch", "name"), [("status.describe", "status"), ("Run.ingest", "run")])
+def test_a_signal_while_duckdb_computes_is_one_object_and_no_traceback(command, patch, name, number):
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED_IN_DUCKDB.format(patch=patch, number=int(number)), name, "--json"],
+        env=command.variables(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        preexec_fn=default_signals,
+    )
+    answer = json.loads(done.stdout)
+    assert done.returncode == answer["exit_code"] == 128 + number
+    assert f"stopped by {number.name}" in answer["message"]
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["frob"], ["status", "--nothing"], ["trace"], ["accept", "x"]])

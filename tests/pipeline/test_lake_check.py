@@ -459,3 +459,12 @@ def test_a_run_that_writes_meanwhile_causes_no_fault(calm, small_project, tmp_pa
     assert len(found) > 3
     # The temporary files of the forked commands, as above.
     assert {line for text in found for line in text.splitlines() if "/scratch/" not in line} == set()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("show", "population"), ("verify",), ("lake", "check"), ("metrics",)]
+)
+def test_reading_a_lake_that_is_not_there_does_not_make_it(tmp_path, arguments):
+    answer = Command(str(tmp_path / "mistyped" / "lake"), None)(*arguments)
+    assert "Traceback" not in answer.stderr
+    assert not (tmp_path / "mistyped").exists()

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from catalunya.errors import UsageError
 from catalunya.lake import layout
 from catalunya.lake.lock import lake_lock
 from catalunya.lake.opening import open_lake
 from catalunya.lake.storage import Storage
+from catalunya.operations.integrity.same_lake import require_apart
 from tests.factories import DEFINITIONS, land, local_lake
 from tests.pipeline import test_lake_check as damages
 from tests.pipeline.command import Answer, Command
@@ -181,6 +183,40 @@ def test_a_source_that_is_no_lake_is_named_and_not_made(copy, lake, tmp_path):
     assert not (tmp_path / "typo").exists()
     (tmp_path / "empty").mkdir()
     assert "neither snapshots nor releases" in copy(tmp_path / "empty", tmp_path / "x").json["message"]
+
+
+def test_a_lake_is_not_copied_into_itself_nor_out_of_itself(copy, lake, tmp_path):
+    (tmp_path / "link").symlink_to(lake)
+    for target in (lake / "backup", tmp_path / "link" / "a" / "b", lake.parent):
+        answer = copy(lake, target)
+        assert (answer.code, "is inside of" in answer.json["message"]) == (2, True), answer.stderr
+    assert (
+        not (lake / "backup").exists() and not (lake / "a").exists() and not (lake.parent / ".lake").exists()
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("s3://bucket", "s3://bucket/", "the same"),
+        ("s3://bucket/lake/", "s3://bucket//lake", "the same"),
+        ("s3://bucket", "s3://bucket/backup", "s3://bucket/backup is inside of s3://bucket;"),
+        ("s3://bucket/lake/backup", "s3://bucket/lake", "s3://bucket/lake/backup is inside"),
+        ("s3://bucket/lake", "s3://bucket/lake2", None),
+        ("s3://bucket/lake", "s3://bucket2/lake", None),
+        ("s3://bucket/lake", "bucket/lake", None),
+        ("/a/b%20c", "file:///a/b%2520c/", "the same"),
+        ("/a", "file:///a/b", "is inside"),
+        ("/a", "/ab", None),
+        ("/a", "/", "/a is inside of /;"),
+    ],
+)
+def test_one_lake_is_not_inside_of_another(source, target, message):
+    if message is None:
+        require_apart(source, target)
+    else:
+        with pytest.raises(UsageError, match=message):
+            require_apart(source, target)
 
 
 def test_a_target_on_which_a_run_works_is_left_alone(calm, copy, lake, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -124,6 +125,9 @@ def test_a_query_reads_the_release_and_nothing_else(command, text, reason):
         (("show", "population", "--year", "1900"), "it has 20"),
         (("show", "population", "--comarca", "11"), "population has no column comarca_id"),
         (("show", "population", "--release", "x"), "kept are:"),
+        (("show", "population", "--year", "99999999999999999999"), "it has 20"),
+        (("show", "population", "--limit", "99999999999999999999999"), "'--limit'"),
+        (("query", "select 1", "--limit", "99999999999999999999999"), "'--limit'"),
         (("query", "select 1", "--csv"), "exclude each other"),
     ],
 )
@@ -142,6 +146,22 @@ def test_a_reader_that_has_enough_is_no_error(command):
     assert process.stderr is not None
     assert process.stderr.read() == ""
     assert process.wait(600) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [("show", "population"), ("query", "select 1"), ("trace", "population")]
+)
+def test_a_damaged_file_of_the_release_is_named(command, first_release, tmp_path, arguments):
+    command.lake = str(shutil.copytree(first_release.lake, tmp_path / "lake"))
+    [release] = Path(command.lake).glob("releases/*")
+    for name in ("catalunya.duckdb", "parquet/population.parquet"):
+        (release / name).chmod(0o600)
+        (release / name).write_bytes(b"x" * 5000)
+    answer = command(*arguments)
+    assert answer.code == 1
+    assert release.name in answer.json["message"]
+    assert "`catalunya lake check`" in answer.json["message"]
+    assert "Traceback" not in answer.stderr
 
 
 def test_a_lake_without_a_release_says_what_to_do(tmp_path):

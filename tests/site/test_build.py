@@ -18,6 +18,7 @@ from catalunya.errors import CatalunyaError, UsageError
 from catalunya.site import build as site_build
 from catalunya.site.folder import SiteFolder
 from catalunya.site.language import CODES, language
+from catalunya.site.publishing import local_folder
 from catalunya.site.side_by_side import side_by_side
 from tests.pipeline.command import ReleasedLake
 from tests.project import ROOT
@@ -215,6 +216,24 @@ def test_a_folder_of_something_else_is_left_alone(first_release: ReleasedLake, t
     with pytest.raises(UsageError, match=r"thesis\.odt"):
         build(first_release.lake, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.odt"]
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "site"
+    file.write_text("years of work")
+    with pytest.raises(UsageError, match=f"--to {file} is a file; name a folder"):
+        build_small("20260101T000000Z-00000000", file)
+    with pytest.raises(UsageError, match=f"--to {file} is a file; name a folder"):
+        local_folder(str(file))
+    assert file.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("place", ["file/site", "link"])
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("link")
+    with pytest.raises(UsageError, match=f"--to {tmp_path / place} cannot be written"):
+        build_small("20260101T000000Z-00000000", tmp_path / place)
 
 
 def test_work_side_by_side_is_answered_in_its_order() -> None:

@@ -286,9 +286,12 @@ def test_each_retry_is_one_event_in_the_log_and_none_shows_the_token(
     server = serve(in_turn(Reply(b"", status=500), Reply(b"", status=502), Reply({})))
     with capture_logs() as events:
         get(http, server.url, headers={"X-App-Token": "secret"})
-    assert [event["retry_num"] for event in events] == [1, 2]
-    assert "status 500" in events[0]["caused_by"]
-    assert "population: GET" in events[0]["callable"]
+    assert [(event["event"], event["retry"]) for event in events] == [
+        ("retry scheduled", 1),
+        ("retry scheduled", 2),
+    ]
+    assert "status 500" in events[0]["reason"]
+    assert "population: GET" in events[0]["request"]
     assert "secret" not in str(events)
 
 

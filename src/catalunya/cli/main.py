@@ -68,7 +68,8 @@ def _run(arguments: list[str]) -> int:
     code: object
     try:
         _reject_empty(arguments)
-        code = typer.main.get_command(app).main(arguments, standalone_mode=False)
+        with signals.restored():
+            code = typer.main.get_command(app).main(arguments, standalone_mode=False)
         if code == Stopped(signal.SIGINT).exit_code and not is_answered():
             # Typer returns this for every KeyboardInterrupt, `Stopped` too.
             signals.check()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from catalunya.cli.output import Json, print_answer, print_json, print_text
+from catalunya.cli.output import Json, Port, print_answer, print_json, print_text
 
 app = typer.Typer()
 
@@ -20,12 +20,12 @@ def metrics(
         bool, typer.Option("--serve", help="Answer requests for /metrics until interrupted.")
     ] = False,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 9464,
+    port: Port = 9464,
     as_json: Json = False,
 ) -> None:
     """Print the metrics of the lake as OpenMetrics, or serve them to Prometheus."""
     from catalunya.cli.context import CommandContext
-    from catalunya.operations.metrics import LakeMetrics, exposition, metrics_app
+    from catalunya.operations.metrics import LakeMetrics, exposition, serve_metrics
 
     context = CommandContext()
     found = LakeMetrics(context.storage, context.datasets, context.settings.now)
@@ -40,8 +40,9 @@ def metrics(
         else:
             print_text(exposition(found).decode())
         return
-    import uvicorn
+    from catalunya.listening import address_of, listen
 
-    url = f"http://{host}:{port}/metrics"
-    print_answer(as_json, {"status": "serving", "url": url}, f"the metrics are at {url}")
-    uvicorn.run(metrics_app(found), host=host, port=port, log_level="warning", access_log=False)
+    with listen(host, port, "the server of the metrics") as listening:
+        url = f"http://{address_of(listening, host)}/metrics"
+        print_answer(as_json, {"status": "serving", "url": url}, f"the metrics are at {url}")
+        serve_metrics(found, listening)

@@ -13,6 +13,8 @@ from catalunya.cli.console import print_line
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any that is free.")]
+
 err = Console(stderr=True, emoji=False, width=None if sys.stderr.isatty() else 132)
 _stdout: list[TextIO] = []
 """Standard output, while it is reserved."""

@@ -28,9 +28,12 @@ ServiceGroup = Annotated[str | None, typer.Option(help="Rows of this service_gro
 Ownership = Annotated[str | None, typer.Option(help="Rows of this ownership.")]
 Service = Annotated[str | None, typer.Option(help="Rows of this service_id.")]
 Release = Annotated[str | None, typer.Option(help="Release; the one that readers see by default.")]
+_MOST_ROWS = 1_000_000_000
 Limit = Annotated[
     int | None,
-    typer.Option(min=0, help="At most so many rows; by default 20 in a table, all in CSV and JSON."),
+    typer.Option(
+        min=0, max=_MOST_ROWS, help="At most so many rows; by default 20 in a table, all in CSV and JSON."
+    ),
 ]
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
 

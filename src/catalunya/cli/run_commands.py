@@ -126,7 +126,7 @@ def _execute(as_json: bool, work: Callable[[Run], object], stage: str | None = N
         raise
     except (Exception, KeyboardInterrupt) as error:
         signals.defer()
-        record.end(error)
+        record.end(signals.stopped() or error)
         _alert(storage, settings, record)
         raise
     print_run(err, record, demo=settings.environment == "demo" or holds_demo(storage) is True)

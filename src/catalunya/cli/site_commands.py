@@ -12,7 +12,7 @@ import typer
 
 from catalunya.address import is_loopback_url, origin
 from catalunya.cli.console import reporter
-from catalunya.cli.output import Json, err, print_answer
+from catalunya.cli.output import Json, Port, err, print_answer
 from catalunya.errors import UsageError
 
 app = typer.Typer(no_args_is_help=True, help="The public site of a release.")
@@ -87,24 +87,28 @@ def build_command(
 
 @app.command("serve")
 def serve_command(
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8081,
+    port: Port = 8081,
     host: Annotated[str, typer.Option(help="Address to listen on; loopback by default.")] = "127.0.0.1",
     to: To = None,
     as_json: Json = False,
 ) -> None:
     """Serve the site until interrupted; a site that is built meanwhile is served from then on."""
+    from catalunya.listening import address_of, listen
     from catalunya.settings import Settings
     from catalunya.site.build import CURRENT
     from catalunya.site.publishing import local_folder, place_of
     from catalunya.site.serve import serve_site
 
     target = local_folder(place_of(Settings.load(), to))
-    url = f"http://{host}:{port}/"
-    text = f"the site is at {url}"
-    if not (target / CURRENT).exists():
-        text += f"\n{target} has no site yet: `catalunya site build` makes it, and it is served from then on"
-    print_answer(as_json, {"status": "serving", "url": url}, text)
-    serve_site(target, port, host)
+    with listen(host, port, "the server of the site") as listening:
+        url = f"http://{address_of(listening, host)}/"
+        text = f"the site is at {url}"
+        if not (target / CURRENT).exists():
+            text += (
+                f"\n{target} has no site yet: `catalunya site build` makes it, and it is served from then on"
+            )
+        print_answer(as_json, {"status": "serving", "url": url}, text)
+        serve_site(target, listening)
 
 
 def _origin(url: str) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from catalunya.cli.console import print_line, reporter
-from catalunya.cli.output import Json, err, print_answer, print_json
+from catalunya.cli.output import Json, Port, err, print_answer, print_json
 from catalunya.errors import UsageError
 
 app = typer.Typer()
@@ -131,7 +131,7 @@ def datasets_generate(
 
 @demo_app.command("serve")
 def demo_serve(
-    port: Annotated[int, typer.Option(help="Port on loopback.")] = 8081,
+    port: Port = 8081,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     day: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="State of the demo register on this day.")
@@ -139,7 +139,9 @@ def demo_serve(
     files: Annotated[
         Path | None, typer.Option("--from", help="Serve the real files of this folder instead.")
     ] = None,
-    rows: Annotated[int | None, typer.Option(help="Make a register of so many rows, for benchmarks.")] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Make a register of so many rows, for benchmarks.")
+    ] = None,
     fault: Annotated[
         list[str] | None, typer.Option(help="Inject a fault, NAME[=VALUE]; may be repeated.")
     ] = None,
@@ -149,10 +151,11 @@ def demo_serve(
     from catalunya.demo import server
     from catalunya.settings import PORTAL_VARIABLES, Settings
 
-    base = f"http://{host}:{port}"
-    variables = " ".join(f"{name}={base}" for name in PORTAL_VARIABLES)
-    text = f"demo portal at {base}; point the pipeline at it with\n  {variables}"
-    print_answer(as_json, {"url": base}, text)
+    def announce(base: str) -> None:
+        variables = " ".join(f"{name}={base}" for name in PORTAL_VARIABLES)
+        text = f"demo portal at {base}; point the pipeline at it with\n  {variables}"
+        print_answer(as_json, {"url": base}, text)
+
     moment = day or Settings.load().now_override
     server.serve(
         host=host,
@@ -161,4 +164,5 @@ def demo_serve(
         files=files,
         faults=fault or [],
         rows=rows,
+        on_listening=announce,
     )

@@ -9,10 +9,6 @@ class UnknownFault(UsageError, ValueError):
     """The portal has no fault of that name, or the fault does not take that value."""
 
 
-class PortTaken(UsageError):
-    """Another process listens on the address of the portal."""
-
-
 class FilesIncomplete(UsageError):
     """The folder to serve lacks a file of a dataset, or holds one that cannot be read."""
 

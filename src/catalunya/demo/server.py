@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -26,9 +25,9 @@ from catalunya.demo.data.datasets import REGISTER, PortalDataset, demo_datasets
 from catalunya.demo.data.files import read_files
 from catalunya.demo.data.population import PopulationTable, population_table
 from catalunya.demo.data.register import EPOCH
-from catalunya.demo.errors import PortTaken
 from catalunya.demo.faults.middleware import FaultMiddleware, LogEntry
 from catalunya.demo.faults.switches import Faults
+from catalunya.listening import address_of, listen
 
 START_SECONDS = 120
 BOUNDARIES_MODIFIED = datetime(2024, 1, 15, 8, 0, tzinfo=UTC)
@@ -58,8 +57,8 @@ class RunningPortal:
         self._socrata = SocrataPortal(self._datasets, self.faults)
         if rows is not None:
             self._socrata.publish(REGISTER)
-        self.socket = _listen(host, port)
-        self.url = f"http://{host}:{self.socket.getsockname()[1]}"
+        self.socket = listen(host, port, "the demo portal")
+        self.url = f"http://{address_of(self.socket, host)}"
         self.server = uvicorn.Server(
             uvicorn.Config(
                 self._app(),
@@ -157,18 +156,13 @@ def serve(
     files: Path | None = None,
     faults: Sequence[str] = (),
     rows: int | None = None,
+    on_listening: Callable[[str], None],
 ) -> None:
-    """Serve until interrupted; raises UnknownFault, FilesIncomplete and PortTaken before it listens."""
+    """Serve until interrupted, and call `on_listening` with the URL once the socket is bound.
+
+    Raises UnknownFault, FilesIncomplete and PortTaken before.
+    """
     portal = RunningPortal(host, port, day, faults, files, rows)
     with portal.socket:
+        on_listening(portal.url)
         portal.server.run(sockets=[portal.socket])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        raise PortTaken(
-            f"the demo portal cannot listen on {host}:{port} ({error.strerror}); stop what uses the port or give another"
-        ) from error

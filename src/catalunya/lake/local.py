@@ -50,6 +50,18 @@ class LocalStorage(Storage):
         self.root = _readable_path(root)
         self._hidden = self.root / self.HIDDEN
         self._scratch_base = self._hidden / "scratch"
+        self._is_prepared = False
+        if self.root.exists() or not _could_be_made(self.root):
+            self.prepare()
+        self.url = str(self.root)
+
+    def prepare(self) -> None:
+        """Make the lake's folder where it is not there yet: before the first write, so that reading leaves nothing behind.
+
+        Raises `UsageError` that names CATALUNYA_LAKE when it cannot be written.
+        """
+        if self._is_prepared:
+            return
         try:
             self._scratch_base.mkdir(parents=True, exist_ok=True)
             (self._hidden / "locks").mkdir(exist_ok=True)
@@ -60,7 +72,12 @@ class LocalStorage(Storage):
                 f"CATALUNYA_LAKE: the folder {self.root} cannot be written ({error.strerror}); "
                 "give a folder that this user can write"
             ) from error
-        self.url = str(self.root)
+        self._is_prepared = True
+
+    @override
+    def scratch(self) -> Path:
+        self.prepare()
+        return super().scratch()
 
     def lock_path(self, name: str) -> Path:
         """The file that the lock `name` is taken on."""
@@ -114,6 +131,7 @@ class LocalStorage(Storage):
 
     @override
     def put_file(self, key: str, path: Path) -> None:
+        self.prepare()
         target = self._path(key)
         with explained(target):
             fsync(path)
@@ -236,6 +254,7 @@ class LocalStorage(Storage):
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
         """Hold the lake's write lock: only around a comparison and a rename, never around copying."""
+        self.prepare()
         with (self._hidden / "write.lock").open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -259,9 +278,16 @@ class LocalStorage(Storage):
             folder = folder.parent
 
 
+def _could_be_made(root: Path) -> bool:
+    """Return whether this user may make the folder, so far as the rights of the folders above it say."""
+    above = next(folder for folder in root.parents if folder.exists())
+    return above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+
+
 def _readable_path(root: Path) -> Path:
     """The absolute path of a lake's folder; `UsageError` for one that the engine could not read as it is."""
-    with contextlib.suppress(ValueError):
+    # RuntimeError: a link that leads to itself.
+    with contextlib.suppress(ValueError, RuntimeError):
         root = root.expanduser().resolve()
         str(root).encode()
         if not _PATTERNS.search(str(root)):

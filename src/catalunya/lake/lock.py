@@ -153,6 +153,7 @@ os.register_at_fork(after_in_child=_drop_inherited)
 
 @contextlib.contextmanager
 def _file_lock(storage: LocalStorage, me: Holder, what: str) -> Iterator[Lock]:
+    storage.prepare()
     path = storage.lock_path(what)
     with contextlib.ExitStack() as opened:
         with explained(path):

@@ -10,7 +10,7 @@ from catalunya.lake.storage import Storage
 
 
 def open_lake(url: str) -> Storage:
-    """Open `./folder`, `/folder`, `file:///folder` or `s3://bucket/prefix`; makes the folder.
+    """Open `./folder`, `/folder`, `file:///folder` or `s3://bucket/prefix`; the first write makes the folder.
 
     Raises `UsageError` that names CATALUNYA_LAKE when the folder cannot be written or the bucket cannot be reached.
     """

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import obstore
-import stamina
 from obstore import exceptions as s3_errors
 from typing_extensions import override
 
@@ -37,6 +36,7 @@ from catalunya.lake.storage import (
     folder_key,
     is_key,
 )
+from catalunya.retries import RetryingCaller
 
 if TYPE_CHECKING:
     from obstore import ListResult, ObjectMeta, PutMode
@@ -69,7 +69,7 @@ class S3Storage(Storage):
             raise UsageError(f"CATALUNYA_LAKE: {prefix!r} cannot be a prefix: use plain names joined by '/'")
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self.bucket = bucket
-        self.endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+        self.endpoint = s3_client.endpoint()
         self.region = settings.aws_region() or settings.AWS_REGION
         self._scratch_base = Path(tempfile.gettempdir()) / f"catalunya-{os.getuid()}"
         connect = partial(s3_client.connect, bucket, prefix, self.region, self.endpoint)
@@ -261,7 +261,7 @@ class S3Storage(Storage):
             self._guard()
             return request()
 
-        retrying = stamina.RetryingCaller(
+        retrying = RetryingCaller(
             attempts=None, timeout=CONTENTION_TIMEOUT_S, wait_initial=0.1, wait_max=5, wait_jitter=0.1
         )
         return retrying(s3_client.is_contention, guarded)

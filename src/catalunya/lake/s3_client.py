@@ -14,13 +14,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import obstore
-import stamina
 from obstore import exceptions as s3_errors
 from obstore.store import S3Store
 
 from catalunya import address
 from catalunya.errors import CatalunyaError, UsageError
 from catalunya.lake.storage import Conflict, MissingKey
+from catalunya.retries import RetryingCaller
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config
@@ -29,6 +29,20 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Without any proxy."""
 _process: list[int] = []
 """The id of the process that used S3 first."""
+
+
+def endpoint() -> str | None:
+    """Return the address of a store other than AWS itself, if one is set; raises `UsageError` that names the variable."""
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if url := os.environ.get(name):
+            try:
+                address.base_url(url)
+            except ValueError as error:
+                raise UsageError(
+                    f"{name}: {address.redacted(url)!r} is not an address such as http://127.0.0.1:9000: {error}"
+                ) from None
+            return url
+    return None
 
 
 def connect(bucket: str, prefix: str, region: str, endpoint: str | None, *, retries: int) -> S3Store:
@@ -140,9 +154,9 @@ def headers(store: S3Store, key: str, where: str) -> dict[str, str] | None:
         with send(head, timeout=10) as response:
             return {name.lower(): value for name, value in response.headers.items()}
 
-    retrying = stamina.RetryingCaller(
-        attempts=9, timeout=60, wait_initial=0.1, wait_max=10, wait_jitter=0.1
-    ).on(_is_transient)
+    retrying = RetryingCaller(attempts=9, timeout=60, wait_initial=0.1, wait_max=10, wait_jitter=0.1).on(
+        _is_transient
+    )
     try:
         return retrying(request)
     except urllib.error.HTTPError as error:

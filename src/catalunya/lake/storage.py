@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NewType, Self
 
 from catalunya.errors import CatalunyaError, UsageError
-from catalunya.lake.scratch import clean_scratch, own_scratch
+from catalunya.lake.scratch import abandoned, clean_scratch, own_scratch
 from catalunya.log import get_logger
 
 if TYPE_CHECKING:
@@ -213,6 +213,10 @@ class Storage(ABC):
         On a local lake it is on the lake's own file system, so that `put_file` is a rename.
         """
         return own_scratch(self._scratch_base)
+
+    def abandoned_scratch(self) -> Iterable[Path]:
+        """Return the temporary files of processes that are gone."""
+        return abandoned(self._scratch_base)
 
     def clean_scratch(self) -> int:
         """Remove the temporary files of processes that are gone; returns how many processes that were."""

@@ -7,6 +7,8 @@ listing of all of it, and is renewed once an hour.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -228,3 +230,13 @@ def metrics_app(metrics: LakeMetrics) -> Starlette:
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(routes=[Route("/metrics", answer)])
+
+
+def serve_metrics(metrics: LakeMetrics, listening: socket.socket) -> None:
+    """Answer requests for `/metrics` on a socket until interrupted."""
+    # Here: who only prints the metrics does not wait for its import.
+    import uvicorn
+
+    config = uvicorn.Config(metrics_app(metrics), log_level="warning", access_log=False)
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])

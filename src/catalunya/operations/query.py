@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from catalunya import sql
-from catalunya.errors import LakeCorrupt, UsageError
+from catalunya.errors import CatalunyaError, LakeCorrupt, UsageError
 from catalunya.lake import layout
 from catalunya.lake.storage import MissingKey, Storage
 from catalunya.release import RELEASE_DATABASE, Release, current_release, read_release
@@ -92,17 +92,20 @@ def select_rows(
 ) -> Rows:
     """Return rows of a mart in the order of its columns, at most `limit`.
 
-    Raises `UsageError` for an unknown release, mart, column or value.
+    Raises `UsageError` for an unknown release, mart, column or value, and `LakeCorrupt` for a damaged release.
     """
     release = find_release(storage, release_id)
     require_mart(release, mart)
     with _database(storage, release) as con:
-        selection.require_known(con, mart, mart)
-        wanted = selection.wanted()
-        where = " and ".join(f"{column} = ?" for column in wanted) or "true"
-        return _fetch(
-            con, release, f"from {mart} where {where}", list(wanted.values()), "order by all", limit
-        )
+        try:
+            selection.require_known(con, mart, mart)
+            wanted = selection.wanted()
+            where = " and ".join(f"{column} = ?" for column in wanted) or "true"
+            return _fetch(
+                con, release, f"from {mart} where {where}", list(wanted.values()), "order by all", limit
+            )
+        except duckdb.Error as error:
+            raise CatalunyaError(f"release {release.release_id}: {mart} cannot be read: {error}") from None
 
 
 def query(storage: Storage, text: str, *, release_id: str | None = None, limit: int | None) -> Rows:
@@ -139,13 +142,23 @@ def _fetch(
     return Rows(release, columns, rows, found)
 
 
+def _connect(path: Path, address: str) -> duckdb.DuckDBPyConnection:
+    try:
+        return duckdb.connect(path, read_only=True)
+    except duckdb.Error as error:
+        raise LakeCorrupt(
+            f"{address} cannot be opened: {error}; `catalunya lake check` names what to do"
+        ) from None
+
+
 @contextmanager
 def _database(storage: Storage, release: Release) -> Iterator[duckdb.DuckDBPyConnection]:
     """The database of a release, whose marts are named without a schema; it cannot be changed, nor read other files."""
     work = storage.scratch() / "query"
     try:
-        path = fetched(storage, layout.release(release.release_id, RELEASE_DATABASE), work)
-        with duckdb.connect(path, read_only=True) as con:
+        key = layout.release(release.release_id, RELEASE_DATABASE)
+        path = fetched(storage, key, work)
+        with _connect(path, storage.uri(key)) as con:
             con.execute("set search_path = 'catalunya.marts'")
             con.execute(f"set temp_directory = {sql.quote(str(work))}")
             con.execute("set enable_external_access = false")

@@ -141,6 +141,10 @@ def _opened(storage: Storage, release: Release, mart: str) -> Iterator[duckdb.Du
                     path = fetched(storage, key, work / view)
                     con.execute(f"create view {view} as select * from {sql.read_parquet(path)}")
             yield con
+    except duckdb.Error as error:
+        raise LakeCorrupt(
+            f"release {release.release_id}: {mart} cannot be read: {error}; `catalunya lake check` names what to do"
+        ) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

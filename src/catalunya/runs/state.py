@@ -85,9 +85,10 @@ class RunState:
                 signals.check()
         except BaseException as error:  # noqa: BLE001
             signals.defer()
-            if not isinstance(error, CatalunyaError | KeyboardInterrupt):
-                traceback.print_exception(error)
-            self.record.end(signals.stopped() or error)
+            ended_by = signals.stopped() or error
+            if not isinstance(ended_by, CatalunyaError | KeyboardInterrupt):
+                traceback.print_exception(ended_by)
+            self.record.end(ended_by)
         signals.defer()
         try:
             self._finish()

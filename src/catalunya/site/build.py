@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -86,13 +87,11 @@ def build_site(
 
     The folder is complete before the link names it; others are deleted afterwards, except the one shown before, whose
     files may still be read. A kill at any moment leaves the old site whole. A file that the old site has is not written
-    anew: it stays, with its time of change. Raises `UsageError` when `target` holds something else, and `LakeBusy` when
-    another process builds there. `home` is the folder with the seeds of dbt.
+    anew: it stays, with its time of change. Raises `UsageError` when `target` is a file, cannot be written or holds
+    something else, and `LakeBusy` when another process builds there. `home` is the folder with the seeds of dbt.
     """
     reporter = reporter or NullReporter()
-    _require_own(target)
-    target.mkdir(parents=True, exist_ok=True)
-    target = target.resolve()
+    target = _own_folder(target)
     with _locked(target):
         old = (target / CURRENT).resolve()
         new = target / f".{release.release_id}.{os.getpid()}"
@@ -135,6 +134,27 @@ def _locked(target: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _own_folder(target: Path) -> Path:
+    """Make the folder unless it is there and return its real path; raises `UsageError` when no site can be built in it."""
+    require_no_file(target)
+    try:
+        _require_own(target)
+        target.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"--to {target} cannot be written ({error.strerror}); name a folder that this user can write"
+        ) from error
+    return target.resolve()
+
+
+def require_no_file(target: Path) -> None:
+    """Raise `UsageError` when there is something else than a folder at `target`."""
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"--to {target} is a file; name a folder")
 
 
 def _require_own(target: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from catalunya.errors import UsageError
 from catalunya.settings import Settings
-from catalunya.site.build import CURRENT, Built
+from catalunya.site.build import CURRENT, Built, require_no_file
 from catalunya.site.material import Material
 from catalunya.site.record import RECORD, SiteRecord, parse
 
@@ -59,13 +59,14 @@ def open_place(address: str) -> Place:
 
 
 def local_folder(address: str | None) -> Path:
-    """Return the folder that this machine can serve; raises `UsageError` when the site is elsewhere or nowhere."""
+    """Return the folder that this machine can serve; raises `UsageError` when there is none, or a file is in its place."""
     if address is None:
         raise UsageError("the lake is no local folder: name the folder of the site by --to or CATALUNYA_SITE")
     if "://" in address:
         raise UsageError(
             f"{address} is served by CloudFront: name the folder of a site on this machine with --to"
         )
+    require_no_file(Path(address))
     return Path(address)
 
 

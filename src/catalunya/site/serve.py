@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from pathlib import Path
 from urllib.parse import quote
 
@@ -100,6 +101,8 @@ def site_app(target: Path) -> Starlette:
     )
 
 
-def serve_site(target: Path, port: int, host: str = "127.0.0.1") -> None:
-    """Serve the site until interrupted."""
-    uvicorn.run(site_app(target), host=host, port=port, log_level="warning", server_header=False)
+def serve_site(target: Path, listening: socket.socket) -> None:
+    """Serve the site on a socket until interrupted."""
+    config = uvicorn.Config(site_app(target), log_level="warning", server_header=False)
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listening])

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urljoin
 
-import stamina
 from urllib3.connection import port_by_scheme
 from urllib3.exceptions import LocationParseError
 from urllib3.util import parse_url
@@ -24,6 +23,7 @@ from catalunya.address import Login, is_loopback, redacted, split_login
 from catalunya.errors import SourceUnreadable
 from catalunya.lake import disk
 from catalunya.lake.snapshot import LandedFile
+from catalunya.retries import retry_context
 from catalunya.sources.egress import Egress, refusals
 from catalunya.sources.rate_limit import rate_limiter
 from catalunya.sources.responses import InvalidResponse, body_of, raise_for_status
@@ -224,7 +224,7 @@ class Http(AbstractContextManager["Http"]):
         if origin in self._logins:
             sent["Authorization"] = _basic(self._logins[origin])
         tries = 0
-        retries = stamina.retry_context(
+        retries = retry_context(
             on=_wait_of,
             attempts=self._attempts,
             timeout=None,

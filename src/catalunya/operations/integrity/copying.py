@@ -27,6 +27,7 @@ from catalunya.operations.integrity.files import sha256_of, side_by_side
 from catalunya.operations.integrity.releases import SIGNATURE
 from catalunya.operations.integrity.same_lake import (
     is_newer,
+    require_apart,
     require_lake,
     require_lake_or_nothing,
     shown_by,
@@ -246,18 +247,17 @@ def copy_lake(
 ) -> Copied:
     """Copy the lake at one address to another; the target is locked meanwhile, and runs may go on at the source.
 
-    Raises `UsageError` for what is no lake or another lake, and `LakeBusy`.
+    Raises `UsageError` for what is no lake, another lake, or one inside of the other, and `LakeBusy`.
     """
     if not source.startswith("s3://") and not Path(source.removeprefix("file://")).expanduser().is_dir():
         raise UsageError(f"{source} is no lake: there is no such folder")
     known = loader.load(settings.home / "datasets")
     opened = open_lake(source)
     require_lake(opened)
+    require_apart(source, target)
     if "://" not in target:
         require_lake_or_nothing(Path(target).expanduser())
     copy = open_lake(target)
-    if opened.url == copy.url:
-        raise UsageError(f"{source} and {target} are the same lake")
     with whole_lake(copy, new_run_id(settings.now()), known) as lock:
         return LakeCopy(opened, copy.guarded(lock), on_file).run()
 

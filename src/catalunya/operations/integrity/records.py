@@ -15,7 +15,6 @@ from catalunya import build
 from catalunya.errors import CatalunyaError, LakeCorrupt
 from catalunya.lake import layout, pointer
 from catalunya.lake.local import LocalStorage
-from catalunya.lake.scratch import abandoned
 from catalunya.lake.storage import MissingKey
 from catalunya.operations.integrity.fault import REPAIR, Fault
 from catalunya.operations.integrity.files import BACKUP, sha256_of, unreadable
@@ -297,7 +296,7 @@ def _hidden(storage: LocalStorage) -> Iterator[Fault]:
                 kind="leftover" if temporary else "stray",
                 repair="scratch" if temporary else "",
             )
-    for path in abandoned(storage.scratch().parent):
+    for path in storage.abandoned_scratch():
         yield Fault(
             key=path.relative_to(storage.root).as_posix(),
             address=str(path),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote
 
 from catalunya.errors import CatalunyaError, LakeCorrupt, UsageError
 from catalunya.lake import index, layout, pointer, snapshot
@@ -110,3 +112,22 @@ def _some(snapshots: Collection[tuple[str, str]]) -> str:
     named = [f"snapshot {name} of {dataset_id}" for dataset_id, name in sorted(snapshots)[:1]]
     more = len(snapshots) - 1
     return ", ".join(named) + (f" and {more} more" if more > 0 else "") or "nothing"
+
+
+def require_apart(source: str, target: str) -> None:
+    """Raise `UsageError` when two addresses are the same lake, or one is in the other: each would hold copies of copies."""
+    one, other = _place(source), _place(target)
+    if one == other:
+        raise UsageError(f"{source} and {target} are the same lake")
+    if one.startswith(other) or other.startswith(one):
+        inner, outer = (source, target) if one.startswith(other) else (target, source)
+        raise UsageError(f"{inner} is inside of {outer}; name a place outside of it")
+
+
+def _place(url: str) -> str:
+    """The address of a lake, links followed, so that it begins with the address of each folder or prefix that it is in."""
+    scheme, _, rest = url.rpartition("://")
+    if scheme == "s3":
+        return "/".join(["s3:/", *filter(None, rest.split("/")), ""])
+    folder = os.path.realpath(Path(unquote(rest) if scheme else url).expanduser())
+    return f"{folder}/".replace("//", "/")

@@ -97,6 +97,10 @@ def _signature(files: ReleaseFiles, sizes: dict[str, int], known: list[PublicKey
 
 def new_key(path: Path) -> tuple[PublicKey, Path]:
     """Write a new secret key to `path`, which only this user may read, and the public one beside it; never over a file."""
+    if not path.name or path.suffix == ".pub":
+        raise UsageError(
+            f"{path} cannot be the name of a secret key: the public one takes its name with .pub"
+        )
     secret, beside = SecretKey.generate(), path.with_suffix(".pub")
     for file in (path, beside):
         if file.exists():
