@@ -1,4 +1,4 @@
-"""Sockets of the servers: bound before anybody is told of their address."""
+"""Sockets of the servers: bound before their address is announced."""
 
 from __future__ import annotations
 

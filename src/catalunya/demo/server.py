@@ -156,7 +156,7 @@ def serve(
     files: Path | None = None,
     faults: Sequence[str] = (),
     rows: int | None = None,
-    on_listening: Callable[[str], None],
+    on_listening: Callable[[str], None] = lambda url: None,
 ) -> None:
     """Serve until interrupted, and call `on_listening` with the URL once the socket is bound.
 
