@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -114,6 +115,25 @@ def test_schedule_owner_and_retries_are_those_of_the_design(pipeline):
     for name, task in dag["tasks"].items():
         assert task["owner"] == "catalunya-data-team", name
         assert (task["retries"], task["delay"]) == (2, timedelta(minutes=5).total_seconds()), name
+
+
+@pytest.mark.parametrize("value", ["", " ", "30", "0"])
+def test_a_number_of_the_environment_is_read_and_an_empty_one_is_the_default(value, monkeypatch):
+    monkeypatch.syspath_prepend(PLUGINS)
+    environment = importlib.import_module("catalunya_airflow.environment")
+    monkeypatch.setenv("CATALUNYA_RETRY_DELAY_SECONDS", value)
+    assert environment.number("CATALUNYA_RETRY_DELAY_SECONDS", 300) == float(value.strip() or 300)
+
+
+@pytest.mark.parametrize("value", ["five", "-1", "nan", "inf", "1e300", "1,5"])
+def test_a_bad_number_of_the_environment_is_named(value, monkeypatch):
+    monkeypatch.syspath_prepend(PLUGINS)
+    environment = importlib.import_module("catalunya_airflow.environment")
+    monkeypatch.setenv("CATALUNYA_RETRY_DELAY_SECONDS", value)
+    with pytest.raises(
+        ValueError, match=r"CATALUNYA_RETRY_DELAY_SECONDS: .* is not a number from 0 to 86,400"
+    ):
+        environment.number("CATALUNYA_RETRY_DELAY_SECONDS", 300)
 
 
 def test_the_tasks_and_their_order(pipeline):

@@ -11,6 +11,7 @@ from airflow.sdk import Param, task
 from catalunya.publication.demo_notice import NOTICE
 from catalunya.settings import ENGINES
 from catalunya_airflow import alerts, assets, tasks
+from catalunya_airflow.environment import number
 from catalunya_airflow.operators import InvokeLambdaOperator
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 DEFAULTS: dict[str, Any] = {
     "owner": "catalunya-data-team",
     "retries": 2,
-    "retry_delay": timedelta(seconds=float(os.environ.get("CATALUNYA_RETRY_DELAY_SECONDS", "300"))),
+    "retry_delay": timedelta(seconds=number("CATALUNYA_RETRY_DELAY_SECONDS", 300)),
     "on_failure_callback": alerts.failed,
 }
 DEMO = os.environ.get("ENVIRONMENT") == "demo"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,6 +10,7 @@ from airflow.sdk import AsyncCallback, DeadlineAlert
 from airflow.sdk.definitions.deadline import BaseDeadlineReference
 
 from catalunya_airflow import alerts
+from catalunya_airflow.environment import number
 
 
 class SinceCreation(BaseDeadlineReference):
@@ -29,7 +29,7 @@ def deadline() -> DeadlineAlert | None:
 
     `airflow dags test` of Airflow 3.3.2 cannot end a run that has a deadline (apache/airflow#73428).
     """
-    minutes = float(os.environ.get("CATALUNYA_DEADLINE_MINUTES", "60"))
+    minutes = number("CATALUNYA_DEADLINE_MINUTES", 60, most=525_600)
     if not minutes or sys.argv[1:3] == ["dags", "test"]:
         return None
     return DeadlineAlert(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -10,6 +9,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from catalunya.identity import assume_role
 from catalunya_airflow import tasks
+from catalunya_airflow.environment import number
 from catalunya_airflow.triggers import StepResultTrigger
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from catalunya.runs.steps import StepwiseRun
     from catalunya.settings import Settings
 
-RESULT_TIMEOUT_S = float(os.environ.get("CATALUNYA_LAMBDA_PATIENCE_SECONDS", "1200"))
+RESULT_TIMEOUT_S = number("CATALUNYA_LAMBDA_PATIENCE_SECONDS", 1200)
 """Fifteen minutes for the function, and five for its start."""
 
 
