@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+CHECK_S = 0.5
+"""The longest time that the main thread waits for another before it looks for signals. A wait without a limit is not ended
+by a signal that arrives right before the wait begins, or that another thread receives."""
+
 _received: list[int] = []
 _deferred: list[bool] = []
 

@@ -226,6 +226,56 @@ def test_a_signal_is_one_alert_one_record_and_one_object_and_a_second_one_breaks
     assert (tmp_path / "lake" / ".lake" / "locks" / "run.lock").stat().st_size == 0
 
 
+RECEIVED_BY_ANOTHER_THREAD = """
+import os, signal, sys, threading, time
+import {module}
+from catalunya.cli import main as cli
+first = threading.Lock()
+def wait(*arguments, **more):
+    if first.acquire(blocking=False):
+        time.sleep(1)  # Until then the main thread waits for this one.
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+    ended = {ended}
+    os.write(2, b"" if ended else b"not stopped")
+    raise RuntimeError("stopped")
+{module}.{patch} = wait
+sys.argv = ["catalunya", "run", "--json"]
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "patch", "ended"),
+    [
+        ("catalunya.runs.pipeline", "ingest", "more['stopped'].wait(60)"),
+        (
+            "catalunya.warehouse.dbt_models",
+            "_run",
+            "not arguments[0].execute('select count(*) from range(100000000000)')",
+        ),
+    ],
+    ids=["a source is read", "a model is built"],
+)
+def test_a_signal_that_another_thread_receives_ends_the_command(
+    command, small_release, small_project, small_demo, module, patch, ended
+):
+    """As does one that the main thread receives right before it waits for the other threads."""
+    # Its models are built by the statements that `small_release` kept.
+    command.url, command.home = small_demo.url, small_project
+    code = RECEIVED_BY_ANOTHER_THREAD.format(module=module, patch=patch, ended=ended)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=command.variables(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        preexec_fn=default_signals,
+    )
+    assert done.returncode == json.loads(done.stdout)["exit_code"] == 128 + signal.SIGTERM, done.stderr
+    assert "not stopped" not in done.stderr
+
+
 @pytest.fixture(params=["no answer", "asked to wait"])
 def portal_without_pages(request, small_demo) -> Iterator[tuple[str, threading.Event]]:
     """The demo portal, but a page of rows never comes, or in 100 seconds."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
+from catalunya import signals
 from catalunya.datasets.model import Dataset
 from catalunya.errors import UsageError
 from catalunya.ingest import Ingested
@@ -35,7 +36,8 @@ def read_sources(datasets: Iterable[Dataset], read: Read, reporter: Reporter) ->
         for reading in readings:
             reading.thread.start()
         for reading in readings:
-            reading.thread.join()
+            while reading.thread.is_alive():
+                reading.thread.join(signals.CHECK_S)
     for reading in readings:
         yield reading.result()
 

@@ -119,7 +119,7 @@ def run_models(
                 else:
                     cursor = con.cursor()
                     running[pool.submit(_run, cursor, node)] = cursor
-            for ended in wait(running, return_when=FIRST_COMPLETED).done:
+            for ended in wait(running, signals.CHECK_S, FIRST_COMPLETED).done:
                 del running[ended]
                 result = ended.result()
                 found[result.node_id] = result
