@@ -17,7 +17,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from catalunya.site.facts import GROUPS, OWNERSHIPS
 from catalunya.site.language import CODES, language
@@ -405,13 +405,41 @@ def test_the_search_finds_a_place_with_the_keyboard(watched: Page, url: str, typ
     watched.fill("#search", typed)
     options = watched.locator("#found [role=option]")
     expect(options.filter(has_text=re.compile(f"^{re.escape(found)}", re.IGNORECASE)).first).to_be_visible()
-    names = [name.partition("\n")[0] for name in options.all_inner_texts()]
-    position = next(at for at, name in enumerate(names) if name.lower().startswith(found.lower()))
-    for _ in range(position + 1):
+    chosen = watched.locator("#found [aria-selected=true]")
+    for _ in range(options.count()):
         watched.press("#search", "ArrowDown")
-    expect(watched.locator("#found [aria-selected=true]")).to_have_count(1)
+        expect(chosen).to_have_count(1)
+        if chosen.inner_text().lower().startswith(found.lower()):
+            break
     watched.press("#search", "Enter")
     expect(watched.locator("h1")).to_have_text(re.compile(f"^{re.escape(found)}$", re.IGNORECASE))
+
+
+def test_an_entry_that_is_chosen_stays_chosen_when_the_services_arrive(watched: Page, url: str) -> None:
+    waiting: list[Route] = []
+
+    def hold(route: Route) -> None:
+        waiting.append(route)
+
+    watched.route(re.compile(r"/search/services\.json"), hold)
+    watched.goto(f"{url}/es/")
+    watched.fill("#search", "prat")
+    expect(watched.locator("#found [role=option]").first).to_be_visible()
+    watched.press("#search", "ArrowDown")
+    chosen = watched.locator("#found [aria-selected=true]")
+    before = chosen.inner_text()
+    while not waiting:
+        watched.wait_for_timeout(10)
+    waiting[0].continue_()
+    watched.evaluate(
+        """async () => {
+            const { services } = await import(document.querySelector('script[src*="/assets/search."]').src);
+            await services();
+        }"""
+    )
+    assert chosen.inner_text() == before
+    watched.fill("#search", "residencia prat")
+    expect(watched.locator("#found [role=option]").first).to_contain_text("Prat")
 
 
 def test_the_search_finds_a_service_and_says_when_there_is_nothing(

@@ -120,7 +120,8 @@ const load = once(async () => {
   known = await places();
   show();
   known = [...known, ...(await services())];
-  show();
+  // The list does not change while an entry of it is chosen.
+  if (chosen < 0) show();
 });
 
 field.addEventListener("input", () => { show(); load(); });
