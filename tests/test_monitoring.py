@@ -75,6 +75,23 @@ def test_the_metrics_say_what_the_run_said(
     assert of_first["catalunya_last_run_exit_code",] == 0
 
 
+def test_the_site_is_no_part_of_the_size_of_the_lake(
+    first_release: ReleasedLake, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lake = shutil.copytree(first_release.lake, tmp_path / "lake")
+    (lake / "site" / "one").mkdir(parents=True)
+    (lake / "site" / "one" / "index.html").write_text("a page")
+    (lake / "site" / "current").symlink_to("one")
+    found = samples(
+        exposition(
+            LakeMetrics(open_lake(str(lake)), DATASETS, lambda: layout.moment_of("20260105T070000Z-00000000"))
+        ).decode()
+    )
+    assert ("catalunya_lake_bytes", "releases") in found
+    assert ("catalunya_lake_bytes", "site") not in found
+    assert "site/current" not in "".join(capfd.readouterr())
+
+
 def test_runs_are_counted_for_a_week_and_read_once(first_release: ReleasedLake, tmp_path: Path) -> None:
     lake = shutil.copytree(first_release.lake, tmp_path / "lake")
     [record] = (lake / "ledger").glob("*.json")

@@ -1,15 +1,16 @@
-"""`catalunya` and `python -m catalunya`: signals are handled before the command is imported, which takes a second."""
+"""`catalunya` and `python -m catalunya`: streams and signals are ready before the command is imported."""
 
 from __future__ import annotations
 
 import json
 import sys
 
-from catalunya import signals
+from catalunya import signals, streams
 
 
 def main() -> None:
     """Run the command; a signal that comes while it is imported is answered as one that comes later."""
+    streams.prepare()
     signals.listen()
     try:
         try:

@@ -359,6 +359,56 @@ def test_what_a_library_prints_is_not_on_standard_output(command, tmp_path):
     assert "noise" in done.stderr
 
 
+def test_a_run_whose_standard_error_nobody_reads_is_a_run_like_any_other(command, small_demo, tmp_path):
+    command.url = small_demo.url
+    for number, stderr in enumerate(("2>&-", "2>/dev/full", "2> >(exit)", "2>&- <&- 3>&-"), 1):
+        done = subprocess.run(
+            ["bash", "-c", f'"{sys.executable}" -m catalunya ingest --json {stderr}'],
+            env=command.variables(),
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert (done.returncode, json.loads(done.stdout)["exit_code"]) == (0, 0), stderr
+        assert len(records(tmp_path / "lake")) == number
+
+
+def test_an_answer_that_cannot_be_written_is_one_line_and_one_that_nobody_reads_is_no_error(command):
+    def bash(words: str) -> tuple[int, str]:
+        script = f'set -o pipefail; "{sys.executable}" -m catalunya {words}'
+        done = subprocess.run(
+            ["bash", "-c", script],
+            env=command.variables(),
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        return done.returncode, done.stderr
+
+    for words in ("status --json", "metrics"):
+        code, said = bash(f"{words} > /dev/full")
+        assert code == 1
+        assert said.splitlines()[-1].startswith(
+            "error the answer cannot be written to standard output: No space left"
+        )
+        assert "Traceback" not in said
+        assert bash(f"{words} >&-")[0] == 0
+        code, said = bash(f"{words} | exec 0<&-")
+        assert (code, "error" in said) == (0, False)
+    code, said = bash("--help | exec 0<&-")
+    assert (code, said) == (0, "")
+
+
+def test_json_is_utf_8_in_every_locale(command, tmp_path):
+    command.lake = str(tmp_path / "l·l")
+    env = command.variables() | {"PYTHONIOENCODING": "latin-1"}
+    words = [sys.executable, "-m", "catalunya", "status", "--json"]
+    done = subprocess.run(words, env=env, capture_output=True, timeout=600, check=False)
+    assert json.loads(done.stdout.decode("utf-8"))["lake"] == command.lake
+
+
 def test_emoji_codes_and_markup_in_an_address_are_printed_as_they_are(command, tmp_path):
     command.lake = "ftp://host/:id/[red]:smile:"
     answer = command("status")

@@ -58,6 +58,13 @@ def test_a_sound_lake_has_no_fault_on_any_day_of_its_life(calm, tmp_path):
     assert report.counts["releases"] == 3 and report.counts["snapshots"] > 5
 
 
+def test_the_site_beside_the_lake_is_no_fault(lake):
+    (lake / "site" / "20260105T060000Z-aaaaaaaa").mkdir(parents=True)
+    (lake / "site" / "current").symlink_to("20260105T060000Z-aaaaaaaa")
+    report = checked(lake)
+    assert not report.faults, said(report)
+
+
 def one(lake: Path, pattern: str, place: int = -1) -> Path:
     return sorted(lake.glob(pattern))[place]
 

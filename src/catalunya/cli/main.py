@@ -82,7 +82,8 @@ def _run(arguments: list[str]) -> int:
         stopped = signals.stopped() or Stopped(signal.SIGINT)
         return _fail(arguments, str(stopped), stopped.exit_code)
     except SystemExit as done:
-        code = done.code
+        # Whoever read the help, as `head`, has read enough of it.
+        code = 0 if isinstance(done.__context__, BrokenPipeError) else done.code
         if code not in (0, None):
             number = code if isinstance(code, int) else 1
             return _fail(arguments, f"a library ended the command: {code}", number)

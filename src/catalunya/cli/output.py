@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
 
 from catalunya.cli.console import print_line
+from catalunya.errors import CatalunyaError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
@@ -28,6 +32,25 @@ def reserve_stdout() -> None:
     sys.stdout = sys.stderr
 
 
+@contextmanager
+def standard_output() -> Iterator[TextIO]:
+    """Give standard output, and flush it at the end; raises `CatalunyaError` when it cannot be written.
+
+    When its reader has read enough, as `head` has, the rest is dropped without an error.
+    """
+    stream = _stdout[-1] if _stdout else sys.stdout
+    try:
+        yield stream
+        stream.flush()
+    except OSError as error:
+        # The interpreter flushes what is left once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise CatalunyaError(
+                f"the answer cannot be written to standard output: {error.strerror}; what the command did is done"
+            ) from error
+
+
 def is_answered() -> bool:
     """Return True when the command has answered."""
     return bool(_printed)
@@ -41,13 +64,15 @@ def set_answered(answered: bool) -> None:
 def print_json(content: dict[str, Any]) -> None:
     """Print the JSON object of the command."""
     set_answered(True)
-    typer.echo(json.dumps(content, ensure_ascii=False), file=_stdout[-1] if _stdout else None)
+    with standard_output() as stream:
+        stream.write(json.dumps(content, ensure_ascii=False) + "\n")
 
 
 def print_text(text: str) -> None:
     """Print text for programs on standard output."""
     set_answered(True)
-    typer.echo(text, nl=False)
+    with standard_output() as stream:
+        stream.write(text)
 
 
 def print_answer(as_json: bool, content: dict[str, Any], text: str) -> None:

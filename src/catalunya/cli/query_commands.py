@@ -5,8 +5,6 @@ What a command needs is imported when it runs: the help and the other commands d
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -89,17 +87,12 @@ def _limit(limit: int | None, as_csv: bool, as_json: bool) -> int | None:
 def _print(found: Rows, title: str, as_csv: bool, as_json: bool) -> None:
     from catalunya.cli import rows
 
-    try:
-        if as_json:
-            rows.print_as_json(found, title)
-        elif as_csv:
-            rows.print_as_csv(found)
-        else:
-            rows.print_as_table(found, title)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # What reads the output, such as `head`, has read enough; the interpreter flushes once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if as_json:
+        rows.print_as_json(found, title)
+    elif as_csv:
+        rows.print_as_csv(found)
+    else:
+        rows.print_as_table(found, title)
 
 
 @app.command(name="trace")

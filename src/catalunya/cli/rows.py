@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from catalunya.cli.console import print_line
-from catalunya.cli.output import err, print_json
+from catalunya.cli.output import err, print_json, print_text, standard_output
 from catalunya.operations.query import Rows
 from catalunya.publication.demo_notice import COLUMN, NOTICE, SHORT_NOTICE
 
@@ -31,7 +31,9 @@ def print_as_table(found: Rows, title: str) -> None:
         table.add_column(name, justify="right" if kind.startswith(_NUMBERS) else "left", no_wrap=not terminal)
     for row in found.rows:
         table.add_row(*(Text("" if value is None else _text(value)) for value in row))
-    console.print(table)
+    with console.capture() as printed:
+        console.print(table)
+    print_text(printed.get())
     if found.release.demo:
         print_line(err, NOTICE)
     more = f"; these are the first {len(found.rows):,}" if len(found.rows) < found.found else ""
@@ -42,9 +44,12 @@ def print_as_table(found: Rows, title: str) -> None:
 def print_as_csv(found: Rows) -> None:
     """Print CSV with a header; demo data have a last column that says so, as in the files of the release."""
     mark = (SHORT_NOTICE,) if found.release.demo else ()
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([*(name for name, _ in found.columns), *((COLUMN,) if mark else ())])
-    writer.writerows([*("" if value is None else _text(value) for value in row), *mark] for row in found.rows)
+    with standard_output() as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([*(name for name, _ in found.columns), *((COLUMN,) if mark else ())])
+        writer.writerows(
+            [*("" if value is None else _text(value) for value in row), *mark] for row in found.rows
+        )
 
 
 def print_as_json(found: Rows, title: str) -> None:

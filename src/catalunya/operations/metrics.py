@@ -133,10 +133,8 @@ class LakeMetrics(Collector):
 
     def _size(self) -> list[tuple[tuple[str, ...], float]]:
         if self._sized_at is None or time.monotonic() - self._sized_at > _SIZE_AGE_S:
-            self._sizes = {}
-            for entry in self.storage.list():
-                folder = entry.key.partition("/")[0] if "/" in entry.key else "."
-                self._sizes[folder] = self._sizes.get(folder, 0) + entry.size
+            folders = [name for name in self.storage.folders() if name != layout.SITE]
+            self._sizes = {name: sum(entry.size for entry in self.storage.list(name)) for name in folders}
             self._sized_at = time.monotonic()
         return [((folder,), size) for folder, size in self._sizes.items()]
 

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Protocol
 
 from catalunya.errors import UsageError
+from catalunya.lake import layout
 from catalunya.settings import Settings
 from catalunya.site.build import CURRENT, Built, require_no_file
 from catalunya.site.material import Material
 from catalunya.site.record import RECORD, SiteRecord, parse
-
-IN_LAKE = "site"
-"""Folder of the site in a local lake."""
 
 
 class Place(Protocol):
@@ -45,7 +43,7 @@ class FolderPlace:
 
 def place_of(settings: Settings, to: str | None = None) -> str | None:
     """Return the folder or bucket of the site: `to`, CATALUNYA_SITE, else `site` in a local lake; None for none of them."""
-    local = str(Path(settings.lake) / IN_LAKE) if "://" not in settings.lake else None
+    local = str(Path(settings.lake) / layout.SITE) if "://" not in settings.lake else None
     return to or settings.site or local
 
 

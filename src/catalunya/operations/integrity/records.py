@@ -240,7 +240,7 @@ def check_strays(view: View) -> Iterator[Fault]:
     """Give what no part of the lake has written, and the temporary files of processes that are gone."""
     storage = view.storage
     for name in storage.folders():
-        if name not in AREAS:
+        if name not in {*AREAS, layout.SITE}:
             yield _stray(view, name, "is no folder of the lake")
     for name in storage.files():
         if name != layout.CURRENT:
