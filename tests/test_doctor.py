@@ -16,7 +16,17 @@ from catalunya.publication.signature import SecretKey
 from catalunya.settings import Settings
 from tests.project import ROOT, copy_small_home
 
-CHECKS = ["dbt-core", "adapter", "project", "profile", "connection", "extensions", "lake", "signature"]
+CHECKS = [
+    "dbt-core",
+    "adapter",
+    "project",
+    "profile",
+    "connection",
+    "extensions",
+    "lake",
+    "signature",
+    "alerts",
+]
 
 KEY = SecretKey.generate()
 
@@ -144,3 +154,26 @@ def test_production_without_a_signing_key_is_a_warning_and_an_error_where_it_is_
     [result] = [result for result in results if result.what == "signature"]
     assert (result.well, found in result.found) == (well, True), result
     assert bool(hint) == bool(result.hint) and hint in result.hint
+
+
+@pytest.mark.parametrize(
+    ("addresses", "well", "found"),
+    [
+        ("", True, "nobody is told"),
+        ("json://127.0.0.1/secret arn:aws:sns:eu-west-1:000000000000:topic", True, "2 addresses"),
+        (
+            "json://127.0.0.1/x, slak://secret/a, secret",
+            False,
+            "2 of 3 addresses cannot be used: number 2, 3",
+        ),
+    ],
+)
+def test_an_address_for_alerts_that_cannot_be_used_is_found_before_the_first_alert(
+    monkeypatch, addresses, well, found
+):
+    monkeypatch.setattr(doctor, "_lake", lambda settings: "")
+    monkeypatch.setattr(doctor, "_connection", lambda settings: "")
+    [result] = [one for one in examine(Settings(CATALUNYA_NOTIFY_URLS=addresses)) if one.what == "alerts"]
+    assert (result.well, found in result.found) == (well, True), result
+    assert "secret" not in str(result)
+    assert well == (not result.hint)

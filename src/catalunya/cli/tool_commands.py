@@ -29,7 +29,7 @@ def doctor(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Find what is wrong with the set-up that dbt needs, and say how to correct it."""
+    """Find what is wrong with the set-up that dbt and alerts need, and say how to correct it."""
     from catalunya.settings import Settings
 
     settings = Settings.load()

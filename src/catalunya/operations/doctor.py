@@ -1,4 +1,4 @@
-"""Checks of the set-up that dbt needs, each with what to do when it fails (docs/decisions/0009-doctor.md)."""
+"""Checks of the set-up that dbt and alerts need, each with what to do when it fails (docs/decisions/0009-doctor.md)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from catalunya.errors import CatalunyaError
 from catalunya.identity import assume_role
 from catalunya.lake.opening import open_lake
+from catalunya.operations import alerts
 from catalunya.publication.signature import SecretKey, known_keys
 from catalunya.settings import ENGINES, Settings
 from catalunya.warehouse import dbt
@@ -65,6 +66,7 @@ def examine(settings: Settings, *, deep: bool = False) -> list[CheckResult]:
         "extensions": _extensions,
         "lake": _lake,
         "signature": _signature,
+        "alerts": _alerts,
         **({"dbt parse": _parse} if deep else {}),
     }
     findings = []
@@ -211,6 +213,20 @@ def _signature(settings: Settings) -> str:
     if settings.environment == "production":
         raise _Wrong("releases are not signed", how, well=True)
     return "releases are not signed, which only production needs"
+
+
+def _alerts(settings: Settings) -> str:
+    known = alerts.channels(settings.alert_addresses)
+    if not known:
+        return "nobody is told when a run fails, as CATALUNYA_NOTIFY_URLS is empty"
+    # Never the address itself: it may hold a password.
+    unknown = [str(number) for number, channel in enumerate(known.values(), 1) if channel is None]
+    if unknown:
+        raise _Wrong(
+            f"CATALUNYA_NOTIFY_URLS: {len(unknown)} of {len(known)} addresses cannot be used: number {', '.join(unknown)}",
+            "Write each as https://github.com/caronc/apprise/wiki has it for its service",
+        )
+    return f"{len(known)} address{'es' if len(known) > 1 else ''}; whether messages arrive is not tried"
 
 
 def _parse(settings: Settings) -> str:
