@@ -105,7 +105,9 @@ from catalunya.errors import CatalunyaError
 from catalunya.lake.opening import open_lake
 
 try:
-    open_lake(sys.argv[1])
+    lake = open_lake(sys.argv[1])
+    assert lake.folders() == []
+    lake.put("a/b", b"x")
 except CatalunyaError as error:
     print(error)
 """

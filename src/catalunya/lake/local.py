@@ -18,6 +18,7 @@ from typing_extensions import override
 from catalunya.errors import CatalunyaError, UsageError
 from catalunya.lake import layout
 from catalunya.lake.disk import check_size, copy_file, explained, fsync, rename_or_copy, write_all
+from catalunya.lake.scratch import own_scratch, private_base
 from catalunya.lake.storage import (
     INVALID_NAME,
     Conflict,
@@ -51,12 +52,13 @@ class LocalStorage(Storage):
         self._hidden = self.root / self.HIDDEN
         self._scratch_base = self._hidden / "scratch"
         self._is_prepared = False
-        if self.root.exists() or not _could_be_made(self.root):
+        # Unlike those of `Path`, these two functions are false where this user may not look.
+        if not os.path.isdir(self.root) and not _could_be_made(self.root):  # noqa: PTH112
             self.prepare()
         self.url = str(self.root)
 
     def prepare(self) -> None:
-        """Make the lake's folder where it is not there yet: before the first write, so that reading leaves nothing behind.
+        """Make the lake's folders: before the first write, so that reading leaves nothing and needs no right to write.
 
         Raises `UsageError` that names CATALUNYA_LAKE when it cannot be written.
         """
@@ -76,7 +78,11 @@ class LocalStorage(Storage):
 
     @override
     def scratch(self) -> Path:
-        self.prepare()
+        try:
+            self.prepare()
+        except UsageError:
+            # Whoever only reads the lake has temporary files, too; whoever writes it has prepared it before.
+            return own_scratch(private_base())
         return super().scratch()
 
     def lock_path(self, name: str) -> Path:
@@ -229,6 +235,7 @@ class LocalStorage(Storage):
 
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[Path]:
+        self.prepare()
         path = self.scratch() / uuid.uuid4().hex
         try:
             yield path
@@ -280,8 +287,8 @@ class LocalStorage(Storage):
 
 def _could_be_made(root: Path) -> bool:
     """Return whether this user may make the folder, so far as the rights of the folders above it say."""
-    above = next(folder for folder in root.parents if folder.exists())
-    return above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+    above = next(folder for folder in root.parents if os.path.exists(folder))  # noqa: PTH110
+    return os.access(above, os.W_OK | os.X_OK)
 
 
 def _readable_path(root: Path) -> Path:

@@ -12,7 +12,10 @@ from catalunya.lake.storage import Storage
 def open_lake(url: str) -> Storage:
     """Open `./folder`, `/folder`, `file:///folder` or `s3://bucket/prefix`; the first write makes the folder.
 
-    Raises `UsageError` that names CATALUNYA_LAKE when the folder cannot be written or the bucket cannot be reached.
+    A local lake can be read without the right to write it; whatever writes it raises `UsageError` when it cannot.
+
+    Raises `UsageError` that names CATALUNYA_LAKE when there is no such folder and it cannot be made, or the bucket cannot be
+    reached.
     """
     scheme, separator, rest = url.partition("://")
     if scheme == "s3" and separator and rest.strip("/"):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
@@ -22,6 +20,7 @@ from catalunya import settings
 from catalunya.errors import CatalunyaError, UsageError
 from catalunya.lake import s3_client
 from catalunya.lake.disk import explained, write_all
+from catalunya.lake.scratch import private_base
 from catalunya.lake.storage import (
     INVALID_NAME,
     Conflict,
@@ -71,7 +70,7 @@ class S3Storage(Storage):
         self.bucket = bucket
         self.endpoint = s3_client.endpoint()
         self.region = settings.aws_region() or settings.AWS_REGION
-        self._scratch_base = Path(tempfile.gettempdir()) / f"catalunya-{os.getuid()}"
+        self._scratch_base = private_base()
         connect = partial(s3_client.connect, bucket, prefix, self.region, self.endpoint)
         self._store = connect(retries=8)
         self._prefix = f"{prefix}/" if prefix else ""

@@ -8,6 +8,7 @@ import fcntl
 import os
 import shutil
 import socket
+import tempfile
 import threading
 import uuid
 from pathlib import Path
@@ -17,6 +18,11 @@ from catalunya.lake.disk import explained
 
 _scratch_guard = threading.Lock()
 _scratches: dict[tuple[int, Path], tuple[Path, BinaryIO]] = {}
+
+
+def private_base() -> Path:
+    """The folder of this user's scratch folders, for a lake that is not on a disk of this machine or cannot be written."""
+    return Path(tempfile.gettempdir()) / f"catalunya-{os.getuid()}"
 
 
 def own_scratch(base: Path) -> Path:

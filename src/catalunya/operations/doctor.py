@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 
 from catalunya.errors import CatalunyaError
 from catalunya.identity import assume_role
+from catalunya.lake.local import LocalStorage
 from catalunya.lake.opening import open_lake
 from catalunya.operations import alerts
 from catalunya.publication.signature import SecretKey, known_keys
@@ -192,6 +193,8 @@ def _lake(settings: Settings) -> str:
     try:
         with assume_role("build", settings):
             storage = open_lake(settings.lake)
+            if isinstance(storage, LocalStorage):
+                storage.prepare()
             storage.scratch()
     except (CatalunyaError, OSError) as error:
         raise _Wrong(
