@@ -26,7 +26,7 @@ from catalunya.quality.source_findings import source_findings
 from catalunya.settings import Settings
 from catalunya.staging.row_sql import definition_digest
 from catalunya.warehouse import dbt
-from catalunya.warehouse.dbt_findings import test_findings
+from catalunya.warehouse.dbt_findings import require_run, test_findings
 from catalunya.warehouse.engines import Engine
 
 __all__ = ["RECORD", "Audit", "Baseline", "Finding", "Stale", "audit", "culprits", "refuse"]
@@ -93,6 +93,7 @@ def audit(
     """Judge a candidate, record the verdict beside it, and return it; `refuse` acts on one that failed.
 
     First each pending snapshot, oldest first, against the one before it that passed; then, if all passed, the marts.
+    Raises `BuildFailed` when a dbt test cannot run for want of memory, disk or network.
     """
     lifts, newest = _lifts(storage, candidate), candidate.inputs.newest()
     newest_staged = [s for s in candidate.staged if newest.get(s.dataset_id) == s.snapshot_id]
@@ -108,6 +109,7 @@ def audit(
         findings += _mart_findings(storage, settings, marts, baseline, lifts, new)
         with reopen(engine, candidate) as workspace:
             results = workspace.test(settings.home / "dbt" / "mart", candidate.inputs.code, on_node)
+        require_run(results)
         findings += test_findings(results, lifts)
     verdict = Audit(
         candidate_id=candidate.candidate_id,

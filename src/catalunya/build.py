@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from catalunya.datasets.model import Dataset
-from catalunya.errors import BuildFailed, UsageError
+from catalunya.errors import MORE_MEMORY, BuildFailed, UsageError
 from catalunya.lake import layout, pointer, snapshot
 from catalunya.lake.staged import Staged
 from catalunya.lake.storage import MissingKey, Storage
@@ -200,8 +200,9 @@ def build_models(
     if failed:
         lines = "\n".join(f"  {r.kind} {r.name}: {r.message.strip()}" for r in failed)
         skipped = sum(r.status == "skipped" for r in outcome.results)
+        hint = f"\n{MORE_MEMORY}" if "Out of Memory Error" in lines else ""
         raise BuildFailed(
-            f"dbt could not build {len(failed)} of {len(outcome.results)} nodes ({skipped} skipped):\n{lines}",
+            f"dbt could not build {len(failed)} of {len(outcome.results)} nodes ({skipped} skipped):\n{lines}{hint}",
             outcome.results,
         )
     if code_digest(home) != code:

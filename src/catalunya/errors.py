@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+MORE_MEMORY = "give this machine more memory, or raise CATALUNYA_DUCKDB_MEMORY when it is set"
+"""What to do when DuckDB has too little memory."""
+
 
 class CatalunyaError(Exception):
     """Any failure that the pipeline can explain. `exit_code` is what the CLI returns."""

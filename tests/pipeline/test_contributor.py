@@ -66,3 +66,36 @@ def test_a_definition_that_the_demo_portal_does_not_have_leaves_the_demo_working
     assert any("demo portal does not have" in warning for warning in answer.json["warnings"])
     assert query(answer, "select count(*) > 500 from marts.service_history") == [(True,)]
     assert small.run(now="2026-03-02T07:00:00Z").json["status"] == "unchanged"
+
+
+def test_a_test_that_has_too_little_memory_with_a_new_snapshot_is_not_blamed_on_it(
+    small, small_demo, small_home
+):
+    small_demo.set_day(LATER_DAY)
+    small_demo.faults.add("ivft-vegh:new_column")
+    small.url, small.home = small_demo.url, small_home
+    first = small("status").json["release_id"]
+    large = small_home / "dbt" / "mart" / "tests" / "large.sql"
+    # One list of 800 MB for each snapshot but the first.
+    large.write_text("""
+        with counted as (
+            select count(distinct snapshot_id) - 1 as more from {{ ref('data_quality') }}
+            where dataset_id = 'social_services'
+        ), large as (select list(r.range) as numbers from counted, range(cast(100000000 * more as bigint)) as r)
+        select len(numbers) as n from large where len(numbers) = 1
+    """)
+    small.env = {"CATALUNYA_DUCKDB_MEMORY": "400MB"}
+    answer = small.run(now=LATER)
+    assert (answer.code, answer.json["status"], answer.json["release_id"]) == (1, "failed", first)
+    assert "large could not run" in answer.json["message"]
+    assert "raise CATALUNYA_DUCKDB_MEMORY" in answer.json["message"]
+    assert not any(d["refused"] for d in small("status").json["datasets"].values())
+    large.unlink()
+    assert small.run(now="2026-03-02T07:00:00Z").json["status"] == "released"
+
+
+def test_a_model_that_has_too_little_memory_is_told_with_the_variable(small, small_demo):
+    small.url, small.env = small_demo.url, {"CATALUNYA_DUCKDB_MEMORY": "1MB"}
+    answer = small.run("--force", now=LATER)
+    assert answer.code == 1
+    assert answer.json["message"].endswith("or raise CATALUNYA_DUCKDB_MEMORY when it is set")

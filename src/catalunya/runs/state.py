@@ -14,7 +14,7 @@ import duckdb
 from catalunya import signals
 from catalunya.build import Candidate, build
 from catalunya.datasets.model import Dataset
-from catalunya.errors import CatalunyaError, Refused, UsageError
+from catalunya.errors import MORE_MEMORY, CatalunyaError, Refused, UsageError
 from catalunya.lake import disk, layout
 from catalunya.lake.lock import Lock
 from catalunya.lake.storage import Storage
@@ -180,6 +180,8 @@ class RunState:
         except Refused:
             status = "refused"
             raise
+        except duckdb.OutOfMemoryException as error:
+            raise CatalunyaError(f"{name}: DuckDB has too little memory: {error}; {MORE_MEMORY}") from error
         except duckdb.IOException as error:
             raise CatalunyaError(
                 f"{name}: DuckDB could not read or write a file: {error}; check the disk and its free space, then run again"

@@ -5,8 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from catalunya.errors import MORE_MEMORY, BuildFailed
 from catalunya.quality.findings import Finding
 from catalunya.warehouse import dbt
+
+_OF_THE_MACHINE = re.compile(
+    r"Out of Memory Error|IO Error|HTTP Error|type=(INSUFFICIENT_RESOURCES|INTERNAL_ERROR|EXTERNAL)|exhausted resources"
+    r"|Connection|Throttl|TooManyRequests|SlowDown|timed out|Timeout"
+)
+"""What DuckDB, Trino and Athena say of a query that failed for another reason than its SQL and the data."""
+
+
+def require_run(results: Iterable[dbt.NodeResult]) -> None:
+    """Raise `BuildFailed` when a test could not run for want of memory, disk or network: that says nothing of the data."""
+    results = tuple(results)
+    found = [one for one in results if one.status == "error" and _OF_THE_MACHINE.search(one.message)]
+    if found:
+        said = "; ".join(_sentence(one) for one in found[:3])
+        hint = MORE_MEMORY if "Out of Memory Error" in said else "look at the engine"
+        raise BuildFailed(
+            f"{len(found)} of {len(results)} tests could not run, and no snapshot was refused for it: {said}; {hint}, "
+            "then run again",
+            results,
+        )
 
 
 def test_findings(results: Iterable[dbt.NodeResult], lifts: Mapping[str, frozenset[str]]) -> list[Finding]:
