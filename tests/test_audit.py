@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from catalunya.audit import culprits
+from catalunya.errors import BuildFailed
 from catalunya.warehouse import dbt
 from catalunya.warehouse.code import code_digest
-from catalunya.warehouse.dbt_findings import name_of_test
+from catalunya.warehouse.dbt_findings import name_of_test, require_run
 from catalunya.warehouse.dbt_findings import test_findings as findings_of_tests
 from tests.project import ROOT
 
@@ -128,3 +129,39 @@ def test_a_test_of_another_name_is_not_accepted_with_it():
         "dbt",
     }
     assert len({name_of_test(name) for name in names}) == len(names)
+
+
+def not_run(message: str) -> dbt.NodeResult:
+    return dbt.NodeResult("test.mart.sums", "sums", "test", "error", 1.0, message, 0, (), ())
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Runtime Error in test sums\n  Out of Memory Error: failed to allocate data of size 2.0 GiB",
+        "Runtime Error in test sums\n  IO Error: Could not write file: No space left on device",
+        'TrinoQueryError(type=INSUFFICIENT_RESOURCES, name=EXCEEDED_LOCAL_MEMORY_LIMIT, message="Query exceeded")',
+        'TrinoQueryError(type=INTERNAL_ERROR, name=NO_NODES_AVAILABLE, message="No nodes available to run query")',
+        "failed to execute: HTTPConnectionPool(host='trino', port=8080): Max retries exceeded with url: /v1/statement",
+        "NO_NODES_AVAILABLE: No nodes available to run query",
+        "Query exhausted resources at this scale factor",
+        "An error occurred (ThrottlingException) when calling the StartQueryExecution operation: Rate exceeded",
+    ],
+)
+def test_a_test_that_its_engine_could_not_run_is_no_verdict_on_the_data(message):
+    with pytest.raises(BuildFailed, match="1 of 1 tests could not run, and no snapshot was refused for it"):
+        require_run([not_run(message)])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Runtime Error in test sums\n  Conversion Error: Could not convert string 'x' to INT32",
+        'Runtime Error in test sums\n  Binder Error: Referenced column "nothing" not found',
+        'TrinoUserError(type=USER_ERROR, name=DIVISION_BY_ZERO, message="Division by zero")',
+    ],
+)
+def test_a_test_that_fails_on_the_data_or_by_its_own_sql_is_judged_by_the_audit(message):
+    require_run([not_run(message)])
+    [finding] = findings_of_tests([not_run(message)], {})
+    assert finding.is_error and "could not run" in finding.message

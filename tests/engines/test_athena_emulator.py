@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 import uuid
@@ -376,6 +377,34 @@ else:
         [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_statement_is_asked_again_until_trino_knows_a_node(monkeypatch):
+    from trino.exceptions import TrinoQueryError
+
+    from tools.athena_emulator import trino_client
+    from tools.athena_emulator.trino_client import TrinoResult
+
+    answers: list[Any] = [TrinoQueryError({"errorName": "NO_NODES_AVAILABLE"}), TrinoResult(rows=[[1]])]
+
+    def answer(*_: object) -> TrinoResult:
+        found = answers.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(trino_client, "_run", answer)
+    more = {
+        "catalog": "hive",
+        "schema": "shop",
+        "session": {},
+        "stop": threading.Event(),
+        "on_progress": print,
+    }
+    assert trino_client.run("http://127.0.0.1:9", "select 1", **more).rows == [[1]]
+    answers += [TrinoQueryError({"errorName": "SYNTAX_ERROR"})]
+    with pytest.raises(TrinoQueryError):
+        trino_client.run("http://127.0.0.1:9", "select", **more)
 
 
 def test_it_goes_down_with_all_its_processes(tmp_path):

@@ -9,6 +9,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from trino.client import ClientSession, TrinoRequest
+from trino.exceptions import TrinoQueryError
+
+from catalunya.retries import retry_context
 
 
 class Cancelled(Exception):
@@ -40,6 +43,8 @@ def run(
 ) -> TrinoResult:
     """Run a statement to its end, with session properties, on the Trino server at `url`.
 
+    Trino takes statements some seconds before it knows of a node that reads tables; it is asked again for a minute.
+
     Args:
         stop: ends the query when it is set.
         on_progress: is called with every part of the answer; when it raises `Cancelled`, the query is ended.
@@ -48,6 +53,25 @@ def run(
         TrinoQueryError: Trino could not run it.
         Cancelled: it was ended.
     """
+    for attempt in retry_context(on=_has_no_node, attempts=None, timeout=60, wait_initial=0.2, wait_max=2):
+        with attempt:
+            answer = _run(url, sql, catalog, schema, session, stop, on_progress)
+    return answer
+
+
+def _has_no_node(error: Exception) -> bool:
+    return isinstance(error, TrinoQueryError) and error.error_name == "NO_NODES_AVAILABLE"
+
+
+def _run(
+    url: str,
+    sql: str,
+    catalog: str,
+    schema: str,
+    session: dict[str, str],
+    stop: threading.Event,
+    on_progress: Callable[[TrinoResult], None],
+) -> TrinoResult:
     server = urlsplit(url)
     properties = ClientSession("athena", catalog=catalog, schema=schema, properties=session, timezone="UTC")
     trino = TrinoRequest(str(server.hostname), server.port or 80, properties, http_scheme="http")

@@ -11,6 +11,7 @@ from catalunya.warehouse import dbt
 
 _OF_THE_MACHINE = re.compile(
     r"Out of Memory Error|IO Error|HTTP Error|type=(INSUFFICIENT_RESOURCES|INTERNAL_ERROR|EXTERNAL)|exhausted resources"
+    r"|NO_NODES_AVAILABLE|EXCEEDED_|OUT_OF_MEMORY|GENERIC_INTERNAL_ERROR|HIVE_(CANNOT_OPEN_SPLIT|FILESYSTEM_ERROR|METASTORE_ERROR)"
     r"|Connection|Throttl|TooManyRequests|SlowDown|timed out|Timeout"
 )
 """What DuckDB, Trino and Athena say of a query that failed for another reason than its SQL and the data."""
