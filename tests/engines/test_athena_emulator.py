@@ -16,6 +16,7 @@ import urllib.request
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -383,24 +384,21 @@ def test_a_statement_is_asked_again_until_trino_knows_a_node(monkeypatch):
     from trino.exceptions import TrinoQueryError
 
     from tools.athena_emulator import trino_client
-    from tools.athena_emulator.trino_client import TrinoResult
 
-    answers: list[Any] = [TrinoQueryError({"errorName": "NO_NODES_AVAILABLE"}), TrinoResult(rows=[[1]])]
+    page = SimpleNamespace(
+        columns=None, rows=[[1]], update_type=None, update_count=None, stats={}, next_uri=None
+    )
+    answers: list[Any] = [TrinoQueryError({"errorName": "NO_NODES_AVAILABLE"}), page]
 
-    def answer(*_: object) -> TrinoResult:
+    def process(_: object) -> Any:
         found = answers.pop(0)
         if isinstance(found, Exception):
             raise found
         return found
 
-    monkeypatch.setattr(trino_client, "_run", answer)
-    more = {
-        "catalog": "hive",
-        "schema": "shop",
-        "session": {},
-        "stop": threading.Event(),
-        "on_progress": print,
-    }
+    request = SimpleNamespace(post=lambda _: None, process=process)
+    monkeypatch.setattr(trino_client, "TrinoRequest", lambda *_, **__: request)
+    more = {"catalog": "hive", "schema": "shop", "session": {}, "stop": threading.Event(), "on_progress": id}
     assert trino_client.run("http://127.0.0.1:9", "select 1", **more).rows == [[1]]
     answers += [TrinoQueryError({"errorName": "SYNTAX_ERROR"})]
     with pytest.raises(TrinoQueryError):

@@ -31,19 +31,24 @@ def records(lake: Path) -> list[dict[str, object]]:
     return [json.loads(path.read_text()) for path in (lake / "ledger").glob("*.json")]
 
 
+def python(command: Command, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `code`, which runs the command, with the environment of the command and every signal as at a terminal."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=command.variables(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        preexec_fn=default_signals,
+    )
+
+
 def broken(
     command: Command, patch: str, *arguments: str, imports: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """The command with a fault in its code."""
-    script = BROKEN.format(patch=patch, imports=imports)
-    return subprocess.run(
-        [sys.executable, "-c", script, *arguments, "--json"],
-        env=command.variables(),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+    return python(command, BROKEN.format(patch=patch, imports=imports), *arguments, "--json")
 
 
 @pytest.fixture
@@ -126,15 +131,7 @@ cli.main()
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(("patch", "name"), [("status.describe", "status"), ("Run.ingest", "run")])
 def test_a_signal_while_duckdb_computes_is_one_object_and_no_traceback(command, patch, name, number):
-    done = subprocess.run(
-        [sys.executable, "-c", STOPPED_IN_DUCKDB.format(patch=patch, number=int(number)), name, "--json"],
-        env=command.variables(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        preexec_fn=default_signals,
-    )
+    done = python(command, STOPPED_IN_DUCKDB.format(patch=patch, number=int(number)), name, "--json")
     answer = json.loads(done.stdout)
     assert done.returncode == answer["exit_code"] == 128 + number
     assert f"stopped by {number.name}" in answer["message"]
@@ -263,15 +260,7 @@ def test_a_signal_that_another_thread_receives_ends_the_command(
     # Its models are built by the statements that `small_release` kept.
     command.url, command.home = small_demo.url, small_project
     code = RECEIVED_BY_ANOTHER_THREAD.format(module=module, patch=patch, ended=ended)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=command.variables(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        preexec_fn=default_signals,
-    )
+    done = python(command, code)
     assert done.returncode == json.loads(done.stdout)["exit_code"] == 128 + signal.SIGTERM, done.stderr
     assert "not stopped" not in done.stderr
 
@@ -330,14 +319,7 @@ main()
 )
 def test_a_signal_while_the_command_is_imported_is_one_object_and_one_line(command, number, module, then):
     code = STOPPED_WHILE_IMPORTED.format(module=module, number=int(number), then=then)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=command.variables(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = python(command, code)
     answer = json.loads(done.stdout)
     assert done.returncode == answer["exit_code"] == 128 + number
     assert done.stderr == f"error {answer['message']}\n"
@@ -347,70 +329,9 @@ def test_what_a_library_prints_is_not_on_standard_output(command, tmp_path):
     code = BROKEN.format(imports="\nfrom catalunya.cli import context", patch="context.open_lake").replace(
         'raise RuntimeError("a fault of the code: 5 :id")', "print('noise'); raise RuntimeError('x')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "status", "--json"],
-        env=command.variables(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = python(command, code, "status", "--json")
     assert json.loads(done.stdout)["status"] == "failed"
     assert "noise" in done.stderr
-
-
-def shell(command: Command, words: str) -> tuple[int, str, str]:
-    """The exit code and the streams of `catalunya WORDS` in a shell, whose redirections `words` may have."""
-    script = f'set -o pipefail; "{sys.executable}" -m catalunya {words}'
-    done = subprocess.run(
-        ["bash", "-c", script],
-        env=command.variables(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-on_a_full_disk = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-
-
-@pytest.mark.parametrize(
-    "stderr", ["2>&-", "2>&- <&- 3>&-", "2> >(exit)", pytest.param("2>/dev/full", marks=on_a_full_disk)]
-)
-def test_a_run_goes_on_when_nobody_reads_its_standard_error(command, small_demo, tmp_path, stderr):
-    command.url = small_demo.url
-    code, answer, _ = shell(command, f"ingest --json {stderr}")
-    assert code == json.loads(answer)["exit_code"] == 0
-    [record] = records(tmp_path / "lake")
-    assert record["exit_code"] == 0
-
-
-@on_a_full_disk
-@pytest.mark.parametrize("words", ["status --json", "metrics"])
-def test_an_answer_that_cannot_be_written_is_one_line(command, words):
-    code, _, said = shell(command, f"{words} > /dev/full")
-    assert code == 1
-    assert said.splitlines()[-1].startswith(
-        "error the answer cannot be written to standard output: No space left"
-    )
-    assert "Traceback" not in said
-
-
-@pytest.mark.parametrize("words", ["status --json", "metrics", "--help"])
-@pytest.mark.parametrize("unread", [">&-", "| exec 0<&-"])
-def test_an_answer_that_nobody_reads_is_no_error(command, words, unread):
-    code, _, said = shell(command, f"{words} {unread}")
-    assert (code, "error" in said, "Traceback" in said) == (0, False, False)
-
-
-def test_json_is_utf_8_in_every_locale(command, tmp_path):
-    command.lake = str(tmp_path / "l·l")
-    env = command.variables() | {"PYTHONIOENCODING": "latin-1"}
-    words = [sys.executable, "-m", "catalunya", "status", "--json"]
-    done = subprocess.run(words, env=env, capture_output=True, timeout=600, check=False)
-    assert json.loads(done.stdout.decode("utf-8"))["lake"] == command.lake
 
 
 def test_emoji_codes_and_markup_in_an_address_are_printed_as_they_are(command, tmp_path):

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+import stamina
 from trino.client import ClientSession, TrinoRequest
 from trino.exceptions import TrinoQueryError
-
-from catalunya.retries import retry_context
 
 
 class Cancelled(Exception):
@@ -31,6 +30,11 @@ class TrinoResult:
     """Bytes that connectors read from storage."""
 
 
+def _has_no_node(error: Exception) -> bool:
+    return isinstance(error, TrinoQueryError) and error.error_name == "NO_NODES_AVAILABLE"
+
+
+@stamina.retry(on=_has_no_node, attempts=None, timeout=60, wait_initial=0.2, wait_max=2)
 def run(
     url: str,
     sql: str,
@@ -53,25 +57,6 @@ def run(
         TrinoQueryError: Trino could not run it.
         Cancelled: it was ended.
     """
-    for attempt in retry_context(on=_has_no_node, attempts=None, timeout=60, wait_initial=0.2, wait_max=2):
-        with attempt:
-            answer = _run(url, sql, catalog, schema, session, stop, on_progress)
-    return answer
-
-
-def _has_no_node(error: Exception) -> bool:
-    return isinstance(error, TrinoQueryError) and error.error_name == "NO_NODES_AVAILABLE"
-
-
-def _run(
-    url: str,
-    sql: str,
-    catalog: str,
-    schema: str,
-    session: dict[str, str],
-    stop: threading.Event,
-    on_progress: Callable[[TrinoResult], None],
-) -> TrinoResult:
     server = urlsplit(url)
     properties = ClientSession("athena", catalog=catalog, schema=schema, properties=session, timezone="UTC")
     trino = TrinoRequest(str(server.hostname), server.port or 80, properties, http_scheme="http")

@@ -52,7 +52,7 @@ class LocalStorage(Storage):
         self._hidden = self.root / self.HIDDEN
         self._scratch_base = self._hidden / "scratch"
         self._is_prepared = False
-        # Unlike those of `Path`, these two functions are false where this user may not look.
+        # Unlike those of `Path`, these functions are false where this user may not look.
         if not os.path.isdir(self.root) and not _could_be_made(self.root):  # noqa: PTH112
             self.prepare()
         self.url = str(self.root)
@@ -288,7 +288,7 @@ class LocalStorage(Storage):
 def _could_be_made(root: Path) -> bool:
     """Return whether this user may make the folder, so far as the rights of the folders above it say."""
     above = next(folder for folder in root.parents if os.path.exists(folder))  # noqa: PTH110
-    return os.access(above, os.W_OK | os.X_OK)
+    return os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK)  # noqa: PTH112
 
 
 def _readable_path(root: Path) -> Path:
